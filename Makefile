@@ -1,0 +1,64 @@
+# Two commands for a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+# The environment lives in .venv, is built once, and again only when pyproject.toml or
+# constraints.txt change. Another interpreter: `PYTHON=python3.12 make test`.
+
+PYTHON ?= python3
+EXTRAS ?= torch,jax,test,docs,dev
+
+VENV  := .venv
+STAMP := $(VENV)/.installed
+BIN   := $(VENV)/bin
+PY    := $(BIN)/python
+UV    := $(BIN)/uv
+
+# PyTorch's CUDA libraries are large: leave slow connections the time to fetch them.
+export UV_HTTP_TIMEOUT ?= 600
+# Whatever is installed or configured outside the environment stays out of it.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format types docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
+
+install: $(STAMP)  ## create .venv and install everything that the other targets need
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "ringdist needs Python 3.11 or newer, and there is no '$(PYTHON)' here; try: PYTHON=python3.12 make $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ringdist needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); try: PYTHON=python3.12 make $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt uv
+	$(UV) pip install --quiet --python $(PY) --constraint constraints.txt --build-constraint constraints.txt --editable ".[$(EXTRAS)]"
+	@touch $@
+
+demo: $(STAMP)  ## fit rings to real data, complete half-missing digits, write the pictures
+	$(PY) -m benchmarks demo
+
+test: $(STAMP)  ## the test suite without what is marked slow
+	$(PY) -m pytest
+
+test-slow: $(STAMP)  ## the whole test suite
+	$(PY) -m pytest -m "slow or not slow"
+
+lint: $(STAMP)  ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)  ## mypy on the packages
+	$(BIN)/mypy $(wildcard ringdist adapters)
+
+docs: $(STAMP)  ## build the site into site/; any warning, and any error in a tutorial, fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) site build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .benchmarks .cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

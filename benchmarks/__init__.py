@@ -1,0 +1,1 @@
+"""Measurements of ringdist, one module per question: ``python -m benchmarks NAME [options]``."""

@@ -1,0 +1,87 @@
+"""What every benchmark writes: where it ran, a table, a figure, the numbers behind them."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the results go."""
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder for tables and figures")
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """The machine and the versions that a number belongs to."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "torch": torch.__version__,
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "load": round(os.getloadavg()[0], 2),
+        "command": " ".join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A markdown table with the keys of the first row as its head; ``None`` is an empty cell."""
+    heads = list(rows[0])
+    cells = [[_cell(row.get(head)) for head in heads] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    lines = [heads, ["-" * (width - 1) + ":" for width in widths], *cells]
+    return "\n".join(
+        "| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value)
+
+
+def write(
+    out: Path,
+    name: str,
+    title: str,
+    text: str,
+    sections: Mapping[str, Sequence[Row]],
+    env: Row,
+    figure: "Figure | None",
+) -> None:
+    """Print the tables and write ``name.md``, ``name.json`` and ``name.png`` into ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    where = ", ".join(f"{key} {value}" for key, value in env.items() if key != "command")
+    parts = [f"# {title}", text, f"Made by `{env['command']}` with {where}."]
+    if figure is not None:
+        figure.savefig(out / f"{name}.png", dpi=150, bbox_inches="tight")
+        parts.append(f"![{title}]({name}.png)")
+    parts += [f"## {head}\n\n{table(rows)}" for head, rows in sections.items()]
+    page = "\n\n".join(parts) + "\n"
+    (out / f"{name}.md").write_text(page)
+    (out / f"{name}.json").write_text(json.dumps({"environment": env, "results": sections}, indent=1) + "\n")
+    print(page)

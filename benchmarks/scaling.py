@@ -1,0 +1,112 @@
+"""How does the cost of a ring and of a train grow with the number of columns and with the rank?
+
+Expected: linear in the number of columns for both; in the rank, the third power for rings and the second for trains
+(for large ranks, where arithmetic and not the number of operations decides). Slopes are fitted, in logarithms, to the
+upper half of each curve.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+import ringdist as rd
+
+from . import report
+from .speed import interleaved
+
+Topology = Literal["ring", "train"]
+COMPONENTS, BATCH = 10, 32
+NUM_COLUMNS = [30, 100, 300, 1000, 3000, 10_000]
+RANK_THEN = 10  # while the number of columns grows
+RANKS = {"ring": [8, 16, 32, 64, 128, 256], "train": [16, 32, 64, 128, 256, 512]}
+COLUMNS_THEN = 12  # while the rank grows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--columns", type=int, nargs="+", default=NUM_COLUMNS, help=f"at rank {RANK_THEN}")
+    parser.add_argument("--ranks", type=int, nargs="+", help=f"with {COLUMNS_THEN} columns; default: {RANKS}")
+    parser.add_argument("--repeats", type=int, default=5, help="least number of timings behind a median")
+    report.add_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    env = report.environment()
+    curves: dict[str, list[dict[str, Any]]] = {"columns": [], "rank": []}
+    for topology in get_args(Topology):
+        for columns in args.columns:
+            row = {"topology": topology, "columns": columns, "rank": RANK_THEN}
+            curves["columns"].append(row | measure(topology, columns, RANK_THEN, args.repeats))
+        for rank in args.ranks or RANKS[topology]:
+            row = {"topology": topology, "columns": COLUMNS_THEN, "rank": rank}
+            curves["rank"].append(row | measure(topology, COLUMNS_THEN, rank, args.repeats))
+        print(f"{topology} done", flush=True)
+    sections = {
+        "Slopes": slopes(curves),
+        "Growing number of columns": curves["columns"],
+        "Growing rank": curves["rank"],
+    }
+    report.write(args.out, "scaling", "Scaling", __doc__ or "", sections, env, figure(curves))
+
+
+@torch.no_grad()
+def measure(topology: Topology, columns: int, rank: int, repeats: int) -> dict[str, float]:
+    """Milliseconds of one log-likelihood and one drawing of a batch."""
+    means = torch.linspace(-5, 5, COMPONENTS)
+    variables = [rd.GaussianMixture(means, torch.ones(COMPONENTS)) for _ in range(columns)]
+    ring = rd.TensorRing.random(variables, rank, topology=topology, rng=0, xp=torch, dtype=torch.float32)
+    x = ring.sample(BATCH, rng=1)
+    operations = {
+        "log-likelihood, ms": lambda: ring.log_prob(x, engine="sweep"),
+        "sampling, ms": lambda: ring.sample(BATCH, rng=1),
+    }
+    return interleaved(operations, repeats=repeats, device="cpu", seconds=0.2)
+
+
+def slopes(curves: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    expected = {("columns", "ring"): 1, ("columns", "train"): 1, ("rank", "ring"): 3, ("rank", "train"): 2}
+    return [
+        {
+            "topology": topology,
+            "cost in": axis,
+            "expected power": power,
+            "log-likelihood": slope(*curve(curves[axis], topology, axis, "log-likelihood, ms")),
+            "sampling": slope(*curve(curves[axis], topology, axis, "sampling, ms")),
+        }
+        for (axis, topology), power in expected.items()
+    ]
+
+
+def curve(rows: list[dict[str, Any]], topology: str, axis: str, quantity: str) -> tuple[list[float], list[float]]:
+    rows = [row for row in rows if row["topology"] == topology]
+    return [row[axis] for row in rows], [row[quantity] for row in rows]
+
+
+def slope(sizes: Sequence[float], times: Sequence[float]) -> float | None:
+    """The power of the size that the upper half of the times follows."""
+    half = len(sizes) // 2
+    if len(sizes) - half < 2:
+        return None
+    return float(np.polyfit(np.log(sizes[half:]), np.log(times[half:]), 1)[0])
+
+
+def figure(curves: dict[str, list[dict[str, Any]]]) -> Any:
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(9, 7))
+    for row_of_axes, (axis, rows) in zip(fig.subplots(2, 2), curves.items(), strict=True):
+        for axes, quantity in zip(row_of_axes, ("log-likelihood, ms", "sampling, ms"), strict=True):
+            for topology in get_args(Topology):
+                sizes, times = curve(rows, topology, axis, quantity)
+                power = slope(sizes, times)
+                (line,) = axes.loglog(sizes, times, "o", label=f"{topology}: power {power or math.nan:.2f}")
+                if power is not None:
+                    fitted = [times[-1] * (size / sizes[-1]) ** power for size in sizes]
+                    axes.loglog(sizes, fitted, "-", color=line.get_color(), alpha=0.5)
+            axes.set(xlabel="columns" if axis == "columns" else "rank", ylabel=quantity)
+            axes.legend()
+    fig.tight_layout()
+    return fig

@@ -1,0 +1,280 @@
+"""How fast is a ring, and how much memory does training it take, beside the paper's official code?
+
+The setting of the paper's Table 5: 100 columns, 10 Gaussians each, 128 rows, float32. Both sides hold the same
+parameters, see the same rows and use the same optimiser; their calls alternate, and medians are compared.
+Before the timing, the log-densities of both are compared.
+"""
+
+import argparse
+import functools
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+import ringdist as rd
+
+from . import reference, report
+
+COLUMNS, COMPONENTS, BATCH = 100, 10, 128
+# How many times the reference's speed, on two CPU cores.
+GOALS = {
+    "Log-likelihood": {1: 5, 10: 5, 20: 2.5, 50: 2.5, 100: 3},
+    "Sampling": {20: 15, 100: 100},
+    "Training step": {1: 4, 10: 4, 20: 4, 50: 3},
+}
+RATE_GOAL = {100: 0.6}  # of the batched product rate, for the log-likelihood
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reference", type=Path, metavar="PATH", help="a checkout of insilicomedicine/TRIP")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 10, 20, 50, 100])
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--repeats", type=int, default=5, help="least number of timings behind a median")
+    report.add_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
+    env = report.environment(device)
+    sections: dict[str, list[dict[str, Any]]] = {
+        head: [] for head in (*GOALS, "Peak memory of a training step", "Agreement with the reference")
+    }
+    for rank in args.ranks:
+        models = build(rank, device, args.reference)
+        timings = functools.partial(interleaved, repeats=args.repeats, device=device)
+        products = {"batched": batched_product(rank, device), "single": single_product(rank, device)}
+        goals = {head: goal.get(rank) if device == "cpu" else None for head, goal in GOALS.items()}
+        if args.reference:
+            sections["Agreement with the reference"].append({"rank": rank, **agreement(models)})
+
+        times = timings({name: model.evaluate for name, model in models.items()} | products)
+        rates = efficiency(rank, times, RATE_GOAL.get(rank) if device == "cpu" else None)
+        sections["Log-likelihood"].append(compared(rank, times, goals["Log-likelihood"]) | rates)
+        times = timings({name: model.sample for name, model in models.items()})
+        sections["Sampling"].append(compared(rank, times, goals["Sampling"]))
+        times = timings({name: trainer(model) for name, model in models.items()})
+        sections["Training step"].append(compared(rank, times, goals["Training step"]))
+        memory = {name: in_fresh_process(peak_memory, name, rank, device, args.reference) for name in models}
+        sections["Peak memory of a training step"].append(compared(rank, memory, None, unit="MB"))
+        print(f"rank {rank} done", flush=True)
+
+    sections = {head: rows for head, rows in sections.items() if rows}
+    name = "speed" if device == "cpu" else f"speed-{device}"
+    report.write(args.out, name, "Speed", __doc__ or "", sections, env, figure(sections))
+
+
+# --- the two sides -----------------------------------------------------------------------------------------------
+
+
+class Model(Protocol):
+    parameters: list[torch.Tensor]
+
+    def log_prob(self) -> torch.Tensor: ...  # from the parameters, with gradients
+    def evaluate(self) -> torch.Tensor: ...  # without
+    def sample(self) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """What both sides start from: roots of the cores, Gaussians, and rows to evaluate."""
+
+    roots: list[torch.Tensor]  # (N, m, m) each
+    means: list[torch.Tensor]  # (N,) each
+    log_stds: list[torch.Tensor]  # (N,) each
+    x: torch.Tensor  # (batch, d)
+
+    @classmethod
+    def draw(cls, rank: int, device: str) -> "Start":
+        """Cores of a scale that keeps the normaliser near 1, Gaussians spread as the reference spreads them."""
+        rng = torch.Generator().manual_seed(rank)
+        scale = (COMPONENTS * rank) ** -0.5
+        roots = [scale * torch.randn(COMPONENTS, rank, rank, generator=rng) for _ in range(COLUMNS)]
+        means = [10 * torch.rand(COMPONENTS, generator=rng) - 5 for _ in range(COLUMNS)]
+        stds = [torch.zeros(COMPONENTS) for _ in range(COLUMNS)]
+        chosen = torch.randint(COMPONENTS, (COLUMNS, BATCH), generator=rng)
+        centres = torch.stack([mean[s] for mean, s in zip(means, chosen, strict=True)], dim=1)
+        x = centres + torch.randn(BATCH, COLUMNS, generator=rng)
+        move = functools.partial(map, lambda tensor: tensor.to(device))
+        return cls(list(move(roots)), list(move(means)), list(move(stds)), x.to(device))
+
+
+class Ours:
+    def __init__(self, start: Start) -> None:
+        self.x = start.x
+        self.cores = [(root * root).requires_grad_() for root in start.roots]
+        self.means = [mean.clone().requires_grad_() for mean in start.means]
+        self.log_stds = [log_std.clone().requires_grad_() for log_std in start.log_stds]
+        self.parameters = [*self.cores, *self.means, *self.log_stds]
+        with torch.no_grad():
+            self.fixed = self.ring()
+
+    def ring(self) -> rd.TensorRing:
+        gaussians = zip(self.means, self.log_stds, strict=True)
+        variables = [rd.GaussianMixture(mean, log_std.exp(), validate=False) for mean, log_std in gaussians]
+        return rd.TensorRing([core.abs() for core in self.cores], variables, validate=False)
+
+    def log_prob(self) -> torch.Tensor:
+        return self.ring().log_prob(self.x)
+
+    @torch.no_grad()
+    def evaluate(self) -> torch.Tensor:
+        return self.fixed.log_prob(self.x)
+
+    @torch.no_grad()
+    def sample(self) -> torch.Tensor:
+        return self.fixed.sample(BATCH)
+
+
+class Reference:
+    def __init__(self, start: Start, trip: type) -> None:
+        self.x = start.x
+        self.model = reference.build(trip, start.roots, start.means, start.log_stds)
+        self.parameters = list(self.model.parameters())
+
+    def log_prob(self) -> torch.Tensor:
+        return self.model.log_prob(self.x.clone())  # it erases NaNs where it finds them
+
+    @torch.no_grad()
+    def evaluate(self) -> torch.Tensor:
+        return self.log_prob()
+
+    @torch.no_grad()
+    def sample(self) -> torch.Tensor:
+        return self.model.sample(BATCH)
+
+
+def build(rank: int, device: str, checkout: Path | None) -> dict[str, Model]:
+    start = Start.draw(rank, device)
+    models: dict[str, Model] = {"ours": Ours(start)}
+    if checkout:
+        models["reference"] = Reference(start, reference.load(checkout))
+    return models
+
+
+def agreement(models: Mapping[str, Model]) -> dict[str, float]:
+    """The largest relative difference of the log-densities."""
+    ours, theirs = models["ours"].evaluate(), models["reference"].evaluate()
+    return {"largest relative difference": ((ours - theirs).abs() / theirs.abs()).max().item(), "allowed": 1e-4}
+
+
+# --- what is measured --------------------------------------------------------------------------------------------
+
+
+def trainer(model: Model) -> Callable[[], object]:
+    optimizer = torch.optim.Adam(model.parameters, lr=1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = -model.log_prob().mean()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def batched_product(rank: int, device: str) -> Callable[[], object]:
+    """The products that a sweep cannot avoid, and nothing else."""
+    left, right = torch.rand(2, BATCH, rank, rank, device=device)
+    return lambda: [torch.bmm(left, right) for _ in range(COLUMNS)]
+
+
+def single_product(rank: int, device: str) -> Callable[[], object]:
+    """The same arithmetic, were the right factor the same for every row."""
+    left, right = torch.rand(BATCH * rank, rank, device=device), torch.rand(rank, rank, device=device)
+    return lambda: [left @ right for _ in range(COLUMNS)]
+
+
+def interleaved(
+    operations: Mapping[str, Callable[[], object]], *, repeats: int, device: str, seconds: float = 1.0
+) -> dict[str, float]:
+    """Median milliseconds of each, called in turns, at least ``repeats`` times and for at least ``seconds``."""
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    times: dict[str, list[float]] = {name: [] for name in operations}
+    for operation in [*operations.values()] * 2:
+        operation()
+    end = time.perf_counter() + seconds
+    while min(map(len, times.values())) < repeats or time.perf_counter() < end:
+        for name, operation in operations.items():
+            synchronize()
+            begin = time.perf_counter()
+            operation()
+            synchronize()
+            times[name].append(1000 * (time.perf_counter() - begin))
+    return {name: statistics.median(measured) for name, measured in times.items()}
+
+
+def compared(rank: int, values: Mapping[str, float], goal: float | None, unit: str = "ms") -> dict[str, Any]:
+    ours, theirs = values["ours"], values.get("reference")
+    row: dict[str, Any] = {"rank": rank, f"ours, {unit}": ours}
+    if theirs is not None:
+        row |= {f"reference, {unit}": theirs, "ratio": theirs / ours}
+        row |= {"goal": goal, "met": goal and ("yes" if theirs >= goal * ours else "no")}
+    return row
+
+
+def efficiency(rank: int, times: Mapping[str, float], goal: float | None) -> dict[str, Any]:
+    """Achieved rate by the arithmetic that a full ring needs at least, beside that of bare products."""
+    product = 2 * BATCH * COLUMNS * rank**3
+    achieved = 2 * BATCH * COLUMNS * rank**2 * (rank + COMPONENTS) / times["ours"] / 1e6
+    batched, single = (product / times[name] / 1e6 for name in ("batched", "single"))
+    row = {"GFLOP/s": achieved, "batched product": batched, "single product": single}
+    return row | {"share of batched": achieved / batched, "goal share": goal}
+
+
+def in_fresh_process(function: Callable[..., float], *args: object) -> float:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
+def peak_memory(name: str, rank: int, device: str, checkout: Path | None) -> float:
+    """Megabytes that the first training steps take on top of model and data; optimiser state and gradients included."""
+    trainer(build(2, device, checkout)[name])()  # libraries allocate their own buffers once
+    model = build(rank, device, checkout)[name]
+    step = trainer(model)
+    before = _memory_mark(device)
+    step()
+    step()
+    return (_memory_peak(device) - before) / 1e6
+
+
+def _memory_mark(device: str) -> float:
+    """Bytes in use now; the peak counts from here."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory_peak(device)
+
+
+def _memory_peak(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    # Not ru_maxrss: it starts from the parent's and cannot be reset.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024.0 * int(status["VmHWM"].split()[0])
+
+
+# --- the figure --------------------------------------------------------------------------------------------------
+
+
+def figure(sections: Mapping[str, list[dict[str, Any]]]) -> Any:
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(12, 3))
+    heads = [head for head in sections if not head.startswith("Agreement")]
+    for axes, head in zip(fig.subplots(1, len(heads)), heads, strict=True):
+        rows = sections[head]
+        unit = "MB" if "memory" in head else "ms"
+        for side in ("ours", "reference"):
+            if (key := f"{side}, {unit}") in rows[0]:
+                axes.loglog([row["rank"] for row in rows], [row[key] for row in rows], "o-", label=side)
+        axes.set(title=head, xlabel="rank", ylabel=unit)
+        axes.legend()
+    fig.tight_layout()
+    return fig

@@ -1,0 +1,280 @@
+"""Products of a ring's matrices along the cut ring: row-scaled linear numbers, and logarithms as their oracle.
+
+A state is the product of some consecutive matrices `A_k(x_k) = Σ_s p(x_k | s) Q_k[s]` for every row of data: shape
+(b, r, m), the value of the cut bond first. `push` multiplies one more matrix on the right; backwards, on the left of a
+state that is kept transposed, so that both directions are one function.
+
+`Linear` divides each row of the state (each value of the cut bond) by its own maximum and keeps the logarithm beside
+it. All terms are non-negative, so every entry is right to rounding unless it underflows; `low` is the smallest entry
+seen. Where that is below `threshold`, a second run with every entry raised to at least the threshold bounds the true
+result from above: rows whose two results agree are right, the others are left to `Log` (see `robust`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ringdist._backend import (
+    Array,
+    accumulator,
+    astype,
+    is_concrete,
+    like,
+    logsumexp,
+    namespace,
+    nonzero_rows,
+    safe_log,
+    stop_gradient,
+    take_rows,
+    to_numpy,
+)
+from ringdist._evidence import Evidence, like_zeros
+
+if TYPE_CHECKING:
+    from ringdist.ring import TensorRing
+
+LOG_CHUNK = 2**24  # numbers in the largest temporary of the log engine
+
+
+@dataclass(frozen=True)
+class State:
+    values: Array  # (b, r, m)
+    logs: Array  # (b, r) logarithm of the scale of each row of values
+    low: Array | None  # (b,) smallest entry met on the way, None where values cannot be looked at
+
+
+def threshold(ring: TensorRing) -> float:
+    """Entries from here up have lost nothing to underflow, whatever was flushed to zero on the way to them."""
+    xp = namespace(ring.cores[0])
+    info = xp.finfo(ring.cores[0].dtype)
+    terms = max(n * (left + 1) * (right + 1) for n, left, right in (core.shape for core in ring.cores))
+    return 4 * terms * float(info.smallest_normal) / float(info.eps)
+
+
+class Linear:
+    """Row-scaled products; see the module's docstring."""
+
+    def __init__(self, ring: TensorRing, evidence: Evidence, *, floored: bool = False):
+        self.ring, self.evidence = ring, evidence
+        self.xp = namespace(ring.cores[0])
+        self.floor = threshold(ring) if floored else None
+        self._watch = not floored and is_concrete(ring.cores[0], evidence.offset)
+        self.offset = evidence.offset + math.log(2) * sum(ring.exponents)
+
+    def weights(self, k: int) -> Array:
+        """(b, N) evidence times the power of two that brings the core's largest entry near 1."""
+        weights = self.evidence.weights(k)
+        exponent = self.ring.exponents[k]
+        return weights * 2.0**-exponent if exponent else weights
+
+    def matrix(self, k: int) -> Array:
+        """A_k(x_k), shape (b, m, n)."""
+        size, left, right = self.ring.cores[k].shape
+        flat = self.weights(k) @ self.xp.reshape(self.ring.cores[k], (size, left * right))
+        return self.xp.reshape(flat, (-1, left, right))
+
+    def start(self) -> State:
+        """The identity on the cut bond."""
+        core = self.ring.cores[0]
+        rank = min(self.ring.ranks)
+        return State(like(self.xp.eye(rank), core)[None, :, :], like_zeros((1, rank), core, accumulator(core)), None)
+
+    def push(self, state: State, k: int, *, backward: bool = False) -> State:
+        """The state with the matrix of column k multiplied on (on the left of its transpose if backward)."""
+        core = self.ring.cores[k]
+        size, left, right = core.shape
+        rank = state.values.shape[1]
+        if rank * size <= rank + size:  # one product with the core beats forming A_k: a train, or a single component
+            values = self._push_core(state.values, k, (2, 0, 1) if backward else (1, 0, 2))
+        else:
+            matrix = self.matrix(k)
+            values = state.values @ (matrix.mT if backward else matrix)
+        return self.rescale(values, state)
+
+    def _push_core(self, values: Array, k: int, axes: tuple[int, int, int]) -> Array:
+        core = self.xp.permute_dims(self.ring.cores[k], axes)  # (m, N, n)
+        batch, rank, inner = values.shape
+        flat = self.xp.reshape(values, (batch * rank, inner)) @ self.xp.reshape(core, (inner, -1))
+        terms = self.xp.reshape(flat, (batch, rank, core.shape[1], core.shape[2]))
+        return (self.weights(k)[:, None, None, :] @ terms)[:, :, 0, :]
+
+    def rescale(self, values: Array, state: State) -> State:
+        """The new values with every row divided by its maximum."""
+        xp = self.xp
+        low = state.low
+        if self.floor is not None:
+            values = xp.where(values < self.floor, self.floor, values)
+        elif self._watch:
+            least = xp.min(stop_gradient(values), axis=(-2, -1))
+            low = least if low is None else xp.minimum(low, least)
+        top = stop_gradient(xp.max(values, axis=-1, keepdims=True))
+        top = xp.where(top > 0, top, 1.0)
+        logs = state.logs + xp.log(astype(top[..., 0], state.logs.dtype))
+        return State(values / top, logs, low)
+
+    def close(self, state: State) -> tuple[Array, Array | None]:
+        """log Tr of the state with the evidence's offset, (b,); and the smallest entry met."""
+        diagonal = self.xp.linalg.diagonal(state.values)
+        return logsumexp(astype(safe_log(diagonal), state.logs.dtype) + state.logs) + self.offset, state.low
+
+    def component_weights(self, prefix: State, k: int, suffix: State) -> tuple[Array, Array | None]:
+        """log Σ Q_k[s, i, n] E[n, i] up to a constant of the row, (b, N): column k's own evidence left out."""
+        xp = self.xp
+        core = self.ring.cores[k]
+        logs = prefix.logs + suffix.logs
+        share = xp.exp(astype(logs - stop_gradient(xp.max(logs, axis=-1, keepdims=True)), core.dtype))
+        environment = (prefix.values * share[..., None]).mT @ suffix.values  # (b, m, n)
+        low = None
+        if self.floor is not None:
+            environment = xp.where(environment < self.floor, self.floor, environment)
+        elif self._watch:
+            low = xp.min(stop_gradient(environment), axis=(-2, -1))
+            for other in (prefix.low, suffix.low):
+                low = low if other is None else xp.minimum(low, other)
+        size = core.shape[0]
+        weights = xp.reshape(environment, (environment.shape[0], -1)) @ xp.reshape(core, (size, -1)).T
+        return safe_log(weights), low
+
+    def cut_weights(self, state: State) -> Array:
+        """Weights of the values of the cut bond in the closed product, (b, r), relative to each row's largest."""
+        logs = astype(safe_log(self.xp.linalg.diagonal(state.values)), state.logs.dtype) + state.logs
+        return _relative(logs)
+
+    def bond_weights(self, k: int, row: Array, left: Array, beyond: Array) -> Array:
+        """A_k(x)[left, :] times what lies beyond the right bond, (n, m'), for draws of the rows `row`."""
+        core = self.ring.cores[k]
+        if self.evidence.num_rows == 1:
+            return take_rows(self.matrix(k)[0], left) * beyond
+        slices = take_rows(self.xp.permute_dims(core, (1, 0, 2)), left)  # (n, N, m')
+        return (take_rows(self.weights(k), row)[:, None, :] @ slices)[:, 0, :] * beyond
+
+    def value_weights(self, k: int, row: Array, left: Array, right: Array) -> Array:
+        """Weights of the components of column k between two given bonds, (n, N)."""
+        return _between(self.ring.cores[k], left, right) * take_rows(self.weights(k), row)
+
+
+class Log:
+    """The same products by log-sum-exp: never underflows, several times slower. `values` are logarithms."""
+
+    def __init__(self, ring: TensorRing, evidence: Evidence):
+        self.ring, self.evidence = ring, evidence
+        self.xp = namespace(ring.cores[0])
+        self.offset = evidence.offset
+
+    def matrix(self, k: int) -> Array:
+        """log A_k(x_k), shape (b, m, n)."""
+        return logsumexp(self.evidence.log_weights(k)[:, :, None, None] + self._log_core(k), axis=1)
+
+    def start(self) -> State:
+        start = Linear(self.ring, self.evidence).start()
+        return State(astype(safe_log(start.values), start.logs.dtype), start.logs, None)
+
+    def push(self, state: State, k: int, *, backward: bool = False) -> State:
+        matrix = self.matrix(k)
+        matrix = matrix.mT if backward else matrix
+        return State(logsumexp(state.values[..., None] + matrix[:, None, :, :], axis=-2), state.logs, None)
+
+    def close(self, state: State) -> tuple[Array, None]:
+        return logsumexp(self.xp.linalg.diagonal(state.values)) + self.offset, None
+
+    def component_weights(self, prefix: State, k: int, suffix: State) -> tuple[Array, None]:
+        environment = logsumexp(prefix.values[..., None] + suffix.values[:, :, None, :], axis=1)  # (b, m, n)
+        return logsumexp(environment[:, None, :, :] + self._log_core(k), axis=(-2, -1)), None
+
+    def cut_weights(self, state: State) -> Array:
+        return _relative(self.xp.linalg.diagonal(state.values))
+
+    def bond_weights(self, k: int, row: Array, left: Array, beyond: Array) -> Array:
+        slices = take_rows(self.xp.permute_dims(self._log_core(k), (1, 0, 2)), left)
+        return _relative(logsumexp(take_rows(self.evidence.log_weights(k), row)[:, :, None] + slices, axis=1) + beyond)
+
+    def value_weights(self, k: int, row: Array, left: Array, right: Array) -> Array:
+        return _relative(_between(self._log_core(k), left, right) + take_rows(self.evidence.log_weights(k), row))
+
+    def _log_core(self, k: int) -> Array:
+        return astype(safe_log(self.ring.cores[k]), accumulator(self.ring.cores[k]))
+
+
+def _relative(logs: Array) -> Array:
+    """exp(logs) with the largest entry of each row at 1; zeros where all are −inf."""
+    xp = namespace(logs)
+    top = xp.max(logs, axis=-1, keepdims=True)
+    return xp.exp(logs - xp.where(top == -xp.inf, 0.0, top))
+
+
+def _between(core: Array, left: Array, right: Array) -> Array:
+    """core[:, left, right] as (n, N)."""
+    xp = namespace(core)
+    flat = xp.reshape(core, (core.shape[0], -1))
+    return xp.take(flat, left * core.shape[2] + right, axis=1).T
+
+
+Result = tuple[Array, Array | None]
+
+
+def robust(ring: TensorRing, evidence: Evidence, compute: Callable[[Any], Result], tolerance: float) -> Array:
+    """`compute` on row-scaled numbers, and again on logarithms for the rows where underflow can have mattered.
+
+    Args:
+        compute: from a `Linear` or a `Log` to a value (b, ...) and the smallest entry met (b,).
+        tolerance: how far apart, absolutely, the value and its upper bound may be.
+    """
+    return rescue(
+        ring,
+        evidence,
+        lambda r, e, floored: compute(Linear(r, e, floored=floored)),
+        lambda e: compute(Log(ring, e))[0],
+        tolerance,
+    )
+
+
+def rescue(
+    ring: TensorRing,
+    evidence: Evidence,
+    linear: Callable[[TensorRing, Evidence, bool], Result],
+    exact: Callable[[Evidence], Array],
+    tolerance: float,
+) -> Array:
+    """The value of `linear`, with `exact` in its place for the rows where underflow can have mattered."""
+    xp = namespace(ring.cores[0])
+    value, low = linear(ring, evidence, False)
+    if low is None:
+        return value
+    suspect = nonzero_rows(low < threshold(ring))
+    if suspect.shape[0] == 0:
+        return value
+    upper, _ = linear(ring.detach(), evidence.rows(suspect).detach(), True)
+    gap = xp.abs(upper - stop_gradient(take_rows(value, suspect)))
+    agree = gap <= tolerance
+    agree = agree if agree.ndim == 1 else xp.all(xp.reshape(agree, (agree.shape[0], -1)), axis=1)
+    wrong = suspect[~agree]
+    if wrong.shape[0] == 0:
+        return value
+    return replace_rows(value, wrong, by_chunks(ring, evidence.rows(wrong), exact))
+
+
+def by_chunks(ring: TensorRing, evidence: Evidence, exact: Callable[[Evidence], Array]) -> Array:
+    """`exact` over slices of rows whose temporaries in log space stay within LOG_CHUNK numbers."""
+    xp = namespace(evidence.offset)
+    per_row = max(max(min(ring.ranks), n) * left * right for n, left, right in (c.shape for c in ring.cores))
+    step = max(1, LOG_CHUNK // per_row)
+    if evidence.num_rows <= step:
+        return exact(evidence)
+    index = like(list(range(evidence.num_rows)), evidence.offset, xp.int64)
+    parts = [exact(evidence.rows(index[i : i + step])) for i in range(0, evidence.num_rows, step)]
+    return xp.concat(parts, axis=0)
+
+
+def replace_rows(value: Array, rows: Array, replacement: Array) -> Array:
+    """`value` with some rows (ascending) exchanged, without writing into it and with gradients through both."""
+    xp = namespace(value)
+    source = to_numpy(rows)
+    index = np.arange(value.shape[0])
+    index[source] = value.shape[0] + np.arange(source.shape[0])
+    merged = xp.concat([value, astype(replacement, value.dtype)], axis=0)
+    return take_rows(merged, like(index, value, xp.int64))

@@ -1,0 +1,285 @@
+"""The seam between the algorithms and the array libraries.
+
+Everything else in the package is written against the array API standard through `array-api-compat`; the few things
+the standard does not cover (random numbers, special functions, tracing, gradients) are dispatched here, on the
+arrays' own class, so that nothing imports PyTorch or JAX unless the caller's arrays are theirs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import scipy.special
+
+Array = Any  # an array of one of the three backends
+
+
+def namespace(*arrays: Array) -> Any:
+    """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are no arrays."""
+    try:
+        return array_api_compat.array_namespace(*arrays)
+    except TypeError as error:
+        kinds = sorted({f"{type(a).__module__.split('.')[0]}.{type(a).__name__}" for a in arrays})
+        raise TypeError(
+            f"all arrays must come from one backend (NumPy, PyTorch or JAX), found {', '.join(kinds)}"
+        ) from error
+
+
+def backend_name(array: Array) -> str:
+    """`"numpy"`, `"torch"` or `"jax"`."""
+    if array_api_compat.is_torch_array(array):
+        return "torch"
+    if array_api_compat.is_jax_array(array):
+        return "jax"
+    return "numpy"
+
+
+def is_array(value: object) -> bool:
+    return array_api_compat.is_array_api_obj(value)
+
+
+def is_concrete(*arrays: Array) -> bool:
+    """Whether values can be looked at: false for JAX tracers, under `torch.compile` and in `torch.func` transforms."""
+    for array in arrays:
+        match backend_name(array):
+            case "jax":
+                if isinstance(array, sys.modules["jax"].core.Tracer):
+                    return False
+            case "torch":
+                torch = sys.modules["torch"]
+                if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(array):
+                    return False
+    return True
+
+
+def on_accelerator(array: Array) -> bool:
+    """Whether kernel launches, not arithmetic, dominate small operations."""
+    match backend_name(array):
+        case "torch":
+            return array.device.type != "cpu"
+        case "jax":
+            return is_concrete(array) and next(iter(array.devices())).platform != "cpu"
+    return False
+
+
+def stop_gradient(array: Array) -> Array:
+    match backend_name(array):
+        case "torch":
+            return array.detach()
+        case "jax":
+            return sys.modules["jax"].lax.stop_gradient(array)
+    return array
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """A NumPy view or copy of a concrete array of any backend, detached from its graph."""
+    if backend_name(array) == "torch":
+        array = array.detach().cpu()
+    return np.asarray(array)
+
+
+def like(value: Array, array: Array, dtype: Any = None) -> Array:
+    """`value` (a NumPy constant or a list) with the backend and device of `array`, and its dtype unless given."""
+    xp = namespace(array)
+    if is_array(value) and backend_name(value) == backend_name(array):
+        return astype(value, dtype or array.dtype)
+    device = None if backend_name(array) == "jax" else array_api_compat.device(array)
+    return xp.asarray(value, dtype=dtype or array.dtype, device=device)
+
+
+def astype(array: Array, dtype: Any) -> Array:
+    return array if array.dtype == dtype else namespace(array).astype(array, dtype)
+
+
+def dtype_name(dtype: Any) -> str:
+    """`"float32"` for any backend's spelling of it."""
+    text = str(dtype)
+    return text.split(".")[-1] if text.startswith("torch.") else np.dtype(dtype).name
+
+
+def convert(array: Array, xp: ModuleType | None = None, dtype: Any = None, device: Any = None) -> Array:
+    """The array in another backend, dtype or on another device; itself where nothing changes."""
+    name = dtype_name(dtype if dtype is not None else array.dtype)
+    source = backend_name(array)
+    target = source if xp is None else backend_of_namespace(xp)
+    if target != source:
+        host = to_numpy(array).astype(name, copy=False)
+        if target == "numpy":
+            return host.copy() if source == "torch" else host
+        if target == "torch":
+            return sys.modules["torch"].tensor(host, device=device)
+        moved = sys.modules["jax"].numpy.asarray(host)
+        return moved if device is None else sys.modules["jax"].device_put(moved, device)
+    if target == "torch":
+        return array.to(device=device, dtype=getattr(sys.modules["torch"], name))
+    if device is not None:
+        if target == "numpy" and device != "cpu":
+            raise ValueError(f"NumPy arrays live on the device 'cpu', found {device!r}")
+        array = sys.modules["jax"].device_put(array, device) if target == "jax" else array
+    return astype(array, np.dtype(name))
+
+
+def backend_of_namespace(xp: ModuleType) -> str:
+    """The backend that a namespace (`numpy`, `torch`, `jax.numpy` or its array-api-compat twin) belongs to."""
+    name = getattr(xp, "__name__", None)
+    for backend in ("torch", "jax", "numpy"):
+        if name is not None and (backend in name.split(".")):
+            return backend
+    raise TypeError(f"xp must be numpy, torch or jax.numpy, found {xp!r}")
+
+
+def default_dtype(backend: str) -> str:
+    if backend == "torch":
+        return dtype_name(sys.modules["torch"].get_default_dtype())
+    if backend == "jax":
+        return np.dtype(sys.modules["jax"].dtypes.canonicalize_dtype(np.float64)).name
+    return "float64"
+
+
+def accumulator(array: Array) -> Any:
+    """The dtype for sums of many logarithms: float64 wherever the backend has it."""
+    match backend_name(array):
+        case "torch":
+            return sys.modules["torch"].float32 if array.device.type == "mps" else sys.modules["torch"].float64
+        case "jax":
+            return sys.modules["jax"].dtypes.canonicalize_dtype(np.float64)
+    return np.float64
+
+
+# ------------------------------------------------------------------------------------------ elementary functions
+
+
+def safe_log(x: Array) -> Array:
+    """log x, with −inf and a zero (not NaN) gradient where x = 0."""
+    xp = namespace(x)
+    positive = x > 0
+    return xp.where(positive, xp.log(xp.where(positive, x, 1.0)), -xp.inf)
+
+
+def logsumexp(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
+    """log Σ exp x along `axis`; −inf for an empty or all −inf slice, with finite gradients beside it."""
+    xp = namespace(x)
+    shift = stop_gradient(xp.max(x, axis=axis, keepdims=True))
+    shift = xp.where(xp.isfinite(shift), shift, 0.0)
+    total = safe_log(xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)) + shift
+    return xp.squeeze(total, axis=axis)
+
+
+def special(name: str, *arrays: Array) -> Array:
+    """A function of scipy.special by the name that all three backends share (ndtr, xlogy, gammaincc, i0e, ...)."""
+    match backend_name(arrays[0]):
+        case "torch":
+            return getattr(sys.modules["torch"].special, name)(*arrays)
+        case "jax":
+            import jax.scipy.special
+
+            return getattr(jax.scipy.special, name)(*arrays)
+    return getattr(scipy.special, name)(*arrays)
+
+
+def take_rows(array: Array, index: Array) -> Array:
+    """`array[index]` along the first axis, differentiable in every backend."""
+    return namespace(array).take(array, index, axis=0)
+
+
+def nonzero_rows(mask: Array) -> Array:
+    """Indices of the true entries of a concrete one-dimensional mask."""
+    return namespace(mask).nonzero(mask)[0]
+
+
+# ------------------------------------------------------------------------------------------------- random numbers
+
+
+class Stream:
+    """Randomness from a seed or a backend's own generator or key.
+
+    `next()` hands out what the backend draws with: the one generator of NumPy and PyTorch, a fresh key of JAX.
+    """
+
+    def __init__(self, rng: Any, array: Array):
+        self._backend = backend_name(array)
+        self._state = _generator(rng, self._backend, array)
+
+    def next(self) -> Any:
+        if self._backend != "jax":
+            return self._state
+        self._state, key = sys.modules["jax"].random.split(self._state)
+        return key
+
+
+def _generator(rng: Any, backend: str, array: Array) -> Any:
+    seed = int(rng) if isinstance(rng, int | np.integer) and not isinstance(rng, bool) else None
+    match backend:
+        case "numpy":
+            if rng is None or seed is not None or isinstance(rng, np.random.Generator):
+                return np.random.default_rng(rng)
+        case "torch":
+            torch = sys.modules["torch"]
+            if isinstance(rng, torch.Generator):
+                return rng
+            if rng is None or seed is not None:
+                generator = torch.Generator(device=array.device)
+                if seed is None:
+                    generator.seed()
+                else:
+                    generator.manual_seed(seed)
+                return generator
+        case "jax":
+            import jax
+
+            if rng is None:
+                raise ValueError("a JAX ring needs rng: a seed or a key from jax.random.key, found None")
+            if seed is not None:
+                return jax.random.key(seed)
+            if backend_name(rng) == "jax":
+                return rng
+    expected = {"numpy": "numpy.random.Generator", "torch": "torch.Generator", "jax": "jax.random.key"}[backend]
+    raise TypeError(f"rng must be a seed or a {expected}, found {type(rng).__name__}")
+
+
+def uniform(rng: Any, shape: Iterable[int], array: Array) -> Array:
+    """Uniform numbers in [0, 1) with the backend, dtype and device of `array`."""
+    match backend_name(array):
+        case "torch":
+            torch = sys.modules["torch"]
+            return torch.rand(tuple(shape), generator=rng, dtype=array.dtype, device=array.device)
+        case "jax":
+            return sys.modules["jax"].random.uniform(rng, tuple(shape), dtype=array.dtype)
+    return rng.random(tuple(shape), dtype=array.dtype)
+
+
+def normal(rng: Any, shape: Iterable[int], array: Array) -> Array:
+    """Standard normal numbers with the backend, dtype and device of `array`."""
+    match backend_name(array):
+        case "torch":
+            torch = sys.modules["torch"]
+            return torch.randn(tuple(shape), generator=rng, dtype=array.dtype, device=array.device)
+        case "jax":
+            return sys.modules["jax"].random.normal(rng, tuple(shape), dtype=array.dtype)
+    return rng.standard_normal(tuple(shape), dtype=array.dtype)
+
+
+def poisson(rng: Any, rates: Array) -> Array:
+    """Poisson counts of the given rates, in their dtype."""
+    match backend_name(rates):
+        case "torch":
+            return sys.modules["torch"].poisson(rates, generator=rng)
+        case "jax":
+            return astype(sys.modules["jax"].random.poisson(rng, rates), rates.dtype)
+    return rng.poisson(rates).astype(rates.dtype)
+
+
+def draw(weights: Array, u: Array) -> Array:
+    """The index drawn from unnormalised `weights` (..., N) by inverting their cumulative sum at `u` (...) in [0, 1).
+
+    Entries of zero weight are never drawn, whatever the rounding of `u` times the total.
+    """
+    xp = namespace(weights)
+    cumulative = xp.cumulative_sum(weights, axis=-1)
+    total = cumulative[..., -1:]
+    return xp.sum(astype((cumulative <= u[..., None] * total) & (cumulative < total), xp.int64), axis=-1)

@@ -1,0 +1,167 @@
+"""Rows of data as evidence: one weight per component of every column, with the large part of the logarithm beside it.
+
+A missing entry (NaN) has weight 1 for every component, which is what marginalises it (paper Eq. 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ringdist._backend import (
+    Array,
+    accumulator,
+    astype,
+    is_array,
+    is_concrete,
+    like,
+    namespace,
+    stop_gradient,
+    take_rows,
+)
+from ringdist.variables import Variable
+
+if TYPE_CHECKING:
+    from ringdist.ring import TensorRing
+
+
+def as_rows(ring: TensorRing, x: Any) -> tuple[Array, tuple[int, ...]]:
+    """x (..., d) as rows (b, d) in the dtype of the cores, checked, and its leading shape.
+
+    Raises:
+        TypeError: if x is of another backend or not numeric.
+        ValueError: if the last axis is not d long, or an observed value is outside its variable's support.
+    """
+    core = ring.cores[0]
+    if not is_array(x):
+        x = like(x, core)
+    xp = namespace(core, x)
+    if not xp.isdtype(x.dtype, ("bool", "integral", "real floating")):
+        raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
+    if x.ndim == 0 or x.shape[-1] != ring.num_variables:
+        raise ValueError(f"x must have shape (..., {ring.num_variables}), one entry per column, found {tuple(x.shape)}")
+    shape = tuple(x.shape[:-1])
+    rows = xp.reshape(astype(x, core.dtype), (-1, ring.num_variables)) if x.ndim != 2 else astype(x, core.dtype)
+    if ring.validate and is_concrete(core, rows):
+        check_values(ring, rows)
+    return rows, shape
+
+
+def check_values(ring: TensorRing, rows: Array) -> None:
+    """Raise `ValueError` naming the column unless every observed entry is in its variable's support."""
+    xp = namespace(rows)
+    for columns in ring.families:
+        variables = [ring.variables[k] for k in columns]
+        values = _columns(rows, columns)
+        if hasattr(variables[0], "in_support"):
+            if bool(xp.all(_stack(variables).in_support(values))):
+                continue
+        for k in columns:
+            observed = rows[~xp.isnan(rows[:, k]), k]
+            try:
+                ring.variables[k].check(observed)
+            except ValueError as error:
+                raise ValueError(f"{ring.describe(k)}: {error}") from None
+
+
+def family_groups(variables: Sequence[Variable]) -> tuple[tuple[int, ...], ...]:
+    """Columns that one call can evaluate: those of one stackable family and one N; other columns stand alone."""
+    groups: dict[Any, list[int]] = {}
+    for k, variable in enumerate(variables):
+        stackable = hasattr(type(variable), "stack")
+        groups.setdefault((type(variable), variable.num_components) if stackable else k, []).append(k)
+    return tuple(tuple(columns) for columns in groups.values())
+
+
+class Evidence:
+    """What b rows say about the components of every column.
+
+    `log_weights(k)` is (b, N_k), log p(x_k | s) less the row's maximum over s, and `offset` (b,) the sum of those
+    maxima: log p(x_k | s) for all k and s is their sum, exactly. The maxima carry no gradient; it flows through the
+    weights, whose product with exp(offset) does not depend on them.
+    """
+
+    def __init__(self, groups: Sequence[tuple[tuple[int, ...], Array]], offset: Array):
+        self._groups = list(groups)  # (columns, log weights (g, b, N))
+        self._place = {k: (g, i) for g, (columns, _) in enumerate(self._groups) for i, k in enumerate(columns)}
+        self.offset = offset
+        self.num_rows = offset.shape[0]
+
+    @classmethod
+    def of_rows(cls, ring: TensorRing, rows: Array, columns: Sequence[int] | None = None) -> Evidence:
+        """The evidence of rows (b, d) on all columns, or on some columns only."""
+        xp = namespace(rows)
+        groups, offsets = [], []
+        for columns in ring.families if columns is None else [(k,) for k in columns]:
+            values = _columns(rows, columns)
+            missing = xp.isnan(values)
+            log_weights = _log_density([ring.variables[k] for k in columns], values, missing, ring.cores[0])
+            top = stop_gradient(xp.max(log_weights, axis=-1))
+            top = xp.where(missing | (top == -xp.inf), 0.0, top)
+            log_weights = xp.where(missing[..., None], 0.0, log_weights - top[..., None])
+            groups.append((columns, log_weights))
+            offsets.append(xp.sum(astype(top, accumulator(rows)), axis=0))
+        return cls(groups, sum(offsets[1:], offsets[0]))
+
+    @classmethod
+    def missing(cls, ring: TensorRing) -> Evidence:
+        """One row that observes nothing."""
+        core = ring.cores[0]
+        groups = [(c, like_zeros((len(c), 1, ring.shape[c[0]]), core)) for c in ring.families]
+        return cls(groups, like_zeros((1,), core, accumulator(core)))
+
+    def log_weights(self, k: int) -> Array:
+        group, position = self._place[k]
+        return self._groups[group][1][position]
+
+    def weights(self, k: int) -> Array:
+        log_weights = self.log_weights(k)
+        return namespace(log_weights).exp(log_weights)
+
+    def log_weights_stacked(self, sequence: Sequence[int]) -> Array | None:
+        """(d, b, N) for the columns in sequence where all are one group, else None."""
+        if len(self._groups) != 1:
+            return None
+        columns, log_weights = self._groups[0]
+        if tuple(sequence) == columns:
+            return log_weights
+        position = {k: i for i, k in enumerate(columns)}
+        index = like([position[k] for k in sequence], log_weights, namespace(log_weights).int64)
+        return take_rows(log_weights, index)
+
+    def rows(self, index: Array) -> Evidence:
+        """The evidence of some rows only."""
+        xp = namespace(self.offset)
+        groups = [(columns, xp.take(w, index, axis=1)) for columns, w in self._groups]
+        return Evidence(groups, take_rows(self.offset, index))
+
+    def detach(self) -> Evidence:
+        return Evidence([(c, stop_gradient(w)) for c, w in self._groups], stop_gradient(self.offset))
+
+
+def like_zeros(shape: tuple[int, ...], array: Array, dtype: Any = None) -> Array:
+    """Zeros with the backend and device of `array`, and its dtype unless given."""
+    return namespace(array).broadcast_to(like(0.0, array, dtype), shape)
+
+
+def _stack(variables: Sequence[Any]) -> Any:
+    return type(variables[0]).stack(variables)
+
+
+def _columns(rows: Array, columns: Sequence[int]) -> Array:
+    """(g, b): the named columns of rows (b, d)."""
+    xp = namespace(rows)
+    if tuple(columns) == tuple(range(rows.shape[1])):
+        return rows.T
+    return xp.take(rows, like(list(columns), rows, xp.int64), axis=1).T
+
+
+def _log_density(variables: Sequence[Any], values: Array, missing: Array, core: Array) -> Array:
+    """(g, b, N) log p(x | s) of g columns of one family; what stands at missing entries does not matter."""
+    xp = namespace(values)
+    if hasattr(type(variables[0]), "stack"):
+        log_density = _stack(variables).log_density(xp.where(missing, 0.0, values))
+    else:  # a family of the user's: fill with a value that its support is sure to hold
+        typical = stop_gradient(like(variables[0].means(), values))[0]
+        log_density = variables[0].log_density(xp.where(missing, typical, values)[0])[None]
+    return like(log_density, core)

@@ -1,0 +1,128 @@
+"""Rings in files: safetensors with a description of the structure in its metadata, never code."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ringdist._backend import is_concrete, to_numpy
+from ringdist.variables import BUILT_IN, rebuild
+
+if TYPE_CHECKING:
+    from ringdist.ring import TensorRing
+
+FORMAT = "ringdist"
+VERSION = 1
+
+
+def save(ring: TensorRing, path: str | PathLike[str]) -> None:
+    """Write the ring to `path`, replacing the file in one step: a crash leaves the old file or the new one, whole.
+
+    The file is a safetensors file: tensors `core.K` and `variable.K.NAME`, and a JSON description (format version,
+    order, families and names) in the metadata.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    variables = []
+    for k, (core, variable) in enumerate(zip(ring.cores, ring.variables, strict=True)):
+        if not is_concrete(core):
+            raise ValueError("a ring can only be saved outside of tracing")
+        tensors[f"core.{k}"] = np.ascontiguousarray(to_numpy(core))
+        arrays = variable.arrays()
+        tensors.update({f"variable.{k}.{name}": np.ascontiguousarray(to_numpy(a)) for name, a in arrays.items()})
+        variables.append({"family": type(variable).__name__, "name": variable.name, "arrays": sorted(arrays)})
+    description = {"version": VERSION, "order": list(ring.order), "variables": variables}
+    payload = safetensors.numpy.save(tensors, {"format": FORMAT, "ring": json.dumps(description)})
+    write_atomically(Path(path), payload)
+
+
+def write_atomically(path: Path, payload: bytes) -> None:
+    """Write to a temporary file beside `path`, flush it to disk, then rename it over `path`."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[type] = ()) -> TensorRing:
+    """The ring saved at `path`, checked like any other.
+
+    Args:
+        xp: numpy, torch or jax.numpy: the backend of the result.
+        families: classes of variables beside the built-in ones, found by their names; nothing is imported because a
+            file names it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is truncated, corrupt, not a ringdist file, of a newer format, or holds another family.
+    """
+    from ringdist.ring import TensorRing
+
+    path = Path(path)
+    payload = path.read_bytes()
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        tensors = safetensors.numpy.load(payload)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is no readable safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path.name} is no ringdist file: its metadata does not name the format {FORMAT!r}")
+    try:
+        ring = _assemble(
+            json.loads(metadata["ring"]), tensors, {f.__name__: f for f in (*BUILT_IN, *families)}, TensorRing
+        )
+    except (KeyError, TypeError, AttributeError, IndexError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path.name} is not a complete ringdist file: {type(error).__name__} {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path.name} holds no valid ring: {error}") from error
+    return ring.to(xp) if xp is not np else ring
+
+
+def _assemble(description: Any, tensors: dict[str, np.ndarray], known: dict[str, type], ring_type: Any) -> TensorRing:
+    version = description["version"]
+    if version != VERSION:
+        raise ValueError(f"its format version is {version!r}, this library reads version {VERSION}")
+    cores, variables = [], []
+    for k, entry in enumerate(description["variables"]):
+        core = tensors.pop(f"core.{k}")
+        family, name = entry["family"], entry["name"]
+        if family not in known:
+            raise ValueError(
+                f"column {k} is of the family {family!r}; known are {', '.join(sorted(known))}; pass others as families="
+            )
+        arrays = {key: tensors.pop(f"variable.{k}.{key}") for key in entry["arrays"]}
+        if core.ndim != 3 or math.prod(core.shape) == 0:
+            raise ValueError(f"column {k}: a core has three axes, none empty, found shape {core.shape}")
+        cores.append(core)
+        if known[family] in BUILT_IN and arrays:
+            variables.append(known[family](**arrays, name=name))
+        else:
+            variables.append(rebuild(known[family], core.shape[0], name, arrays))
+    if tensors:
+        raise ValueError(f"it has tensors that belong to no column: {', '.join(sorted(tensors)[:5])}")
+    return ring_type(cores, variables, description["order"])

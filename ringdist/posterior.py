@@ -1,0 +1,185 @@
+"""Posteriors of components given evidence, and the one-dimensional conditionals that follow from them (Eq. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ringdist._arithmetic import Result, State, robust
+from ringdist._backend import (
+    Array,
+    astype,
+    is_array,
+    is_concrete,
+    like,
+    logsumexp,
+    namespace,
+    nonzero_rows,
+    stop_gradient,
+)
+from ringdist._evidence import Evidence, as_rows
+
+if TYPE_CHECKING:
+    from ringdist.ring import TensorRing
+
+
+def component_posterior(ring: TensorRing, k: int | str, x: Any) -> Array:
+    """p(s_k | observed entries of the row), shape (..., N_k); x[..., k] itself is used if observed.
+
+    Raises:
+        ValueError: if the column is unknown, x does not fit, or a row's evidence has zero mass.
+    """
+    k = ring.column(k)
+    rows, shape = as_rows(ring, x)
+    weights = component_posteriors(ring, rows, [k])[0]
+    return namespace(weights).reshape(weights, (*shape, ring.shape[k]))
+
+
+def component_posteriors(
+    ring: TensorRing, rows: Array, columns: Sequence[int], *, leave_out: bool = False
+) -> list[Array]:
+    """p(s_k | row) for several columns, each (b, N_k), by one backward and one forward sweep.
+
+    Args:
+        leave_out: whether column k's own entry is left out of its posterior.
+
+    Raises:
+        ValueError: if the evidence of a row has zero mass.
+    """
+    xp = namespace(rows)
+    if rows.shape[0] == 0:
+        return [rows[:, :1] * ring.cores[k][:, 0, 0] for k in columns]
+    evidence = Evidence.of_rows(ring, rows)
+    sizes = [ring.shape[k] for k in columns]
+
+    def compute(arithmetic: Any) -> Result:
+        return _posteriors(arithmetic, columns, leave_out)
+
+    tolerance = 64 * float(xp.finfo(rows.dtype).eps)
+    stacked = robust(ring, evidence, compute, tolerance)
+    if is_concrete(stacked):
+        empty = nonzero_rows(stop_gradient(xp.sum(stacked, axis=1)) < 0.5)
+        if empty.shape[0]:
+            raise ValueError(f"evidence must have positive mass, found zero mass in row {int(empty[0])}")
+    ends = np.cumsum([0, *sizes])
+    return [stacked[:, int(a) : int(b)] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _posteriors(arithmetic: Any, columns: Sequence[int], leave_out: bool) -> Result:
+    """Normalised component weights of the columns, side by side (b, Σ N_k); zeros for rows of zero mass."""
+    ring, xp = arithmetic.ring, arithmetic.xp
+    sequence, wanted = ring.sequence, set(columns)
+    sites = [j for j, k in enumerate(sequence) if k in wanted]
+    suffixes: dict[int, State] = {}
+    state = arithmetic.start()
+    for j in range(len(sequence) - 1, sites[0] - 1, -1):
+        if j in sites:
+            suffixes[j] = state
+        if j > sites[0]:
+            state = arithmetic.push(state, sequence[j], backward=True)
+    found: dict[int, Array] = {}
+    low, state = None, arithmetic.start()
+    for j in range(sites[-1] + 1):
+        k = sequence[j]
+        if j in suffixes:
+            logits, least = arithmetic.component_weights(state, k, suffixes[j])
+            if least is not None:
+                low = least if low is None else xp.minimum(low, least)
+            logits = logits if leave_out else logits + arithmetic.evidence.log_weights(k)
+            found[k] = _normalise(logits, ring.cores[0].dtype, arithmetic.evidence.num_rows)
+        if j < sites[-1]:
+            state = arithmetic.push(state, k)
+    return xp.concat([found[k] for k in columns], axis=1), low
+
+
+def _normalise(logits: Array, dtype: Any, num_rows: int) -> Array:
+    xp = namespace(logits)
+    total = logsumexp(logits)[:, None]
+    weights = xp.exp(logits - xp.where(total == -xp.inf, 0.0, total))
+    return xp.broadcast_to(astype(weights, dtype), (num_rows, weights.shape[1]))
+
+
+def cdf(ring: TensorRing, k: int | str, x: Any) -> Array:
+    """F(x_k | other observed entries) = Σ_s p(s_k = s | others) F_s(x_k), shape (...); the point is x[..., k].
+
+    Raises:
+        ValueError: if the column is unknown, x does not fit, the point is missing, or the evidence has zero mass.
+    """
+    k = ring.column(k)
+    core = ring.cores[0]
+    x = x if is_array(x) else like(x, core)
+    point, rest = _split(ring, k, x)
+    if is_concrete(point) and bool(namespace(point).any(namespace(point).isnan(point))):
+        raise ValueError(f"{ring.describe(k)}: the point of a cdf must be given, found NaN")
+    rows, shape = as_rows(ring, rest)
+    weights = component_posteriors(ring, rows, [k])[0]
+    values = like(ring.variables[k].cdf(point), core)
+    return namespace(rows).reshape(namespace(rows).sum(weights * values, axis=-1), shape)
+
+
+def quantile(ring: TensorRing, k: int | str, q: Any, x: Any) -> Array:
+    """The smallest value of column k with F(value | other observed entries) >= q, shape (...).
+
+    Args:
+        q: probabilities in [0, 1], broadcast against the leading shape of x. For an unbounded column q = 0 gives −inf
+            and q = 1 gives inf.
+        x: (..., d) evidence; x[..., k] is ignored.
+
+    Found by bisection to the spacing of floating point numbers; whole numbers for integer-valued families.
+    """
+    k = ring.column(k)
+    core = ring.cores[0]
+    x = x if is_array(x) else like(x, core)
+    xp = namespace(core, x)
+    q = like(q, core)
+    if is_concrete(q) and not bool(xp.all((q >= 0) & (q <= 1))):
+        raise ValueError(f"{ring.describe(k)}: q must lie in [0, 1]")
+    _, rest = _split(ring, k, x)
+    rows, shape = as_rows(ring, rest)
+    weights = component_posteriors(ring, rows, [k])[0]
+    full, size = np.broadcast_shapes(shape, tuple(q.shape)), ring.shape[k]
+    weights = xp.broadcast_to(xp.reshape(weights, (*shape, size)), (*full, size))
+    value = _invert(ring.variables[k], xp.reshape(weights, (-1, size)), xp.reshape(xp.broadcast_to(q, full), (-1,)))
+    return xp.reshape(value, full)
+
+
+def _invert(variable: Any, weights: Array, q: Array) -> Array:
+    """The smallest z with Σ_s weights[s] F_s(z) >= q, (b,), by bisection."""
+    xp = namespace(weights)
+    mean, variance = like(variable.means(), weights), like(variable.variances(), weights)
+    integer = getattr(variable, "integer", False)
+
+    def reached(z: Array) -> Array:
+        values = like(variable.cdf(z), weights)
+        total = xp.sum(weights, axis=-1)  # 1 but for rounding, which must not put q = 1 out of reach
+        return xp.sum(weights * values, axis=-1) >= q * total
+
+    width = xp.max(mean + xp.sqrt(variance)) - xp.min(mean - xp.sqrt(variance)) + 1
+    low, high = xp.min(mean) - width + 0 * q, xp.max(mean) + width + 0 * q
+    if integer:
+        low = 0 * q - 1  # below the support, where nothing is reached
+    for _ in range(64):  # widen until the answer is bracketed, or known to be infinite
+        if not integer:
+            low = xp.where(reached(low), low - width, low)
+        high = xp.where(reached(high), high, high + width)
+        width = 2 * width
+    below, above = reached(low) & (not integer), ~reached(high)
+    for _ in range(100 if q.dtype == xp.float64 else 60):
+        middle = low + (high - low) / 2
+        inside = reached(middle)
+        low, high = xp.where(inside, low, middle), xp.where(inside, middle, high)
+    if integer:
+        return xp.round(high)
+    return xp.where(below, -xp.inf, xp.where(above, xp.inf, high))
+
+
+def _split(ring: TensorRing, k: int, x: Array) -> tuple[Array, Array]:
+    """x[..., k], and x with NaN in its place."""
+    xp = namespace(ring.cores[0], x)
+    x = astype(x, ring.cores[0].dtype)
+    if x.ndim == 0 or x.shape[-1] != ring.num_variables:
+        raise ValueError(f"x must have shape (..., {ring.num_variables}), one entry per column, found {tuple(x.shape)}")
+    here = like(np.arange(ring.num_variables) == k, x, xp.bool)
+    return x[..., k], xp.where(here, xp.nan, x)

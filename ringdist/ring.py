@@ -1,0 +1,383 @@
+"""`TensorRing`: an immutable tensor-ring distribution. Its methods delegate to the module of each subject."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from ringdist import (
+    contraction,
+    initialization,
+    io,
+    likelihood,
+    modes,
+    moments,
+    network,
+    posterior,
+    sampling,
+    transforms,
+)
+from ringdist._backend import Array, backend_name, is_array, is_concrete, namespace, stop_gradient, to_numpy
+from ringdist._evidence import family_groups
+from ringdist.variables import Variable, rebuild
+
+Column = int | str
+Topology = Literal["ring", "train"]
+
+
+class TensorRing:
+    """A distribution over d variables with mass P̂[s] = Tr ∏_k Q_k[s_k] on their components (paper Eq. 1).
+
+    p(x) ∝ Σ_s P̂[s] ∏_k p(x_k | s_k) = Tr ∏_k A_k(x_k) with A_k(x_k) = Σ_s Q_k[s] p(x_k | s) (Eq. 3); for a categorical
+    column a component is a value. A tensor train is the ring one of whose bonds has rank 1.
+
+    Columns, not sites, are what users index: `cores[k]` and `variables[k]` belong to column k of the data, an index or a
+    variable's name. `order` lists the columns as they follow each other around the ring.
+
+    Args:
+        cores: d non-negative arrays Q_k of shape (N_k, m, m'), all of one backend, dtype (float32 or float64) and device.
+        variables: d variables; `variables[k].num_components` is N_k.
+        order: the columns in ring order, `range(d)` by default. The right bond of `cores[order[j]]` is the left bond of
+            `cores[order[j + 1]]`, cyclically.
+        validate: whether values are checked, here and of every x, where they can be looked at (not under tracing).
+            Shapes and types always are. On an accelerator a check waits for the device.
+
+    Raises:
+        ValueError: if shapes do not fit, ranks do not close, a core has negative, NaN, infinite or only zero entries.
+        TypeError: if arrays mix backends or dtypes, or are not float32 or float64.
+    """
+
+    def __init__(
+        self,
+        cores: Sequence[Array],
+        variables: Sequence[Variable],
+        order: Sequence[Column] | None = None,
+        *,
+        validate: bool = True,
+    ):
+        cores = tuple(core if is_array(core) else np.asarray(core, dtype=np.float64) for core in cores)
+        variables = tuple(variables)
+        if len(cores) != len(variables) or not cores:
+            raise ValueError(
+                f"there must be one core per variable, found {len(cores)} cores, {len(variables)} variables"
+            )
+        _check_variables(cores, variables)
+        names = {v.name: k for k, v in enumerate(variables) if v.name is not None}
+        if len(names) < sum(v.name is not None for v in variables):
+            raise ValueError(f"variables' names must differ, found {[v.name for v in variables]}")
+        order = tuple(range(len(cores))) if order is None else tuple(column_index(k, variables) for k in order)
+        if sorted(order) != list(range(len(cores))):
+            raise ValueError(f"order must be a permutation of the {len(cores)} columns, found {list(order)}")
+        self._set(cores, variables, order, bool(validate), (0,) * len(cores))
+        _check_shapes(self)
+        if validate and is_concrete(*cores):
+            exponents = tuple(_check_core(self, k) for k in range(len(cores)))
+            self.__dict__["exponents"] = exponents
+
+    cores: tuple[Array, ...]
+    variables: tuple[Variable, ...]
+    order: tuple[int, ...]
+    validate: bool
+    exponents: tuple[int, ...]  # of the power of two to divide each core by where its entries are extreme, else 0
+
+    def _set(
+        self,
+        cores: tuple[Array, ...],
+        variables: tuple[Variable, ...],
+        order: tuple[int, ...],
+        validate: bool,
+        exponents: tuple[int, ...],
+    ) -> None:
+        self.__setstate__(
+            {"cores": cores, "variables": variables, "order": order, "validate": validate, "exponents": exponents}
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"rings are immutable: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"rings are immutable: {name} cannot be deleted")
+
+    @classmethod
+    def random(
+        cls,
+        variables: Sequence[Variable],
+        rank: int | Sequence[int],
+        *,
+        order: Sequence[Column] | None = None,
+        topology: Topology = "ring",
+        rng: Any = None,
+        xp: ModuleType = np,
+        dtype: Any = None,
+        device: Any = None,
+    ) -> TensorRing:
+        """A ring with random positive cores, scaled so that Z is near 1; see `ringdist.initialization.random_ring`."""
+        return initialization.random_ring(
+            variables, rank, order=order, topology=topology, rng=rng, xp=xp, dtype=dtype, device=device
+        )
+
+    # ------------------------------------------------------------------------------------------------ what it is
+
+    @functools.cached_property
+    def ranks(self) -> tuple[int, ...]:
+        """`ranks[j]`: the left bond of `cores[order[j]]`."""
+        return tuple(int(self.cores[k].shape[1]) for k in self.order)
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """N_k of every column."""
+        return tuple(int(core.shape[0]) for core in self.cores)
+
+    @property
+    def num_variables(self) -> int:
+        return len(self.cores)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in the cores and in the variables' arrays."""
+        arrays = [array for variable in self.variables for array in variable.arrays().values()]
+        return sum(math.prod(a.shape) for a in [*self.cores, *arrays])
+
+    @property
+    def is_train(self) -> bool:
+        """Whether some bond has rank 1."""
+        return min(self.ranks) == 1
+
+    @functools.cached_property
+    def sequence(self) -> tuple[int, ...]:
+        """The columns in ring order from the thinnest bond, where the engines cut."""
+        ranks = self.ranks
+        cut = ranks.index(min(ranks))
+        return self.order[cut:] + self.order[:cut]
+
+    @functools.cached_property
+    def families(self) -> tuple[tuple[int, ...], ...]:
+        """Groups of columns whose densities one call evaluates."""
+        return family_groups(self.variables)
+
+    def column(self, k: Column) -> int:
+        """The index of a column given by index or name; `ValueError` if there is none."""
+        return column_index(k, self.variables)
+
+    def describe(self, k: int) -> str:
+        """ "column 3 ('age')", as error messages name it."""
+        name = self.variables[k].name
+        return f"column {k}" if name is None else f"column {k} ({name!r})"
+
+    def detach(self) -> TensorRing:
+        """The same ring with cores that carry no gradient."""
+        return self._with_cores([stop_gradient(core) for core in self.cores])
+
+    def _with_cores(self, cores: Sequence[Array]) -> TensorRing:
+        ring = object.__new__(type(self))
+        ring._set(tuple(cores), self.variables, self.order, self.validate, self.exponents)
+        return ring
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if backend_name(self.cores[0]) == "jax":
+            _register_jax()
+
+    def __repr__(self) -> str:
+        ranks, core = self.ranks, self.cores[0]
+        rank = str(ranks[0]) if len(set(ranks)) == 1 else f"{min(ranks)}..{max(ranks)}"
+        kind = "train" if self.is_train else "ring"
+        counts: dict[str, int] = {}
+        for variable in self.variables:
+            counts[type(variable).__name__] = counts.get(type(variable).__name__, 0) + 1
+        families = ", ".join(f"{count} {family}" for family, count in counts.items())
+        return (
+            f"TensorRing({kind} of {self.num_variables} variables: {families}; rank {rank}, "
+            f"{self.num_parameters} parameters, {backend_name(core)} {str(core.dtype).removeprefix('torch.')})"
+        )
+
+    # ---------------------------------------------------------------------------------------------------- queries
+
+    def log_prob(self, x: Array, *, engine: contraction.Engine = "auto") -> Array:
+        """log p(x); see `ringdist.likelihood.log_prob`."""
+        return likelihood.log_prob(self, x, engine)
+
+    def log_normalizer(self) -> Array:
+        """log Z = log Tr ∏_k Σ_s Q_k[s]; see `ringdist.likelihood.log_normalizer`."""
+        return likelihood.log_normalizer(self)
+
+    def component_posterior(self, k: Column, x: Array) -> Array:
+        """p(s_k | observed entries of the row); see `ringdist.posterior.component_posterior`."""
+        return posterior.component_posterior(self, k, x)
+
+    def sample(self, n: int, *, rng: Any = None) -> Array:
+        """n exact samples, (n, d); see `ringdist.sampling.sample`."""
+        return sampling.sample(self, n, rng=rng)
+
+    def sample_given(self, x: Array, n: int | None = None, *, rng: Any = None) -> Array:
+        """The NaN entries of x drawn from p(missing | observed); see `ringdist.sampling.sample_given`."""
+        return sampling.sample_given(self, x, n, rng=rng)
+
+    def marginal(self, keep: Sequence[Column]) -> TensorRing:
+        """The marginal over some columns as a ring; see `ringdist.transforms.marginal`."""
+        return transforms.marginal(self, keep)
+
+    def condition(self, evidence: Mapping[Column, float]) -> TensorRing:
+        """The conditional over the remaining columns as a ring; see `ringdist.transforms.condition`."""
+        return transforms.condition(self, evidence)
+
+    def mean(self, x: Array | None = None) -> Array:
+        """E[column], or E[column | observed entries]; see `ringdist.moments.mean`."""
+        return moments.mean(self, x)
+
+    def covariance(self) -> Array:
+        """Exact (d, d) covariance; see `ringdist.moments.covariance`."""
+        return moments.covariance(self)
+
+    def cdf(self, k: Column, x: Array) -> Array:
+        """P(X_k <= x_k | other observed entries); see `ringdist.posterior.cdf`."""
+        return posterior.cdf(self, k, x)
+
+    def quantile(self, k: Column, q: Array, x: Array) -> Array:
+        """The smallest value of column k with F >= q; see `ringdist.posterior.quantile`."""
+        return posterior.quantile(self, k, q, x)
+
+    def mode(self, x: Array | None = None) -> Array:
+        """The best completion found; see `ringdist.modes.mode` for what is guaranteed."""
+        return modes.mode(self, x)
+
+    def mutual_information(self) -> Array:
+        """(d, d) in nats between component variables; see `ringdist.moments.mutual_information`."""
+        return moments.mutual_information(self)
+
+    def entropy(self, n: int = 10_000, rng: Any = None) -> tuple[float, float]:
+        """Entropy in nats and its standard error; see `ringdist.likelihood.entropy`."""
+        return likelihood.entropy(self, n, rng)
+
+    def inner(self, other: TensorRing) -> Array:
+        """Σ or ∫ p q; see `ringdist.likelihood.inner`."""
+        return likelihood.inner(self, other)
+
+    def to_dense(self) -> Array:
+        """The table of probabilities of a small discrete ring; see `ringdist.likelihood.to_dense`."""
+        return likelihood.to_dense(self)
+
+    # ------------------------------------------------------------------------------------------- other forms of it
+
+    def to_train(self) -> TensorRing:
+        """The same distribution as a train, exactly; see `ringdist.transforms.to_train`."""
+        return transforms.to_train(self)
+
+    def permute(self, columns: Sequence[Column]) -> TensorRing:
+        """The same distribution with columns renumbered; see `ringdist.transforms.permute`."""
+        return transforms.permute(self, columns)
+
+    def to(self, xp: ModuleType | None = None, *, dtype: Any = None, device: Any = None) -> TensorRing:
+        """The ring in another backend or dtype or on another device; see `ringdist.transforms.to`."""
+        return transforms.to(self, xp, dtype, device)
+
+    def to_tensornetwork(self, x: Array | None = None) -> list[Any]:
+        """Connected `tensornetwork.Node`s; see `ringdist.network.to_tensornetwork`."""
+        return network.to_tensornetwork(self, x)
+
+    @classmethod
+    def from_tensornetwork(cls, nodes: Sequence[Any], variables: Sequence[Variable]) -> TensorRing:
+        """The ring of connected nodes; see `ringdist.network.from_tensornetwork`."""
+        return network.from_tensornetwork(nodes, variables)
+
+    def einsum(self, open: Sequence[Column] = ()) -> tuple[str, list[Array]]:
+        """opt_einsum equation and operands of P̂; see `ringdist.network.einsum`."""
+        return network.einsum(self, open)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the ring to a safetensors file, atomically; see `ringdist.io.save`."""
+        io.save(self, path)
+
+
+def column_index(k: Column, variables: Sequence[Variable]) -> int:
+    """The index of a column given by index or name; `ValueError` if there is none."""
+    if isinstance(k, str):
+        for index, variable in enumerate(variables):
+            if variable.name == k:
+                return index
+        raise ValueError(f"there is no column {k!r}; columns are named {[v.name for v in variables]}")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise TypeError(f"a column is an index or a name, found {k!r}")
+    if not 0 <= k < len(variables):
+        raise ValueError(f"there is no column {k}; columns are 0..{len(variables) - 1}")
+    return int(k)
+
+
+def _check_variables(cores: Sequence[Array], variables: Sequence[Variable]) -> None:
+    for k, variable in enumerate(variables):
+        if not isinstance(variable, Variable):
+            raise TypeError(f"column {k}: {type(variable).__name__} does not follow the protocol rd.Variable")
+    arrays = [array for variable in variables for array in variable.arrays().values()]
+    xp = namespace(*cores, *arrays)
+    allowed = {"float32": xp.float32, "float64": xp.float64}
+    for k, core in enumerate(cores):
+        if core.dtype not in allowed.values():
+            raise TypeError(f"column {k}: cores must be float32 or float64, found {core.dtype}")
+        if core.dtype != cores[0].dtype:
+            raise TypeError(f"column {k}: cores must have one dtype, found {cores[0].dtype} and {core.dtype}")
+
+
+def _check_shapes(ring: TensorRing) -> None:
+    for k, core in enumerate(ring.cores):
+        if core.ndim != 3 or 0 in core.shape:
+            raise ValueError(
+                f"{ring.describe(k)}: a core has shape (N, m, m') with no empty axis, found {tuple(core.shape)}"
+            )
+        if core.shape[0] != ring.variables[k].num_components:
+            raise ValueError(
+                f"{ring.describe(k)}: the core must have one matrix per component, found {core.shape[0]} matrices "
+                f"for {ring.variables[k].num_components} components"
+            )
+    for left, right in zip(ring.order, ring.order[1:] + ring.order[:1], strict=True):
+        out, into = ring.cores[left].shape[2], ring.cores[right].shape[1]
+        if out != into:
+            raise ValueError(
+                f"ranks must close around the ring: the right bond of {ring.describe(left)} has rank {out}, "
+                f"the left bond of {ring.describe(right)} has rank {into}"
+            )
+
+
+def _check_core(ring: TensorRing, k: int) -> int:
+    """Raise unless the core's values are allowed; the exponent of the power of two to divide it by, 0 if ordinary."""
+    core = stop_gradient(ring.cores[k])
+    xp = namespace(core)
+    least, most = float(xp.min(core)), float(xp.max(core))
+    if math.isnan(least) or math.isinf(most) or least < 0:
+        values = to_numpy(core)
+        wrong = np.argwhere(~(np.isfinite(values) & (values >= 0)))[0]
+        raise ValueError(
+            f"{ring.describe(k)}: cores must be finite and not negative, found {values[tuple(wrong)]:g} at entry "
+            f"{tuple(int(i) for i in wrong)}"
+        )
+    if most == 0:
+        raise ValueError(f"{ring.describe(k)}: the core is all zero, so no value of the column has any mass")
+    exponent = math.frexp(most)[1]
+    return 0 if abs(exponent) <= 10 else max(-120, min(120, exponent))
+
+
+@functools.cache
+def _register_jax() -> None:
+    """Make rings pytrees: cores and the variables' arrays are leaves, all else is structure."""
+    import jax
+
+    def flatten(ring: TensorRing) -> tuple[tuple[Any, ...], Any]:
+        arrays = tuple(variable.arrays() for variable in ring.variables)
+        kinds = tuple((type(v), v.num_components, v.name) for v in ring.variables)
+        return (ring.cores, arrays), (kinds, ring.order, ring.validate, ring.exponents)
+
+    def unflatten(structure: Any, leaves: Any) -> TensorRing:
+        # JAX puts gradients, tracers and placeholders in the leaves' places: nothing is checked here.
+        kinds, order, validate, exponents = structure
+        cores, arrays = leaves
+        variables = tuple(rebuild(*kind, values) for kind, values in zip(kinds, arrays, strict=True))
+        ring = object.__new__(TensorRing)
+        ring._set(tuple(cores), variables, order, validate, exponents)
+        return ring
+
+    jax.tree_util.register_pytree_node(TensorRing, flatten, unflatten)

@@ -1,0 +1,244 @@
+"""Rings from rings: marginals, conditionals, trains, renumbered columns, other backends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ringdist._arithmetic import Log
+from ringdist._backend import (
+    Array,
+    accumulator,
+    astype,
+    convert,
+    is_array,
+    is_concrete,
+    like,
+    namespace,
+    stop_gradient,
+)
+from ringdist._evidence import Evidence, as_rows
+from ringdist.contraction import log_mass
+from ringdist.initialization import move_variable
+
+if TYPE_CHECKING:
+    from ringdist.ring import TensorRing
+
+
+def marginal(ring: TensorRing, keep: Sequence[int | str]) -> TensorRing:
+    """The marginal distribution of the columns in `keep`, sorted by index, as a ring (paper Eq. 2).
+
+    The matrices of dropped columns are multiplied into their neighbours on both sides of the thinnest bond among them,
+    so ranks never grow; a single column is left with rank 1. Log-densities are kept; Z may change by a factor.
+
+    Raises:
+        ValueError: if `keep` is empty, repeats a column or names one that is not there.
+    """
+    columns = [ring.column(k) for k in keep]
+    if not columns:
+        raise ValueError("a marginal must keep at least one column, found none")
+    if len(set(columns)) != len(columns):
+        raise ValueError(f"the columns to keep must differ, found {list(keep)}")
+    dropped = [k for k in range(ring.num_variables) if k not in set(columns)]
+    return _absorb(ring, Evidence.missing(ring), dropped)
+
+
+def condition(ring: TensorRing, evidence: Mapping[int | str, float]) -> TensorRing:
+    """The distribution of the remaining columns given values of some, as a ring over them, sorted by index.
+
+    Args:
+        evidence: column (index or name) to value.
+
+    Raises:
+        ValueError: if a column is unknown, a value is missing or outside its support, no column remains, or the
+            evidence has zero mass.
+    """
+    core = ring.cores[0]
+    xp = namespace(core)
+    values = {ring.column(k): value for k, value in evidence.items()}
+    if len(values) != len(evidence):
+        raise ValueError(f"the columns to condition on must differ, found {list(evidence)}")
+    if not values:
+        return ring
+    if len(values) == ring.num_variables:
+        raise ValueError("a conditional must leave at least one column, found evidence for all")
+    entries = [like(values[k] if k in values else np.nan, core) for k in range(ring.num_variables)]
+    for k in values:
+        if entries[k].ndim != 0:
+            raise ValueError(f"{ring.describe(k)}: evidence must be one number, found shape {tuple(entries[k].shape)}")
+        if is_array(values[k]):
+            namespace(core, values[k])
+        if is_concrete(entries[k]) and math.isnan(float(entries[k])):
+            raise ValueError(f"{ring.describe(k)}: evidence must be a number, found NaN; use marginal to leave it out")
+    rows, _ = as_rows(ring, xp.stack(entries))
+    observed = Evidence.of_rows(ring, rows)
+    mass = log_mass(ring, observed, "auto")
+    if is_concrete(mass) and float(stop_gradient(mass[0])) == -math.inf:
+        raise ValueError(f"evidence must have positive mass, found zero mass for {dict(evidence)}")
+    return _absorb(ring, observed, sorted(values))
+
+
+def _absorb(ring: TensorRing, evidence: Evidence, dropped: Sequence[int]) -> TensorRing:
+    """The ring over the other columns, with the matrices of one row of evidence multiplied in for the dropped ones."""
+    from ringdist.ring import TensorRing
+
+    if not dropped:
+        return ring
+    kept = [k for k in ring.order if k not in set(dropped)]
+    start = ring.order.index(kept[0])
+    around = ring.order[start:] + ring.order[:start]
+    gaps: dict[int, list[int]] = {}  # the dropped columns that follow each kept one
+    for k in around:
+        if k in dropped:
+            gaps[last].append(k)
+        else:
+            last = k
+            gaps[k] = []
+    log = Log(ring, evidence)
+    matrices = {k: _scaled_exp(log.matrix(k)[0]) for k in dropped}
+    if len(kept) == 1:
+        core = _closed(ring, kept[0], [matrices[k] for k in gaps[kept[0]]])
+        return TensorRing([core], [ring.variables[kept[0]]], validate=ring.validate)
+    rights: dict[int, Array | None] = {}
+    lefts: dict[int, Array | None] = {}
+    for k, following in zip(kept, kept[1:] + kept[:1], strict=True):
+        run = [matrices[g] for g in gaps[k]]
+        bonds = [*(int(a.shape[0]) for a in run), int(ring.cores[following].shape[1])]
+        split = bonds.index(min(bonds))
+        rights[k], lefts[following] = _product(run[:split]), _product(run[split:])
+    columns = sorted(kept)
+    place = {k: i for i, k in enumerate(columns)}
+    cores = [_multiplied(ring.cores[k], lefts[k], rights[k]) for k in columns]
+    return TensorRing(cores, [ring.variables[k] for k in columns], [place[k] for k in kept], validate=ring.validate)
+
+
+def _scaled_exp(log_matrix: Array) -> Array:
+    """exp of a log-matrix with its largest entry at 1 (an all −inf matrix is all zeros)."""
+    xp = namespace(log_matrix)
+    top = stop_gradient(xp.max(log_matrix))
+    return xp.exp(log_matrix - xp.where(top == -xp.inf, 0.0, top))
+
+
+def _scaled(matrix: Array) -> Array:
+    xp = namespace(matrix)
+    top = stop_gradient(xp.max(matrix))
+    return matrix / xp.where(top > 0, top, 1.0)
+
+
+def _product(matrices: Sequence[Array]) -> Array | None:
+    if not matrices:
+        return None
+    total = matrices[0]
+    for matrix in matrices[1:]:
+        total = _scaled(total @ matrix)
+    return total
+
+
+def _multiplied(core: Array, left: Array | None, right: Array | None) -> Array:
+    if left is None and right is None:
+        return core
+    product = astype(core, accumulator(core))
+    product = product if left is None else _scaled(left @ product)
+    product = product if right is None else _scaled(product @ right)
+    return astype(product, core.dtype)
+
+
+def _closed(ring: TensorRing, k: int, matrices: Sequence[Array]) -> Array:
+    """The rank-1 core (N, 1, 1) of the only column left: Tr Q_k[s] M."""
+    core = ring.cores[k]
+    xp = namespace(core)
+    product = _product(matrices)
+    if product is None:
+        return core
+    weights = xp.sum(astype(core, product.dtype) * product.T, axis=(1, 2))
+    return astype(_scaled(weights), core.dtype)[:, None, None]
+
+
+def to_train(ring: TensorRing) -> TensorRing:
+    """The same distribution as a train, exactly.
+
+    The ring is cut at its thinnest bond r. A bond of the train carries the value of the cut bond along, rank r m_j,
+    unless listing the components since the last bond is shorter: rank(j+1) = min(r m_{j+1}, rank(j) N_j), and likewise
+    from the right, so no rank exceeds the dense bound.
+    """
+    from ringdist.ring import TensorRing
+
+    if ring.is_train:
+        return ring
+    cores = [ring.cores[k] for k in ring.sequence]
+    xp = namespace(cores[0])
+    d = len(cores)
+    lefts, frames = _train_half(cores)
+    rights, co_frames = _train_half([xp.permute_dims(core, (0, 2, 1)) for core in reversed(cores)])
+
+    def total(t: int) -> int:
+        return sum(frame.shape[0] for frame in frames[: t + 1]) + sum(frame.shape[0] for frame in co_frames[: d - t])
+
+    meet = min(range(d), key=total)  # cores before it are built from the left, after it from the right
+    left, right = frames[meet], co_frames[d - 1 - meet]  # (D, r, m), (E, r, m')
+    joined = xp.reshape(left, (1, -1, left.shape[2])) @ cores[meet]  # (N, D r, m')
+    joined = xp.reshape(joined, (cores[meet].shape[0], left.shape[0], -1))
+    middle = joined @ xp.reshape(right, (right.shape[0], -1)).T  # Tr over the cut bond and the right bond
+    tail = [xp.permute_dims(core, (0, 2, 1)) for core in rights[: d - 1 - meet]][::-1]
+    ordered = dict(zip(ring.sequence, [*lefts[:meet], middle, *tail], strict=True))
+    return TensorRing([ordered[k] for k in range(d)], ring.variables, ring.sequence, validate=ring.validate)
+
+
+def _train_half(cores: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Train cores built from the left, and what each bond's values stand for: frames (D_j, r, m_j)."""
+    xp, first = namespace(cores[0]), cores[0]
+    r = first.shape[1]
+    frames, built = [like(np.eye(r), first)[None]], []
+    for core in cores[:-1]:
+        size, _, right = core.shape
+        frame = frames[-1]
+        pushed = frame[:, None] @ core[None]  # (D, N, r, m')
+        listed, carried = frame.shape[0] * size, r * right
+        if listed <= carried:  # the bond remembers the component itself
+            one_hot = np.eye(listed).reshape(frame.shape[0], size, listed).transpose(1, 0, 2)
+            built.append(like(np.ascontiguousarray(one_hot), first))
+            frames.append(xp.reshape(pushed, (listed, r, right)))
+        else:
+            built.append(xp.permute_dims(xp.reshape(pushed, (frame.shape[0], size, carried)), (1, 0, 2)))
+            frames.append(like(np.eye(carried).reshape(carried, r, right), first))
+    return built, frames
+
+
+def permute(ring: TensorRing, columns: Sequence[int | str]) -> TensorRing:
+    """The same distribution with column i of the result being column `columns[i]`.
+
+    ring.permute(c).log_prob(x[..., c]) == ring.log_prob(x). The sequence around the ring stays as it is: another
+    sequence is another model, which has to be fitted.
+
+    Raises:
+        ValueError: if `columns` is not a permutation.
+    """
+    from ringdist.ring import TensorRing
+
+    indices = [ring.column(k) for k in columns]
+    if sorted(indices) != list(range(ring.num_variables)):
+        raise ValueError(f"columns must be a permutation of the {ring.num_variables} columns, found {list(columns)}")
+    place = {k: i for i, k in enumerate(indices)}
+    return TensorRing(
+        [ring.cores[k] for k in indices],
+        [ring.variables[k] for k in indices],
+        [place[k] for k in ring.order],
+        validate=ring.validate,
+    )
+
+
+def to(ring: TensorRing, xp: ModuleType | None = None, dtype: Any = None, device: Any = None) -> TensorRing:
+    """The ring with its arrays in another backend (numpy, torch, jax.numpy), dtype or on another device.
+
+    Raises:
+        TypeError: if xp is no such module, or the dtype is not float32 or float64.
+    """
+    from ringdist.ring import TensorRing
+
+    cores = [convert(core, xp, dtype, device) for core in ring.cores]
+    variables = [move_variable(v, xp, dtype, device) for v in ring.variables]
+    return TensorRing(cores, variables, ring.order, validate=ring.validate)

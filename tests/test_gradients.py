@@ -1,0 +1,184 @@
+"""Gradients of log_prob against central differences of the enumerated log-density, in float64."""
+
+import numpy as np
+import pytest
+
+import ringdist as rd
+from tests import oracle
+from tests.backends import assert_close
+from tests.oracle import MIXED, Case, Column, make_case
+
+SMALL = make_case(["categorical", "gaussian", "poisson"], [2, 3, 2], [2, 1, 3], [1, 0, 2], seed=21)
+ENGINES = ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork")
+
+
+@pytest.fixture(params=["torch", "jax", "torch-cuda"], scope="module")
+def backend(request):
+    from tests.backends import load_backend
+
+    return load_backend(request.param)
+
+
+def parameters(case: Case) -> list[np.ndarray]:
+    """The cores and the variables' parameters, in the order of `gradients`."""
+    return [*case.cores, *(p for column in case.columns for p in column.parameters.values())]
+
+
+def rebuilt(case: Case, values: list) -> tuple[tuple, tuple]:
+    cores, rest = values[: case.d], iter(values[case.d :])
+    return tuple(cores), tuple({name: next(rest) for name in c.parameters} for c in case.columns)
+
+
+def oracle_value(case: Case, values: list, x: np.ndarray) -> float:
+    cores, families = rebuilt(case, values)
+    columns = tuple(Column(c.kind, c.num_components, p, c.name) for c, p in zip(case.columns, families, strict=True))
+    return float(oracle.log_prob(Case(cores, columns, case.order), x).sum())
+
+
+def differences(case: Case, x: np.ndarray, step: float = 1e-5) -> list[np.ndarray]:
+    values, result = parameters(case), []
+    for i, value in enumerate(values):
+        slope = np.empty_like(value)
+        for index in np.ndindex(value.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = [v.copy() for v in values]
+                moved[i][index] += sign * step
+                ends.append(oracle_value(case, moved, x))
+            slope[index] = (ends[0] - ends[1]) / (2 * step)
+        result.append(slope)
+    return result
+
+
+def ring_of(backend, case: Case, values: list):
+    from tests.backends import FAMILIES
+
+    cores, families = rebuilt(case, values)
+    variables = [
+        FAMILIES[c.kind](c.num_components) if c.kind == "categorical" else FAMILIES[c.kind](**p)
+        for c, p in zip(case.columns, families, strict=True)
+    ]
+    return rd.TensorRing(list(cores), variables, order=case.order, validate=backend.name != "jax")
+
+
+def gradients(backend, case: Case, x, engine: str, weight=None) -> list[np.ndarray]:
+    """d Σ weight · log_prob / d every parameter."""
+    weight = np.ones(len(x)) if weight is None else weight
+    x, weight = backend.array(x), backend.array(weight)
+
+    def total(values):
+        log_prob = ring_of(backend, case, values).log_prob(x, engine=engine)
+        return (backend.xp.where(weight > 0, log_prob, 0.0) * weight).sum()
+
+    values = [backend.array(v) for v in parameters(case)]
+    if backend.name == "jax":
+        import jax
+
+        return [np.asarray(g) for g in jax.grad(total)(values)]
+    values = [v.requires_grad_() for v in values]
+    total(values).backward()
+    return [v.grad.cpu().numpy() for v in values]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", [SMALL, MIXED], ids=["small", "mixed"])
+def test_gradients_are_finite_differences(backend, engine, case):
+    x = case.rows(5)
+    expected = differences(case, x)
+    for actual, slope in zip(gradients(backend, case, x, engine), expected, strict=True):
+        assert_close(actual, slope, (case, engine), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rows_of_zero_mass_leave_the_others_their_gradients(backend, engine):
+    """A −inf row with weight 0: the gradients are those of the other rows, not NaN."""
+    case = make_case(["categorical"] * 3, [3, 2, 3], [2, 2, 3], [0, 1, 2], 0.6, seed=22)
+    everything = oracle.configurations(case.shape)
+    possible = case.joint.ravel() > 0
+    assert 0 < possible.sum() < len(possible), case
+    x = np.concatenate([everything[possible][:4], everything[~possible][:4]])
+    weight = np.array([1.0] * 4 + [0.0] * 4)
+    actual = gradients(backend, case, x, engine, weight)
+    expected = gradients(backend, case, x[:4], engine)
+    for a, b in zip(actual, expected, strict=True):
+        assert np.isfinite(a).all(), (case, engine)
+        assert_close(a, b, (case, engine))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_zero_entries_of_a_core_have_the_slope_of_leaving_zero(backend, engine):
+    """d log P̂ / d Q at Q = 0 is not 0 when the entry would open a path beside others."""
+    case = make_case(["categorical"] * 2, [2, 2], [2, 2], [0, 1], seed=23)
+    cores = [core.copy() for core in case.cores]
+    cores[0][0, 0, 1] = 0.0
+    case = Case(tuple(cores), case.columns, case.order, "one zero")
+    x = oracle.configurations(case.shape)
+    expected = differences(case, x)
+    for actual, slope in zip(gradients(backend, case, x, engine), expected, strict=True):
+        assert_close(actual, slope, (case, engine), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["auto", "sweep", "tree", "log"])
+def test_gradients_where_the_linear_domain_underflows(backend, engine):
+    """The nearest component has no weight: rows that are recomputed have gradients too."""
+    column = Column("gaussian", 2, {"means": np.array([0.0, 60.0]), "stds": np.array([1.0, 1.0])})
+    case = Case((np.array([0.0, 2.0]).reshape(2, 1, 1),), (column,), (0,), "far")
+    core, means, stds = gradients(backend, case, np.array([[0.0]]), engine)
+    assert_close(means, [0.0, -60.0], case)
+    assert_close(stds, [0.0, 3600.0 - 1.0], case)
+    assert np.isfinite(core[1]).all(), core
+
+
+def test_gradients_reach_x(backend):
+    """d log p / d x, which samplers and adversaries use."""
+    case, step = make_case(["gaussian", "laplace"], [3, 2], [2, 3], [1, 0], seed=24), 1e-6
+    x = case.rows(3, missing=0.0)
+    expected = np.empty_like(x)
+    for index in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[index] += step
+        down[index] -= step
+        expected[index] = (oracle.log_prob(case, up) - oracle.log_prob(case, down)).sum() / (2 * step)
+    ring = backend.ring(case)
+    if backend.name == "jax":
+        import jax
+
+        actual = jax.grad(lambda z: ring.log_prob(z).sum())(backend.array(x))
+    else:
+        z = backend.array(x).requires_grad_()
+        ring.log_prob(z).sum().backward()
+        actual = z.grad
+    assert_close(backend.numpy(actual), expected, case, rtol=1e-5, atol=1e-7)
+
+
+def test_missing_entries_have_finite_gradients(backend):
+    """NaN · 0 must not leak through the branch that is not taken."""
+    x = np.full((3, MIXED.d), np.nan)
+    x[1, 1], x[2, 2] = 0.3, 2.0
+    for gradient in gradients(backend, MIXED, x, "auto"):
+        assert np.isfinite(gradient).all(), MIXED
+
+
+def test_long_rings_have_finite_gradients_in_float32(backend):
+    d = 1000
+    case = make_case(["categorical"] * d, [2] * d, [3] * d, range(d), seed=25)
+    x = np.random.default_rng(0).integers(0, 2, (4, d)).astype(np.float64)
+    engine = "tree" if backend.name == "jax" else "auto"
+    values = [backend.array(core, "float32") for core in case.cores]
+    rows = backend.array(x, "float32")
+
+    def total(values):
+        ring = rd.TensorRing(values, [rd.Categorical(2)] * d, validate=False)
+        return ring.log_prob(rows, engine=engine).sum()
+
+    if backend.name == "jax":
+        import jax
+
+        found = [np.asarray(g) for g in jax.grad(total)(values)]
+    else:
+        values = [v.requires_grad_() for v in values]
+        total(values).backward()
+        found = [v.grad.cpu().numpy() for v in values]
+    for k, gradient in enumerate(found):  # Euler: log p = log P̂ − log Z, both of degree one in Q_k
+        assert np.isfinite(gradient).all(), k
+        assert abs((gradient * case.cores[k]).sum()) < 1e-2, (k, (gradient * case.cores[k]).sum())

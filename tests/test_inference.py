@@ -1,0 +1,285 @@
+"""Posteriors, marginals, conditionals, moments, distribution functions and modes, all against enumeration."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests import oracle
+from tests.backends import assert_close
+from tests.oracle import DISCRETE, MIXED, TABLE, TRAIN, Case
+from tests.strategies import cases, over
+
+# --------------------------------------------------------------------------------- component_posterior
+
+
+@over(MIXED, TABLE, TRAIN, case=cases())
+def test_component_posterior(backend, case):
+    ring, x = backend.ring(case), case.possible_rows(5)
+    for k in range(case.d):  # observed in some rows, where x[..., k] itself counts, and missing in others
+        actual = backend.numpy(ring.component_posterior(k, backend.array(x)))
+        assert_close(actual, oracle.posterior(case, k, x), (case, k))
+
+
+@pytest.mark.parametrize("batch", [(), (2, 3), (0,)], ids=str)
+def test_component_posterior_shapes_and_names(backend, batch):
+    x = MIXED.possible_rows(int(np.prod(batch))).reshape(*batch, MIXED.d)
+    ring = backend.ring(MIXED)
+    by_name = ring.component_posterior("count", backend.array(x))
+    assert tuple(by_name.shape) == (*batch, 4), by_name
+    assert_close(backend.numpy(by_name), backend.numpy(ring.component_posterior(2, backend.array(x))), ring)
+
+
+# ------------------------------------------------------------------------------------ marginal, condition
+
+
+@over(MIXED, TABLE, TRAIN, case=cases())
+def test_marginal_is_the_ring_with_the_other_columns_missing(backend, case):
+    ring, x = backend.ring(case), case.rows(5)
+    keep = tuple(np.flatnonzero(np.arange(case.d) != case.seed % case.d)) or (0,)
+    keep = tuple(int(k) for k in keep)
+    marginal = ring.marginal(keep[::-1])  # the columns come out sorted, whatever the order asked
+    assert marginal.num_variables == len(keep), marginal
+    missing = np.full_like(x, np.nan)
+    missing[:, keep] = x[:, keep]
+    actual = backend.numpy(marginal.log_prob(backend.array(x[:, keep])))
+    assert_close(actual, oracle.log_prob(case, missing), marginal)
+
+
+@over(MIXED, TABLE, TRAIN, case=cases(min_d=2))
+def test_marginal_over_one_column(backend, case):
+    ring, x = backend.ring(case), case.rows(5, missing=0.0)
+    for k in range(case.d):
+        missing = np.full_like(x, np.nan)
+        missing[:, k] = x[:, k]
+        marginal = ring.marginal([k])
+        actual = backend.numpy(marginal.log_prob(backend.array(x[:, [k]])))
+        assert_close(actual, oracle.log_prob(case, missing), marginal)
+
+
+def test_marginal_by_name_keeps_names_and_the_order_around_the_ring(backend):
+    marginal = backend.ring(MIXED).marginal(["delay", "label", 2])
+    assert [v.name for v in marginal.variables] == ["label", "count", "delay"], marginal
+    assert tuple(marginal.order) == (1, 0, 2), marginal  # from (2, 0, 3, 1)
+    assert backend.ring(MIXED).marginal(range(4)).shape == (3, 2, 4, 3)
+
+
+@over(MIXED, TABLE, TRAIN, case=cases(min_d=2))
+def test_condition_is_the_quotient_of_two_densities(backend, case):
+    ring, x = backend.ring(case), case.possible_rows(3, missing=0.2)
+    for row in x:
+        given = [k for k in range(case.d) if not np.isnan(row[k])][: case.d - 1]
+        if not given:
+            continue
+        rest = [k for k in range(case.d) if k not in given]
+        conditional = ring.condition({k: float(row[k]) for k in given})
+        points = case.rows(5)
+        points[:, given] = row[given]
+        evidence = np.where(np.isin(np.arange(case.d), given), row, np.nan)
+        expected = oracle.log_prob(case, points) - oracle.log_prob(case, evidence)
+        actual = backend.numpy(conditional.log_prob(backend.array(points[:, rest])))
+        assert_close(actual, expected, conditional)
+
+
+def test_condition_by_name_and_on_nothing(backend):
+    ring = backend.ring(MIXED)
+    conditional = ring.condition({"height": 0.3, 2: 1})
+    assert [v.name for v in conditional.variables] == ["label", "delay"], conditional
+    x = backend.array(MIXED.rows(4))
+    same = ring.condition({})
+    assert_close(backend.numpy(same.log_prob(x)), backend.numpy(ring.log_prob(x)), same)
+
+
+def test_marginals_of_conditionals_are_conditionals_of_marginals(backend):
+    ring, x = backend.ring(MIXED), backend.array([[0.0, 0.5], [2.0, -1.0]])
+    one = ring.condition({"count": 2}).marginal(["label", "delay"])
+    other = ring.marginal(["label", "count", "delay"]).condition({"count": 2})
+    assert_close(backend.numpy(one.log_prob(x)), backend.numpy(other.log_prob(x)), one)
+
+
+def test_conditioning_on_evidence_far_away_keeps_a_ring_of_ordinary_scale(backend):
+    """exp(−5 000) is no number, yet the conditional is a ring like any other."""
+    ring = backend.ring(MIXED)
+    conditional = ring.condition({"height": 100.0})
+    assert np.isfinite(backend.numpy(conditional.log_normalizer())), conditional
+    x = np.array([[1.0, 100.0, 2.0, 0.5]])
+    joint = backend.numpy(ring.log_prob(backend.array(x), engine="log"))
+    alone = backend.numpy(ring.marginal(["height"]).log_prob(backend.array(x[:, [1]])))
+    actual = backend.numpy(conditional.log_prob(backend.array(x[:, [0, 2, 3]])))
+    assert_close(actual, joint - alone, conditional, rtol=1e-7)
+
+
+# ------------------------------------------------------------------------------------------------ moments
+
+
+@over(MIXED, TABLE, TRAIN, case=cases())
+def test_mean_and_covariance(backend, case):
+    ring = backend.ring(case)
+    nothing = np.full((1, case.d), np.nan)
+    assert_close(backend.numpy(ring.mean()), oracle.mean(case, nothing)[0], case)
+    assert_close(backend.numpy(ring.covariance()), oracle.covariance(case), case, atol=1e-9)
+
+
+@over(MIXED, TABLE, TRAIN, case=cases())
+def test_mean_given_the_observed_entries(backend, case):
+    x = case.possible_rows(6)
+    actual = backend.numpy(backend.ring(case).mean(backend.array(x)))
+    assert_close(actual, oracle.mean(case, x), case)
+    np.testing.assert_array_equal(actual[~np.isnan(x)], x[~np.isnan(x)], err_msg=repr(case))
+
+
+@pytest.mark.parametrize("batch", [(), (2, 3), (0,)], ids=str)
+def test_mean_keeps_the_batch_shape(backend, batch):
+    x = MIXED.possible_rows(int(np.prod(batch))).reshape(*batch, MIXED.d)
+    assert tuple(backend.ring(MIXED).mean(backend.array(x)).shape) == x.shape
+
+
+# ----------------------------------------------------------------------------------------- cdf, quantile
+
+
+@over(MIXED, TABLE, TRAIN, case=cases())
+def test_cdf_given_the_other_observed_entries(backend, case):
+    ring = backend.ring(case)
+    for k, column in enumerate(case.columns):
+        x = case.possible_rows(5)
+        x[:, k] = column.draw(len(x), np.random.default_rng(case.seed))
+        actual = backend.numpy(ring.cdf(k, backend.array(x)))
+        assert_close(actual, oracle.cdf(case, k, x), (case, k))
+
+
+@over(MIXED, TABLE, TRAIN, case=cases())
+def test_quantile_inverts_the_cdf(backend, case):
+    """Continuous: F(quantile(q)) = q. Discrete: the smallest value with F >= q."""
+    ring = backend.ring(case)
+    for k, column in enumerate(case.columns):
+        x = case.possible_rows(6)  # x[:, k] is ignored, whether it is there or not
+        q = np.random.default_rng(case.seed + k).uniform(0.01, 0.99, len(x))
+        point = oracle.without(x, k)
+        point[:, k] = backend.numpy(ring.quantile(k, backend.array(q), backend.array(point)))
+        assert np.isfinite(point[:, k]).all(), (case, k)
+        if column.kind in DISCRETE:
+            below = point.copy()
+            below[:, k] -= 1
+            assert (oracle.cdf(case, k, point) >= q - 1e-12).all(), (case, k, point, q)
+            assert (oracle.cdf(case, k, below) < q).all(), (case, k, point, q)
+        else:
+            assert_close(oracle.cdf(case, k, point), q, (case, k), rtol=1e-6, atol=1e-8)
+
+
+def test_quantile_ignores_the_column_itself(backend):
+    ring, x = backend.ring(MIXED), MIXED.rows(6, missing=0.0)
+    for k in range(MIXED.d):
+        with_it = backend.numpy(ring.quantile(k, 0.3, backend.array(x)))
+        without = backend.numpy(ring.quantile(k, 0.3, backend.array(oracle.without(x, k))))
+        assert_close(with_it, without, (MIXED, k))
+
+
+def test_quantiles_of_values_that_cannot_occur_are_never_returned(backend):
+    """Categories 0 and 3 have no mass: q = 0 and q = 1 give the ends of what is possible."""
+    core = np.array([0.0, 0.3, 0.7, 0.0]).reshape(4, 1, 1)
+    case = Case((core,), (oracle.Column("categorical", 4),), (0,))
+    ring, x = backend.ring(case), backend.array(np.full((4, 1), np.nan))
+    q = np.array([1e-9, 0.3 - 1e-9, 0.3 + 1e-9, 1.0])
+    assert backend.numpy(ring.quantile(0, backend.array(q), x)).tolist() == [1, 1, 2, 2], ring
+
+
+def test_quantile_of_separated_modes(backend):
+    """A root search that starts between two far modes must not stop on the plateau."""
+    column = oracle.Column("gaussian", 2, {"means": np.array([-1e4, 1e4]), "stds": np.array([0.5, 3.0])})
+    case = Case((np.array([0.25, 0.75]).reshape(2, 1, 1),), (column,), (0,))
+    q = np.array([1e-6, 0.2, 0.2499, 0.2501, 0.6, 1 - 1e-6])
+    x = backend.array(np.full((len(q), 1), np.nan))
+    actual = backend.numpy(backend.ring(case).quantile(0, backend.array(q), x))
+    low, high = stats.norm(-1e4, 0.5), stats.norm(1e4, 3.0)
+    expected = np.concatenate([low.ppf(q[:3] / 0.25), high.ppf((q[3:] - 0.25) / 0.75)])
+    assert_close(actual, expected, case, rtol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------- mode
+
+
+@over(TABLE, case=cases(kinds=("categorical",)), examples=0.5)
+def test_mode_of_a_small_discrete_ring_is_exact(backend, case):
+    ring, everything = backend.ring(case), oracle.configurations(case.shape)
+    best = backend.numpy(ring.mode())
+    assert_close(oracle.mass(case, best), case.joint.max(), case)
+    x = case.possible_rows(6)
+    completed = backend.numpy(ring.mode(backend.array(x)))
+    np.testing.assert_array_equal(completed[~np.isnan(x)], x[~np.isnan(x)], err_msg=repr(case))
+    for row, completion in zip(x, completed, strict=True):
+        agree = ((everything == row) | np.isnan(row)).all(-1)
+        expected = oracle.mass(case, everything[agree]).max()
+        assert_close(oracle.mass(case, completion), expected, (case, row))
+
+
+@over(MIXED, TRAIN, case=cases(), examples=0.3)
+def test_mode_of_any_ring_is_a_completion_better_than_samples(backend, case):
+    ring, x = backend.ring(case), case.possible_rows(3)
+    mode = backend.numpy(ring.mode(backend.array(x)))
+    assert not np.isnan(mode).any(), case
+    np.testing.assert_array_equal(mode[~np.isnan(x)], x[~np.isnan(x)], err_msg=repr(case))
+    drawn = backend.numpy(ring.sample_given(backend.array(x), 20, rng=0))
+    assert (oracle.mass(case, mode) >= oracle.mass(case, drawn).max(0) * (1 - 1e-9)).all(), case
+
+
+def test_mode_of_a_large_ring_is_a_completion(numpy_backend):
+    case = oracle.make_case(["categorical"] * 40, [3] * 40, [4] * 40, range(40), seed=5)
+    ring = numpy_backend.ring(case)
+    drawn = ring.sample(200, rng=0)
+    assert ring.log_prob(ring.mode()) >= ring.log_prob(drawn).max(), ring
+    drawn[:, 20:] = np.nan
+    completed = ring.mode(drawn[:5])
+    np.testing.assert_array_equal(completed[:, :20], drawn[:5, :20])
+    assert not np.isnan(completed).any(), completed
+
+
+# -------------------------------------------------------------------------------------------- information
+
+
+@over(MIXED, TABLE, TRAIN, case=cases())
+def test_mutual_information_of_the_components(backend, case):
+    actual = backend.numpy(backend.ring(case).mutual_information())
+    assert_close(actual, oracle.mutual_information(case), case, atol=1e-9)
+
+
+@over(TABLE, case=cases(kinds=("categorical",)))
+def test_entropy_of_a_small_discrete_ring_is_exact(backend, case):
+    estimate, error = backend.ring(case).entropy(10, backend.rng(0))
+    expected = stats.entropy(case.joint.ravel())
+    assert_close(float(estimate), expected, case)
+    assert float(error) == 0.0, case
+
+
+def test_entropy_of_a_continuous_ring_lies_within_its_standard_error(backend):
+    column = oracle.Column("gaussian", 1, {"means": np.array([1.0]), "stds": np.array([0.4])})
+    case = Case((np.full((1, 1, 2), 1.0), np.full((1, 2, 1), 3.0)), (column, column), (0, 1))
+    estimate, error = backend.ring(case).entropy(20_000, backend.rng(1))
+    expected = 2 * stats.norm(1.0, 0.4).entropy()
+    assert 0.001 < float(error) < 0.02, error
+    assert abs(float(estimate) - expected) < 4 * float(error), (estimate, error, expected)
+
+
+# -------------------------------------------------------------------------------------------- inner, dense
+
+
+@over(MIXED, TABLE, TRAIN, case=cases(max_d=4))
+def test_inner_product_with_another_ring_of_the_same_families(backend, case):
+    generator = np.random.default_rng(case.seed + 7)
+    turn = case.seed % case.d
+    order = case.order[turn:] + case.order[:turn]  # the same order up to rotation
+    shape = [
+        column.num_components if column.kind == "categorical" else int(generator.integers(1, 4))
+        for column in case.columns
+    ]
+    kinds = [column.kind for column in case.columns]
+    other = oracle.make_case(kinds, shape, generator.integers(1, 4, case.d), order, seed=case.seed)
+    p, q = backend.ring(case), backend.ring(other)
+    assert_close(backend.numpy(p.inner(q)), oracle.inner(case, other), case, rtol=1e-7, atol=1e-12)
+    assert_close(backend.numpy(q.inner(p)), oracle.inner(case, other), case, rtol=1e-7, atol=1e-12)
+    assert_close(backend.numpy(p.inner(p)), oracle.inner(case, case), case, rtol=1e-7, atol=1e-12)
+
+
+@over(TABLE, case=cases(kinds=("categorical",)))
+def test_to_dense(backend, case):
+    table = backend.ring(case).to_dense()
+    assert_close(backend.numpy(table), case.joint / case.joint.sum(), case)
+    assert_close(backend.numpy(table).sum(), 1.0, case)

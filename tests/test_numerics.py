@@ -1,0 +1,350 @@
+"""Where the linear domain cannot hold the numbers: long rings, decoupled worlds, far components, odd scales."""
+
+import numpy as np
+import pytest
+
+from tests import oracle
+from tests.backends import Backend, assert_close
+from tests.oracle import MIXED, Case, Column, make_case
+
+BINARY = Column("categorical", 2)
+LONG = 10_000
+SCALING = ("auto", "sweep", "tree", "log")  # the engines that are meant for long rings
+
+
+def single(kind: str, **parameters) -> Column:
+    arrays = {name: np.array(values, dtype=np.float64) for name, values in parameters.items()}
+    return Column(kind, len(next(iter(arrays.values()))), arrays)
+
+
+def rings(backend: Backend, dtype: str = "float32", **cases: Case):
+    return {name: backend.ring(case, dtype) for name, case in cases.items()}
+
+
+@pytest.fixture(params=SCALING)
+def engine(request) -> str:
+    return request.param
+
+
+# ---------------------------------------------------------------------------------------------- long rings
+
+
+@pytest.mark.parametrize("topology", ["ring", "train"])
+@pytest.mark.parametrize("nats", [-1e5, 1e5])
+def test_ten_thousand_columns_in_float32(backend, nats, topology):
+    """±10⁵ nats: finite, and equal to the log engine to 1e-4 relative."""
+    rng = np.random.default_rng(0)
+    scale = 1e-5 if nats > 0 else 1.0
+    columns, values = [], []
+    for _ in range(LONG):
+        column = single("gaussian", means=rng.normal(0, scale, 2), stds=rng.uniform(0.5, 1.5, 2) * scale)
+        columns.append(column)
+        component = rng.integers(2)
+        shift = 0.0 if nats > 0 else 4.0
+        values.append(column.parameters["means"][component] + shift * column.parameters["stds"][component])
+    ranks = [1 if topology == "train" else 2, *([3, 2] * (LONG // 2))[: LONG - 1]]
+    cores = [rng.gamma(1.0, 1.0, (2, ranks[j], ranks[(j + 1) % LONG])) for j in range(LONG)]
+    case = Case(tuple(cores), tuple(columns), tuple(range(LONG)), f"long {topology}")
+    ring = backend.ring(case, "float32")
+    x = np.array(values)[None].repeat(3, 0)
+    x[1, ::3] = np.nan
+    x[2, : LONG // 2] = np.nan
+    x = backend.array(x, "float32")
+    reference = backend.numpy(ring.log_prob(x, engine="log"))
+    assert np.isfinite(reference).all() and abs(reference[0]) > 5e4, reference
+    assert np.sign(reference[0]) == np.sign(nats), reference
+    names = ("sweep", "tree") if backend.name != "jax" else ("tree",)
+    for name in names:
+        actual = backend.numpy(ring.log_prob(x, engine=name))
+        assert_close(actual, reference, (case, name), rtol=1e-4)
+
+
+def test_long_rings_in_float32_agree_with_float64(backend):
+    case = make_case(["categorical"] * 3000, [3] * 3000, [4] * 3000, range(3000), seed=4)
+    x = np.random.default_rng(0).integers(0, 3, (2, 3000)).astype(np.float64)
+    names = ("tree",) if backend.name == "jax" else ("sweep", "tree", "log")
+    values = [
+        backend.numpy(backend.ring(case, kind).log_prob(backend.array(x, kind), engine=name))
+        for name in names
+        for kind in ("float32", "float64")
+    ]
+    for value in values:
+        assert_close(value.astype(np.float64), values[-1].astype(np.float64), case, rtol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------- decoupled worlds
+
+
+def worlds(log_first: np.ndarray, log_second: np.ndarray, topology: str) -> Case:
+    """Two worlds that never mix, of equal weight; log_first[k] is log p(x_k = 0) in the first one."""
+    d = len(log_first)
+    cores = []
+    for k in range(d):
+        p = np.exp([log_first[k], log_second[k]])
+        core = np.zeros((2, 2, 2))
+        core[0, [0, 1], [0, 1]] = p
+        core[1, [0, 1], [0, 1]] = 1 - p
+        cores.append(core)
+    if topology == "train":
+        cores[0] = cores[0].sum(1, keepdims=True)
+        cores[-1] = cores[-1].sum(2, keepdims=True)
+    return Case(tuple(cores), (BINARY,) * d, tuple(range(d)), f"worlds({topology})")
+
+
+def takeover(d: int = LONG) -> tuple[np.ndarray, np.ndarray]:
+    """The first world loses 1 nat per column in the first half only, the second one 2 in the second half only."""
+    half = np.arange(d) < d // 2
+    return np.where(half, -1.0, 0.0), np.where(half, 0.0, -2.0)
+
+
+@pytest.mark.parametrize("topology", ["ring", "train"])
+def test_a_dominated_world_takes_over_later(backend, engine, dtype, topology):
+    """−5 000 from the first world, not −10 000 from the one that led in the middle."""
+    if backend.name == "jax" and engine in ("auto", "sweep", "log"):
+        pytest.skip("op by op, ten thousand steps are JAX's tree only")
+    ring = backend.ring(worlds(*takeover(), topology), dtype)
+    x = backend.array(np.zeros((2, LONG)), dtype)
+    actual = backend.numpy(ring.log_prob(x, engine=engine))
+    assert_close(actual, np.full(2, -5000.0 - np.log(2)), ring, rtol=1e-5)
+
+
+@pytest.mark.parametrize("topology", ["ring", "train"])
+def test_worlds_that_decay_at_different_rates(backend, engine, dtype, topology):
+    if backend.name == "jax" and engine in ("auto", "sweep", "log"):
+        pytest.skip("op by op, ten thousand steps are JAX's tree only")
+    ring = backend.ring(worlds(np.full(LONG, -0.5), np.full(LONG, -1.0), topology), dtype)
+    x = np.zeros((3, LONG))
+    x[1] = np.nan
+    x[2, 1::2] = np.nan
+    actual = backend.numpy(ring.log_prob(backend.array(x, dtype), engine=engine))
+    assert_close(actual, [-5000 - np.log(2), 0.0, -2500 - np.log(2)], ring, rtol=1e-5, atol=0.02)
+
+
+@pytest.mark.parametrize("topology", ["ring", "train"])
+@pytest.mark.parametrize("seen_from", ["left", "right"])
+def test_every_query_follows_the_world_that_takes_over(backend, dtype, topology, seen_from):
+    """Given zeros everywhere else, the last column of the first world is 0 with probability 0.9.
+
+    Seen from the right, the world that wins in the end is the one that has vanished half way of a backward sweep.
+    """
+    d = 400
+    first, second = takeover(d)
+    if seen_from == "right":
+        first, second = first[::-1].copy(), second[::-1].copy()
+    first[-1], second[-1] = np.log([0.9, 0.2])
+    ring = backend.ring(worlds(first, second, topology), dtype)
+    x = np.zeros(d)
+    x[-1] = np.nan
+    x = backend.array(x, dtype)
+    tolerance = {"rtol": 1e-4, "atol": 1e-6}
+    posterior = backend.numpy(ring.component_posterior(d - 1, x))
+    assert_close(posterior, [0.9, 0.1], ring, **tolerance)
+    assert_close(backend.numpy(ring.mean(x))[-1], 0.1, ring, **tolerance)
+    full = backend.array(np.zeros(d), dtype)
+    assert_close(backend.numpy(ring.cdf(d - 1, full)), 0.9, ring, **tolerance)
+    assert backend.numpy(ring.quantile(d - 1, 0.85, x)) == 0, ring
+    assert backend.numpy(ring.quantile(d - 1, 0.95, x)) == 1, ring
+    drawn = backend.numpy(ring.sample_given(x, 4000, rng=0))[:, -1]
+    assert abs(drawn.mean() - 0.1) < 4 * np.sqrt(0.09 / 4000), drawn.mean()
+    conditional = ring.condition(dict.fromkeys(range(d - 1), 0))
+    one = backend.array([[0.0], [1.0]], dtype)
+    actual = backend.numpy(conditional.log_prob(one))
+    assert_close(np.exp(actual), [0.9, 0.1], ring, **tolerance)
+
+
+@pytest.mark.parametrize("topology", ["ring", "train"])
+@pytest.mark.parametrize("seen_from", ["left", "right"])
+def test_a_column_in_the_middle_of_the_takeover(backend, dtype, topology, seen_from):
+    """In the middle the state of the first world has underflowed by far, and yet it is the one that is seen."""
+    d = 400
+    first, second = takeover(d)
+    if seen_from == "right":
+        first, second = first[::-1].copy(), second[::-1].copy()
+    first[d // 2], second[d // 2] = np.log([0.7, 0.4])
+    ring = backend.ring(worlds(first, second, topology), dtype)
+    x = np.zeros(d)
+    x[d // 2] = np.nan
+    x = backend.array(x, dtype)
+    posterior = backend.numpy(ring.component_posterior(d // 2, x))
+    assert_close(posterior, [0.7, 0.3], ring, rtol=1e-4, atol=1e-6)
+    drawn = backend.numpy(ring.sample_given(x, 4000, rng=0))[:, d // 2]
+    assert abs(drawn.mean() - 0.3) < 4 * np.sqrt(0.21 / 4000), (ring, drawn.mean())
+
+
+@pytest.fixture(params=[(t, w) for t in ("ring", "train") for w in (0, 1)], ids=lambda p: f"{p[0]}-{p[1]}")
+def scaled_worlds(request) -> tuple[Case, int]:
+    """Unnormalised worlds of which one has all the mass, log Z = −5 000 against −10 000; and which one that is.
+
+    In a column of the first world both values are equally likely; in the second one all columns are 0.
+    """
+    (topology, winner), d = request.param, 2000
+    first, second = np.full(d, np.log(0.5)), np.zeros(d)
+    cores = [core.copy() for core in worlds(first, second, topology).cores]
+    for k, core in enumerate(cores):
+        wins, loses = (np.exp(-5.0), 1.0) if k < d // 2 else (1.0, np.exp(-10.0))
+        decay = np.array([wins, loses] if winner == 0 else [loses, wins])
+        core *= decay[:, None] if core.shape[1] == 2 else decay
+    return Case(tuple(cores), (BINARY,) * d, tuple(range(d)), f"scales({topology})"), winner
+
+
+def test_the_normaliser_of_worlds_of_different_scale(backend, dtype, scaled_worlds):
+    """Z itself has to survive: log Z = max(−5 000, −10 000)."""
+    case, _ = scaled_worlds
+    ring = backend.ring(case, dtype)
+    assert_close(backend.numpy(ring.log_normalizer()), -5000.0, ring, rtol=1e-5)
+
+
+def test_samples_come_from_the_world_that_has_the_mass(backend, dtype, scaled_worlds):
+    case, winner = scaled_worlds
+    ring = backend.ring(case, dtype)
+    x = backend.numpy(ring.sample(40, rng=0))
+    expected = 0.0 if winner == 1 else 0.5
+    assert abs(x.mean() - expected) < 0.02, (ring, x.mean())
+    log_prob = backend.numpy(ring.log_prob(backend.array(x, dtype)))
+    assert_close(log_prob, np.full(40, -case.d * np.log(2) if winner == 0 else 0.0), ring, rtol=1e-4, atol=0.05)
+
+
+def test_moments_are_those_of_the_world_that_has_the_mass(backend, dtype):
+    """Also the pairwise ones, for a column at each end and one in the middle."""
+    if backend.name == "jax":
+        pytest.skip("op by op, 400 columns are a matter of minutes")
+    d = 400
+    for topology in ("ring", "train"):
+        for flip in (False, True):
+            first, second = np.full(d, np.log(0.5)), np.zeros(d)
+            cores = [core.copy() for core in worlds(first, second, topology).cores]
+            for k, core in enumerate(cores):
+                decay = np.exp([-1.0, 0.0] if (k < d // 2) != flip else [0.0, -2.0])
+                core *= decay[:, None] if core.shape[1] == 2 else decay
+            case = Case(tuple(cores), (BINARY,) * d, tuple(range(d)), f"scales({topology}, {flip})")
+            ring = backend.ring(case, dtype)
+            ends = [0, d // 2, d - 1]
+            mean = backend.numpy(ring.mean())[ends]
+            assert_close(mean, np.full(3, 0.5), ring, rtol=1e-4)
+            small = ring.marginal(ends)
+            for moments in (small, ring):
+                at = slice(None) if moments is small else np.ix_(ends, ends)
+                covariance = backend.numpy(moments.covariance())[at]
+                mutual = backend.numpy(moments.mutual_information())[at]
+                assert_close(covariance, np.eye(3) / 4, (moments, topology, flip), rtol=1e-4, atol=1e-5)
+                assert_close(mutual, np.eye(3) * np.log(2), (moments, topology, flip), rtol=1e-4, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------- far and near zero
+
+
+def test_the_nearest_component_has_no_weight(backend, engine, dtype):
+    """The far component is the only one with mass: log N(0; 100, 1), although exp of it is no number."""
+    column = single("gaussian", means=[0.0, 100.0], stds=[1.0, 1.0])
+    core = np.array([0.0, 2.0]).reshape(2, 1, 1)
+    ring = backend.ring(Case((core,), (column,), (0,)), dtype)
+    actual = backend.numpy(ring.log_prob(backend.array([[0.0], [100.0]], dtype), engine=engine))
+    constant = -0.5 * np.log(2 * np.pi)
+    assert_close(actual, [constant - 5000, constant], ring, rtol=1e-5)
+
+
+def test_the_nearest_component_has_no_weight_for_this_neighbour(backend, engine, dtype):
+    """Zero weight only on the path that the neighbour's value selects; other rows are ordinary."""
+    column = single("gaussian", means=[0.0, 60.0], stds=[1.0, 1.0])
+    cores = (np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), np.array([[[1.0], [0.0]], [[0.0], [1.0]]]))
+    ring = backend.ring(Case(cores, (BINARY, column), (0, 1)), dtype)
+    x = backend.array([[0.0, 0.0], [1.0, 0.0], [0.0, 60.0], [1.0, 60.0]], dtype)
+    near, far = -0.5 * np.log(2 * np.pi) - np.log(2), -1800 - 0.5 * np.log(2 * np.pi) - np.log(2)
+    actual = backend.numpy(ring.log_prob(x, engine=engine))
+    assert_close(actual, [near, far, far, near], ring, rtol=1e-5)
+    x = backend.array([[np.nan, 0.0], [1.0, 0.0], [1.0, np.nan]], dtype)
+    posterior = backend.numpy(ring.component_posterior(1, x))
+    assert_close(posterior, [[1, 0], [0, 1], [0, 1]], ring, rtol=1e-4, atol=1e-6)
+
+
+def test_a_component_far_from_every_point(backend, engine, dtype):
+    """x at 10⁴ deviations from everything: −5·10⁷ nats, and the posterior still adds up to one."""
+    column = single("gaussian", means=[-1.0, 0.0, 1.0], stds=[1.0, 1.0, 1.0])
+    core = np.ones((3, 1, 1))
+    ring = backend.ring(Case((core,), (column,), (0,)), dtype)
+    x = backend.array([[1e4]], dtype)
+    expected = -0.5 * (1e4 - 1) ** 2 - 0.5 * np.log(2 * np.pi) - np.log(3)
+    assert_close(backend.numpy(ring.log_prob(x, engine=engine)), [expected], ring, rtol=1e-6)
+    assert_close(backend.numpy(ring.component_posterior(0, x)), [[0, 0, 1]], ring, atol=1e-30)
+
+
+def test_zero_mass_is_minus_infinity_however_long_the_ring(backend, dtype):
+    """Reachability decides: one forbidden transition anywhere, in a ring that would underflow anyway."""
+    d = 500
+    core = np.zeros((2, 2, 2))
+    core[0], core[1] = [[1e-3, 1e-3], [0.0, 1e-3]], [[0.0, 1e-3], [0.0, 1e-3]]
+    ends = np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), np.array([[[1.0], [0.0]], [[0.0], [1.0]]])
+    case = Case((ends[0], *[core] * (d - 2), ends[1]), (BINARY,) * d, tuple(range(d)), "one way")
+    ring = backend.ring(case, dtype)
+    x = np.zeros((4, d))
+    x[1, 0] = 1  # starts in state 1, ends in state 0: impossible
+    x[2, 200] = 1  # moves to state 1 half way, ends in state 0: impossible
+    x[3, [200, -1]] = 1
+    for name in ("sweep", "tree", "log") if backend.name != "jax" else ("tree",):
+        actual = backend.numpy(ring.log_prob(backend.array(x, dtype), engine=name))
+        assert np.isneginf(actual).tolist() == [False, True, True, False], (name, actual)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1e5, 1e30])
+@pytest.mark.parametrize("name", ["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"])
+def test_the_scale_of_the_cores_is_no_part_of_the_distribution(backend, dtype, scale, name):
+    case = Case(tuple(core * scale for core in MIXED.cores), MIXED.columns, MIXED.order, "scaled")
+    ring, x = backend.ring(case, dtype), MIXED.rows(6)
+    actual = backend.numpy(ring.log_prob(backend.array(x, dtype), engine=name))
+    tolerance = 1e-9 if dtype == "float64" else 1e-4
+    assert_close(actual, oracle.log_prob(MIXED, x), ring, rtol=tolerance, atol=tolerance)
+    expected = np.log(MIXED.joint.sum()) + MIXED.d * np.log(scale)
+    assert_close(backend.numpy(ring.log_normalizer()), expected, ring, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_queries_at_odd_scales(backend, dtype, scale):
+    """One core up, one down: every query is that of the ordinary ring."""
+    factor = (scale, 1 / scale, scale, scale)
+    cores = tuple(core * f for core, f in zip(MIXED.cores, factor, strict=True))
+    ring = backend.ring(Case(cores, MIXED.columns, MIXED.order, "scaled"), dtype)
+    x, tolerance = MIXED.possible_rows(5), 1e-8 if dtype == "float64" else 2e-3
+    rows, close = backend.array(x, dtype), {"rtol": tolerance, "atol": tolerance}
+    assert_close(backend.numpy(ring.component_posterior(1, rows)), oracle.posterior(MIXED, 1, x), ring, **close)
+    assert_close(backend.numpy(ring.mean(rows)), oracle.mean(MIXED, x), ring, **close)
+    assert_close(backend.numpy(ring.covariance()), oracle.covariance(MIXED), ring, **close)
+    mutual = oracle.mutual_information(MIXED)
+    assert_close(backend.numpy(ring.mutual_information()), mutual, ring, **close)
+    assert_close(backend.numpy(ring.inner(ring)), oracle.inner(MIXED, MIXED), ring, **close)
+    for other in (ring.to_train(), ring.marginal([0, 1, 2, 3]), ring.permute([0, 1, 2, 3])):
+        actual = backend.numpy(other.log_prob(rows))
+        assert_close(actual, oracle.log_prob(MIXED, x), other, **close)
+
+
+# ------------------------------------------------------------------------------------------ degenerate rings
+
+
+def test_rank_one_rings_are_products(backend, engine):
+    kinds, shape = ["categorical", "gaussian", "laplace", "poisson"], [3, 2, 4, 2]
+    case = make_case(kinds, shape, [1] * 4, [2, 0, 1, 3], seed=6)
+    ring, x = backend.ring(case), case.rows(5, missing=0.0)
+    actual = backend.numpy(ring.log_prob(backend.array(x), engine=engine))
+    parts = [
+        np.log(column.density(x[:, k]) @ (core[:, 0, 0] / core.sum()))
+        for k, (core, column) in enumerate(zip(case.cores, case.columns, strict=True))
+    ]
+    assert_close(actual, np.sum(parts, 0), ring)
+    mutual = backend.numpy(ring.mutual_information())
+    assert_close(mutual - np.diag(np.diag(mutual)), np.zeros((4, 4)), ring, atol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+def test_one_variable_rings_are_traces(backend, engine, rank):
+    case = make_case(["gaussian"], [3], [rank], [0], seed=7)
+    ring, x = backend.ring(case), case.rows(5, missing=0.2)
+    weights = np.trace(case.cores[0], axis1=1, axis2=2)
+    expected = np.log(case.columns[0].density(x[:, 0]) @ (weights / weights.sum()))
+    actual = backend.numpy(ring.log_prob(backend.array(x), engine=engine))
+    assert_close(actual, expected, ring)
+
+
+def test_variables_of_one_component(backend, engine):
+    case = make_case(["gaussian", "categorical", "poisson"], [1, 1, 1], [2, 3, 1], [1, 2, 0], seed=8)
+    ring, x = backend.ring(case), case.rows(5)
+    actual = backend.numpy(ring.log_prob(backend.array(x), engine=engine))
+    assert_close(actual, oracle.log_prob(case, x), ring)
