@@ -23,6 +23,7 @@ from ringdist._backend import (
     Array,
     accumulator,
     astype,
+    indices,
     is_concrete,
     like,
     logsumexp,
@@ -87,8 +88,7 @@ class Linear:
     def push(self, state: State, k: int, *, backward: bool = False) -> State:
         """The state with the matrix of column k multiplied on (on the left of its transpose if backward)."""
         core = self.ring.cores[k]
-        size, left, right = core.shape
-        rank = state.values.shape[1]
+        size, rank = core.shape[0], state.values.shape[1]
         if rank * size <= rank + size:  # one product with the core beats forming A_k: a train, or a single component
             values = self._push_core(state.values, k, (2, 0, 1) if backward else (1, 0, 2))
         else:
@@ -265,7 +265,7 @@ def by_chunks(ring: TensorRing, evidence: Evidence, exact: Callable[[Evidence], 
     step = max(1, LOG_CHUNK // per_row)
     if evidence.num_rows <= step:
         return exact(evidence)
-    index = like(list(range(evidence.num_rows)), evidence.offset, xp.int64)
+    index = indices(range(evidence.num_rows), evidence.offset)
     parts = [exact(evidence.rows(index[i : i + step])) for i in range(0, evidence.num_rows, step)]
     return xp.concat(parts, axis=0)
 
@@ -277,4 +277,4 @@ def replace_rows(value: Array, rows: Array, replacement: Array) -> Array:
     index = np.arange(value.shape[0])
     index[source] = value.shape[0] + np.arange(source.shape[0])
     merged = xp.concat([value, astype(replacement, value.dtype)], axis=0)
-    return take_rows(merged, like(index, value, xp.int64))
+    return take_rows(merged, indices(index, value))

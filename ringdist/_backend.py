@@ -92,6 +92,18 @@ def like(value: Array, array: Array, dtype: Any = None) -> Array:
     return xp.asarray(value, dtype=dtype or array.dtype, device=device)
 
 
+def index_dtype(array: Array) -> Any:
+    """The widest integer dtype of the backend (JAX has int32 only, unless 64-bit mode is on)."""
+    if backend_name(array) == "jax":
+        return sys.modules["jax"].dtypes.canonicalize_dtype(np.int64)
+    return namespace(array).int64
+
+
+def indices(values: Any, array: Array) -> Array:
+    """Whole numbers as an index array with the backend and device of `array`."""
+    return like(np.asarray(values, dtype=np.int64), array, index_dtype(array))
+
+
 def astype(array: Array, dtype: Any) -> Array:
     return array if array.dtype == dtype else namespace(array).astype(array, dtype)
 
@@ -282,4 +294,4 @@ def draw(weights: Array, u: Array) -> Array:
     xp = namespace(weights)
     cumulative = xp.cumulative_sum(weights, axis=-1)
     total = cumulative[..., -1:]
-    return xp.sum(astype((cumulative <= u[..., None] * total) & (cumulative < total), xp.int64), axis=-1)
+    return xp.sum(astype((cumulative <= u[..., None] * total) & (cumulative < total), index_dtype(weights)), axis=-1)

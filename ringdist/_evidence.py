@@ -12,6 +12,7 @@ from ringdist._backend import (
     Array,
     accumulator,
     astype,
+    indices,
     is_array,
     is_concrete,
     like,
@@ -92,14 +93,14 @@ class Evidence:
         """The evidence of rows (b, d) on all columns, or on some columns only."""
         xp = namespace(rows)
         groups, offsets = [], []
-        for columns in ring.families if columns is None else [(k,) for k in columns]:
-            values = _columns(rows, columns)
+        for group in ring.families if columns is None else [(k,) for k in columns]:
+            values = _columns(rows, group)
             missing = xp.isnan(values)
-            log_weights = _log_density([ring.variables[k] for k in columns], values, missing, ring.cores[0])
+            log_weights = _log_density([ring.variables[k] for k in group], values, missing, ring.cores[0])
             top = stop_gradient(xp.max(log_weights, axis=-1))
             top = xp.where(missing | (top == -xp.inf), 0.0, top)
             log_weights = xp.where(missing[..., None], 0.0, log_weights - top[..., None])
-            groups.append((columns, log_weights))
+            groups.append((group, log_weights))
             offsets.append(xp.sum(astype(top, accumulator(rows)), axis=0))
         return cls(groups, sum(offsets[1:], offsets[0]))
 
@@ -126,7 +127,7 @@ class Evidence:
         if tuple(sequence) == columns:
             return log_weights
         position = {k: i for i, k in enumerate(columns)}
-        index = like([position[k] for k in sequence], log_weights, namespace(log_weights).int64)
+        index = indices([position[k] for k in sequence], log_weights)
         return take_rows(log_weights, index)
 
     def rows(self, index: Array) -> Evidence:
@@ -153,7 +154,7 @@ def _columns(rows: Array, columns: Sequence[int]) -> Array:
     xp = namespace(rows)
     if tuple(columns) == tuple(range(rows.shape[1])):
         return rows.T
-    return xp.take(rows, like(list(columns), rows, xp.int64), axis=1).T
+    return xp.take(rows, indices(list(columns), rows), axis=1).T
 
 
 def _log_density(variables: Sequence[Any], values: Array, missing: Array, core: Array) -> Array:

@@ -17,8 +17,8 @@ from ringdist._backend import (
     accumulator,
     astype,
     backend_name,
+    indices,
     is_concrete,
-    like,
     logsumexp,
     namespace,
     nonzero_rows,
@@ -65,6 +65,7 @@ def choose_engine(ring: TensorRing, evidence: Evidence) -> Engine:
 
 
 def sweep(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
+    """One matrix after the other, from the thinnest bond."""
     return _sweep(Linear(ring, evidence, floored=floored))
 
 
@@ -164,7 +165,7 @@ def _leaves(ring: TensorRing, linear: Linear) -> tuple[Array, tuple[Array, Array
     values = xp.reshape(weights @ flat, (len(cores), weights.shape[1], rank, rank))
     if uniform:
         return values, None
-    index = like(list(range(rank)), cores[0], xp.int64)
+    index = indices(range(rank), cores[0])
     rows = xp.stack([index < core.shape[1] for core in cores])
     columns = xp.stack([index < core.shape[2] for core in cores])
     return values, (rows, columns)

@@ -113,7 +113,7 @@ def _assemble(description: Any, tensors: dict[str, np.ndarray], known: dict[str,
         family, name = entry["family"], entry["name"]
         if family not in known:
             raise ValueError(
-                f"column {k} is of the family {family!r}; known are {', '.join(sorted(known))}; pass others as families="
+                f"column {k} is of the family {family!r}, known are {', '.join(sorted(known))}; pass others in families"
             )
         arrays = {key: tensors.pop(f"variable.{k}.{key}") for key in entry["arrays"]}
         if core.ndim != 3 or math.prod(core.shape) == 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, is_concrete, like, logsumexp, namespace, take_rows, to_numpy
+from ringdist._backend import Array, indices, is_concrete, like, logsumexp, namespace, take_rows, to_numpy
 from ringdist._evidence import Evidence, as_rows
 from ringdist.likelihood import log_prob
 from ringdist.sampling import sample_given
@@ -25,7 +25,7 @@ REFINEMENTS = 40  # halvings of the step around a continuous column's best point
 
 
 def mode(ring: TensorRing, x: Any = None) -> Array:
-    """The completion of highest density found, (d,) for x None, else of the shape of x (..., d) with NaN entries filled.
+    """The completion of highest density found: (d,) for x None, else x (..., d) with its NaN entries filled.
 
     Exact where the missing columns of a row are all categorical and have at most 4096 completions: all are compared.
     Elsewhere a bounded search: coordinate ascent (each column's best value given all others, exact for categorical
@@ -47,7 +47,7 @@ def mode(ring: TensorRing, x: Any = None) -> Array:
     for p, pattern in enumerate(patterns):
         here = np.flatnonzero(np.reshape(member, -1) == p)
         if pattern.any():
-            subset = take_rows(rows, like(here, core, namespace(core).int64))
+            subset = take_rows(rows, indices(here, core))
             result[here] = to_numpy(_complete(ring, subset, [int(k) for k in np.flatnonzero(pattern)]))
     return namespace(core).reshape(like(result, core), (*shape, ring.num_variables))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, astype, is_concrete, like, namespace, safe_log
+from ringdist._backend import Array, astype, indices, is_concrete, like, namespace, safe_log
 from ringdist._evidence import Evidence, as_rows, like_zeros
 from ringdist.posterior import component_posteriors
 
@@ -85,7 +85,7 @@ def _pairwise(ring: TensorRing, diagonal: list[Array], function: Callable[[int, 
     for k, others, joint in _pairs(ring):
         rows.append(xp.concat([function(k, others, joint), like_zeros((d - len(others),), core)]))
     lower = xp.stack(rows)  # in ring order
-    place = like(np.argsort(ring.sequence), core, xp.int64)
+    place = indices(np.argsort(ring.sequence), core)
     full = xp.take(xp.take(lower + lower.T, place, axis=0), place, axis=1)
     return full + like(np.eye(d), core) * xp.stack(diagonal)
 

@@ -60,7 +60,7 @@ def contract_with_tensornetwork(matrices: list[Array]) -> Array:
 
 
 def to_tensornetwork(ring: TensorRing, x: Any = None) -> list[Any]:
-    """The ring as connected `tensornetwork.Node`s in ring order, named as the variables (`x3` for column 3 without name).
+    """Connected `tensornetwork.Node`s in ring order, named as the variables (`x3` for an unnamed column 3).
 
     Args:
         x: (d,) a point, NaN where marginalised. None leaves every component edge dangling.
@@ -136,6 +136,7 @@ def from_tensornetwork(nodes: Sequence[Any], variables: Sequence[Variable]) -> T
 
 
 def node_names(variables: Sequence[Variable]) -> list[str]:
+    """The variables' names, `x3` for an unnamed column 3."""
     return [v.name if v.name is not None else f"x{k}" for k, v in enumerate(variables)]
 
 

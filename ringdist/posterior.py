@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def component_posteriors(
         if empty.shape[0]:
             raise ValueError(f"evidence must have positive mass, found zero mass in row {int(empty[0])}")
     ends = np.cumsum([0, *sizes])
-    return [stacked[:, int(a) : int(b)] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [stacked[:, int(a) : int(b)] for a, b in itertools.pairwise(ends)]
 
 
 def _posteriors(arithmetic: Any, columns: Sequence[int], leave_out: bool) -> Result:

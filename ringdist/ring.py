@@ -37,11 +37,11 @@ class TensorRing:
     p(x) ∝ Σ_s P̂[s] ∏_k p(x_k | s_k) = Tr ∏_k A_k(x_k) with A_k(x_k) = Σ_s Q_k[s] p(x_k | s) (Eq. 3); for a categorical
     column a component is a value. A tensor train is the ring one of whose bonds has rank 1.
 
-    Columns, not sites, are what users index: `cores[k]` and `variables[k]` belong to column k of the data, an index or a
-    variable's name. `order` lists the columns as they follow each other around the ring.
+    Columns, not sites, are what users index: `cores[k]` and `variables[k]` belong to column k of the data, an index or
+    a variable's name. `order` lists the columns as they follow each other around the ring.
 
     Args:
-        cores: d non-negative arrays Q_k of shape (N_k, m, m'), all of one backend, dtype (float32 or float64) and device.
+        cores: d non-negative arrays Q_k of shape (N_k, m, m'), all of one backend, dtype (float32, float64) and device.
         variables: d variables; `variables[k].num_components` is N_k.
         order: the columns in ring order, `range(d)` by default. The right bond of `cores[order[j]]` is the left bond of
             `cores[order[j + 1]]`, cyclically.
@@ -136,6 +136,7 @@ class TensorRing:
 
     @property
     def num_variables(self) -> int:
+        """d, the number of columns."""
         return len(self.cores)
 
     @property
@@ -166,7 +167,7 @@ class TensorRing:
         return column_index(k, self.variables)
 
     def describe(self, k: int) -> str:
-        """ "column 3 ('age')", as error messages name it."""
+        """The column as error messages name it: column 3 ('age')."""
         name = self.variables[k].name
         return f"column {k}" if name is None else f"column {k} ({name!r})"
 

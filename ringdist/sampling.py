@@ -12,6 +12,7 @@ from ringdist._backend import (
     Stream,
     astype,
     draw,
+    indices,
     is_concrete,
     like,
     namespace,
@@ -21,7 +22,7 @@ from ringdist._backend import (
     to_numpy,
     uniform,
 )
-from ringdist._evidence import Evidence, as_rows, like_zeros
+from ringdist._evidence import Evidence, as_rows
 from ringdist.variables import Categorical
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
         raise ValueError(f"n must be 0 or more, found {n}")
     core = ring.cores[0]
     stream = Stream(rng, core)
-    row = like_zeros((n,), core, namespace(core).int64)
+    row = indices(np.zeros(n), core)
     components = _components(ring.detach(), Evidence.missing(ring), row, stream)
     return _emit(ring, components, None, stream)
 
@@ -75,7 +76,7 @@ def sample_given(ring: TensorRing, x: Any, n: int | None = None, *, rng: Any = N
     parts = []
     for start in range(0, max(1, rows.shape[0]), step):
         chunk = rows[start : start + step]
-        index = xp.tile(like(np.arange(chunk.shape[0]), rows, xp.int64), (draws,))
+        index = xp.tile(indices(np.arange(chunk.shape[0]), rows), (draws,))
         components = _components(ring.detach(), Evidence.of_rows(ring, chunk).detach(), index, stream, first=start)
         drawn = _emit(ring, components, take_rows(chunk, index), stream)
         parts.append(xp.reshape(drawn, (draws, chunk.shape[0], ring.num_variables)))
@@ -93,7 +94,7 @@ def _components(ring: TensorRing, evidence: Evidence, row: Array, stream: Stream
     d, n = ring.num_variables, row.shape[0]
     uniforms = uniform(stream.next(), (2 * d, n), core)
     if n == 0:
-        return like_zeros((0, d), core, namespace(core).int64)
+        return indices(np.zeros((0, d)), core)
     components, low = _draw(Linear(ring, evidence), row, uniforms)
     if not is_concrete(low):
         return components
@@ -103,14 +104,14 @@ def _components(ring: TensorRing, evidence: Evidence, row: Array, stream: Stream
     xp = namespace(core)
     some = take_rows(row, again)
     used, position = np.unique(to_numpy(some), return_inverse=True)
-    subset = evidence.rows(like(used, core, xp.int64))
-    redone, low = _draw(Log(ring, subset), like(position, core, xp.int64), xp.take(uniforms, again, axis=1))
+    subset = evidence.rows(indices(used, core))
+    redone, low = _draw(Log(ring, subset), indices(position, core), xp.take(uniforms, again, axis=1))
     empty = nonzero_rows(low == 0)
     if empty.shape[0]:
         raise ValueError(f"evidence must have positive mass, found zero mass in row {first + int(some[empty[0]])}")
     source = np.arange(n)
     source[to_numpy(again)] = n + np.arange(again.shape[0])
-    return take_rows(xp.concat([components, redone]), like(source, core, xp.int64))
+    return take_rows(xp.concat([components, redone]), indices(source, core))
 
 
 def _draw(arithmetic: Linear | Log, row: Array, uniforms: Array) -> tuple[Array, Array]:
@@ -153,7 +154,7 @@ def _emit(ring: TensorRing, components: Array, given: Array | None, stream: Stre
         if isinstance(variables[0], Categorical):
             drawn.update({k: components[:, k] for k in columns})
             continue
-        chosen = xp.take(components, like(list(columns), core, xp.int64), axis=1).T  # (g, n)
+        chosen = xp.take(components, indices(list(columns), core), axis=1).T  # (g, n)
         if hasattr(type(variables[0]), "stack"):
             values = type(variables[0]).stack(variables).sample(chosen, stream.next())
         else:

@@ -92,6 +92,7 @@ def _absorb(ring: TensorRing, evidence: Evidence, dropped: Sequence[int]) -> Ten
     start = ring.order.index(kept[0])
     around = ring.order[start:] + ring.order[:start]
     gaps: dict[int, list[int]] = {}  # the dropped columns that follow each kept one
+    last = around[0]
     for k in around:
         if k in dropped:
             gaps[last].append(k)
