@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt uv
-	$(UV) pip install --quiet --python $(PY) --constraint constraints.txt --build-constraint constraints.txt --editable ".[$(EXTRAS)]"
+	$(UV) pip install --quiet --python $(PY) --constraint constraints.txt --build-constraint constraints.txt --compile-bytecode --editable ".[$(EXTRAS)]"
 	@touch $@
 
 demo: $(STAMP)  ## fit rings to real data, complete half-missing digits, write the pictures

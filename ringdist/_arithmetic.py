@@ -75,9 +75,11 @@ class Linear:
 
     def matrix(self, k: int) -> Array:
         """A_k(x_k), shape (b, m, n)."""
-        size, left, right = self.ring.cores[k].shape
-        flat = self.weights(k) @ self.xp.reshape(self.ring.cores[k], (size, left * right))
-        return self.xp.reshape(flat, (-1, left, right))
+        return self._matrix(self.ring.cores[k], self.weights(k))
+
+    def _matrix(self, core: Array, weights: Array) -> Array:
+        size, left, right = core.shape
+        return self.xp.reshape(weights @ self.xp.reshape(core, (size, left * right)), (-1, left, right))
 
     def start(self) -> State:
         """The identity on the cut bond."""
@@ -87,21 +89,24 @@ class Linear:
 
     def push(self, state: State, k: int, *, backward: bool = False) -> State:
         """The state with the matrix of column k multiplied on (on the left of its transpose if backward)."""
-        core = self.ring.cores[k]
+        return self.advance(state, self.ring.cores[k], self.weights(k), backward=backward)
+
+    def advance(self, state: State, core: Array, weights: Array, *, backward: bool = False) -> State:
+        """The state with the matrix Σ_s weights[s] core[s] multiplied on."""
         size, rank = core.shape[0], state.values.shape[1]
-        if rank * size <= rank + size:  # one product with the core beats forming A_k: a train, or a single component
-            values = self._push_core(state.values, k, (2, 0, 1) if backward else (1, 0, 2))
+        if rank * size <= rank + size:  # one product with the core beats forming the matrices: a train, one component
+            values = self._through_core(state.values, core, weights, (2, 0, 1) if backward else (1, 0, 2))
         else:
-            matrix = self.matrix(k)
+            matrix = self._matrix(core, weights)
             values = state.values @ (matrix.mT if backward else matrix)
         return self.rescale(values, state)
 
-    def _push_core(self, values: Array, k: int, axes: tuple[int, int, int]) -> Array:
-        core = self.xp.permute_dims(self.ring.cores[k], axes)  # (m, N, n)
+    def _through_core(self, values: Array, core: Array, weights: Array, axes: tuple[int, int, int]) -> Array:
+        core = self.xp.permute_dims(core, axes)  # (m, N, n)
         batch, rank, inner = values.shape
         flat = self.xp.reshape(values, (batch * rank, inner)) @ self.xp.reshape(core, (inner, -1))
         terms = self.xp.reshape(flat, (batch, rank, core.shape[1], core.shape[2]))
-        return (self.weights(k)[:, None, None, :] @ terms)[:, :, 0, :]
+        return (weights[:, None, None, :] @ terms)[:, :, 0, :]
 
     def rescale(self, values: Array, state: State) -> State:
         """The new values with every row divided by its maximum."""

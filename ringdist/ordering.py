@@ -63,8 +63,7 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
     A pair is judged by the rows in which both its entries are observed (pairwise complete), $n$ of them.
 
     *Counts*, for every pair: a categorical column is taken by its values, any other column by equally frequent bins
-    (8 of them, fewer but at least 4 below 192 rows; equal values share a bin). From the counts $n_{ab}$, with
-    the margins $n_a$, $n_b$,
+    (8 of them, down to 4 below 192 rows; equal values share a bin). From the counts $n_{ab}$,
 
     $$ \hat I = \frac1n \sum_{ab} \left( n_{ab} \log n_{ab} - E[n_{ab} \log n_{ab}] \right), $$
 
@@ -243,15 +242,15 @@ def _describe(k: int, variable: Variable) -> str:
 
 
 class _Scale(NamedTuple):
-    """How one column is read: a value's fine bin is the number of `edges` that are not above it."""
+    """How one column is read: a value's level, or fine bin, is the number of edges that are not above it."""
 
-    edges: np.ndarray  # (F - 1,) ascending
-    levels: np.ndarray  # (F,) level of each fine bin, 0..num_levels-1
+    edges: np.ndarray  # (N - 1,) between levels, ascending
+    fine_edges: np.ndarray  # (F - 1,) between fine bins, ascending; none for a categorical column
     scores: np.ndarray  # (F,) normal score of each fine bin
 
     @property
     def num_levels(self) -> int:
-        return int(self.levels[-1]) + 1
+        return len(self.edges) + 1
 
 
 def _scales(x: np.ndarray, variables: Sequence[Variable]) -> list[_Scale]:
@@ -288,7 +287,7 @@ def _check_values(columns: np.ndarray, variables: Sequence[Variable]) -> None:
 
 
 def _categories(count: int) -> _Scale:
-    return _Scale(np.arange(1.0, count), np.arange(count), np.zeros(count))
+    return _Scale(np.arange(1.0, count), np.empty(0), np.zeros(1))
 
 
 def _ranks(values: np.ndarray, bins: int) -> _Scale:
@@ -297,10 +296,9 @@ def _ranks(values: np.ndarray, bins: int) -> _Scale:
     if len(distinct) == 0:
         return _categories(1)
     middle = (np.cumsum(counts) - counts / 2) / counts.sum()  # in (0, 1)
-    first = np.flatnonzero(np.diff(np.floor(_FINE_BINS * middle), prepend=-1.0))
-    middle = np.add.reduceat(middle * counts, first) / np.add.reduceat(counts, first)
-    levels = np.unique(np.floor(bins * middle), return_inverse=True)[1]
-    return _Scale(distinct[first[1:]], levels, ndtri(middle))
+    coarse, fine = (np.flatnonzero(np.diff(np.floor(m * middle), prepend=-1.0)) for m in (bins, _FINE_BINS))
+    middle = np.add.reduceat(middle * counts, fine) / np.add.reduceat(counts, fine)
+    return _Scale(distinct[coarse[1:]], distinct[fine[1:]], ndtri(middle))
 
 
 def _chunks(x: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -309,13 +307,22 @@ def _chunks(x: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield np.array(x[start : start + size].T, dtype=np.float64, order="C")
 
 
-def _read(columns: np.ndarray, tables: Sequence[tuple[np.ndarray, np.ndarray]], missing: float) -> np.ndarray:
-    """(d, b): every value's entry in its column's table of fine bins."""
-    out = np.empty(columns.shape, dtype=tables[0][1].dtype)
-    for k, (edges, table) in enumerate(tables):
-        out[k] = table[np.searchsorted(edges, columns[k], side="right")]
-    out[np.isnan(columns)] = missing
-    return out
+def _levels(columns: np.ndarray, scales: Sequence[_Scale]) -> np.ndarray:
+    """(d, b) int32: the level of every entry, -1 where it is missing."""
+    levels = np.empty(columns.shape, dtype=np.int32)
+    for k, scale in enumerate(scales):
+        levels[k] = np.searchsorted(scale.edges, columns[k], side="right")
+    levels[np.isnan(columns)] = -1
+    return levels
+
+
+def _scores(columns: np.ndarray, scales: Sequence[_Scale]) -> np.ndarray:
+    """(d, b): the normal score of every entry, 0 where it is missing."""
+    scores = np.empty(columns.shape)
+    for k, scale in enumerate(scales):
+        scores[k] = scale.scores[np.searchsorted(scale.fine_edges, columns[k], side="right")]
+    scores[np.isnan(columns)] = 0.0
+    return scores
 
 
 # ------------------------------------------------------------------------------------------ counts of levels
@@ -329,15 +336,16 @@ def _binned_information(x: np.ndarray, scales: Sequence[_Scale]) -> np.ndarray:
     information = np.zeros((d, d))
     for first, last in _groups(sizes, _JOINT_ENTRIES // starts[-1]):
         joint = _joint_counts(x, scales, starts, first, last)
+        offsets = starts - starts[first]  # of the columns in this strip of the table
+        for k in range(first, last):
+            own = slice(offsets[k], offsets[k + 1])
+            information[k, k] = _entropy(np.diagonal(joint[own, own]))
         for i, j in _groups(sizes[first:last], _TABLE_ENTRIES // joint.shape[1]):
             i, j = i + first, j + first
-            strip = joint[starts[i] - starts[first] : starts[j] - starts[first]]
-            information[i:j, first:] = _information(strip, starts[i:j] - starts[i], starts[first:-1] - starts[first])
-            for k in range(i, j):
-                own = slice(starts[k] - starts[first], starts[k + 1] - starts[first])
-                information[k, k] = _entropy(np.diagonal(joint[own, own]))
-    upper = np.triu(information)
-    return upper + np.triu(upper, 1).T
+            right = offsets[first:-1]
+            shared = _information(joint[offsets[i] : offsets[j]], offsets[i:j] - offsets[i], right)
+            information[i:j, first:] += np.where(np.arange(i, j)[:, None] < np.arange(first, d), shared, 0.0)
+    return information + np.triu(information, 1).T
 
 
 def _groups(sizes: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
@@ -353,13 +361,12 @@ def _groups(sizes: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
 
 def _joint_counts(x: np.ndarray, scales: Sequence[_Scale], starts: np.ndarray, first: int, last: int) -> np.ndarray:
     """How often the levels of columns first..last-1 meet those of columns first..d-1, where both are observed."""
-    tables = [(scale.edges, scale.levels.astype(np.int32)) for scale in scales[first:]]
-    column = np.repeat(np.arange(len(tables)), np.diff(starts[first:]))
+    column = np.repeat(np.arange(len(scales) - first), np.diff(starts[first:]))
     level = np.concatenate([np.arange(scale.num_levels, dtype=np.int32) for scale in scales[first:]])
     strip = starts[last] - starts[first]
     joint = np.zeros((strip, len(level)))
     for columns in _chunks(x[:, first:], max(1, _INDICATOR_ENTRIES // len(level))):
-        levels = _read(columns, tables, missing=-1)
+        levels = _levels(columns, scales[first:])
         indicator = (levels[column] == level[:, None]).astype(np.float32)  # (L, b); its counts are exact below 2^24
         joint += indicator[:strip] @ indicator.T
     return joint
@@ -413,12 +420,11 @@ def _entropy(counts: np.ndarray) -> float:
 
 def _score_information(x: np.ndarray, which: Sequence[int], scales: Sequence[_Scale]) -> np.ndarray:
     """Information of all pairs of the columns `which`, as if their normal scores were jointly Gaussian."""
-    tables = [(scale.edges, scale.scores) for scale in scales]
     n, sums, squares, products = (np.zeros((len(which), len(which))) for _ in range(4))
     for columns in _chunks(x, max(1, _READ_ENTRIES // x.shape[1])):
         columns = columns[list(which)]
         observed = (~np.isnan(columns)).astype(np.float64)
-        scores = _read(columns, tables, missing=0.0)
+        scores = _scores(columns, scales)
         n += observed @ observed.T
         sums += scores @ observed.T  # of column i over the rows in which column j is observed too
         squares += scores**2 @ observed.T

@@ -173,12 +173,22 @@ class TensorRing:
 
     def detach(self) -> TensorRing:
         """The same ring with cores that carry no gradient."""
-        return self._with_cores([stop_gradient(core) for core in self.cores])
+        return self._with([stop_gradient(core) for core in self.cores], self.variables, self.exponents)
 
-    def _with_cores(self, cores: Sequence[Array]) -> TensorRing:
+    def _with(
+        self, cores: Sequence[Array], variables: Sequence[Variable], exponents: tuple[int, ...] | None = None
+    ) -> TensorRing:
+        """A ring of the same structure from values that need no check."""
         ring = object.__new__(type(self))
-        ring._set(tuple(cores), self.variables, self.order, self.validate, self.exponents)
+        zeros = (0,) * len(cores)
+        ring._set(tuple(cores), tuple(variables), self.order, self.validate, zeros if exponents is None else exponents)
         return ring
+
+    def _replaced(self, k: int, core: Array, variable: Variable) -> TensorRing:
+        """The ring with another core and variable in column k, unchecked."""
+        cores, variables = list(self.cores), list(self.variables)
+        cores[k], variables[k] = core, variable
+        return self._with(cores, variables)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -376,7 +386,7 @@ def _register_jax() -> None:
         # JAX puts gradients, tracers and placeholders in the leaves' places: nothing is checked here.
         kinds, order, validate, exponents = structure
         cores, arrays = leaves
-        variables = tuple(rebuild(*kind, values) for kind, values in zip(kinds, arrays, strict=True))
+        variables = tuple(rebuild(f, n, name, values) for (f, n, name), values in zip(kinds, arrays, strict=True))
         ring = object.__new__(TensorRing)
         ring._set(tuple(cores), variables, order, validate, exponents)
         return ring

@@ -150,7 +150,7 @@ def _emit(ring: TensorRing, components: Array, given: Array | None, stream: Stre
     xp = namespace(core)
     drawn: dict[int, Array] = {}
     for columns in ring.families:
-        variables = [ring.variables[k] for k in columns]
+        variables: list[Any] = [ring.variables[k] for k in columns]
         if isinstance(variables[0], Categorical):
             drawn.update({k: components[:, k] for k in columns})
             continue

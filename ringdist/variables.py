@@ -37,8 +37,9 @@ class Variable(Protocol):
     `type(variable)(**variable.arrays(), name=variable.name)`, or from `num_components` where `arrays()` is empty; this
     is how rings move between backends and how `rd.load(path, families=(Family,))` reads a family back.
 
-    Optional: the attribute `integer = True` for whole-number values; `stack`, `in_support`, `statistics` and
-    `from_statistics` as in the built-in families, for speed and for learning from streamed data.
+    Optional: the attributes `integer = True` for whole numbers from 0 and `positive`, the names of parameters that
+    gradient descent must keep positive; `stack`, `in_support`, `statistics`, `expected_statistics`, `from_statistics`
+    and `with_variance_floor` as in the built-in families, for speed and for learning from streamed data.
     """
 
     name: str | None
@@ -85,6 +86,7 @@ class _Stackable:
     """Parameters on the last axis; `stack` puts variables on a leading axis, broadcast against (variables, rows)."""
 
     integer = False
+    positive: tuple[str, ...] = ()  # parameters that gradient descent has to keep positive
     num_components: int
     name: str | None
     _arrays: dict[str, Array]
@@ -136,6 +138,10 @@ class _Stackable:
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
         """Expected sufficient statistics, sums over rows of x (n,) with responsibilities (n, N); NaN is ignored."""
+        raise NotImplementedError
+
+    def expected_statistics(self, weights: Array) -> dict[str, Array]:
+        """What `statistics` would be on average for data from this variable, with component probabilities (N,)."""
         raise NotImplementedError
 
     def from_statistics(self, statistics: dict[str, Array]) -> Self:
@@ -198,6 +204,9 @@ class Categorical(_Stackable):
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
         return {}
 
+    def expected_statistics(self, weights: Array) -> dict[str, Array]:
+        return {}
+
     def from_statistics(self, statistics: dict[str, Array]) -> Self:
         return self
 
@@ -217,6 +226,8 @@ class GaussianMixture(_Stackable):
     Raises:
         ValueError: if shapes differ, a mean is not finite or a deviation is not positive and finite.
     """
+
+    positive = ("stds",)
 
     def __init__(self, means: Array, stds: Array, name: str | None = None, *, validate: bool = True):
         means, stds = _parameter("means", means), _parameter("stds", stds)
@@ -269,6 +280,16 @@ class GaussianMixture(_Stackable):
             "square": xp.sum(weights * offset**2, axis=0),
         }
 
+    def expected_statistics(self, weights: Array) -> dict[str, Array]:
+        return {"count": weights, "offset": 0 * weights, "square": weights * self.variances()}
+
+    def with_variance_floor(self, floor: float) -> Self:
+        """The variable with no variance below `floor`, in squared units of the data."""
+        xp = namespace(self._arrays["stds"])
+        least = math.sqrt(floor)
+        stds = xp.where(self._arrays["stds"] < least, least, self._arrays["stds"])
+        return type(self)(self._arrays["means"], stds, name=self.name, validate=False)
+
     def from_statistics(self, statistics: dict[str, Array]) -> Self:
         means, stds = self._arrays["means"], self._arrays["stds"]
         xp = namespace(means)
@@ -294,6 +315,7 @@ class PoissonMixture(_Stackable):
     """
 
     integer = True
+    positive = ("rates",)
 
     def __init__(self, rates: Array, name: str | None = None, *, validate: bool = True):
         rates = _parameter("rates", rates)
@@ -341,6 +363,9 @@ class PoissonMixture(_Stackable):
         x, weights = _observed(x, responsibilities)
         xp = namespace(weights)
         return {"count": xp.sum(weights, axis=0), "total": xp.sum(weights * x[:, None], axis=0)}
+
+    def expected_statistics(self, weights: Array) -> dict[str, Array]:
+        return {"count": weights, "total": weights * self._arrays["rates"]}
 
     def from_statistics(self, statistics: dict[str, Array]) -> Self:
         rates = self._arrays["rates"]
