@@ -1,6 +1,8 @@
 """Exact tensor-ring distributions over discrete, continuous and mixed variables, on NumPy, PyTorch and JAX."""
 
-from ringdist import distributed, ordering
+from typing import TYPE_CHECKING, Any
+
+from ringdist import compare, distributed, ordering
 from ringdist.em import fit_em
 from ringdist.fitting import FitResult
 from ringdist.gradient import fit_gradient
@@ -8,6 +10,9 @@ from ringdist.initialization import initialize
 from ringdist.io import load
 from ringdist.ring import TensorRing
 from ringdist.variables import Categorical, GaussianMixture, PoissonMixture, Variable
+
+if TYPE_CHECKING:
+    from ringdist.estimator import TensorRingDensity
 
 __version__ = "0.1.0"
 
@@ -17,7 +22,9 @@ __all__ = [
     "GaussianMixture",
     "PoissonMixture",
     "TensorRing",
+    "TensorRingDensity",
     "Variable",
+    "compare",
     "distributed",
     "fit_em",
     "fit_gradient",
@@ -25,3 +32,15 @@ __all__ = [
     "load",
     "ordering",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TensorRingDensity":  # scikit-learn takes longer to import than all the rest
+        from ringdist.estimator import TensorRingDensity
+
+        return TensorRingDensity
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

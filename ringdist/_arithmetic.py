@@ -4,10 +4,11 @@ A state is the product of some consecutive matrices `A_k(x_k) = Σ_s p(x_k | s) 
 (b, r, m), the value of the cut bond first. `push` multiplies one more matrix on the right; backwards, on the left of a
 state that is kept transposed, so that both directions are one function.
 
-`Linear` divides each row of the state (each value of the cut bond) by its own maximum and keeps the logarithm beside
-it. All terms are non-negative, so every entry is right to rounding unless it underflows; `low` is the smallest entry
-seen. Where that is below `threshold`, a second run with every entry raised to at least the threshold bounds the true
-result from above: rows whose two results agree are right, the others are left to `Log` (see `robust`).
+`Linear` divides each row of the state (each value of the cut bond) by its own sum and keeps the logarithm beside it,
+every few products, which is as often as overflow asks for. All terms are non-negative, so every entry is right to
+rounding unless it underflows; `low` is the smallest entry seen. Where that is below `threshold`, a second run with
+every entry raised to at least the threshold bounds the true result from above: rows whose two results agree are right,
+the others are left to `Log` (see `rescue`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ringdist._backend import (
     is_concrete,
     like,
     logsumexp,
+    matrix_minimum,
     namespace,
     nonzero_rows,
     safe_log,
@@ -39,6 +41,7 @@ from ringdist._evidence import Evidence, like_zeros
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
+ORDINARY = 10  # cores with their largest entry between 2^-10 and 2^10 are used as they are
 LOG_CHUNK = 2**24  # numbers in the largest temporary of the log engine
 
 
@@ -47,6 +50,8 @@ class State:
     values: Array  # (b, r, m)
     logs: Array  # (b, r) logarithm of the scale of each row of values
     low: Array | None  # (b,) smallest entry met on the way, None where values cannot be looked at
+    age: int = 0  # products since the rows were last divided by their sums
+    is_start: bool = False  # the identity, with which no product is needed
 
 
 def threshold(ring: TensorRing) -> float:
@@ -58,20 +63,40 @@ def threshold(ring: TensorRing) -> float:
 
 
 class Linear:
-    """Row-scaled products; see the module's docstring."""
+    """Row-scaled products; see the module's docstring.
 
-    def __init__(self, ring: TensorRing, evidence: Evidence, *, floored: bool = False):
+    Args:
+        floored: raise every entry to the threshold, for an upper bound.
+        interval: products between rescalings at most; 1 where states are combined with each other.
+    """
+
+    def __init__(
+        self,
+        ring: TensorRing,
+        evidence: Evidence,
+        *,
+        floored: bool = False,
+        interval: int = 1,
+    ):
         self.ring, self.evidence = ring, evidence
         self.xp = namespace(ring.cores[0])
         self.floor = threshold(ring) if floored else None
         self._watch = not floored and is_concrete(ring.cores[0], evidence.offset)
-        self.offset = evidence.offset + math.log(2) * sum(ring.exponents)
+        self._exponents = [e if e is not None and abs(e) > ORDINARY else 0 for e in ring.exponents]
+        self.offset = evidence.offset + math.log(2) * sum(self._exponents)
+        self.interval = interval if self._watch or floored else 1
+        self.minimum = matrix_minimum(ring.cores[0])
+        self._turn = False
 
     def weights(self, k: int) -> Array:
         """(b, N) evidence times the power of two that brings the core's largest entry near 1."""
         weights = self.evidence.weights(k)
-        exponent = self.ring.exponents[k]
+        exponent = self._exponents[k]
         return weights * 2.0**-exponent if exponent else weights
+
+    def scaled(self) -> bool:
+        """Whether the entries of some core are so large or small that its weights make up for it."""
+        return any(self._exponents)
 
     def matrix(self, k: int) -> Array:
         """A_k(x_k), shape (b, m, n)."""
@@ -79,13 +104,15 @@ class Linear:
 
     def _matrix(self, core: Array, weights: Array) -> Array:
         size, left, right = core.shape
-        return self.xp.reshape(weights @ self.xp.reshape(core, (size, left * right)), (-1, left, right))
+        flat = weights @ self.xp.reshape(core, (size, left * right))
+        return self.xp.reshape(flat, (-1, left, right))
 
     def start(self) -> State:
         """The identity on the cut bond."""
         core = self.ring.cores[0]
         rank = min(self.ring.ranks)
-        return State(like(self.xp.eye(rank), core)[None, :, :], like_zeros((1, rank), core, accumulator(core)), None)
+        logs = like_zeros((1, rank), core, accumulator(core))
+        return State(like(self.xp.eye(rank), core)[None, :, :], logs, None, is_start=True)
 
     def push(self, state: State, k: int, *, backward: bool = False) -> State:
         """The state with the matrix of column k multiplied on (on the left of its transpose if backward)."""
@@ -98,7 +125,8 @@ class Linear:
             values = self._through_core(state.values, core, weights, (2, 0, 1) if backward else (1, 0, 2))
         else:
             matrix = self._matrix(core, weights)
-            values = state.values @ (matrix.mT if backward else matrix)
+            matrix = matrix.mT if backward else matrix
+            values = matrix if state.is_start else state.values @ matrix
         return self.rescale(values, state)
 
     def _through_core(self, values: Array, core: Array, weights: Array, axes: tuple[int, int, int]) -> Array:
@@ -109,18 +137,20 @@ class Linear:
         return (weights[:, None, None, :] @ terms)[:, :, 0, :]
 
     def rescale(self, values: Array, state: State) -> State:
-        """The new values with every row divided by its maximum."""
+        """The new values, every row divided by its sum if it is time to."""
         xp = self.xp
         low = state.low
         if self.floor is not None:
             values = xp.where(values < self.floor, self.floor, values)
         elif self._watch:
-            least = xp.min(stop_gradient(values), axis=(-2, -1))
+            least = self.minimum(values)
             low = least if low is None else xp.minimum(low, least)
-        top = stop_gradient(xp.max(values, axis=-1, keepdims=True))
-        top = xp.where(top > 0, top, 1.0)
-        logs = state.logs + xp.log(astype(top[..., 0], state.logs.dtype))
-        return State(values / top, logs, low)
+        if state.age + 1 < self.interval:
+            return State(values, state.logs, low, state.age + 1)
+        total = stop_gradient(xp.sum(values, axis=-1, keepdims=True))
+        total = xp.where(total > 0, total, 1.0)
+        logs = state.logs + xp.log(astype(total[..., 0], state.logs.dtype))
+        return State(values / total, logs, low)
 
     def close(self, state: State) -> tuple[Array, Array | None]:
         """log Tr of the state with the evidence's offset, (b,); and the smallest entry met."""
@@ -138,7 +168,7 @@ class Linear:
         if self.floor is not None:
             environment = xp.where(environment < self.floor, self.floor, environment)
         elif self._watch:
-            low = xp.min(stop_gradient(environment), axis=(-2, -1))
+            low = self.minimum(environment)
             for other in (prefix.low, suffix.low):
                 low = low if other is None else xp.minimum(low, other)
         size = core.shape[0]
@@ -250,7 +280,8 @@ def rescue(
     value, low = linear(ring, evidence, False)
     if low is None:
         return value
-    suspect = nonzero_rows(low < threshold(ring))
+    finite = xp.isfinite(stop_gradient(value if value.ndim == 1 else xp.sum(value, axis=1)))
+    suspect = nonzero_rows(~(finite & (low >= threshold(ring))))
     if suspect.shape[0] == 0:
         return value
     upper, _ = linear(ring.detach(), evidence.rows(suspect).detach(), True)

@@ -8,7 +8,7 @@ arrays' own class, so that nothing imports PyTorch or JAX unless the caller's ar
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -202,6 +202,42 @@ def take_rows(array: Array, index: Array) -> Array:
 def nonzero_rows(mask: Array) -> Array:
     """Indices of the true entries of a concrete one-dimensional mask."""
     return namespace(mask).nonzero(mask)[0]
+
+
+def writable(*arrays: Array) -> bool:
+    """Whether results may be written into memory that is used again: not JAX, no gradient or tracing in PyTorch."""
+    match backend_name(arrays[0]):
+        case "numpy":
+            return True
+        case "torch":
+            torch = sys.modules["torch"]
+            recording = torch.is_grad_enabled() and any(a.requires_grad for a in arrays)
+            return not recording and is_concrete(*arrays)
+    return False
+
+
+def empty(shape: tuple[int, ...], array: Array) -> Array:
+    """Uninitialised memory with the backend, dtype and device of `array`."""
+    return namespace(array).empty(shape, dtype=array.dtype, device=array_api_compat.device(array))
+
+
+def products_into(array: Array) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """The product of two matrices and of two stacks of matrices, with the keyword `out` for the result's memory."""
+    if backend_name(array) == "torch":
+        torch = sys.modules["torch"]
+        return torch.mm, torch.bmm
+    return np.matmul, np.matmul
+
+
+def matrix_minimum(array: Array) -> Callable[[Array], Array]:
+    """The function from (..., r, m) to the smallest entry of each matrix, without gradient, fast in its backend."""
+    match backend_name(array):
+        case "torch":
+            amin = sys.modules["torch"].amin
+            return lambda values: amin(values.detach().flatten(-2), -1)
+        case "jax":
+            return lambda values: stop_gradient(values).min(axis=(-2, -1))
+    return lambda values: values.min(axis=(-2, -1))
 
 
 # ------------------------------------------------------------------------------------------------- random numbers

@@ -85,6 +85,7 @@ class Evidence:
     def __init__(self, groups: Sequence[tuple[tuple[int, ...], Array]], offset: Array):
         self._groups = list(groups)  # (columns, log weights (g, b, N))
         self._place = {k: (g, i) for g, (columns, _) in enumerate(self._groups) for i, k in enumerate(columns)}
+        self._weights: dict[int, Array] = {}
         self.offset = offset
         self.num_rows = offset.shape[0]
 
@@ -116,19 +117,29 @@ class Evidence:
         return self._groups[group][1][position]
 
     def weights(self, k: int) -> Array:
-        log_weights = self.log_weights(k)
-        return namespace(log_weights).exp(log_weights)
+        """exp(log_weights(k)), computed once for all columns of a group."""
+        group, position = self._place[k]
+        return self._exp(group)[position]
 
-    def log_weights_stacked(self, sequence: Sequence[int]) -> Array | None:
-        """(d, b, N) for the columns in sequence where all are one group, else None."""
+    def weights_stacked(self, sequence: Sequence[int]) -> Array | None:
+        """(d, b, N) weights of the columns in sequence where all are one group, else None."""
         if len(self._groups) != 1:
             return None
-        columns, log_weights = self._groups[0]
+        columns, weights = self._groups[0][0], self._exp(0)
         if tuple(sequence) == columns:
-            return log_weights
+            return weights
         position = {k: i for i, k in enumerate(columns)}
-        index = indices([position[k] for k in sequence], log_weights)
-        return take_rows(log_weights, index)
+        return take_rows(weights, indices([position[k] for k in sequence], weights))
+
+    def _exp(self, group: int) -> Array:
+        if group not in self._weights:
+            log_weights = self._groups[group][1]
+            self._weights[group] = namespace(log_weights).exp(log_weights)
+        return self._weights[group]
+
+    def arrays(self) -> list[Array]:
+        """Everything that gradients can flow through."""
+        return [log_weights for _, log_weights in self._groups]
 
     def rows(self, index: Array) -> Evidence:
         """The evidence of some rows only."""

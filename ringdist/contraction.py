@@ -7,24 +7,29 @@ pairwise in ⌈log2 d⌉ batched steps; `log` is the sweep by log-sum-exp, the o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ringdist import network
-from ringdist._arithmetic import Linear, Log, Result, by_chunks, replace_rows, rescue, threshold
+from ringdist._arithmetic import ORDINARY, Linear, Log, Result, State, by_chunks, replace_rows, rescue, threshold
 from ringdist._backend import (
     Array,
     accumulator,
     astype,
     backend_name,
+    empty,
     indices,
     is_concrete,
     logsumexp,
+    matrix_minimum,
     namespace,
     nonzero_rows,
     on_accelerator,
+    products_into,
     safe_log,
     stop_gradient,
+    writable,
 )
 from ringdist._evidence import Evidence, like_zeros
 
@@ -66,7 +71,48 @@ def choose_engine(ring: TensorRing, evidence: Evidence) -> Engine:
 
 def sweep(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
     """One matrix after the other, from the thinnest bond."""
-    return _sweep(Linear(ring, evidence, floored=floored))
+    linear = Linear(ring, evidence, floored=floored, interval=_interval(ring))
+    uniform = len({core.shape for core in ring.cores}) == 1
+    if uniform and min(ring.ranks) > 1 and not floored and writable(*ring.cores, *evidence.arrays()):
+        return _sweep_in_place(linear)
+    return _sweep(linear)
+
+
+def _interval(ring: TensorRing) -> int:
+    """How many matrices can be multiplied before an entry can overflow, 8 at most."""
+    growth = 1.0
+    for (size, left, right), exponent in zip((c.shape for c in ring.cores), ring.exponents, strict=True):
+        known = ORDINARY if exponent is None else min(exponent, ORDINARY)
+        growth = max(growth, math.log2(size * max(left, right)) + known)
+    limit = math.log2(float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).max))
+    return max(1, min(8, int(limit / growth) - 1))
+
+
+def _sweep_in_place(linear: Linear) -> Result:
+    """The sweep of a uniform ring without gradients in memory that is allocated once.
+
+    On a CPU the pages of fresh arrays cost as much as the arithmetic on them.
+    """
+    xp, cores, evidence = linear.xp, linear.ring.cores, linear.evidence
+    (size, rank, _), rows = cores[0].shape, evidence.num_rows
+    product, products = products_into(cores[0])
+    flat, states = empty((rows, rank * rank), cores[0]), empty((linear.interval, rows, rank, rank), cores[0])
+    matrices = xp.reshape(flat, (rows, rank, rank))
+    sequence = linear.ring.sequence
+    product(linear.weights(sequence[0]), xp.reshape(cores[sequence[0]], (size, -1)), out=flat)
+    current = linear.rescale(matrices + 0, linear.start())
+    for start in range(1, len(sequence), linear.interval):
+        block = sequence[start : start + linear.interval]
+        values = current.values
+        for slot, k in enumerate(block):
+            product(linear.weights(k), xp.reshape(cores[k], (size, -1)), out=flat)
+            values = products(values, matrices, out=states[slot])
+        least = xp.min(linear.minimum(states[: len(block)]), axis=0)
+        total = xp.sum(values, axis=-1)
+        total = xp.where(total > 0, total, 1.0)
+        logs = current.logs + xp.log(astype(total, current.logs.dtype))
+        current = State(values / total[..., None], logs, xp.minimum(current.low, least))
+    return linear.close(current)
 
 
 def _sweep(arithmetic: Any) -> Result:
@@ -79,62 +125,53 @@ def _sweep(arithmetic: Any) -> Result:
 def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
     """Pairwise products of row-scaled matrices, all pairs of a level in one batched product.
 
-    A row's scale is split in a common part and one part per row, at most 1, that is multiplied into the columns of the
-    left neighbour. Where values cannot be looked at (no rescue under tracing) that product is taken relative to its own
-    largest term, so that decoupled components of different decay survive.
+    Left factors have their rows divided by their sums, the logarithms kept beside them; right factors keep the scale of
+    their rows relative to the largest. Where values cannot be looked at (no rescue under tracing) the scale of the
+    right factors goes into the columns of the left ones relative to the largest term of each row, so that decoupled
+    components of different decay survive.
     """
     xp = namespace(ring.cores[0])
     watch = not floored and is_concrete(ring.cores[0], evidence.offset)
     floor = threshold(ring) if floored else None
     linear = Linear(ring, evidence, floored=floored)
-    values, inside = _leaves(ring, linear)  # (d, b, m, m), (d, m) valid rows, (d, m) valid columns
-    low = None
-
-    def rescale(values: Array, logs: Array) -> tuple[Array, Array, Array]:
-        """Rows relative to their maximum, logs relative to the largest row, and the common logarithm."""
-        nonlocal low
+    values, inside = _leaves(ring, linear)  # (d, b, m, m); what is no padding
+    logs = like_zeros(values.shape[:-1], values, accumulator(values))  # (d, b, m) scale of the rows
+    scale = logs[0, :, 0]
+    low, minimum = None, matrix_minimum(values)
+    while True:
         if floor is not None:
             raised = xp.where(values < floor, floor, values)
             values = raised if inside is None else xp.where(_mask(inside), raised, values)
         if watch:
-            least = stop_gradient(values)
-            least = least if inside is None else xp.where(_mask(inside), least, 1.0)
-            least = xp.min(least, axis=(0, 2, 3))
+            least = xp.min(minimum(values if inside is None else xp.where(_mask(inside), values, 1.0)), axis=0)
             low = least if low is None else xp.minimum(low, least)
-        top = stop_gradient(xp.max(values, axis=-1, keepdims=True))
-        logs = logs + safe_log(astype(top[..., 0], logs.dtype))
-        common = xp.max(logs, axis=-1, keepdims=True)
+        total = stop_gradient(xp.sum(values, axis=-1))
+        sums = safe_log(astype(total, logs.dtype)) + logs
+        common = xp.max(sums, axis=-1, keepdims=True)
         common = xp.where(common == -xp.inf, 0.0, common)
-        return values / xp.where(top > 0, top, 1.0), logs - common, common[..., 0]
-
-    zeros = like_zeros(values.shape[:-1], values, accumulator(values))
-    values, logs, scale = rescale(values, zeros)
-    while values.shape[0] > 1:
-        pairs = values.shape[0] // 2
-        left, right = values[0 : 2 * pairs : 2], values[1 : 2 * pairs : 2]
-        inner = logs[1 : 2 * pairs : 2]
-        outer = logs[0 : 2 * pairs : 2]
+        scale = scale + xp.sum(common[..., 0], axis=0)
+        sums = sums - common
+        if values.shape[0] == 1:
+            break
+        total = xp.where(total > 0, total, 1.0)[..., None]
+        left, right = slice(0, -1, 2), slice(1, None, 2)
         if watch or floored:
-            left = left * astype(xp.exp(inner), left.dtype)[..., None, :]
+            share = astype(xp.exp(logs[right] - common[right]), values.dtype)
+            before, behind, outer = values[left] / total[left], values[right] * share[..., None], sums[left]
         else:
-            left, shift = _aligned(left, inner)
-            outer = outer + shift
-        tail = slice(2 * pairs, None)
-        odd_values, odd_logs = values[tail], logs[tail]
-        scale = xp.concat([scale[0 : 2 * pairs : 2] + scale[1 : 2 * pairs : 2], scale[tail]])
+            before, shift = _aligned(values[left] / total[left], sums[right])
+            behind, outer = values[right] / total[right], sums[left] + shift
+        products = before @ behind
+        if values.shape[0] % 2:
+            products = xp.concat([products, values[-1:] / total[-1:]])
+            outer = xp.concat([outer, sums[-1:]])
         if inside is not None:
             rows, columns = inside
-            inside = (
-                xp.concat([rows[0 : 2 * pairs : 2], rows[tail]]),
-                xp.concat([columns[1 : 2 * pairs : 2], columns[tail]]),
-            )
-        products = left @ right
-        if odd_values.shape[0]:
-            products, outer = xp.concat([products, odd_values]), xp.concat([outer, odd_logs])
-        values, logs, common = rescale(products, outer)
-        scale = scale + common
+            inside = (rows[::2], xp.concat([columns[right], columns[-1:]]) if values.shape[0] % 2 else columns[right])
+        values, logs = products, outer
+    logs = logs - common  # of the undivided rows
     diagonal = astype(safe_log(xp.linalg.diagonal(values[0])), logs.dtype)
-    return logsumexp(diagonal + logs[0]) + scale[0] + linear.offset, low
+    return logsumexp(diagonal + logs[0]) + scale + linear.offset, low
 
 
 def _aligned(left: Array, inner: Array) -> tuple[Array, Array]:
@@ -157,10 +194,8 @@ def _leaves(ring: TensorRing, linear: Linear) -> tuple[Array, tuple[Array, Array
     uniform = all(core.shape == shape for core in cores)
     stacked = xp.stack(cores if uniform else [_pad(core, shape) for core in cores])  # (d, N, m, m)
     flat = xp.reshape(stacked, (len(cores), size, rank * rank))
-    log_weights = linear.evidence.log_weights_stacked(ring.sequence)
-    if log_weights is not None and not any(ring.exponents):
-        weights = xp.exp(log_weights)
-    else:
+    weights = linear.evidence.weights_stacked(ring.sequence)
+    if weights is None or linear.scaled():
         weights = xp.stack([_pad(linear.weights(k), (linear.evidence.num_rows, size)) for k in ring.sequence])
     values = xp.reshape(weights @ flat, (len(cores), weights.shape[1], rank, rank))
     if uniform:

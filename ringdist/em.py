@@ -186,7 +186,7 @@ class _Job:
         for k, suffix, model_suffix in suffixes:
             sums, responsibilities = _expected_sums(data, prefix, k, suffix, weight, labels)
             environment = _environment(model_prefix, model_suffix)
-            variable = ring.variables[k]
+            variable: Any = ring.variables[k]
             statistics = variable.statistics(rows[:, k], responsibilities) if _streams(variable) else None
             sums, statistics = self._reduced(sums, statistics)
             core, share = self._new_core(ring.cores[k], sums, environment, step, size)

@@ -115,15 +115,16 @@ def _jax_step(ring: TensorRing, optimizer: Any) -> Callable[[Array, Array], tupl
     parameters = _to_parameters(ring)
     state = optimizer.init(parameters)
 
-    @jax.jit
     def update(parameters: Parameters, state: Any, rows: Array, weight: Array) -> Any:
         loss, gradient = jax.value_and_grad(lambda p: _loss(_to_ring(ring, p), rows, weight))(parameters)
         changes, state = optimizer.update(gradient, state, parameters)
         return loss, [p + change for p, change in zip(parameters, changes, strict=True)], state
 
+    compiled = jax.jit(update)
+
     def step(rows: Array, weight: Array) -> tuple[float, Parameters]:
         nonlocal parameters, state
-        loss, parameters, state = update(parameters, state, rows, weight)
+        loss, parameters, state = compiled(parameters, state, rows, weight)
         return -float(loss), parameters
 
     return step

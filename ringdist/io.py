@@ -26,11 +26,12 @@ FORMAT = "ringdist"
 VERSION = 1
 
 
-def save(ring: TensorRing, path: str | PathLike[str]) -> None:
+def save(ring: TensorRing, path: str | PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
     """Write the ring to `path`, replacing the file in one step: a crash leaves the old file or the new one, whole.
 
     The file is a safetensors file: tensors `core.K` and `variable.K.NAME`, and a JSON description (format version,
-    order, families and names) in the metadata.
+    order, families and names) in the metadata. What else a caller describes in `extra` (name to JSON values) stands
+    beside it, for `read_extra`; `load` ignores it.
     """
     tensors: dict[str, np.ndarray] = {}
     variables = []
@@ -42,7 +43,8 @@ def save(ring: TensorRing, path: str | PathLike[str]) -> None:
         tensors.update({f"variable.{k}.{name}": np.ascontiguousarray(to_numpy(a)) for name, a in arrays.items()})
         variables.append({"family": type(variable).__name__, "name": variable.name, "arrays": sorted(arrays)})
     description = {"version": VERSION, "order": list(ring.order), "variables": variables}
-    payload = safetensors.numpy.save(tensors, {"format": FORMAT, "ring": json.dumps(description)})
+    metadata = {name: json.dumps(value) for name, value in (extra or {}).items()}
+    payload = safetensors.numpy.save(tensors, {**metadata, "format": FORMAT, "ring": json.dumps(description)})
     write_atomically(Path(path), payload)
 
 
@@ -66,6 +68,27 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_extra(path: str | PathLike[str], name: str) -> Any:
+    """What `save` was given as `extra[name]`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no ringdist file or has no such part.
+    """
+    path = Path(path)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path.name} is no readable safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path.name} is no ringdist file: its metadata does not name the format {FORMAT!r}")
+    try:
+        return json.loads(metadata[name])
+    except (KeyError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path.name} holds a ring without a description of its {name}") from error
 
 
 def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[type] = ()) -> TensorRing:

@@ -17,6 +17,7 @@ from ringdist._backend import (
     safe_log,
     stop_gradient,
     to_numpy,
+    writable,
 )
 from ringdist._evidence import Evidence, as_rows
 from ringdist.contraction import Engine, log_mass
@@ -69,6 +70,16 @@ def log_normalizer(ring: TensorRing) -> Array:
 
 
 def _log_normalizer(ring: TensorRing) -> Array:
+    """log Z in the accumulator's dtype, computed once for arrays that carry no gradient and have not been changed."""
+    if not writable(*ring.cores):
+        return _computed_log_normalizer(ring)
+    version = tuple(getattr(core, "_version", 0) for core in ring.cores)
+    if ring.memory.get("version") != version:
+        ring.memory.update(version=version, log_normalizer=_computed_log_normalizer(ring))
+    return ring.memory["log_normalizer"]
+
+
+def _computed_log_normalizer(ring: TensorRing) -> Array:
     value = log_mass(ring, Evidence.missing(ring), "auto")[0]
     if ring.validate and is_concrete(value) and float(stop_gradient(value)) == -math.inf:
         raise ValueError("the ring must give some configuration a positive mass, found Z = 0")

@@ -74,7 +74,7 @@ class TensorRing:
         order = tuple(range(len(cores))) if order is None else tuple(column_index(k, variables) for k in order)
         if sorted(order) != list(range(len(cores))):
             raise ValueError(f"order must be a permutation of the {len(cores)} columns, found {list(order)}")
-        self._set(cores, variables, order, bool(validate), (0,) * len(cores))
+        self._set(cores, variables, order, bool(validate), (None,) * len(cores))
         _check_shapes(self)
         if validate and is_concrete(*cores):
             exponents = tuple(_check_core(self, k) for k in range(len(cores)))
@@ -84,7 +84,7 @@ class TensorRing:
     variables: tuple[Variable, ...]
     order: tuple[int, ...]
     validate: bool
-    exponents: tuple[int, ...]  # of the power of two to divide each core by where its entries are extreme, else 0
+    exponents: tuple[int | None, ...]  # of the power of two above each core's largest entry, None where not looked at
 
     def _set(
         self,
@@ -92,7 +92,7 @@ class TensorRing:
         variables: tuple[Variable, ...],
         order: tuple[int, ...],
         validate: bool,
-        exponents: tuple[int, ...],
+        exponents: tuple[int | None, ...],
     ) -> None:
         self.__setstate__(
             {"cores": cores, "variables": variables, "order": order, "validate": validate, "exponents": exponents}
@@ -123,6 +123,11 @@ class TensorRing:
         )
 
     # ------------------------------------------------------------------------------------------------ what it is
+
+    @functools.cached_property
+    def memory(self) -> dict[str, Any]:
+        """What has been computed from the values once and for all."""
+        return {}
 
     @functools.cached_property
     def ranks(self) -> tuple[int, ...]:
@@ -176,12 +181,12 @@ class TensorRing:
         return self._with([stop_gradient(core) for core in self.cores], self.variables, self.exponents)
 
     def _with(
-        self, cores: Sequence[Array], variables: Sequence[Variable], exponents: tuple[int, ...] | None = None
+        self, cores: Sequence[Array], variables: Sequence[Variable], exponents: tuple[int | None, ...] | None = None
     ) -> TensorRing:
         """A ring of the same structure from values that need no check."""
         ring = object.__new__(type(self))
-        zeros = (0,) * len(cores)
-        ring._set(tuple(cores), tuple(variables), self.order, self.validate, zeros if exponents is None else exponents)
+        unknown = (None,) * len(cores)
+        ring._set(tuple(cores), tuple(variables), self.order, self.validate, exponents or unknown)
         return ring
 
     def _replaced(self, k: int, core: Array, variable: Variable) -> TensorRing:
@@ -355,7 +360,7 @@ def _check_shapes(ring: TensorRing) -> None:
 
 
 def _check_core(ring: TensorRing, k: int) -> int:
-    """Raise unless the core's values are allowed; the exponent of the power of two to divide it by, 0 if ordinary."""
+    """Raise unless the core's values are allowed; the exponent of the power of two above its largest entry."""
     core = stop_gradient(ring.cores[k])
     xp = namespace(core)
     least, most = float(xp.min(core)), float(xp.max(core))
@@ -368,8 +373,7 @@ def _check_core(ring: TensorRing, k: int) -> int:
         )
     if most == 0:
         raise ValueError(f"{ring.describe(k)}: the core is all zero, so no value of the column has any mass")
-    exponent = math.frexp(most)[1]
-    return 0 if abs(exponent) <= 10 else max(-120, min(120, exponent))
+    return max(-120, min(120, math.frexp(most)[1]))
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.oracle import KINDS, Case, make_case
@@ -30,8 +30,8 @@ def cases(draw, kinds=KINDS, min_d=1, max_d=5, max_components=4, max_rank=4) -> 
 def over(*always: Case, examples: float = 1.0, **strategies) -> Callable:
     """Run ``test(backend, …, case=…)`` over drawn cases, and over the cases given by hand.
 
-    The number drawn is the backend's (``Backend.examples``) times ``examples``: op-by-op JAX compiles every new shape,
-    so it gets fewer. Draws are derandomised: the suite checks the same rings on every run.
+    The number drawn is the backend's (``Backend.examples``) times ``examples``. Draws are derandomised: the suite
+    checks the same rings on every run.
     """
 
     def decorate(test: Callable) -> Callable:
@@ -49,8 +49,10 @@ def over(*always: Case, examples: float = 1.0, **strategies) -> Callable:
             checked = given(**strategies)(once)
             for case in always:
                 checked = example(case=case)(checked)
+            drawn = round(backend.examples * examples)
             settings(
-                max_examples=max(1, round(backend.examples * examples)),
+                max_examples=max(1, drawn),
+                phases=[Phase.explicit, Phase.generate, Phase.shrink] if drawn else [Phase.explicit],
                 deadline=None,
                 derandomize=True,
                 database=None,

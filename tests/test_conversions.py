@@ -22,7 +22,7 @@ def test_to_train_is_the_same_distribution_with_a_bond_of_rank_one(backend, case
 
 @over(MIXED, TABLE, TRAIN, case=cases())
 def test_to_train_has_the_ranks_it_promises(backend, case):
-    """Cut at the thinnest bond r: ranks r * m_j, capped by the sizes of what lies left and right; a train stays itself."""
+    """Cut at the thinnest bond r: ranks r * m_j, capped by what lies left and right; a train stays itself."""
     ring, thin = backend.ring(case), min(case.ranks)
     train = ring.to_train()
     if thin == 1:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from tests import oracle
 from tests.backends import load_backend
 from tests.oracle import MIXED, TABLE
 

@@ -59,8 +59,9 @@ def test_ten_thousand_columns_in_float32(backend, nats, topology):
 
 
 def test_long_rings_in_float32_agree_with_float64(backend):
-    case = make_case(["categorical"] * 3000, [3] * 3000, [4] * 3000, range(3000), seed=4)
-    x = np.random.default_rng(0).integers(0, 3, (2, 3000)).astype(np.float64)
+    d = 1000
+    case = make_case(["categorical"] * d, [3] * d, [4] * d, range(d), seed=4)
+    x = np.random.default_rng(0).integers(0, 3, (2, d)).astype(np.float64)
     names = ("tree",) if backend.name == "jax" else ("sweep", "tree", "log")
     values = [
         backend.numpy(backend.ring(case, kind).log_prob(backend.array(x, kind), engine=name))
@@ -178,6 +179,26 @@ def test_a_column_in_the_middle_of_the_takeover(backend, dtype, topology, seen_f
     assert_close(posterior, [0.7, 0.3], ring, rtol=1e-4, atol=1e-6)
     drawn = backend.numpy(ring.sample_given(x, 4000, rng=0))[:, d // 2]
     assert abs(drawn.mean() - 0.3) < 4 * np.sqrt(0.21 / 4000), (ring, drawn.mean())
+
+
+@pytest.mark.parametrize("topology", ["ring", "train"])
+@pytest.mark.parametrize("seen_from", ["left", "right"])
+def test_rings_of_few_columns_out_of_many(numpy_backend, dtype, topology, seen_from):
+    """condition and marginal multiply thousands of matrices together; the product must not lose a world on the way."""
+    d = 4000
+    first, second = takeover(d)
+    if seen_from == "right":
+        first, second = first[::-1].copy(), second[::-1].copy()
+    keep = [d - 3, d - 2, d - 1]
+    for k in keep:
+        first[k], second[k] = np.log([0.9, 0.2])
+    ring = numpy_backend.ring(worlds(first, second, topology), dtype)
+    conditional = ring.condition({k: 0 for k in range(d) if k not in keep})
+    actual = conditional.log_prob([[0, 0, 0], [1, 0, 1]])
+    assert_close(np.exp(actual), [0.9**3, 0.9 * 0.1**2], conditional, rtol=1e-3)
+    marginal = ring.marginal([1, d // 2, *keep])
+    actual = marginal.log_prob([[np.nan, np.nan, 0, 0, 0], [np.nan, np.nan, 1, 0, 1]])
+    assert_close(np.exp(actual), [(0.9**3 + 0.2**3) / 2, (0.9 * 0.1**2 + 0.2 * 0.8**2) / 2], marginal, rtol=1e-3)
 
 
 @pytest.fixture(params=[(t, w) for t in ("ring", "train") for w in (0, 1)], ids=lambda p: f"{p[0]}-{p[1]}")

@@ -1,0 +1,170 @@
+"""How far two rings are apart, and which train is a fair rival of a ring."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ringdist._backend import Stream, namespace, to_numpy
+from ringdist.likelihood import log_prob, to_dense
+from ringdist.variables import Categorical
+
+if TYPE_CHECKING:
+    from ringdist.ring import TensorRing
+
+EXACT_LIMIT = 2**16  # cells up to which both tables are enumerated
+
+
+def kl(p: TensorRing, q: TensorRing, x: Any = None, *, n: int = 10_000, rng: Any = None) -> tuple[float, float]:
+    """KL(p ‖ q) = E_p[log p(X) − log q(X)] in nats, and the standard error of the estimate.
+
+    Exact, with standard error 0, where all columns are categorical and have at most 2^16 cells together; else the mean
+    over n samples of p. The orders, ranks and numbers of Gaussian components of p and q may differ.
+
+    Args:
+        p: the distribution that the expectation is over.
+        q: a distribution over the same columns, of the same backend.
+        x: (..., d) rows to average log p − log q over instead, such as held-out data of which p is the model; NaN
+            entries are marginalised in both.
+        n: number of samples, at least 2.
+        rng: seed, or the backend's own generator or key, for the samples.
+
+    Returns:
+        Two Python floats. The divergence is infinite where q has no mass and p has some; an infinite estimate has
+        standard error 0. An estimate near 0 may be negative. One row in x has no standard error: NaN.
+
+    Raises:
+        ValueError: if the columns of p and q differ, n < 2, x has no row or does not fit, or a row of x has zero mass
+            under both (or one row under p, another under q), which leaves the mean undefined.
+        TypeError: if p, q and x mix backends.
+    """
+    _check_same_columns(p, q)
+    p, q = p.detach(), q.detach()
+    if x is None:
+        if _enumerable(p):
+            return _exact_kl(_table(p), _table(q)), 0.0
+        _check_samples(n)
+        x = p.sample(n, rng=rng)
+    a, b = _logs(p, x), _logs(q, x)
+    if a.size == 0:
+        raise ValueError("x must have at least one row, found none")
+    neither = np.isneginf(a) & np.isneginf(b)
+    if neither.any():
+        raise ValueError(f"rows must have mass under p or q, found zero mass under both in row {int(neither.argmax())}")
+    if np.isneginf(a).any() and np.isneginf(b).any():
+        rows = int(np.isneginf(a).argmax()), int(np.isneginf(b).argmax())
+        raise ValueError(f"the mean is undefined: row {rows[0]} has zero mass under p, row {rows[1]} under q")
+    return _mean_and_error(a - b)
+
+
+def total_variation(p: TensorRing, q: TensorRing, *, n: int = 10_000, rng: Any = None) -> float:
+    """Total variation distance ½ Σ or ∫ |p − q|, in [0, 1].
+
+    Exact where all columns are categorical and have at most 2^16 cells together. Else estimated without bias from n
+    samples of each ring: the distance is E|p(X) − q(X)| / (p(X) + q(X)) under the mixture (p + q) / 2, an average of
+    numbers in [0, 1], so its standard error is at most 1 / (2 √(2n)).
+
+    Args:
+        p, q: distributions over the same columns, of one backend.
+        n: samples of each ring, at least 2.
+        rng: seed, or the backend's own generator or key.
+
+    Raises:
+        ValueError: if the columns of p and q differ or n < 2.
+        TypeError: if p and q mix backends.
+    """
+    _check_same_columns(p, q)
+    p, q = p.detach(), q.detach()
+    if _enumerable(p):
+        return float(0.5 * np.abs(_table(p) - _table(q)).sum())
+    _check_samples(n)
+    stream = Stream(rng, p.cores[0])
+    means = []
+    for ring in (p, q):
+        x = ring.sample(n, rng=stream.next())
+        means.append(np.abs(np.tanh(0.5 * (_logs(p, x) - _logs(q, x)))).mean())  # |p − q| / (p + q)
+    return float(np.mean(means))
+
+
+def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] = "parameters") -> int:
+    """The rank of the train that is a fair rival of a ring over the same variables in the same order.
+
+    Args:
+        ring: the ring, of any ranks.
+        by: "parameters": the largest rank whose train, `TensorRing.random(variables, rank, order=ring.order,
+            topology="train")`, has no more parameters than the ring. "capacity": the rank whose bonds pass as much as
+            the ring's: a cut in two arcs crosses two bonds of a ring, one of them the thinnest, r, at best, so the
+            train needs r · m for the widest other bond m (as in `TensorRing.to_train`, which needs less only where
+            listing all components of an arc is shorter).
+
+    Returns:
+        A rank of at least 1, for all bonds of the train but the first.
+
+    Raises:
+        ValueError: if `by` is unknown.
+    """
+    if by not in ("parameters", "capacity"):
+        raise ValueError(f"by must be parameters or capacity, found {by!r}")
+    sizes = [ring.shape[k] for k in ring.order]
+    if len(sizes) == 1:
+        return 1
+    if by == "capacity":
+        thinnest, *others = sorted(ring.ranks)
+        return thinnest * others[-1]
+    numbers = sum(math.prod(core.shape) for core in ring.cores)
+    ends, inner = sizes[0] + sizes[-1], sum(sizes[1:-1])
+    # the positive root of inner m² + ends m = numbers, in whole numbers
+    if inner == 0:
+        return numbers // ends
+    return max(1, (math.isqrt(ends * ends + 4 * inner * numbers) - ends) // (2 * inner))
+
+
+def _check_same_columns(p: TensorRing, q: TensorRing) -> None:
+    namespace(p.cores[0], q.cores[0])
+    if p.num_variables != q.num_variables:
+        raise ValueError(f"p and q must have the same columns, found {p.num_variables} and {q.num_variables} columns")
+    for k, (a, b) in enumerate(zip(p.variables, q.variables, strict=True)):
+        if a.name is not None and b.name is not None and a.name != b.name:
+            raise ValueError(f"p and q must have the same columns, found {p.describe(k)} and {q.describe(k)}")
+        if _space(a) != _space(b):
+            raise ValueError(f"{p.describe(k)}: p and q must have values in one space, found {a!r} and {b!r}")
+
+
+def _space(variable: Any) -> int | str:
+    """What a density is relative to: a number of categories, all counts, or the real line."""
+    if isinstance(variable, Categorical):
+        return variable.num_components
+    return "counts" if getattr(variable, "integer", False) else "reals"
+
+
+def _enumerable(ring: TensorRing) -> bool:
+    return all(isinstance(v, Categorical) for v in ring.variables) and math.prod(ring.shape) <= EXACT_LIMIT
+
+
+def _table(ring: TensorRing) -> np.ndarray:
+    return to_numpy(to_dense(ring)).astype(np.float64)
+
+
+def _exact_kl(p: np.ndarray, q: np.ndarray) -> float:
+    seen = p > 0
+    with np.errstate(divide="ignore"):
+        return float(np.sum(p[seen] * (np.log(p[seen]) - np.log(q[seen]))))
+
+
+def _logs(ring: TensorRing, x: Any) -> np.ndarray:
+    return to_numpy(log_prob(ring, x)).astype(np.float64).reshape(-1)
+
+
+def _check_samples(n: int) -> None:
+    if n < 2:
+        raise ValueError(f"a Monte-Carlo estimate needs n >= 2 samples, found {n}")
+
+
+def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    mean = float(values.mean())
+    if math.isinf(mean):
+        return mean, 0.0
+    error = values.std(ddof=1) / math.sqrt(values.size) if values.size > 1 else math.nan
+    return mean, float(error)
