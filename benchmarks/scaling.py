@@ -104,8 +104,9 @@ def figure(curves: dict[str, list[dict[str, Any]]]) -> Any:
                 power = slope(sizes, times)
                 (line,) = axes.loglog(sizes, times, "o", label=f"{topology}: power {power or math.nan:.2f}")
                 if power is not None:
-                    fitted = [times[-1] * (size / sizes[-1]) ** power for size in sizes]
-                    axes.loglog(sizes, fitted, "-", color=line.get_color(), alpha=0.5)
+                    upper = sizes[len(sizes) // 2 :]
+                    fitted = [times[-1] * (size / sizes[-1]) ** power for size in upper]
+                    axes.loglog(upper, fitted, "-", color=line.get_color(), alpha=0.5)
             axes.set(xlabel="columns" if axis == "columns" else "rank", ylabel=quantity)
             axes.legend()
     fig.tight_layout()

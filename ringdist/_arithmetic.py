@@ -175,10 +175,15 @@ class Linear:
         weights = xp.reshape(environment, (environment.shape[0], -1)) @ xp.reshape(core, (size, -1)).T
         return safe_log(weights), low
 
-    def cut_weights(self, state: State) -> Array:
-        """Weights of the values of the cut bond in the closed product, (b, r), relative to each row's largest."""
-        logs = astype(safe_log(self.xp.linalg.diagonal(state.values)), state.logs.dtype) + state.logs
-        return _relative(logs)
+    def cut_weights(self, state: State) -> tuple[Array, Array]:
+        """Weights of the values of the cut bond, (b, r), relative to each row's largest; and which rows are right."""
+        xp = self.xp
+        diagonal = xp.linalg.diagonal(state.values)
+        logs = astype(safe_log(diagonal), state.logs.dtype) + state.logs
+        # An entry below the threshold may have lost mass: does its upper bound matter beside the largest entry?
+        info, bound = xp.finfo(diagonal.dtype), threshold(self.ring)
+        lost = xp.where(diagonal < bound, state.logs + math.log(bound), -xp.inf)
+        return relative(logs), xp.max(lost, axis=-1) < xp.max(logs, axis=-1) + math.log(float(info.eps))
 
     def bond_weights(self, k: int, row: Array, left: Array, beyond: Array) -> Array:
         """A_k(x)[left, :] times what lies beyond the right bond, (n, m'), for draws of the rows `row`."""
@@ -190,7 +195,7 @@ class Linear:
 
     def value_weights(self, k: int, row: Array, left: Array, right: Array) -> Array:
         """Weights of the components of column k between two given bonds, (n, N)."""
-        return _between(self.ring.cores[k], left, right) * take_rows(self.weights(k), row)
+        return between(self.ring.cores[k], left, right) * take_rows(self.weights(k), row)
 
 
 class Log:
@@ -221,28 +226,29 @@ class Log:
         environment = logsumexp(prefix.values[..., None] + suffix.values[:, :, None, :], axis=1)  # (b, m, n)
         return logsumexp(environment[:, None, :, :] + self._log_core(k), axis=(-2, -1)), None
 
-    def cut_weights(self, state: State) -> Array:
-        return _relative(self.xp.linalg.diagonal(state.values))
+    def cut_weights(self, state: State) -> tuple[Array, Array]:
+        logs = self.xp.linalg.diagonal(state.values)
+        return relative(logs), logs[:, 0] == logs[:, 0]
 
     def bond_weights(self, k: int, row: Array, left: Array, beyond: Array) -> Array:
         slices = take_rows(self.xp.permute_dims(self._log_core(k), (1, 0, 2)), left)
-        return _relative(logsumexp(take_rows(self.evidence.log_weights(k), row)[:, :, None] + slices, axis=1) + beyond)
+        return relative(logsumexp(take_rows(self.evidence.log_weights(k), row)[:, :, None] + slices, axis=1) + beyond)
 
     def value_weights(self, k: int, row: Array, left: Array, right: Array) -> Array:
-        return _relative(_between(self._log_core(k), left, right) + take_rows(self.evidence.log_weights(k), row))
+        return relative(between(self._log_core(k), left, right) + take_rows(self.evidence.log_weights(k), row))
 
     def _log_core(self, k: int) -> Array:
         return astype(safe_log(self.ring.cores[k]), accumulator(self.ring.cores[k]))
 
 
-def _relative(logs: Array) -> Array:
+def relative(logs: Array) -> Array:
     """exp(logs) with the largest entry of each row at 1; zeros where all are −inf."""
     xp = namespace(logs)
     top = xp.max(logs, axis=-1, keepdims=True)
     return xp.exp(logs - xp.where(top == -xp.inf, 0.0, top))
 
 
-def _between(core: Array, left: Array, right: Array) -> Array:
+def between(core: Array, left: Array, right: Array) -> Array:
     """core[:, left, right] as (n, N)."""
     xp = namespace(core)
     flat = xp.reshape(core, (core.shape[0], -1))

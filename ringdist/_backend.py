@@ -325,9 +325,10 @@ def poisson(rng: Any, rates: Array) -> Array:
 def draw(weights: Array, u: Array) -> Array:
     """The index drawn from unnormalised `weights` (..., N) by inverting their cumulative sum at `u` (...) in [0, 1).
 
-    Entries of zero weight are never drawn, whatever the rounding of `u` times the total.
+    Entries of zero weight are never drawn: u is at most 1 − 2^-24 (2^-53 in float64), so that u times the total rounds
+    to less than the total. Where all weights are zero the last index is returned.
     """
     xp = namespace(weights)
     cumulative = xp.cumulative_sum(weights, axis=-1)
-    total = cumulative[..., -1:]
-    return xp.sum(astype((cumulative <= u[..., None] * total) & (cumulative < total), index_dtype(weights)), axis=-1)
+    below = xp.sum(cumulative <= u[..., None] * cumulative[..., -1:], axis=-1)
+    return xp.clip(below, max=weights.shape[-1] - 1)

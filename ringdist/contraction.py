@@ -8,8 +8,8 @@ pairwise in ⌈log2 d⌉ batched steps; `log` is the sweep by log-sum-exp, the o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ringdist import network
 from ringdist._arithmetic import ORDINARY, Linear, Log, Result, State, by_chunks, replace_rows, rescue, threshold
@@ -36,6 +36,7 @@ from ringdist._evidence import Evidence, like_zeros
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
+LARGE = 32  # rank from which cores are too large to copy for the sake of fewer operations
 Engine = Literal["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"]
 
 
@@ -123,9 +124,28 @@ def _sweep(arithmetic: Any) -> Result:
 
 
 def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
-    """Pairwise products of row-scaled matrices, all pairs of a level in one batched product.
+    """Pairwise products of row-scaled matrices, all pairs of a level in one batched product."""
+    for level in tree_levels(ring, evidence, floored):
+        top = level
+    diagonal = namespace(top.values).linalg.diagonal(top.values[0])
+    return logsumexp(astype(safe_log(diagonal), top.logs.dtype) + top.logs[0]) + top.offset, top.low
 
-    Left factors have their rows divided by their sums, the logarithms kept beside them; right factors keep the scale of
+
+class Level(NamedTuple):
+    """The k segments of a level of the tree: exp(logs)[..., None] * values, all of them together times exp(offset)."""
+
+    values: Array  # (k, b, m, m)
+    logs: Array  # (k, b, m) of the scale of the rows
+    offset: Array  # (b,)
+    low: Array | None  # (b,) smallest entry met so far
+    factors: tuple[Array, Array] | None  # whose products the values are, (k, b, m, m) each but for a last odd segment
+
+
+def tree_levels(ring: TensorRing, evidence: Evidence, floored: bool = False) -> Iterator[Level]:
+    """The levels of the tree of products from the d matrices to the product of all.
+
+    Segments 2i and 2i + 1 of a level make segment i of the next; a last one without partner moves up as it is. Left
+    factors have their rows divided by their sums, the logarithms kept beside them; right factors keep the scale of
     their rows relative to the largest. Where values cannot be looked at (no rescue under tracing) the scale of the
     right factors goes into the columns of the left ones relative to the largest term of each row, so that decoupled
     components of different decay survive.
@@ -135,9 +155,9 @@ def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
     floor = threshold(ring) if floored else None
     linear = Linear(ring, evidence, floored=floored)
     values, inside = _leaves(ring, linear)  # (d, b, m, m); what is no padding
-    logs = like_zeros(values.shape[:-1], values, accumulator(values))  # (d, b, m) scale of the rows
-    scale = logs[0, :, 0]
-    low, minimum = None, matrix_minimum(values)
+    logs = like_zeros(values.shape[:-1], values, accumulator(values))
+    offset, low, minimum = linear.offset, None, matrix_minimum(values)
+    factors = None
     while True:
         if floor is not None:
             raised = xp.where(values < floor, floor, values)
@@ -145,14 +165,15 @@ def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
         if watch:
             least = xp.min(minimum(values if inside is None else xp.where(_mask(inside), values, 1.0)), axis=0)
             low = least if low is None else xp.minimum(low, least)
+        yield Level(values, logs, offset, low, factors)
+        if values.shape[0] == 1:
+            return
         total = stop_gradient(xp.sum(values, axis=-1))
         sums = safe_log(astype(total, logs.dtype)) + logs
         common = xp.max(sums, axis=-1, keepdims=True)
         common = xp.where(common == -xp.inf, 0.0, common)
-        scale = scale + xp.sum(common[..., 0], axis=0)
+        offset = offset + xp.sum(common[..., 0], axis=0)
         sums = sums - common
-        if values.shape[0] == 1:
-            break
         total = xp.where(total > 0, total, 1.0)[..., None]
         left, right = slice(0, -1, 2), slice(1, None, 2)
         if watch or floored:
@@ -161,7 +182,7 @@ def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
         else:
             before, shift = _aligned(values[left] / total[left], sums[right])
             behind, outer = values[right] / total[right], sums[left] + shift
-        products = before @ behind
+        products, factors = before @ behind, (before, behind)
         if values.shape[0] % 2:
             products = xp.concat([products, values[-1:] / total[-1:]])
             outer = xp.concat([outer, sums[-1:]])
@@ -169,9 +190,6 @@ def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
             rows, columns = inside
             inside = (rows[::2], xp.concat([columns[right], columns[-1:]]) if values.shape[0] % 2 else columns[right])
         values, logs = products, outer
-    logs = logs - common  # of the undivided rows
-    diagonal = astype(safe_log(xp.linalg.diagonal(values[0])), logs.dtype)
-    return logsumexp(diagonal + logs[0]) + scale + linear.offset, low
 
 
 def _aligned(left: Array, inner: Array) -> tuple[Array, Array]:
@@ -192,12 +210,15 @@ def _leaves(ring: TensorRing, linear: Linear) -> tuple[Array, tuple[Array, Array
     size, rank = max(c.shape[0] for c in cores), max(ring.ranks)
     shape = (size, rank, rank)
     uniform = all(core.shape == shape for core in cores)
-    stacked = xp.stack(cores if uniform else [_pad(core, shape) for core in cores])  # (d, N, m, m)
-    flat = xp.reshape(stacked, (len(cores), size, rank * rank))
-    weights = linear.evidence.weights_stacked(ring.sequence)
-    if weights is None or linear.scaled():
-        weights = xp.stack([_pad(linear.weights(k), (linear.evidence.num_rows, size)) for k in ring.sequence])
-    values = xp.reshape(weights @ flat, (len(cores), weights.shape[1], rank, rank))
+    if linear.evidence.num_rows == 1 and rank >= LARGE:  # reading the cores where they are beats copying them together
+        values = xp.stack([_pad(linear.matrix(k), (1, rank, rank)) for k in ring.sequence])
+    else:
+        stacked = xp.stack(cores if uniform else [_pad(core, shape) for core in cores])  # (d, N, m, m)
+        weights = linear.evidence.weights_stacked(ring.sequence)
+        if weights is None or linear.scaled():
+            weights = xp.stack([_pad(linear.weights(k), (linear.evidence.num_rows, size)) for k in ring.sequence])
+        flat = weights @ xp.reshape(stacked, (len(cores), size, rank * rank))
+        values = xp.reshape(flat, (len(cores), -1, rank, rank))
     if uniform:
         return values, None
     index = indices(range(rank), cores[0])

@@ -214,9 +214,9 @@ class _Job:
         counts = core * sums
         if step < 1:
             counts = (1 - step) * expected + step * counts / size.batch
-            counts = counts + self.pseudocount / size.total * reached
+            counts = counts + self.pseudocount / size.total * (reached & (core > 0))
         else:
-            counts = counts + self.pseudocount * reached
+            counts = counts + self.pseudocount * (reached & (core > 0))
         updated = xp.where(reached, counts / xp.where(reached, environment, 1.0), 0.0)
         return updated / xp.max(updated), xp.sum(expected, axis=(1, 2))
 

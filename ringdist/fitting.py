@@ -53,7 +53,10 @@ class Data:
     def batch(self, ring: TensorRing, index: np.ndarray | slice) -> tuple[Array, Array]:
         """Checked rows (b, d) and their weights (b,) in the backend and dtype of the ring."""
         if backend_name(self.x) == "numpy":
-            x = like(np.asarray(self.x[index]), ring.cores[0])
+            block = np.asarray(self.x[index])
+            x = like(
+                block if block.flags.writeable else block.copy(), ring.cores[0]
+            )  # PyTorch warns of read-only files
         else:
             x = self.x[index if isinstance(index, slice) else indices(index, self.x)]
         rows, _ = as_rows(ring, x)

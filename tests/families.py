@@ -50,14 +50,18 @@ class LaplaceMixture:
         return xp.where(equal, (1 + distance / a) * xp.exp(-distance / a) / (4 * a), unequal)
 
     def update(self, x, responsibilities) -> LaplaceMixture:
-        """Weighted medians and mean absolute deviations."""
-        x, weights = np.asarray(x), np.asarray(responsibilities)
+        """Weighted medians and mean absolute deviations of what is observed."""
+        xp = array_namespace(self.locations)
+        seen = ~np.isnan(np.asarray(x))
+        x, weights = np.asarray(x)[seen], np.asarray(responsibilities)[seen]
+        if not len(x):
+            return self
         by_value = np.argsort(x)
         total = weights.sum(0)
         middle = (np.cumsum(weights[by_value], axis=0) < total / 2).sum(0)
         locations = x[by_value][np.minimum(middle, len(x) - 1)]
         scales = (weights * np.abs(x[:, None] - locations)).sum(0) / total
-        return LaplaceMixture(locations, scales, name=self.name)
+        return LaplaceMixture(xp.asarray(locations), xp.asarray(scales), name=self.name)
 
     def arrays(self) -> dict[str, Any]:
         return {"locations": self.locations, "scales": self.scales}
