@@ -330,5 +330,9 @@ def draw(weights: Array, u: Array) -> Array:
     """
     xp = namespace(weights)
     cumulative = xp.cumulative_sum(weights, axis=-1)
-    below = xp.sum(cumulative <= u[..., None] * cumulative[..., -1:], axis=-1)
+    level = u[..., None] * cumulative[..., -1:]
+    if backend_name(weights) == "torch":
+        below = sys.modules["torch"].searchsorted(cumulative.contiguous(), level, right=True)[..., 0]
+    else:
+        below = xp.sum(cumulative <= level, axis=-1)
     return xp.clip(below, max=weights.shape[-1] - 1)

@@ -86,6 +86,7 @@ class Evidence:
         self._groups = list(groups)  # (columns, log weights (g, b, N))
         self._place = {k: (g, i) for g, (columns, _) in enumerate(self._groups) for i, k in enumerate(columns)}
         self._weights: dict[int, Array] = {}
+        self._parts: dict[int, Sequence[Array]] = {}
         self.offset = offset
         self.num_rows = offset.shape[0]
 
@@ -119,7 +120,10 @@ class Evidence:
     def weights(self, k: int) -> Array:
         """exp(log_weights(k)), computed once for all columns of a group."""
         group, position = self._place[k]
-        return self._exp(group)[position]
+        if group not in self._parts:  # taken apart in one operation, whose gradient is one operation too
+            weights = self._exp(group)
+            self._parts[group] = namespace(weights).unstack(weights)
+        return self._parts[group][position]
 
     def weights_stacked(self, sequence: Sequence[int]) -> Array | None:
         """(d, b, N) weights of the columns in sequence where all are one group, else None."""
@@ -136,6 +140,14 @@ class Evidence:
             log_weights = self._groups[group][1]
             self._weights[group] = namespace(log_weights).exp(log_weights)
         return self._weights[group]
+
+    def with_missing_row(self) -> Evidence:
+        """The rows and, behind them, one that observes nothing."""
+        xp = namespace(self.offset)
+        groups = [
+            (columns, xp.concat([w, like_zeros((w.shape[0], 1, w.shape[2]), w)], axis=1)) for columns, w in self._groups
+        ]
+        return Evidence(groups, xp.concat([self.offset, like_zeros((1,), self.offset)]))
 
     def arrays(self) -> list[Array]:
         """Everything that gradients can flow through."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ringdist import network
-from ringdist._arithmetic import ORDINARY, Linear, Log, Result, State, by_chunks, replace_rows, rescue, threshold
+from ringdist._arithmetic import ORDINARY, Linear, Log, Result, by_chunks, replace_rows, rescue, threshold
 from ringdist._backend import (
     Array,
     accumulator,
@@ -22,7 +22,6 @@ from ringdist._backend import (
     indices,
     is_concrete,
     logsumexp,
-    matrix_minimum,
     namespace,
     nonzero_rows,
     on_accelerator,
@@ -36,6 +35,7 @@ from ringdist._evidence import Evidence, like_zeros
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
+CACHE = 2**18  # numbers of the matrices that a CPU multiplies side by side
 LARGE = 32  # rank from which cores are too large to copy for the sake of fewer operations
 Engine = Literal["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"]
 
@@ -63,20 +63,30 @@ def log_mass(ring: TensorRing, evidence: Evidence, engine: Engine) -> Array:
 def choose_engine(ring: TensorRing, evidence: Evidence) -> Engine:
     """The tree where launching operations costs more than its extra arithmetic, b d m² (m − r), else the sweep."""
     core = ring.cores[0]
-    rank, cut = max(ring.ranks), min(ring.ranks)
-    extra = evidence.num_rows * rank**2 * (2 * (rank - cut) + 10)  # operations a column; 10: the tree's extra passes
     if backend_name(core) == "jax" or not is_concrete(core, evidence.offset):
         return "tree"  # d unrolled steps would have to be compiled
+    rank, cut = max(ring.ranks), min(ring.ranks)
+    extra = evidence.num_rows * rank**2 * 2 * (rank - cut)  # operations a column
     return "tree" if extra < (10**9 if on_accelerator(core) else 10**5) else "sweep"
+
+
+def _segments(ring: TensorRing, rows: int) -> int:
+    """How many segments of the ring to sweep side by side before their products are multiplied pairwise.
+
+    On an accelerator every matrix is a segment; on a CPU as many as fit the cache, in a ring of equal cores.
+    """
+    core, d = ring.cores[0], ring.num_variables
+    if backend_name(core) == "jax" or on_accelerator(core) or not is_concrete(core):
+        return d
+    if len({core.shape for core in ring.cores}) > 1:
+        return d
+    count = max(1, min(d, CACHE // (rows * core.shape[1] ** 2)))
+    return d if 2 * count > d else count
 
 
 def sweep(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
     """One matrix after the other, from the thinnest bond."""
-    linear = Linear(ring, evidence, floored=floored, interval=_interval(ring))
-    uniform = len({core.shape for core in ring.cores}) == 1
-    if uniform and min(ring.ranks) > 1 and not floored and writable(*ring.cores, *evidence.arrays()):
-        return _sweep_in_place(linear)
-    return _sweep(linear)
+    return _sweep(Linear(ring, evidence, floored=floored, interval=_interval(ring)))
 
 
 def _interval(ring: TensorRing) -> int:
@@ -87,33 +97,6 @@ def _interval(ring: TensorRing) -> int:
         growth = max(growth, math.log2(size * max(left, right)) + known)
     limit = math.log2(float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).max))
     return max(1, min(8, int(limit / growth) - 1))
-
-
-def _sweep_in_place(linear: Linear) -> Result:
-    """The sweep of a uniform ring without gradients in memory that is allocated once.
-
-    On a CPU the pages of fresh arrays cost as much as the arithmetic on them.
-    """
-    xp, cores, evidence = linear.xp, linear.ring.cores, linear.evidence
-    (size, rank, _), rows = cores[0].shape, evidence.num_rows
-    product, products = products_into(cores[0])
-    flat, states = empty((rows, rank * rank), cores[0]), empty((linear.interval, rows, rank, rank), cores[0])
-    matrices = xp.reshape(flat, (rows, rank, rank))
-    sequence = linear.ring.sequence
-    product(linear.weights(sequence[0]), xp.reshape(cores[sequence[0]], (size, -1)), out=flat)
-    current = linear.rescale(matrices + 0, linear.start())
-    for start in range(1, len(sequence), linear.interval):
-        block = sequence[start : start + linear.interval]
-        values = current.values
-        for slot, k in enumerate(block):
-            product(linear.weights(k), xp.reshape(cores[k], (size, -1)), out=flat)
-            values = products(values, matrices, out=states[slot])
-        least = xp.min(linear.minimum(states[: len(block)]), axis=0)
-        total = xp.sum(values, axis=-1)
-        total = xp.where(total > 0, total, 1.0)
-        logs = current.logs + xp.log(astype(total, current.logs.dtype))
-        current = State(values / total[..., None], logs, xp.minimum(current.low, least))
-    return linear.close(current)
 
 
 def _sweep(arithmetic: Any) -> Result:
@@ -141,8 +124,10 @@ class Level(NamedTuple):
     factors: tuple[Array, Array] | None  # whose products the values are, (k, b, m, m) each but for a last odd segment
 
 
-def tree_levels(ring: TensorRing, evidence: Evidence, floored: bool = False) -> Iterator[Level]:
-    """The levels of the tree of products from the d matrices to the product of all.
+def tree_levels(
+    ring: TensorRing, evidence: Evidence, floored: bool = False, *, matrices: bool = False
+) -> Iterator[Level]:
+    """The levels of the tree of products, from segments of the ring (`matrices`: single ones) to the product of all.
 
     Segments 2i and 2i + 1 of a level make segment i of the next; a last one without partner moves up as it is. Left
     factors have their rows divided by their sums, the logarithms kept beside them; right factors keep the scale of
@@ -154,10 +139,13 @@ def tree_levels(ring: TensorRing, evidence: Evidence, floored: bool = False) -> 
     watch = not floored and is_concrete(ring.cores[0], evidence.offset)
     floor = threshold(ring) if floored else None
     linear = Linear(ring, evidence, floored=floored)
-    values, inside = _leaves(ring, linear)  # (d, b, m, m); what is no padding
-    logs = like_zeros(values.shape[:-1], values, accumulator(values))
-    offset, low, minimum = linear.offset, None, matrix_minimum(values)
-    factors = None
+    offset, low, minimum, factors = linear.offset, None, linear.minimum, None
+    count = ring.num_variables if matrices else _segments(ring, evidence.num_rows)
+    if count < ring.num_variables:
+        (values, logs, low), inside = _swept_segments(linear, count), None
+    else:
+        values, inside = _leaves(ring, linear)  # (d, b, m, m); what is no padding
+        logs = like_zeros(values.shape[:-1], values, accumulator(values))
     while True:
         if floor is not None:
             raised = xp.where(values < floor, floor, values)
@@ -190,6 +178,53 @@ def tree_levels(ring: TensorRing, evidence: Evidence, floored: bool = False) -> 
             rows, columns = inside
             inside = (rows[::2], xp.concat([columns[right], columns[-1:]]) if values.shape[0] % 2 else columns[right])
         values, logs = products, outer
+
+
+def _swept_segments(linear: Linear, count: int) -> tuple[Array, Array, Array | None]:
+    """Products of `count` equally long segments, swept side by side, and behind them the matrices that are left over.
+
+    Returns:
+        (k, b, m, m) values, (k, b, m) logarithms of the scale of their rows, and the smallest entry met, (b,).
+    """
+    xp, ring, evidence = linear.xp, linear.ring, linear.evidence
+    sequence, core, rows = ring.sequence, ring.cores[0], evidence.num_rows
+    (size, rank, _), length = core.shape, len(sequence) // count
+    # On a CPU the pages of fresh arrays cost as much as the arithmetic on them: without gradients, use some again.
+    reuse = writable(*ring.cores, *evidence.arrays())
+    interval, stacks = _interval(ring), (count * rows, rank, rank)
+    product, products = products_into(core)
+    spare, *memory = [empty(stacks, core) for _ in range(3)] if reuse else [core] * 3
+    low: Array | None = None
+    values: Any = None
+    logs = like_zeros((count * rows, rank), core, accumulator(core))
+    for step in range(length):
+        columns = sequence[step : count * length : length]
+        weights = [linear.weights(k) for k in columns]
+        flat = [xp.reshape(ring.cores[k], (size, rank * rank)) for k in columns]
+        if reuse:
+            for target, w, q in zip(xp.reshape(spare, (count, rows, rank * rank)), weights, flat, strict=True):
+                product(w, q, out=target)
+            values = spare + 0 if step == 0 else products(values, spare, out=memory[step % 2])
+        else:
+            matrices = xp.reshape(weights[0] @ flat[0] if count == 1 else xp.stack(weights) @ xp.stack(flat), stacks)
+            values = matrices if step == 0 else values @ matrices
+        if linear.floor is not None:
+            values = xp.where(values < linear.floor, linear.floor, values)
+        else:
+            least = xp.min(xp.reshape(linear.minimum(values), (count, rows)), axis=0)
+            low = least if low is None else xp.minimum(low, least)
+        if step % interval == interval - 1:
+            total = stop_gradient(xp.sum(values, axis=-1))
+            total = xp.where(total > 0, total, 1.0)
+            logs = logs + xp.log(astype(total, logs.dtype))
+            values = values / total[..., None]
+    values = xp.reshape(values, (count, rows, rank, rank))
+    logs = xp.reshape(logs, (count, rows, rank))
+    rest = sequence[count * length :]
+    if rest:
+        values = xp.concat([values, xp.stack([linear.matrix(k) for k in rest])])
+        logs = xp.concat([logs, like_zeros((len(rest), rows, rank), core, logs.dtype)])
+    return values, logs, low
 
 
 def _aligned(left: Array, inner: Array) -> tuple[Array, Array]:

@@ -69,7 +69,8 @@ def fit_em(
         variance_floor: least variance of a Gaussian component, relative to the variance of its column.
         restarts: fits from the given ring and from restarts − 1 random ones of its shape; the best is returned.
         rng: seed or generator, for the order of batches and the restarts.
-        reduce: sums an array over the processes that hold other rows, see `ringdist.distributed.all_reduce`.
+        reduce: sums an array over the processes that hold other rows, see `ringdist.distributed.all_reduce`. All
+            processes start from the same ring and options, with the same `validation` data.
         progress: whether to show a progress bar.
 
     Returns:
@@ -87,6 +88,10 @@ def fit_em(
         raise ValueError(f"step_decay must lie in (0.5, 1] for the steps to converge, found {step_decay}")
     if not is_concrete(*ring.cores):
         raise ValueError("fit_em cannot be traced")
+    if reduce is not None and batch_size is not None:
+        raise ValueError("several processes need the full batch: batch_size must be None where reduce is given")
+    if reduce is not None and restarts > 1 and rng is None:
+        raise ValueError("restarts in several processes need one seed in all of them: rng must be given with reduce")
     for k, variable in enumerate(ring.variables):
         if (batch_size is not None or reduce is not None) and not _streams(variable):
             raise ValueError(

@@ -82,7 +82,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         max_epochs: int = 100,
         batch_size: int | None = None,
         categorical_features: Any = "auto",
-        pseudocount: float = 0.01,
+        pseudocount: float = 0.1,
         variance_floor: float = 1e-3,
         restarts: int = 1,
         validation_fraction: float | None = None,

@@ -166,7 +166,10 @@ def initialize(
         if variable is None or isinstance(variable, type):
             if observed.size == 0:
                 raise ValueError(f"column {k}: components need an observed entry to be placed on, found none")
-            variable = _placed(variable, observed, num_components, method)
+            try:
+                variable = _placed(variable, observed, num_components, method)
+            except ValueError as error:
+                raise ValueError(f"column {k}: {error}") from None
         placed.append(variable)
         shares.append(_shares(variable, observed))
     ring = random_ring(placed, rank, order=order, topology=topology, rng=rng, xp=xp, dtype=dtype, device=device)
@@ -178,14 +181,15 @@ def initialize(
 
 def _placed(family: Any, observed: np.ndarray, num_components: int, method: str) -> Variable:
     """A variable of the family with its components on the data."""
-    whole = bool(np.all(observed == np.floor(observed)) and observed.min() >= 0)
+    if np.isinf(observed).any():
+        raise ValueError("values must be finite, found infinity")
+    wrong = observed[(observed != np.floor(observed)) | (observed < 0)]
+    whole = wrong.size == 0
     if family is None:
         family = Categorical if whole and observed.max() < 64 else GaussianMixture
     if issubclass(family, Categorical):
         if not whole:
-            raise ValueError(
-                f"categories are whole numbers from 0, found {observed[observed != np.floor(observed)][:1]}"
-            )
+            raise ValueError(f"categories are whole numbers from 0, found {wrong[0]:g}")
         return Categorical(int(observed.max()) + 1)
     centres = _centres(observed, num_components, method)
     if issubclass(family, PoissonMixture):

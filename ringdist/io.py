@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -44,8 +45,22 @@ def save(ring: TensorRing, path: str | PathLike[str], *, extra: dict[str, Any] |
         variables.append({"family": type(variable).__name__, "name": variable.name, "arrays": sorted(arrays)})
     description = {"version": VERSION, "order": list(ring.order), "variables": variables}
     metadata = {name: json.dumps(value) for name, value in (extra or {}).items()}
-    payload = safetensors.numpy.save(tensors, {**metadata, "format": FORMAT, "ring": json.dumps(description)})
+    metadata |= {"format": FORMAT, "ring": json.dumps(description)}
+    metadata["sha256"] = _digest(tensors, metadata)
+    payload = safetensors.numpy.save(tensors, metadata)
     write_atomically(Path(path), payload)
+
+
+def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
+    """Tells whether any tensor or any text differs from what was saved."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for name in sorted(metadata.keys() - {"sha256"}):
+        digest.update(f"{name}\n{metadata[name]}\n".encode())
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, payload: bytes) -> None:
@@ -78,17 +93,24 @@ def read_extra(path: str | PathLike[str], name: str) -> Any:
         ValueError: if the file is no ringdist file or has no such part.
     """
     path = Path(path)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path.name} is no readable safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path.name} is no ringdist file: its metadata does not name the format {FORMAT!r}")
+    metadata, _ = _read(path)
     try:
         return json.loads(metadata[name])
     except (KeyError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path.name} holds a ring without a description of its {name}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Metadata and tensors of a ringdist file; `ValueError` if it is none."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is no readable safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path.name} is no ringdist file: its metadata does not name the format {FORMAT!r}")
+    return metadata, tensors
 
 
 def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[type] = ()) -> TensorRing:
@@ -105,20 +127,12 @@ def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[t
     """
     from ringdist.ring import TensorRing
 
-    path = Path(path)
-    payload = path.read_bytes()
+    path, known = Path(path), {family.__name__: family for family in (*BUILT_IN, *families)}
+    metadata, tensors = _read(path)
+    if metadata.get("sha256") != _digest(tensors, metadata):
+        raise ValueError(f"{path.name} is corrupt: its content does not have the checksum that it was saved with")
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-        tensors = safetensors.numpy.load(payload)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.name} is no readable safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path.name} is no ringdist file: its metadata does not name the format {FORMAT!r}")
-    try:
-        ring = _assemble(
-            json.loads(metadata["ring"]), tensors, {f.__name__: f for f in (*BUILT_IN, *families)}, TensorRing
-        )
+        ring = _assemble(json.loads(metadata["ring"]), tensors, known, TensorRing)
     except (KeyError, TypeError, AttributeError, IndexError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path.name} is not a complete ringdist file: {type(error).__name__} {error}") from error
     except ValueError as error:

@@ -14,6 +14,7 @@ from ringdist._backend import (
     like,
     logsumexp,
     namespace,
+    on_accelerator,
     safe_log,
     stop_gradient,
     to_numpy,
@@ -50,6 +51,10 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
     """
     rows, shape = as_rows(ring, x)
     xp = namespace(rows)
+    if not writable(*ring.cores) and rows.shape[0] > 0:  # Z is one more row, which observes nothing
+        values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
+        _check_normalizer(ring, values[-1])
+        return xp.reshape(astype(values[:-1] - values[-1], ring.cores[0].dtype), shape)
     log_z = _log_normalizer(ring)
     step = _rows_per_chunk(ring) if is_concrete(rows) else max(1, rows.shape[0])
     parts = [
@@ -81,14 +86,20 @@ def _log_normalizer(ring: TensorRing) -> Array:
 
 def _computed_log_normalizer(ring: TensorRing) -> Array:
     value = log_mass(ring, Evidence.missing(ring), "auto")[0]
-    if ring.validate and is_concrete(value) and float(stop_gradient(value)) == -math.inf:
-        raise ValueError("the ring must give some configuration a positive mass, found Z = 0")
+    _check_normalizer(ring, value)
     return value
 
 
+def _check_normalizer(ring: TensorRing, value: Array) -> None:
+    if ring.validate and is_concrete(value) and float(stop_gradient(value)) == -math.inf:
+        raise ValueError("the ring must give some configuration a positive mass, found Z = 0")
+
+
 def _rows_per_chunk(ring: TensorRing) -> int:
-    per_row = 3 * sum(sum(math.prod(c.shape[i] for i in axes) for axes in ((0,), (1, 2))) for c in ring.cores)
-    return max(1, CHUNK // per_row)
+    """Rows whose evidence and matrices stay within CHUNK numbers; on an accelerator the tree keeps all d of them."""
+    squares = [core.shape[1] * core.shape[2] for core in ring.cores]
+    at_once = sum(squares) if on_accelerator(ring.cores[0]) or max(squares) <= 256 else 8 * max(squares)
+    return max(1, CHUNK // (3 * (sum(ring.shape) + at_once)))
 
 
 def entropy(ring: TensorRing, n: int = 10_000, rng: Any = None) -> tuple[float, float]:

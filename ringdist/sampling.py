@@ -70,7 +70,7 @@ def _sample_top_down(ring: TensorRing, n: int, stream: Stream) -> Array | None:
     """
     core = ring.cores[0]
     xp = namespace(core)
-    levels = list(tree_levels(ring, Evidence.missing(ring)))
+    levels = list(tree_levels(ring, Evidence.missing(ring), matrices=True))
     low = levels[-1].low
     if low is not None and bool(low[0] < threshold(ring)):
         return None

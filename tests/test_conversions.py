@@ -73,7 +73,7 @@ def test_permute_by_name(backend):
 def test_to_moves_a_ring_between_backends(backend, source):
     from tests.backends import load_backend
 
-    ring, x = load_backend(source).ring(MIXED), MIXED.rows(5)
+    ring, x = load_backend(source).ring(MIXED), MIXED.rows(6)
     moved = ring.to(xp=backend.xp, device=backend.device)
     assert type(moved.cores[0]) is type(backend.array([1.0])), moved
     assert [v.name for v in moved.variables] == ["label", "height", "count", "delay"], moved
@@ -81,7 +81,7 @@ def test_to_moves_a_ring_between_backends(backend, source):
 
 
 def test_to_changes_the_dtype_of_cores_and_variables(backend):
-    ring, x = backend.ring(MIXED), MIXED.rows(5)
+    ring, x = backend.ring(MIXED), MIXED.rows(6)
     single = ring.to(dtype=backend.dtype("float32"))
     assert {core.dtype for core in single.cores} == {backend.dtype("float32")}, single
     assert single.variables[1].means().dtype == backend.dtype("float32"), single
@@ -149,7 +149,7 @@ def test_tensornetwork_nodes_with_open_components_contract_to_the_table(backend,
 @over(MIXED, TABLE, TRAIN, case=cases(), examples=0.5)
 def test_tensornetwork_at_a_point_contracts_to_its_unnormalised_density(backend, case):
     tn = pytest.importorskip("tensornetwork")
-    ring, row = backend.ring(case), case.possible_rows(4)[-1]  # observed and missing entries
+    ring, row = backend.ring(case), case.possible_rows(6)[-1]  # observed and missing entries
     nodes = ring.to_tensornetwork(backend.array(row))
     value = backend.numpy(tn.contractors.greedy(nodes).tensor)
     assert_close(value, oracle.mass(case, row), case)
@@ -184,7 +184,7 @@ def test_users_attach_nodes_of_their_own(backend):
 @over(MIXED, TABLE, TRAIN, case=cases(), examples=0.5)
 def test_from_tensornetwork_round_trip(backend, case):
     pytest.importorskip("tensornetwork")
-    ring, x = backend.ring(case), backend.array(case.rows(5))
+    ring, x = backend.ring(case), backend.array(case.rows(6))
     again = rd.TensorRing.from_tensornetwork(ring.to_tensornetwork(), ring.variables)
     if len({v.name for v in ring.variables}) == case.d:
         assert_close(backend.numpy(again.log_prob(x)), oracle.log_prob(case, backend.numpy(x)), again)

@@ -96,7 +96,7 @@ def test_variables_of_another_backend(backend):
 
 def test_points_of_another_backend(backend):
     other = load_backend("torch" if backend.name == "numpy" else "numpy")
-    ring, x = backend.ring(MIXED), other.array(MIXED.rows(3))
+    ring, x = backend.ring(MIXED), other.array(MIXED.rows(6))
     for query in (
         ring.log_prob,
         ring.mean,
@@ -303,14 +303,14 @@ def test_integer_categories_out_of_range(backend):
 
 @pytest.mark.parametrize(("column", "value"), [("count", -1.0), ("count", 1.5), ("count", np.inf)])
 def test_counts_that_are_none(backend, query, column, value):
-    x = MIXED.rows(2, missing=0.0)
+    x = MIXED.rows(6, missing=0.0)
     x[1, 2] = value
     with pytest.raises(ValueError, match=r"column 2 \('count'\)"):
         query(backend.ring(MIXED), backend.array(x))
 
 
 def test_infinite_values(backend, query):
-    x = MIXED.rows(2, missing=0.0)
+    x = MIXED.rows(6, missing=0.0)
     x[1, 1] = np.inf
     with pytest.raises(ValueError, match=r"column 1 \('height'\).*inf"):
         query(backend.ring(MIXED), backend.array(x))
@@ -339,7 +339,7 @@ def test_ragged_lists_are_no_points():
 
 
 def test_an_unknown_engine_lists_the_known_ones(backend):
-    ring, x = backend.ring(MIXED), backend.array(MIXED.rows(2))
+    ring, x = backend.ring(MIXED), backend.array(MIXED.rows(6))
     with pytest.raises(ValueError) as error:
         ring.log_prob(x, engine="fast")
     for name in ("fast", "auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"):
@@ -377,7 +377,7 @@ def test_columns_that_are_neither_index_nor_name(name, k):
 
 
 def test_numpy_integers_are_columns(numpy_backend):
-    ring, x = numpy_backend.ring(MIXED), MIXED.rows(2)
+    ring, x = numpy_backend.ring(MIXED), MIXED.rows(6)
     k = np.int64(2)
     np.testing.assert_array_equal(ring.component_posterior(k, x), ring.component_posterior(2, x))
     assert ring.marginal(np.array([2, 0])).shape == (3, 4), ring
@@ -571,7 +571,7 @@ def test_no_query_writes_into_what_it_is_given(backend, tmp_path):
     arrays = [*cores, x, *(a for v in variables for a in v.arrays().values())]
     before = [backend.numpy(a).copy() for a in arrays]
     order = list(MIXED.order)
-    evidence, full = {"label": 1, 1: 0.5}, backend.array(MIXED.rows(4, missing=0.0))
+    evidence, full = {"label": 1, 1: 0.5}, backend.array(MIXED.rows(6, missing=0.0))
     for engine in ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"):
         ring.log_prob(x, engine=engine)
     for k in range(4):
@@ -592,7 +592,7 @@ def test_no_query_writes_into_what_it_is_given(backend, tmp_path):
 
 def test_read_only_arrays_are_good_enough():
     cores = [c.copy() for c in TABLE.cores]
-    x = TABLE.possible_rows(4)
+    x = TABLE.possible_rows(6)
     for array in (*cores, x):
         array.flags.writeable = False
     ring = rd.TensorRing(cores, load_backend("numpy").variables(TABLE), order=TABLE.order)
@@ -603,7 +603,7 @@ def test_answers_are_not_views_of_the_question(backend):
     """Writing into an answer does not change the caller's points or the ring."""
     if backend.name == "jax":
         pytest.skip("JAX arrays are immutable")
-    ring, full = backend.ring(MIXED), backend.array(MIXED.rows(3, missing=0.0))
+    ring, full = backend.ring(MIXED), backend.array(MIXED.rows(6, missing=0.0))
     before = backend.numpy(full).copy()
     for query in (ring.mean, ring.mode, lambda x: ring.sample_given(x, rng=0)):
         query(full)[...] = 5.0

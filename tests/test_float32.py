@@ -40,9 +40,9 @@ def test_log_prob_in_single_precision(backend, engine, case):
 
 @pytest.mark.parametrize("case", [MIXED, TRAIN], ids=["mixed", "train"])
 def test_every_query_in_single_precision(backend, precision, case):
-    ring, x = backend.ring(case, "float32"), case.possible_rows(5).astype(np.float32)
+    ring, x = backend.ring(case, "float32"), case.possible_rows(6).astype(np.float32)
     rows, single = backend.array(x, "float32"), backend.dtype("float32")
-    full = backend.array(case.rows(5, missing=0.0), "float32")
+    full = backend.array(case.rows(6, missing=0.0), "float32")
     expected = {
         "log_prob": (ring.log_prob(rows), oracle.log_prob(case, x)),
         "log_normalizer": (ring.log_normalizer(), np.log(case.joint.sum())),
@@ -78,9 +78,9 @@ def test_quantiles_in_single_precision(backend, precision):
 
 def test_double_points_and_single_cores(backend):
     """The result has the dtype of the cores."""
-    ring, x = backend.ring(MIXED, "float32"), backend.array(MIXED.rows(3))
+    ring, x = backend.ring(MIXED, "float32"), backend.array(MIXED.rows(6))
     assert ring.log_prob(x).dtype == backend.dtype("float32")
-    ring, x = backend.ring(MIXED), backend.array(MIXED.rows(3), "float32")
+    ring, x = backend.ring(MIXED), backend.array(MIXED.rows(6), "float32")
     assert ring.log_prob(x).dtype == backend.dtype("float64")
 
 

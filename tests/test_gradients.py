@@ -140,7 +140,7 @@ def test_gradients_where_the_linear_domain_underflows(backend, engine):
 def test_gradients_reach_x(backend):
     """d log p / d x, which samplers and adversaries use."""
     case, step = make_case(["gaussian", "laplace"], [3, 2], [2, 3], [1, 0], seed=24), 1e-6
-    x = case.rows(3, missing=0.0)
+    x = case.rows(6, missing=0.0)
     expected = np.empty_like(x)
     for index in np.ndindex(x.shape):
         up, down = x.copy(), x.copy()

@@ -14,7 +14,7 @@ from tests.strategies import cases, over
 
 @over(MIXED, TABLE, TRAIN, case=cases())
 def test_component_posterior(backend, case):
-    ring, x = backend.ring(case), case.possible_rows(5)
+    ring, x = backend.ring(case), case.possible_rows(6)
     for k in range(case.d):  # observed in some rows, where x[..., k] itself counts, and missing in others
         actual = backend.numpy(ring.component_posterior(k, backend.array(x)))
         assert_close(actual, oracle.posterior(case, k, x), (case, k))
@@ -34,7 +34,7 @@ def test_component_posterior_shapes_and_names(backend, batch):
 
 @over(MIXED, TABLE, TRAIN, case=cases())
 def test_marginal_is_the_ring_with_the_other_columns_missing(backend, case):
-    ring, x = backend.ring(case), case.rows(5)
+    ring, x = backend.ring(case), case.rows(6)
     keep = tuple(np.flatnonzero(np.arange(case.d) != case.seed % case.d)) or (0,)
     keep = tuple(int(k) for k in keep)
     marginal = ring.marginal(keep[::-1])  # the columns come out sorted, whatever the order asked
@@ -47,7 +47,7 @@ def test_marginal_is_the_ring_with_the_other_columns_missing(backend, case):
 
 @over(MIXED, TABLE, TRAIN, case=cases(min_d=2))
 def test_marginal_over_one_column(backend, case):
-    ring, x = backend.ring(case), case.rows(5, missing=0.0)
+    ring, x = backend.ring(case), case.rows(6, missing=0.0)
     for k in range(case.d):
         missing = np.full_like(x, np.nan)
         missing[:, k] = x[:, k]
@@ -65,14 +65,14 @@ def test_marginal_by_name_keeps_names_and_the_order_around_the_ring(backend):
 
 @over(MIXED, TABLE, TRAIN, case=cases(min_d=2))
 def test_condition_is_the_quotient_of_two_densities(backend, case):
-    ring, x = backend.ring(case), case.possible_rows(3, missing=0.2)
+    ring, x = backend.ring(case), case.possible_rows(6, missing=0.2)
     for row in x:
         given = [k for k in range(case.d) if not np.isnan(row[k])][: case.d - 1]
         if not given:
             continue
         rest = [k for k in range(case.d) if k not in given]
         conditional = ring.condition({k: float(row[k]) for k in given})
-        points = case.rows(5)
+        points = case.rows(6)
         points[:, given] = row[given]
         evidence = np.where(np.isin(np.arange(case.d), given), row, np.nan)
         expected = oracle.log_prob(case, points) - oracle.log_prob(case, evidence)
@@ -84,7 +84,7 @@ def test_condition_by_name_and_on_nothing(backend):
     ring = backend.ring(MIXED)
     conditional = ring.condition({"height": 0.3, 2: 1})
     assert [v.name for v in conditional.variables] == ["label", "delay"], conditional
-    x = backend.array(MIXED.rows(4))
+    x = backend.array(MIXED.rows(6))
     same = ring.condition({})
     assert_close(backend.numpy(same.log_prob(x)), backend.numpy(ring.log_prob(x)), same)
 
@@ -140,7 +140,7 @@ def test_mean_keeps_the_batch_shape(backend, batch):
 def test_cdf_given_the_other_observed_entries(backend, case):
     ring = backend.ring(case)
     for k, column in enumerate(case.columns):
-        x = case.possible_rows(5)
+        x = case.possible_rows(6)
         x[:, k] = column.draw(len(x), np.random.default_rng(case.seed))
         actual = backend.numpy(ring.cdf(k, backend.array(x)))
         assert_close(actual, oracle.cdf(case, k, x), (case, k))
@@ -213,7 +213,7 @@ def test_mode_of_a_small_discrete_ring_is_exact(backend, case):
 
 @over(MIXED, TRAIN, case=cases(), examples=0.3)
 def test_mode_of_any_ring_is_a_completion_better_than_samples(backend, case):
-    ring, x = backend.ring(case), case.possible_rows(3)
+    ring, x = backend.ring(case), case.possible_rows(6)
     mode = backend.numpy(ring.mode(backend.array(x)))
     assert not np.isnan(mode).any(), case
     np.testing.assert_array_equal(mode[~np.isnan(x)], x[~np.isnan(x)], err_msg=repr(case))

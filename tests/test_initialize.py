@@ -10,7 +10,7 @@ from tests.backends import load_backend
 METHODS = ("quantile", "kmeans")
 
 
-@pytest.fixture(params=["numpy", "torch", "jax"])
+@pytest.fixture(params=["numpy", "torch", pytest.param("jax", marks=pytest.mark.slow)])
 def backend(request):
     return load_backend(request.param)
 
@@ -50,7 +50,10 @@ def test_kinds_are_guessed_from_the_values():
 def test_given_variables_are_kept():
     given = [rd.Categorical(5, name="a"), rd.GaussianMixture([0.0], [2.0], name="b"), rd.PoissonMixture([1.0, 9.0])]
     ring = rd.initialize(table(), given, 2, order=["b", "a", 2], rng=0)
-    assert ring.variables == tuple(given) and ring.order == (1, 0, 2)
+    assert ring.order == (1, 0, 2)
+    for variable, kept in zip(given, ring.variables, strict=True):
+        assert type(kept) is type(variable) and kept.name == variable.name
+        np.testing.assert_array_equal(kept.means(), variable.means())
 
 
 @pytest.mark.parametrize("rank", [1, 4, 32])
@@ -151,7 +154,7 @@ def test_what_does_not_fit(change, finding):
         rd.initialize(x, variables, rank, **arguments)
 
 
-@pytest.mark.parametrize("column", [[0.5, 1.0], [-1.0, 0.0], [1.0, np.inf]])
-def test_values_that_are_no_categories(column):
-    with pytest.raises(ValueError, match=r"column 0.*categories are whole numbers"):
-        rd.initialize(np.array(column)[:, None], [rd.Categorical], 1, rng=0)
+@pytest.mark.parametrize("value", [0.5, -1.0, np.inf])
+def test_values_that_are_no_categories(value):
+    with pytest.raises(ValueError, match=rf"column 0: .*(whole numbers from 0, found {value:g}|found infinity)"):
+        rd.initialize(np.array([[value], [1.0]]), [rd.Categorical], 1, rng=0)

@@ -58,7 +58,7 @@ def test_round_trip(backend, dtype, path):
 def test_round_trip_of_any_ring(backend, tmp_path_factory, case):
     path = tmp_path_factory.mktemp("rings") / "ring"
     backend.ring(case).save(path)
-    x = case.rows(4)
+    x = case.rows(6)
     assert_close(rd.load(path).log_prob(x), oracle.log_prob(case, x), case)
 
 
@@ -91,7 +91,7 @@ def test_families_of_the_user(backend, path):
     again = rd.load(path, xp=backend.xp, families=(LaplaceMixture,))
     assert isinstance(again.variables[3], LaplaceMixture), again
     assert again.variables[3].name == "delay", again
-    x = backend.array(MIXED.rows(5))
+    x = backend.array(MIXED.rows(6))
     actual = backend.numpy(again.to(device=backend.device).log_prob(x))
     assert_close(actual, oracle.log_prob(MIXED, backend.numpy(x)), again)
 

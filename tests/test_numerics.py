@@ -333,7 +333,7 @@ def test_queries_at_odd_scales(backend, dtype, scale):
     factor = (scale, 1 / scale, scale, scale)
     cores = tuple(core * f for core, f in zip(MIXED.cores, factor, strict=True))
     ring = backend.ring(Case(cores, MIXED.columns, MIXED.order, "scaled"), dtype)
-    x, tolerance = MIXED.possible_rows(5), 1e-8 if dtype == "float64" else 2e-3
+    x, tolerance = MIXED.possible_rows(6), 1e-8 if dtype == "float64" else 2e-3
     rows, close = backend.array(x, dtype), {"rtol": tolerance, "atol": tolerance}
     assert_close(backend.numpy(ring.component_posterior(1, rows)), oracle.posterior(MIXED, 1, x), ring, **close)
     assert_close(backend.numpy(ring.mean(rows)), oracle.mean(MIXED, x), ring, **close)
@@ -352,7 +352,7 @@ def test_queries_at_odd_scales(backend, dtype, scale):
 def test_rank_one_rings_are_products(backend, engine):
     kinds, shape = ["categorical", "gaussian", "laplace", "poisson"], [3, 2, 4, 2]
     case = make_case(kinds, shape, [1] * 4, [2, 0, 1, 3], seed=6)
-    ring, x = backend.ring(case), case.rows(5, missing=0.0)
+    ring, x = backend.ring(case), case.rows(6, missing=0.0)
     actual = backend.numpy(ring.log_prob(backend.array(x), engine=engine))
     parts = [
         np.log(column.density(x[:, k]) @ (core[:, 0, 0] / core.sum()))
@@ -366,7 +366,7 @@ def test_rank_one_rings_are_products(backend, engine):
 @pytest.mark.parametrize("rank", [1, 4])
 def test_one_variable_rings_are_traces(backend, engine, rank):
     case = make_case(["gaussian"], [3], [rank], [0], seed=7)
-    ring, x = backend.ring(case), case.rows(5, missing=0.2)
+    ring, x = backend.ring(case), case.rows(6, missing=0.2)
     weights = np.trace(case.cores[0], axis1=1, axis2=2)
     expected = np.log(case.columns[0].density(x[:, 0]) @ (weights / weights.sum()))
     actual = backend.numpy(ring.log_prob(backend.array(x), engine=engine))
@@ -375,6 +375,6 @@ def test_one_variable_rings_are_traces(backend, engine, rank):
 
 def test_variables_of_one_component(backend, engine):
     case = make_case(["gaussian", "categorical", "poisson"], [1, 1, 1], [2, 3, 1], [1, 2, 0], seed=8)
-    ring, x = backend.ring(case), case.rows(5)
+    ring, x = backend.ring(case), case.rows(6)
     actual = backend.numpy(ring.log_prob(backend.array(x), engine=engine))
     assert_close(actual, oracle.log_prob(case, x), ring)

@@ -136,13 +136,13 @@ def test_rings_take_no_new_attributes_and_their_parts_no_items(numpy_backend):
 
 @over(MIXED, TABLE, TRAIN, case=cases(), examples=0.3)
 def test_rings_pickle(backend, case):
-    ring, x = backend.ring(case), backend.array(case.rows(4))
+    ring, x = backend.ring(case), backend.array(case.rows(6))
     again = pickle.loads(pickle.dumps(ring))
     assert repr(again) == repr(ring)
     np.testing.assert_array_equal(backend.numpy(again.log_prob(x)), backend.numpy(ring.log_prob(x)))
 
 
 def test_rings_copy(backend):
-    ring, x = backend.ring(MIXED), backend.array(MIXED.rows(4))
+    ring, x = backend.ring(MIXED), backend.array(MIXED.rows(6))
     for again in (copy.copy(ring), copy.deepcopy(ring)):
         assert_close(backend.numpy(again.log_prob(x)), backend.numpy(ring.log_prob(x)), again)

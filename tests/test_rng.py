@@ -15,7 +15,7 @@ DRAWS = {
 @pytest.fixture(params=DRAWS)
 def draw(request, backend):
     """A function of rng only, with NumPy's arrays for answers."""
-    ring, x = backend.ring(MIXED), backend.array(MIXED.possible_rows(4))
+    ring, x = backend.ring(MIXED), backend.array(MIXED.possible_rows(6))
     return lambda rng: backend.numpy(DRAWS[request.param](ring, x, rng))
 
 

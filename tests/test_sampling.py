@@ -143,7 +143,7 @@ def test_observed_entries_come_back_unchanged(backend, dtype):
     seen = ~np.isnan(before)
     np.testing.assert_array_equal(after[seen], before[seen])
     assert not np.isnan(after).any(), after
-    full = backend.array(MIXED.rows(3, missing=0.0), dtype)
+    full = backend.array(MIXED.rows(6, missing=0.0), dtype)
     np.testing.assert_array_equal(backend.numpy(ring.sample_given(full, rng=0)), backend.numpy(full))
 
 

@@ -29,7 +29,7 @@ def torched():
 def test_jit_of_a_function_that_takes_the_ring(jaxed, case, engine):
     import jax
 
-    x = case.rows(5)
+    x = case.rows(6)
     compiled = jax.jit(lambda ring, x: ring.log_prob(x, engine=engine))
     actual = compiled(jaxed.ring(case), jaxed.array(x))
     assert_close(np.asarray(actual), oracle.log_prob(case, x), (case, engine))
@@ -46,7 +46,7 @@ def test_jit_compiles_once_per_structure(jaxed):
         traces.append(1)
         return ring.log_prob(x)
 
-    x = jaxed.array(MIXED.rows(5))
+    x = jaxed.array(MIXED.rows(6))
     ring = jaxed.ring(MIXED)
     log_prob(ring, x)
     scaled = rd.TensorRing([2 * core for core in ring.cores], ring.variables, order=ring.order)
@@ -57,7 +57,7 @@ def test_jit_compiles_once_per_structure(jaxed):
 def test_rings_are_pytrees(jaxed):
     import jax
 
-    ring, x = jaxed.ring(MIXED), jaxed.array(MIXED.rows(5))
+    ring, x = jaxed.ring(MIXED), jaxed.array(MIXED.rows(6))
     leaves, structure = jax.tree.flatten(ring)
     sizes = sum(core.size for core in MIXED.cores)
     sizes += sum(p.size for c in MIXED.columns for p in c.parameters.values())
@@ -89,7 +89,7 @@ def test_a_step_of_gradient_descent_on_the_pytree(jaxed):
 def test_vmap_over_rows(jaxed):
     import jax
 
-    ring, x = jaxed.ring(MIXED), MIXED.rows(5)
+    ring, x = jaxed.ring(MIXED), MIXED.rows(6)
     actual = jax.vmap(ring.log_prob)(jaxed.array(x))
     assert_close(np.asarray(actual), oracle.log_prob(MIXED, x), MIXED)
 
@@ -160,7 +160,7 @@ def test_torch_compile(torched, compiler):
     """Values and gradients, by tracing only and by torch's own compiler; graph breaks are allowed."""
     torch = torched.xp
     torch._dynamo.reset()
-    x, values = MIXED.rows(5), []
+    x, values = MIXED.rows(6), []
     for transform in (lambda f: f, lambda f: torch.compile(f, backend=compiler)):
         cores = [torched.array(core).requires_grad_() for core in MIXED.cores]
         ring = rd.TensorRing(cores, torched.variables(MIXED), order=MIXED.order)
@@ -175,7 +175,7 @@ def test_torch_compile(torched, compiler):
 def test_torch_func_gradients(torched):
     """Per-row gradients by vmap(grad)."""
     torch = torched.xp
-    ring, x = torched.ring(MIXED), torched.array(MIXED.possible_rows(4, missing=0.0))
+    ring, x = torched.ring(MIXED), torched.array(MIXED.possible_rows(6, missing=0.0))
 
     def score(row):
         return ring.log_prob(row)
@@ -191,7 +191,7 @@ def test_live_parameters_are_seen(torched):
     torch = torched.xp
     cores = [torched.array(core).requires_grad_() for core in MIXED.cores]
     ring = rd.TensorRing(cores, torched.variables(MIXED), order=MIXED.order)
-    x = torched.array(MIXED.rows(5))
+    x = torched.array(MIXED.rows(6))
     before = ring.log_prob(x)
     before.sum().backward()
     assert all(core.grad is not None for core in cores)

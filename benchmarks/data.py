@@ -1,0 +1,100 @@
+"""The tables that the benchmarks learn from: read, cut and split, nothing else."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+SHARED = Path("../shared/data")  # beside the repository
+
+
+class Split(NamedTuple):
+    """Rows to learn from, rows to choose by, rows to report on."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def binary(folder: Path, name: str) -> Split:
+    """One of the 0/1 tables of the density literature, in its usual split (CSV without a head)."""
+    parts = ("train", "valid", "test")
+    return Split(*(np.loadtxt(folder / f"{name}.{part}.data", delimiter=",", dtype=np.int8) for part in parts))
+
+
+def split(x: np.ndarray, rng: np.random.Generator, shares: tuple[float, float] = (0.15, 0.15)) -> Split:
+    """Shuffled rows, with these shares for validation and test."""
+    rows = x[rng.permutation(len(x))]
+    validation, test = (round(share * len(x)) for share in shares)
+    return Split(rows[validation + test :], rows[:validation], rows[validation : validation + test])
+
+
+def patches(path: Path, images: int, per_image: int, rng: np.random.Generator, size: int = 8) -> Split:
+    """Grey patches (n, size²) of CIFAR-10 images: dequantised, each with its mean removed, one pixel less.
+
+    A patch without its mean lies in a hyperplane, in which no full-rank Gaussian has a density; the last pixel is
+    minus the sum of the others and is left out. Values are in units of 1/256 of the grey scale's range. The three
+    parts are cut from different images; train and validation from the training images, test from the test images.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = {part: sorted(n for n in archive.namelist() if n.startswith(part)) for part in ("train", "test")}
+        training = rng.choice(names["train"], images, replace=False)
+        held_out = rng.choice(names["test"], images // 4, replace=False)
+        cut = [_cut(archive, chosen, per_image, size, rng) for chosen in (training, held_out)]
+    border = round(0.8 * images) * per_image
+    return Split(cut[0][:border], cut[0][border:], cut[1])
+
+
+def _cut(archive: zipfile.ZipFile, names: np.ndarray, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    from PIL import Image
+
+    rows = []
+    for name in names:
+        pixels = np.asarray(Image.open(io.BytesIO(archive.read(str(name)))).convert("L"), dtype=np.float64)
+        for top, left in rng.integers(0, np.array(pixels.shape) - size + 1, size=(count, 2)):
+            patch = pixels[top : top + size, left : left + size].reshape(-1)
+            patch = patch + rng.random(patch.shape)
+            rows.append((patch - patch.mean())[:-1])
+    return np.array(rows)
+
+
+def breast_cancer() -> np.ndarray:
+    """569 tumours, 30 measurements."""
+    from sklearn.datasets import load_breast_cancer
+
+    return np.asarray(load_breast_cancer().data)
+
+
+def digit_pixels() -> np.ndarray:
+    """1 797 digits of 8x8 pixels, ink or none, row by row; 64 columns."""
+    from sklearn.datasets import load_digits
+
+    return np.asarray(load_digits().data > 7, dtype=np.float64)
+
+
+def digit_contours(path: Path, rng: np.random.Generator, rows: int = 12_000) -> tuple[np.ndarray, dict[str, list[int]]]:
+    """MNIST digits halved to 14x14 pixels, ink or none (n, 196), and closed contours and open lines in that grid.
+
+    Neighbours on a contour are neighbours in the image, and so are its last pixel and its first. The lines have as
+    many pixels, from left to right and back below, so that their ends are far apart.
+    """
+    with np.load(path) as arrays:
+        images = next(arrays[name] for name in arrays.files if arrays[name].ndim == 3)
+    chosen = images[rng.choice(len(images), rows, replace=False)].astype(np.float64)
+    ink = chosen.reshape(rows, 14, 2, 14, 2).mean(axis=(2, 4)) > 76
+    return ink.reshape(rows, -1).astype(np.float64), {"contour": _square(3, 10), "line": _line(28)}
+
+
+def _square(low: int, high: int) -> list[int]:
+    """The border of a square, clockwise."""
+    span = range(low, high)
+    corners = [(low, i) for i in span] + [(i, high) for i in span]
+    corners += [(high, high + low - i) for i in span] + [(high + low - i, low) for i in span]
+    return [14 * row + column for row, column in corners]
+
+
+def _line(length: int) -> list[int]:
+    """Two rows through the middle of the image, one behind the other."""
+    return [14 * 6 + column for column in range(14)] + [14 * 8 + column for column in range(13, 27 - length, -1)]
