@@ -74,27 +74,25 @@ def digit_pixels() -> np.ndarray:
     return np.asarray(load_digits().data > 7, dtype=np.float64)
 
 
-def digit_contours(path: Path, rng: np.random.Generator, rows: int = 12_000) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """MNIST digits halved to 14x14 pixels, ink or none (n, 196), and closed contours and open lines in that grid.
+def digit_curves(path: Path, rows: int, rng: np.random.Generator) -> dict[str, Split]:
+    """Pixels of MNIST digits, ink or none, along a closed contour and along an open line, 28 of each.
 
-    Neighbours on a contour are neighbours in the image, and so are its last pixel and its first. The lines have as
-    many pixels, from left to right and back below, so that their ends are far apart.
+    The contour is the border of a square of 8x8 pixels in the middle, clockwise: its last pixel touches its first. The
+    line is the middle column from top to bottom. Test rows are MNIST's own.
     """
     with np.load(path) as arrays:
-        images = next(arrays[name] for name in arrays.files if arrays[name].ndim == 3)
-    chosen = images[rng.choice(len(images), rows, replace=False)].astype(np.float64)
-    ink = chosen.reshape(rows, 14, 2, 14, 2).mean(axis=(2, 4)) > 76
-    return ink.reshape(rows, -1).astype(np.float64), {"contour": _square(3, 10), "line": _line(28)}
+        chosen = rng.choice(len(arrays["x_train"]), rows, replace=False)
+        training, test = arrays["x_train"][chosen] > 76, arrays["x_test"] > 76
+    border = round(0.85 * rows)
+    found = {}
+    for name, pixels in {"closed contour": _square(10, 17), "open line": [(i, 14) for i in range(28)]}.items():
+        i, j = np.array(pixels).T
+        found[name] = Split(training[:border, i, j], training[border:, i, j], test[:, i, j])
+    return found
 
 
-def _square(low: int, high: int) -> list[int]:
+def _square(low: int, high: int) -> list[tuple[int, int]]:
     """The border of a square, clockwise."""
     span = range(low, high)
-    corners = [(low, i) for i in span] + [(i, high) for i in span]
-    corners += [(high, high + low - i) for i in span] + [(high + low - i, low) for i in span]
-    return [14 * row + column for row, column in corners]
-
-
-def _line(length: int) -> list[int]:
-    """Two rows through the middle of the image, one behind the other."""
-    return [14 * 6 + column for column in range(14)] + [14 * 8 + column for column in range(13, 27 - length, -1)]
+    top, right = [(low, i) for i in span], [(i, high) for i in span]
+    return top + right + [(high, high + low - i) for i in span] + [(high + low - i, low) for i in span]

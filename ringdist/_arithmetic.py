@@ -282,22 +282,38 @@ def rescue(
     tolerance: float,
 ) -> Array:
     """The value of `linear`, with `exact` in its place for the rows where underflow can have mattered."""
-    xp = namespace(ring.cores[0])
     value, low = linear(ring, evidence, False)
     if low is None:
         return value
-    finite = xp.isfinite(stop_gradient(value if value.ndim == 1 else xp.sum(value, axis=1)))
-    suspect = nonzero_rows(~(finite & (low >= threshold(ring))))
-    if suspect.shape[0] == 0:
-        return value
-    upper, _ = linear(ring.detach(), evidence.rows(suspect).detach(), True)
-    gap = xp.abs(upper - stop_gradient(take_rows(value, suspect)))
-    agree = gap <= tolerance
-    agree = agree if agree.ndim == 1 else xp.all(xp.reshape(agree, (agree.shape[0], -1)), axis=1)
-    wrong = suspect[~agree]
+    wrong = lost_rows(ring, evidence, value, low, lambda r, e: linear(r, e, True)[0], tolerance)
     if wrong.shape[0] == 0:
         return value
     return replace_rows(value, wrong, by_chunks(ring, evidence.rows(wrong), exact))
+
+
+def lost_rows(
+    ring: TensorRing,
+    evidence: Evidence,
+    value: Array,
+    low: Array,
+    floored: Callable[[TensorRing, Evidence], Array],
+    tolerance: float,
+) -> Array:
+    """Rows whose value may have lost more than the tolerance to underflow, ascending.
+
+    Args:
+        value, low: the value (b, ...) and the smallest entry met on the way to it (b,).
+        floored: the upper bound of the value for some rows of the evidence.
+    """
+    xp = namespace(value)
+    value = stop_gradient(value)
+    finite = xp.isfinite(value if value.ndim == 1 else xp.sum(value, axis=1))
+    suspect = nonzero_rows(~(finite & (low >= threshold(ring))))
+    if suspect.shape[0] == 0:
+        return suspect
+    gap = xp.abs(floored(ring.detach(), evidence.rows(suspect).detach()) - take_rows(value, suspect))
+    agree = gap <= tolerance
+    return suspect[~(agree if agree.ndim == 1 else xp.all(agree, axis=1))]
 
 
 def by_chunks(ring: TensorRing, evidence: Evidence, exact: Callable[[Evidence], Array]) -> Array:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ringdist._backend import (
     Array,
     accumulator,
@@ -35,6 +37,9 @@ def as_rows(ring: TensorRing, x: Any) -> tuple[Array, tuple[int, ...]]:
     """
     core = ring.cores[0]
     if not is_array(x):
+        x = np.asarray(x)
+        if x.dtype.kind not in "buif":
+            raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
         x = like(x, core)
     xp = namespace(core, x)
     if not xp.isdtype(x.dtype, ("bool", "integral", "real floating")):

@@ -165,7 +165,9 @@ def tree_levels(
         total = xp.where(total > 0, total, 1.0)[..., None]
         left, right = slice(0, -1, 2), slice(1, None, 2)
         if watch or floored:
-            share = astype(xp.exp(logs[right] - common[right]), values.dtype)
+            # Rows of no mass have no share; the limit is met only by rows that are near underflow as a whole.
+            share = xp.where(sums[right] > -xp.inf, logs[right] - common[right], -xp.inf)
+            share = astype(xp.exp(xp.clip(share, max=80.0)), values.dtype)
             before, behind, outer = values[left] / total[left], values[right] * share[..., None], sums[left]
         else:
             before, shift = _aligned(values[left] / total[left], sums[right])

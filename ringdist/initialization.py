@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -77,6 +77,8 @@ def bond_ranks(rank: int | Sequence[int], d: int, topology: str) -> list[int]:
     """One rank per bond; `ValueError` unless they are positive and fit the topology."""
     if topology not in ("ring", "train"):
         raise ValueError(f"topology must be ring or train, found {topology!r}")
+    if not isinstance(rank, Iterable | int | np.integer) or isinstance(rank, bool | str):
+        raise TypeError(f"rank must be a whole number or one per bond, found {rank!r}")
     if isinstance(rank, int | np.integer):
         ranks = [int(rank)] * d
         if topology == "train":

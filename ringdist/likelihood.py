@@ -6,9 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import opt_einsum
+import scipy.special
 
 from ringdist._backend import (
     Array,
+    accumulator,
     astype,
     is_concrete,
     like,
@@ -20,7 +22,7 @@ from ringdist._backend import (
     to_numpy,
     writable,
 )
-from ringdist._evidence import Evidence, as_rows
+from ringdist._evidence import Evidence, as_rows, like_zeros
 from ringdist.contraction import Engine, log_mass
 from ringdist.network import einsum
 from ringdist.variables import Categorical
@@ -111,9 +113,8 @@ def entropy(ring: TensorRing, n: int = 10_000, rng: Any = None) -> tuple[float, 
         ValueError: if n < 2 where sampling is needed.
     """
     if _is_discrete(ring) and math.prod(ring.shape) <= ENTROPY_LIMIT:
-        table = to_dense(ring)
-        terms = stop_gradient(table) * safe_log(stop_gradient(table))
-        return -float(namespace(table).sum(terms)), 0.0
+        table = to_numpy(to_dense(ring)).astype("float64")
+        return float(scipy.special.entr(table).sum()), 0.0
     if n < 2:
         raise ValueError(f"a Monte-Carlo estimate needs n >= 2 samples, found {n}")
     values = to_numpy(log_prob(ring, ring.sample(n, rng=rng))).astype("float64")
@@ -127,6 +128,8 @@ def inner(ring: TensorRing, other: TensorRing) -> Array:
         ValueError: if the rings' orders differ by more than a rotation, or two variables are of different families.
         TypeError: if the rings mix backends.
     """
+    if not isinstance(other, type(ring)):
+        raise TypeError(f"an inner product is with another TensorRing, found {type(other).__name__}")
     xp = namespace(ring.cores[0], other.cores[0])
     if len(ring.order) != len(other.order):
         raise ValueError(f"rings must have the same columns, found {len(ring.order)} and {len(other.order)}")
@@ -136,24 +139,28 @@ def inner(ring: TensorRing, other: TensorRing) -> Array:
     r, q = min(ring.ranks), int(other.cores[ring.sequence[0]].shape[1])
     core = ring.cores[0]
     state = like(xp.eye(r * q), core)  # cut bonds (r q) x current bonds (m m')
-    logs = like(0.0, core) + xp.zeros_like(state[:, 0])
+    logs = like_zeros((r * q,), core, accumulator(core))
     for k in ring.sequence:
         try:
             gram = like(ring.variables[k].inner(other.variables[k]), core)
         except ValueError as error:
             raise ValueError(f"{ring.describe(k)}: {error}") from None
         (size, left, right), (size_q, left_q, right_q) = ring.cores[k].shape, other.cores[k].shape
+        if isinstance(ring.variables[k], Categorical) and size != size_q:
+            raise ValueError(f"{ring.describe(k)}: categories must be the same, found {size} and {size_q}")
+        tops = [stop_gradient(xp.max(q.cores[k])) for q in (ring, other)]  # extreme cores stay within range
         matched = xp.reshape(
-            gram @ xp.reshape(astype(other.cores[k], core.dtype), (size_q, -1)), (size, left_q, right_q)
+            gram @ xp.reshape(astype(other.cores[k] / tops[1], core.dtype), (size_q, -1)), (size, left_q, right_q)
         )
         state = xp.reshape(state, (r * q, left, left_q))
-        state = opt_einsum.contract("zab,sac,sbd->zcd", state, ring.cores[k], matched, optimize="optimal")
+        state = opt_einsum.contract("zab,sac,sbd->zcd", state, ring.cores[k] / tops[0], matched, optimize="optimal")
         state = xp.reshape(state, (r * q, right * right_q))
         top = stop_gradient(xp.max(state, axis=-1))
         top = xp.where(top > 0, top, 1.0)
-        state, logs = state / top[:, None], logs + xp.log(top)
-    log_value = logsumexp(safe_log(xp.linalg.diagonal(state)) + logs)
-    return xp.exp(log_value - log_normalizer(ring) - astype(log_normalizer(other), core.dtype))
+        scale = xp.log(astype(tops[0], logs.dtype)) + xp.log(astype(tops[1], logs.dtype))
+        state, logs = state / top[:, None], logs + xp.log(astype(top, logs.dtype)) + scale
+    log_value = logsumexp(astype(safe_log(xp.linalg.diagonal(state)), logs.dtype) + logs)
+    return astype(xp.exp(log_value - _log_normalizer(ring) - _log_normalizer(other)), core.dtype)
 
 
 def to_dense(ring: TensorRing) -> Array:

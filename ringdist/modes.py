@@ -48,22 +48,23 @@ def mode(ring: TensorRing, x: Any = None) -> Array:
         here = np.flatnonzero(np.reshape(member, -1) == p)
         if pattern.any():
             subset = take_rows(rows, indices(here, core))
-            result[here] = to_numpy(_complete(ring, subset, [int(k) for k in np.flatnonzero(pattern)]))
+            columns = [int(k) for k in np.flatnonzero(pattern)]
+            result[here] = to_numpy(_complete(ring, subset, columns, here))
     return namespace(core).reshape(like(result, core), (*shape, ring.num_variables))
 
 
-def _complete(ring: TensorRing, rows: Array, columns: list[int]) -> Array:
+def _complete(ring: TensorRing, rows: Array, columns: list[int], labels: np.ndarray) -> Array:
     categorical = all(isinstance(ring.variables[k], Categorical) for k in columns)
     if categorical and math.prod(ring.shape[k] for k in columns) <= EXACT_LIMIT:
         grid = np.indices([ring.shape[k] for k in columns]).reshape(len(columns), -1).T
         candidates = (_filled(rows, columns, like(cells, rows)) for cells in grid)
     else:
-        starts = sample_given(ring, rows, STARTS, rng=0)
+        starts = sample_given(ring, rows, STARTS, rng=0, labels=labels)
         candidates = (_ascend(ring, starts[i], columns) for i in range(STARTS))
-    return _best(ring, candidates)
+    return _best(ring, candidates, labels)
 
 
-def _best(ring: TensorRing, candidates: Iterator[Array]) -> Array:
+def _best(ring: TensorRing, candidates: Iterator[Array], labels: np.ndarray) -> Array:
     xp = namespace(ring.cores[0])
     best = next(candidates)
     value = log_prob(ring, best)
@@ -72,8 +73,8 @@ def _best(ring: TensorRing, candidates: Iterator[Array]) -> Array:
         better = contender > value
         best, value = xp.where(better[:, None], other, best), xp.where(better, contender, value)
     if bool(xp.any(value == -xp.inf)):
-        row = int(np.flatnonzero(to_numpy(value) == -np.inf)[0])
-        raise ValueError(f"evidence must have positive mass, found zero mass in row {row} of its missing pattern")
+        row = int(labels[np.flatnonzero(to_numpy(value) == -np.inf)[0]])
+        raise ValueError(f"evidence must have positive mass, found zero mass in row {row}")
     return best
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, astype, indices, is_concrete, like, namespace, safe_log
+from ringdist._backend import Array, accumulator, astype, indices, is_concrete, like, namespace
 from ringdist._evidence import Evidence, as_rows, like_zeros
 from ringdist.posterior import component_posteriors
 
@@ -33,7 +33,7 @@ def mean(ring: TensorRing, x: Any = None) -> Array:
     if is_concrete(rows):
         columns = [k for k in columns if bool(xp.any(missing[:, k]))]
     if not columns or rows.shape[0] == 0:
-        return xp.reshape(rows, (*shape, ring.num_variables))
+        return xp.reshape(rows + 0, (*shape, ring.num_variables))  # a copy: answers are no views of questions
     weights = component_posteriors(ring, rows, columns)
     expected = {k: w @ like(ring.variables[k].means(), core) for k, w in zip(columns, weights, strict=True)}
     filled = xp.stack([expected.get(k, rows[:, k]) for k in range(ring.num_variables)], axis=1)
@@ -45,6 +45,7 @@ def covariance(ring: TensorRing) -> Array:
 
     Cost O(d² N r m² + d² N² r m).
     """
+    dtype, ring = ring.cores[0].dtype, _widened(ring)
     core = ring.cores[0]
     xp = namespace(core)
     centre = mean(ring)
@@ -56,7 +57,7 @@ def covariance(ring: TensorRing) -> Array:
     def expected_product(k: int, others: list[int], joint: Array) -> Array:
         return xp.sum((joint @ means[k]) * xp.stack([padded[j] for j in others]), axis=-1)
 
-    return _pairwise(ring, diagonal, expected_product)
+    return astype(_pairwise(ring, diagonal, expected_product), dtype)
 
 
 def mutual_information(ring: TensorRing) -> Array:
@@ -64,8 +65,9 @@ def mutual_information(ring: TensorRing) -> Array:
 
     Cost O(d² N r m² + d² N² r m).
     """
+    dtype, ring = ring.cores[0].dtype, _widened(ring)
     xp = namespace(ring.cores[0])
-    diagonal = [-xp.sum(w * safe_log(w)) for w in _marginals(ring)]
+    diagonal = [-xp.sum(w * xp.log(xp.where(w > 0, w, 1.0))) for w in _marginals(ring)]
 
     def information(k: int, others: list[int], joint: Array) -> Array:
         product = xp.sum(joint, axis=2, keepdims=True) * xp.sum(joint, axis=1, keepdims=True)
@@ -73,7 +75,12 @@ def mutual_information(ring: TensorRing) -> Array:
         total = xp.sum(joint * xp.log(ratio), axis=(1, 2))
         return xp.where(total > 0, total, 0.0)  # rounding can leave −1e-17
 
-    return _pairwise(ring, diagonal, information)
+    return astype(_pairwise(ring, diagonal, information), dtype)
+
+
+def _widened(ring: TensorRing) -> TensorRing:
+    """The ring in the accumulator's dtype: sums over pairs have no log engine to turn to, so they take its range."""
+    return ring._with([astype(core, accumulator(core)) for core in ring.cores], ring.variables)
 
 
 def _pairwise(ring: TensorRing, diagonal: list[Array], function: Callable[[int, list[int], Array], Array]) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -376,6 +377,19 @@ def _check_core(ring: TensorRing, k: int) -> int:
     return max(-120, min(120, math.frexp(most)[1]))
 
 
+@dataclasses.dataclass
+class _Stand:
+    """In the place of a variable while JAX keeps other things than arrays in a ring."""
+
+    family: type
+    num_components: int
+    name: str | None
+    values: dict[str, Any]
+
+    def arrays(self) -> dict[str, Any]:
+        return self.values
+
+
 @functools.cache
 def _register_jax() -> None:
     """Make rings pytrees: cores and the variables' arrays are leaves, all else is structure."""
@@ -383,16 +397,20 @@ def _register_jax() -> None:
 
     def flatten(ring: TensorRing) -> tuple[tuple[Any, ...], Any]:
         arrays = tuple(variable.arrays() for variable in ring.variables)
-        kinds = tuple((type(v), v.num_components, v.name) for v in ring.variables)
-        return (ring.cores, arrays), (kinds, ring.order, ring.validate, ring.exponents)
+        kinds = tuple((getattr(v, "family", type(v)), v.num_components, v.name) for v in ring.variables)
+        return (ring.cores, arrays), (kinds, ring.order, ring.validate)
 
     def unflatten(structure: Any, leaves: Any) -> TensorRing:
+        variables: tuple[Any, ...]
         # JAX puts gradients, tracers and placeholders in the leaves' places: nothing is checked here.
-        kinds, order, validate, exponents = structure
+        kinds, order, validate = structure
         cores, arrays = leaves
-        variables = tuple(rebuild(f, n, name, values) for (f, n, name), values in zip(kinds, arrays, strict=True))
+        variables = tuple(
+            (rebuild if all(map(is_array, values.values())) else _Stand)(family, size, name, values)
+            for (family, size, name), values in zip(kinds, arrays, strict=True)
+        )
         ring = object.__new__(TensorRing)
-        ring._set(tuple(cores), variables, order, validate, exponents)
+        ring._set(tuple(cores), variables, order, validate, (None,) * len(cores))
         return ring
 
     jax.tree_util.register_pytree_node(TensorRing, flatten, unflatten)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ringdist._arithmetic import Linear, Log, State, relative, threshold
+from ringdist._arithmetic import Linear, Log, State, lost_rows, relative, threshold
 from ringdist._backend import (
     Array,
     Stream,
@@ -53,7 +53,7 @@ def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
     components = _sample_top_down(ring, n, stream) if _prefers_tree(ring) else None
     if components is None:
         row = indices(np.zeros(n), ring.cores[0])
-        components = _components(ring, Evidence.missing(ring), row, stream)
+        components = _components(ring, Evidence.missing(ring), row, stream, np.zeros(1))
     return _emit(ring, components, None, stream)
 
 
@@ -114,12 +114,15 @@ def _descend(ring: TensorRing, levels: list[Level], n: int, stream: Stream) -> A
     return xp.stack([components[k] for k in range(d)], axis=1)
 
 
-def sample_given(ring: TensorRing, x: Any, n: int | None = None, *, rng: Any = None) -> Array:
+def sample_given(
+    ring: TensorRing, x: Any, n: int | None = None, *, rng: Any = None, labels: np.ndarray | None = None
+) -> Array:
     """The NaN entries of every row of x drawn from p(missing | observed); observed entries come back unchanged.
 
     Args:
         x: (..., d) evidence. n: draws per row; None is one draw without a leading axis.
         rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX).
+        labels: the numbers by which errors name the rows, 0, 1, ... if None.
 
     Returns:
         (..., d), or (n, ..., d), in the cores' dtype. Cost of a likelihood, then O(m N) a variable and draw.
@@ -136,56 +139,76 @@ def sample_given(ring: TensorRing, x: Any, n: int | None = None, *, rng: Any = N
     stream, draws = Stream(rng, rows), 1 if n is None else int(n)
     per_row = sum(min(ring.ranks) * core.shape[1] for core in ring.cores)
     step = max(1, CHUNK // per_row)
+    labels = np.arange(rows.shape[0]) if labels is None else labels
     parts = []
     for start in range(0, max(1, rows.shape[0]), step):
         chunk = rows[start : start + step]
         index = xp.tile(indices(np.arange(chunk.shape[0]), rows), (draws,))
-        components = _components(ring.detach(), Evidence.of_rows(ring, chunk).detach(), index, stream, first=start)
+        evidence = Evidence.of_rows(ring, chunk).detach()
+        components = _components(ring.detach(), evidence, index, stream, labels[start : start + step])
         drawn = _emit(ring, components, take_rows(chunk, index), stream)
         parts.append(xp.reshape(drawn, (draws, chunk.shape[0], ring.num_variables)))
     drawn = xp.concat(parts, axis=1)
     return xp.reshape(drawn, (*shape, ring.num_variables) if n is None else (draws, *shape, ring.num_variables))
 
 
-def _components(ring: TensorRing, evidence: Evidence, row: Array, stream: Stream, first: int = 0) -> Array:
+def _components(ring: TensorRing, evidence: Evidence, row: Array, stream: Stream, labels: np.ndarray) -> Array:
     """Components (n, d) drawn from their posterior under the evidence of the rows `row`.
 
-    Draws on whose way a total weight came near underflow are made again in log space from the same uniform numbers,
-    so that the choice of arithmetic does not bias them.
+    Rows whose suffix products may have lost mass, and draws on whose way a total weight came near underflow, are made
+    again in log space from the same uniform numbers, so that the choice of arithmetic does not bias them.
     """
     core = ring.cores[0]
     d, n = ring.num_variables, row.shape[0]
     uniforms = uniform(stream.next(), (2 * d, n), core)
     if n == 0:
         return indices(np.zeros((0, d)), core)
-    components, low = _draw(Linear(ring, evidence), row, uniforms)
+    linear = Linear(ring, evidence)
+    suffixes = _suffixes(linear)
+    components, low = _draw(linear, suffixes, row, uniforms)
     if not is_concrete(low):
         return components
-    again = nonzero_rows(low < threshold(ring))
+    lost = like(np.isin(to_numpy(row), to_numpy(_lost_rows(linear, suffixes[0]))), row, namespace(core).bool)
+    again = nonzero_rows((low < threshold(ring)) | lost)
     if again.shape[0] == 0:
         return components
     xp = namespace(core)
     some = take_rows(row, again)
     used, position = np.unique(to_numpy(some), return_inverse=True)
     subset = evidence.rows(indices(used, core))
-    redone, low = _draw(Log(ring, subset), indices(position, core), xp.take(uniforms, again, axis=1))
+    log = Log(ring, subset)
+    redone, low = _draw(log, _suffixes(log), indices(position, core), xp.take(uniforms, again, axis=1))
     empty = nonzero_rows(low == 0)
     if empty.shape[0]:
-        raise ValueError(f"evidence must have positive mass, found zero mass in row {first + int(some[empty[0]])}")
+        raise ValueError(f"evidence must have positive mass, found zero mass in row {int(labels[int(some[empty[0]])])}")
     source = np.arange(n)
     source[to_numpy(again)] = n + np.arange(again.shape[0])
     return take_rows(xp.concat([components, redone]), indices(source, core))
 
 
-def _draw(arithmetic: Linear | Log, row: Array, uniforms: Array) -> tuple[Array, Array]:
+def _suffixes(arithmetic: Linear | Log) -> list[State]:
+    """At j the product of the matrices of sequence[j:], transposed, (b, r, m)."""
+    suffixes = [arithmetic.start()]
+    for k in reversed(arithmetic.ring.sequence):
+        suffixes.append(arithmetic.push(suffixes[-1], k, backward=True))
+    return suffixes[::-1]
+
+
+def _lost_rows(linear: Linear, closed: State) -> Array:
+    """Rows of whose mass more than rounding was lost to underflow in the suffix products."""
+    value, low = linear.close(closed)
+
+    def floored(ring: TensorRing, evidence: Evidence) -> Array:
+        bound = Linear(ring, evidence, floored=True)
+        return bound.close(_suffixes(bound)[0])[0]
+
+    return lost_rows(linear.ring, linear.evidence, value, low, floored, 1e-6)
+
+
+def _draw(arithmetic: Linear | Log, suffixes: list[State], row: Array, uniforms: Array) -> tuple[Array, Array]:
     """One path of bonds and components for every entry of `row`: (n, d), and the smallest total weight on the way."""
     ring, xp = arithmetic.ring, arithmetic.xp
     sequence, d = ring.sequence, ring.num_variables
-    suffixes: list[State] = [arithmetic.start()]
-    for k in reversed(sequence):
-        suffixes.append(arithmetic.push(suffixes[-1], k, backward=True))
-    suffixes.reverse()  # suffixes[j]: the product of sequence[j:], transposed, (b, r, m)
-
     shared = suffixes[0].values.shape[0] == 1
     base = row * 0 if shared else row
     closing, right = (take_rows(part, base) for part in arithmetic.cut_weights(suffixes[0]))

@@ -18,6 +18,7 @@ from ringdist._backend import (
     is_array,
     is_concrete,
     like,
+    logsumexp,
     namespace,
     stop_gradient,
 )
@@ -100,7 +101,7 @@ def _absorb(ring: TensorRing, evidence: Evidence, dropped: Sequence[int]) -> Ten
             last = k
             gaps[k] = []
     log = Log(ring, evidence)
-    matrices = {k: _scaled_exp(log.matrix(k)[0]) for k in dropped}
+    matrices = {k: log.matrix(k)[0] for k in dropped}
     if len(kept) == 1:
         core = _closed(ring, kept[0], [matrices[k] for k in gaps[kept[0]]])
         return TensorRing([core], [ring.variables[kept[0]]], validate=ring.validate)
@@ -117,26 +118,41 @@ def _absorb(ring: TensorRing, evidence: Evidence, dropped: Sequence[int]) -> Ten
     return TensorRing(cores, [ring.variables[k] for k in columns], [place[k] for k in kept], validate=ring.validate)
 
 
-def _scaled_exp(log_matrix: Array) -> Array:
-    """exp of a log-matrix with its largest entry at 1 (an all −inf matrix is all zeros)."""
-    xp = namespace(log_matrix)
-    top = stop_gradient(xp.max(log_matrix))
-    return xp.exp(log_matrix - xp.where(top == -xp.inf, 0.0, top))
-
-
 def _scaled(matrix: Array) -> Array:
     xp = namespace(matrix)
     top = stop_gradient(xp.max(matrix))
     return matrix / xp.where(top > 0, top, 1.0)
 
 
-def _product(matrices: Sequence[Array]) -> Array | None:
-    if not matrices:
+def _product(log_matrices: Sequence[Array]) -> Array | None:
+    """The product of matrices given by their logarithms, its largest entry at 1 (all zeros if they leave no mass).
+
+    Linear while no entry comes near underflow; else, and wherever there are zeros, by log-sum-exp.
+    """
+    if not log_matrices:
         return None
-    total = matrices[0]
-    for matrix in matrices[1:]:
-        total = _scaled(total @ matrix)
+    xp = namespace(log_matrices[0])
+    least = float(xp.finfo(log_matrices[0].dtype).smallest_normal) ** 0.5
+    total = _scaled(_relative(log_matrices[0]))
+    for log_matrix in log_matrices[1:]:
+        total = _scaled(total @ _relative(log_matrix))
+        if not is_concrete(total) or bool(xp.min(total) < least):
+            return _log_product(log_matrices)
     return total
+
+
+def _log_product(log_matrices: Sequence[Array]) -> Array:
+    total = log_matrices[0]
+    for log_matrix in log_matrices[1:]:
+        total = logsumexp(total[:, :, None] + log_matrix[None, :, :], axis=1)
+    return _relative(total)
+
+
+def _relative(log_matrix: Array) -> Array:
+    """exp of a log-matrix with its largest entry at 1 (an all −inf matrix is all zeros)."""
+    xp = namespace(log_matrix)
+    top = stop_gradient(xp.max(log_matrix))
+    return xp.exp(log_matrix - xp.where(top == -xp.inf, 0.0, top))
 
 
 def _multiplied(core: Array, left: Array | None, right: Array | None) -> Array:
@@ -170,7 +186,7 @@ def to_train(ring: TensorRing) -> TensorRing:
 
     if ring.is_train:
         return ring
-    cores = [ring.cores[k] for k in ring.sequence]
+    cores = [_scaled(ring.cores[k]) for k in ring.sequence]
     xp = namespace(cores[0])
     d = len(cores)
     lefts, frames = _train_half(cores)

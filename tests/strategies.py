@@ -30,9 +30,8 @@ def cases(draw, kinds=KINDS, min_d=1, max_d=5, max_components=4, max_rank=4) -> 
 def over(*always: Case, examples: float = 1.0, **strategies) -> Callable:
     """Run ``test(backend, …, case=…)`` over drawn cases, and over the cases given by hand.
 
-    The number drawn is the backend's (``Backend.examples``) times ``examples``; a backend that draws none (JAX) does the
-    first case given by hand. Draws are derandomised: the suite
-    checks the same rings on every run.
+    The number drawn is the backend's (``Backend.examples``) times ``examples``; one that draws none (JAX) does
+    the first case given by hand. Draws are derandomised: the suite checks the same rings on every run.
     """
 
     def decorate(test: Callable) -> Callable:

@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import ringdist as rd
 from ringdist import TensorRingDensity
+from ringdist.io import _digest
 
 
 def small(**changes) -> TensorRingDensity:
@@ -474,7 +475,9 @@ def rewritten(path, **changes):
         metadata = file.metadata()
     description = json.loads(metadata["estimator"]) | changes
     tensors = safetensors.numpy.load(path.read_bytes())
-    path.write_bytes(safetensors.numpy.save(tensors, {**metadata, "estimator": json.dumps(description)}))
+    changed = {**metadata, "estimator": json.dumps(description)}
+    changed["sha256"] = _digest(tensors, changed)
+    path.write_bytes(safetensors.numpy.save(tensors, changed))
 
 
 @pytest.mark.parametrize(

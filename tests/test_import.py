@@ -41,7 +41,8 @@ def test_import_leaves_heavy_libraries_alone():
 
 def test_import_changes_nothing_global():
     code = """
-import random, warnings, logging, numpy as np
+import random, warnings, logging, numpy as np, scipy.special, numpy.exceptions
+np.polyfit
 before = (np.geterr(), np.get_printoptions(), random.getstate(), len(logging.root.handlers))
 filters = list(warnings.filters)
 state = np.random.get_state()[1].copy()

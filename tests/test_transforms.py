@@ -139,11 +139,10 @@ def test_the_takeover_is_right_under_jit(jaxed):
     from tests.test_numerics import takeover, worlds
 
     d = 2000
-    for topology in ("ring", "train"):
-        ring = jaxed.ring(worlds(*takeover(d), topology), "float32")
-        x = jaxed.array(np.zeros((2, d)), "float32")
-        actual = jax.jit(lambda ring, x: ring.log_prob(x, engine="tree"))(ring, x)
-        assert_close(np.asarray(actual), np.full(2, -d / 2 - np.log(2)), ring, rtol=1e-5)
+    ring = jaxed.ring(worlds(*takeover(d), "ring"), "float32")
+    x = jaxed.array(np.zeros((2, d)), "float32")
+    actual = jax.jit(lambda ring, x: ring.log_prob(x, engine="tree"))(ring, x)
+    assert_close(np.asarray(actual), np.full(2, -d / 2 - np.log(2)), ring, rtol=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------- torch
