@@ -40,10 +40,10 @@ demo: $(STAMP)  ## fit rings to real data, complete half-missing digits, write t
 	$(PY) -m benchmarks demo
 
 test: $(STAMP)  ## the test suite without what is marked slow
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal
 
 test-slow: $(STAMP)  ## the whole test suite
-	$(PY) -m pytest -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal -m "slow or not slow"
 
 lint: $(STAMP)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

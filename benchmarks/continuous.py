@@ -19,8 +19,8 @@ from . import data, report
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, default=data.SHARED / "cifar10_images.zip")
-    parser.add_argument("--patches", type=int, default=3000, help="patches to learn from and to choose by")
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--patches", type=int, default=1500, help="patches to learn from and to choose by")
+    parser.add_argument("--epochs", type=int, default=20)
     report.add_arguments(parser)
 
 
@@ -96,14 +96,14 @@ def study(name: str, rows: data.Split, epochs: int) -> list[dict[str, Any]]:
                 | {"components": count, "floor": floor, "parameters": parameters, "seconds": since(begin)}
             )
         print(report.table(found[-3:]), flush=True)
-    grid = [("ring", 4), ("train", 8), *([] if small else [("train", 16)])]
+    grid = [("ring", 4), ("train", 8)]
     for suffix, coordinates in {"": plain, ", principal axes": principal(rows.train)}.items():
         turned = data.Split(*(coordinates(part) for part in rows))
         settings: list[tuple[str, int, int, bool]] = [
-            (t, m, n, False) for t, m in grid for n in ((4, 8) if small else (8,))
+            (t, m, n, False) for t, m in grid for n in ((4, 8) if small else (6,))
         ]
         settings += [("train", m, m, True) for m in ((2, 4, 8) if small else (4, 8, 16))]
-        settings += [("ring", m, m, True) for m in (2, 4)]
+        settings += [("ring", m, m, True) for m in ((2, 4) if small else (3,))]
         for topology, rank, components, mixture in settings:
             begin = time.process_time()
             start = (

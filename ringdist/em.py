@@ -77,7 +77,9 @@ def fit_em(
         The fitted ring and the history of mean log-likelihoods per row.
 
     Raises:
-        ValueError: if x or an option does not fit, or a row has zero mass under the ring.
+        ValueError: if x or an option does not fit, or a row has zero mass under the ring. The expected counts are sums
+            of row-scaled numbers without the refuge of `log_prob` in logarithms: a row that only a path beyond the
+            range of the dtype explains (decoupled paths over hundreds of columns) counts as one of zero mass.
     """
     check_options(max_epochs, batch_size, patience, restarts)
     if not (pseudocount >= 0 and math.isfinite(pseudocount)):
@@ -306,7 +308,10 @@ def _expected_sums(
         empty = to_numpy((mass <= 0) & (weight[chunk] > 0))
         if empty.any():
             row = int(labels[start + int(np.argmax(empty))])
-            raise ValueError(f"every row must have positive mass under the ring, found zero mass in row {row}")
+            raise ValueError(
+                f"every row must have positive mass under the ring, found zero mass in row {row}, or less on the way than "
+                f"{core.dtype} can hold; start from positive cores, as rd.initialize makes them"
+            )
         scale = xp.where(mass > 0, weight[chunk] / xp.where(mass > 0, mass, 1.0), 0.0)[:, None]
         parts.append(joint * scale)
         coefficient = w * scale
