@@ -13,11 +13,61 @@ BACKENDS = ("numpy", "torch", "jax", "torch-cuda")
 ENGINES = ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork")
 
 
+# Op by op, JAX compiles every operation anew for every shape: the first query of a ring takes it seconds, where NumPy
+# takes milliseconds. Of the tests over every backend in these files only the named ones are not `slow` on JAX.
+SLOW_ON_JAX = (
+    "conversions",
+    "errors",
+    "float32",
+    "inference",
+    "log_prob",
+    "numerics",
+    "ring",
+    "rng",
+    "sampling",
+    "variables",
+)
+ALSO_ON_JAX = {
+    "test_log_prob_is_that_of_the_enumerated_joint",
+    "test_log_normalizer_is_that_of_the_enumerated_joint",
+    "test_integers_are_accepted",
+    "test_log_prob_in_single_precision",
+    "test_component_posterior",
+    "test_condition_is_the_quotient_of_two_densities",
+    "test_mean_given_the_observed_entries",
+    "test_quantile_inverts_the_cdf",
+    "test_to_dense",
+    "test_to_moves_a_ring_between_backends",
+    "test_users_attach_nodes_of_their_own",
+    "test_einsum_by_name",
+    "test_attributes",
+    "test_cores_with_values_that_no_mass_has",
+    "test_cores_of_two_backends",
+    "test_points_of_a_wrong_shape",
+    "test_no_rng_is_fresh_entropy_except_in_jax",
+    "test_the_backends_own_generator_or_key",
+    "test_a_generator_moves_on_and_a_key_does_not",
+    "test_another_kind_of_rng_is_refused",
+    "test_missing_entries_have_the_conditional_probabilities",
+    "test_log_density_cdf_and_moments",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        on_jax = getattr(item, "callspec", None) is not None and item.callspec.params.get("backend") == "jax"
+        heavy = item.path.stem.removeprefix("test_") in SLOW_ON_JAX and item.originalname not in ALSO_ON_JAX
+        if on_jax and heavy:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_operations(pytestconfig: pytest.Config) -> None:
-    """Keep what JAX compiles in pytest's cache: the second run of the suite spends a quarter of the time on it."""
+    """Keep what JAX compiles in pytest's cache, one folder per worker: the second run spends a third of the time on it."""
     if importlib.util.find_spec("jax") is not None:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pytestconfig.cache.mkdir("jax"))
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pytestconfig.cache.mkdir(f"jax-{worker}"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
