@@ -120,10 +120,11 @@ def error(table: Table, holes: np.ndarray, filled: np.ndarray) -> tuple[float, f
 
 def summarised(name: str, values: np.ndarray) -> dict[str, Any]:
     mean, deviation = values.mean(axis=0), values.std(axis=0)
+    spread = [f" ± {value:.3f}" if len(values) > 1 else "" for value in deviation]
     return {
         "method": name,
-        "numeric RMSE": f"{mean[0]:.3f} ± {deviation[0]:.3f}",
-        "categorical error": f"{mean[1]:.3f} ± {deviation[1]:.3f}",
+        "numeric RMSE": f"{mean[0]:.3f}{spread[0]}",
+        "categorical error": f"{mean[1]:.3f}{spread[1]}",
         "processor seconds": mean[2],
     }
 

@@ -309,8 +309,8 @@ def _expected_sums(
         if empty.any():
             row = int(labels[start + int(np.argmax(empty))])
             raise ValueError(
-                f"every row must have positive mass under the ring, found zero mass in row {row}, or less on the way than "
-                f"{core.dtype} can hold; start from positive cores, as rd.initialize makes them"
+                f"every row must have positive mass under the ring, found zero mass in row {row}, or less on the way "
+                f"than {core.dtype} can hold; start from positive cores, as rd.initialize makes them"
             )
         scale = xp.where(mass > 0, weight[chunk] / xp.where(mass > 0, mass, 1.0), 0.0)[:, None]
         parts.append(joint * scale)

@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_operations(pytestconfig: pytest.Config) -> None:
-    """Keep what JAX compiles in pytest's cache, one folder per worker: the second run spends a third of the time on it."""
+    """Keep what JAX compiles in pytest's cache, a folder per worker: a second run takes a third of the time for it."""
     if importlib.util.find_spec("jax") is not None:
         worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pytestconfig.cache.mkdir(f"jax-{worker}"))
