@@ -58,8 +58,8 @@ train. Random starts, file order and rings are there for comparison and take par
 
 A ring of rank m costs m³ per row and column where a train costs m², and a random start leaves much behind: EM cannot
 find in random cores the clusters that reach across all columns, and every column between them has to pass them on. So a
-ring from a random start is not enough for Plants and Jester, in any order. From a mixture the cheap topology, a train
-of high rank, is the better buy.
+ring from a random start was not enough in the orders tried here (see the tables). From a mixture the cheap topology,
+a train of high rank, is the better buy.
 
 Seconds are wall-clock on a machine that other work may share, processor seconds are not; for fits from a mixture both
 include the mixture's own fit."""

@@ -53,8 +53,9 @@ Mean test log-likelihood per row in nats, of rings of rank 4 and trains of rank 
 fitted by the same number of exact EM epochs from a random start. *Random* is the mean over the random orders, with
 their range; *least* is the order that minimises the score; *true* is the order that the data were made in.
 
-The score counts neighbours only. The least of it is no worst order, and mostly better than a random one: a tour that
-avoids dependent neighbours alternates between groups, which leaves dependent columns two steps apart."""
+The score counts neighbours only. The least of it is no worst order, and mostly better than a random one. A tour that
+avoids dependent neighbours may alternate between groups, which would leave dependent columns two steps apart; this
+explanation has not been tested."""
 
 
 def hidden_circle(rng: np.random.Generator, d: int = 24, stay: float = 0.85) -> tuple[data.Split, tuple[int, ...]]:
