@@ -8,7 +8,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -50,10 +50,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 TEXT = """\
-Mean log-likelihoods per row in nats. *Mixture*: of products of Bernoulli distributions, by EM. A mixture of K products
-is a train of rank K whose cores are diagonal, its component on the bond. *From mixture* starts exact EM there, with
-a share `spread` of each core's mass off the diagonal, so that the bond may change its state from column to column;
-*random* starts it from random cores. *MI* is the order by mutual information, *ring's MI* the order read off the fitted
+Mean log-likelihoods per row in nats. *Mixture*: of products of Bernoulli distributions, by EM, which is a train of rank K
+whose cores are diagonal, its cluster on the bond: `rd.initialize(..., method="mixture", spread=0)`. *From mixture* starts
+exact EM there with a share `spread` of each core's mass off the diagonal, so that the bond may change its state from
+column to column; *random* starts it from random cores. *MI* is the order by mutual information, *ring's MI* the order read off the fitted
 train. Random starts, file order and rings are there for comparison and take part in the choice all the same.
 
 A ring of rank m costs m³ per row and column where a train costs m², and a random start leaves much behind: EM cannot
@@ -63,61 +63,6 @@ a train of high rank, is the better buy.
 
 Seconds are wall-clock on a machine that other work may share, processor seconds are not; for fits from a mixture both
 include the mixture's own fit."""
-
-
-class Mixture(NamedTuple):
-    """A mixture of products of Bernoulli distributions."""
-
-    weights: np.ndarray  # (K,)
-    probabilities: np.ndarray  # (K, d)
-
-    def log_joint(self, x: np.ndarray) -> np.ndarray:
-        """log p(x, component), (n, K)."""
-        on, off = np.log(self.probabilities), np.log1p(-self.probabilities)
-        return x @ (on - off).T + off.sum(axis=1) + np.log(self.weights)
-
-    def log_prob(self, x: np.ndarray) -> np.ndarray:
-        joint = self.log_joint(x)
-        peak = joint.max(axis=1)
-        return peak + np.log(np.exp(joint - peak[:, None]).sum(axis=1))
-
-
-def fit_mixture(rows: data.Split, size: int, *, epochs: int = 200, patience: int = 8, seed: int = 0) -> Mixture:
-    """EM from randomly chosen rows, drawn towards the column means; the epoch that is best on validation."""
-    rng = np.random.default_rng(seed)
-    x, held_out = rows.train.astype(np.float32), rows.validation.astype(np.float32)
-    mean = (x.sum(axis=0) + 1) / (len(x) + 2)
-    centres = 0.7 * mean + 0.3 * x[rng.choice(len(x), size, replace=False)]
-    mixture = best = Mixture(np.full(size, 1 / size), np.clip(centres, 0.01, 0.99))
-    best_value, since = -np.inf, 0
-    for _ in range(epochs):
-        responsibilities = np.exp(mixture.log_joint(x) - mixture.log_prob(x)[:, None]).astype(np.float32)
-        counts = responsibilities.sum(axis=0) + 0.1
-        probabilities = (responsibilities.T @ x + 0.05) / counts[:, None]
-        mixture = Mixture(counts / counts.sum(), np.clip(probabilities, 1e-6, 1 - 1e-6))
-        value, since = mixture.log_prob(held_out).mean(), since + 1
-        if value > best_value:
-            best, best_value, since = mixture, value, 0
-        if since > patience:
-            break
-    return best
-
-
-def from_mixture(mixture: Mixture, order: Sequence[int], topology: str, spread: float, seed: int = 0) -> rd.TensorRing:
-    """A ring or train near the mixture: its component on the bond, and a random share `spread` of changing it."""
-    rng = np.random.default_rng(seed)
-    size, d = mixture.probabilities.shape
-    cores: list[Any] = [None] * d
-    for k in order:
-        change = (1 - spread) * np.eye(size) + spread * rng.exponential(1 / size, (2, size, size))
-        emission = np.stack([1 - mixture.probabilities[:, k], mixture.probabilities[:, k]])  # (2, K)
-        cores[k] = emission[:, :, None] * change
-    first, last = order[0], order[-1]
-    cores[first] = cores[first] * mixture.weights[:, None]
-    if topology == "train":
-        cores[first] = cores[first].sum(axis=1, keepdims=True)
-        cores[last] = cores[last].sum(axis=2, keepdims=True)
-    return rd.TensorRing([core.astype(np.float32) for core in cores], [rd.Categorical(2)] * d, order)
 
 
 class Study:
@@ -135,7 +80,6 @@ class Study:
             ("MI", "train"): rd.ordering.tour(information, "train"),
         }
         self.rows: list[dict[str, Any]] = []
-        self.mixtures: dict[int, tuple[Mixture, float, float]] = {}
 
     def run(self, ranks: Sequence[int]) -> None:
         self.independent()
@@ -166,37 +110,32 @@ class Study:
             ring = rd.fit_em(start, self.split.train, max_epochs=1, pseudocount=0.1).ring
         self.record("independent", clock, ring.num_parameters // 2, ring.log_prob, pseudocount=0.1)
 
-    def mixture(self, size: int) -> Mixture:
-        if size not in self.mixtures:
-            with Clock() as clock:
-                mixture = fit_mixture(self.split, size)
-            self.mixtures[size] = mixture, clock.wall, clock.processor
-            self.record("mixture", clock, size * (len(self.variables) + 1) - 1, mixture.log_prob, rank=size)
-        return self.mixtures[size][0]
+    def mixture(self, size: int) -> None:
+        """A mixture of products is the start itself, with nothing off the diagonal of its cores."""
+        with Clock() as clock:
+            ring = self.start("train", "given", size, 0.0)
+        self.record("mixture", clock, size * (len(self.variables) + 1) - 1, ring.log_prob, rank=size)
+
+    def start(self, topology: str, order: str, rank: int, spread: float | None) -> rd.TensorRing:
+        """Near a mixture, or random if `spread` is None."""
+        near = {"method": "quantile"} if spread is None else {"method": "mixture", "spread": spread}
+        sequence = self.orders[order, topology]
+        x = self.split.train
+        return rd.initialize(x, self.variables, rank, order=sequence, topology=topology, rng=0, dtype=np.float32, **near)
 
     def fit(
         self, topology: str, order: str, rank: int, pseudocount: float, spread: float | None
     ) -> tuple[float, rd.TensorRing]:
-        """A ring or train, started from a mixture unless `spread` is None; its validation value."""
-        sequence = self.orders[order, topology]
-        if spread is None:
-            start = rd.initialize(
-                self.split.train, self.variables, rank, order=sequence, topology=topology, rng=0, dtype=np.float32
-            )
-        else:
-            start = from_mixture(self.mixture(rank), sequence, topology, spread)
+        """A ring or train and its validation value."""
         with Clock() as clock:
             ring, history = rd.fit_em(
-                start,
+                self.start(topology, order, rank, spread),
                 self.split.train,
                 validation=self.split.validation,
                 max_epochs=self.epochs,
                 pseudocount=pseudocount,
                 patience=3,
             )
-        if spread is not None:
-            _, wall, processor = self.mixtures[rank]
-            clock = clock.plus(wall, processor)
         self.record(
             topology,
             clock,
@@ -244,11 +183,6 @@ class Clock:
     def __exit__(self, *_: object) -> None:
         self.wall = time.perf_counter() - self._start[0]
         self.processor = time.process_time() - self._start[1]
-
-    def plus(self, wall: float, processor: float) -> "Clock":
-        total = Clock()
-        total.wall, total.processor = self.wall + wall, self.processor + processor
-        return total
 
 
 def digits(value: float) -> str:

@@ -27,6 +27,7 @@ from ringdist._backend import (
     indices,
     is_concrete,
     like,
+    log_scaled_sum,
     logsumexp,
     matrix_minimum,
     namespace,
@@ -154,8 +155,7 @@ class Linear:
 
     def close(self, state: State) -> tuple[Array, Array | None]:
         """log Tr of the state with the evidence's offset, (b,); and the smallest entry met."""
-        diagonal = self.xp.linalg.diagonal(state.values)
-        return logsumexp(astype(safe_log(diagonal), state.logs.dtype) + state.logs) + self.offset, state.low
+        return log_scaled_sum(self.xp.linalg.diagonal(state.values), state.logs) + self.offset, state.low
 
     def component_weights(self, prefix: State, k: int, suffix: State) -> tuple[Array, Array | None]:
         """log Σ Q_k[s, i, n] E[n, i] up to a constant of the row, (b, N): column k's own evidence left out."""

@@ -7,6 +7,7 @@ arrays' own class, so that nothing imports PyTorch or JAX unless the caller's ar
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from types import ModuleType
@@ -180,6 +181,21 @@ def logsumexp(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
     shift = xp.where(xp.isfinite(shift), shift, 0.0)
     total = safe_log(xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)) + shift
     return xp.squeeze(total, axis=axis)
+
+
+def log_scaled_sum(values: Array, logs: Array) -> Array:
+    """log Σ values exp(logs) along the last axis, in the dtype of `logs`; a value of 0 has the slope of leaving 0."""
+    xp = namespace(values)
+    values = astype(values, logs.dtype)
+    peak = stop_gradient(xp.max(safe_log(values) + logs, axis=-1, keepdims=True))
+    peak = xp.where(peak == -xp.inf, 0.0, peak)
+    scale = xp.exp(xp.clip(logs - peak, max=largest_exponent(values)))
+    return safe_log(xp.sum(values * scale, axis=-1)) + peak[..., 0]
+
+
+def largest_exponent(array: Array) -> float:
+    """The largest number, nearly, whose exponential is finite in the array's dtype."""
+    return math.log(float(namespace(array).finfo(array.dtype).max)) - 0.5
 
 
 def special(name: str, *arrays: Array) -> Array:

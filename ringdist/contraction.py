@@ -21,7 +21,8 @@ from ringdist._backend import (
     empty,
     indices,
     is_concrete,
-    logsumexp,
+    largest_exponent,
+    log_scaled_sum,
     namespace,
     nonzero_rows,
     on_accelerator,
@@ -111,7 +112,7 @@ def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
     for level in tree_levels(ring, evidence, floored):
         top = level
     diagonal = namespace(top.values).linalg.diagonal(top.values[0])
-    return logsumexp(astype(safe_log(diagonal), top.logs.dtype) + top.logs[0]) + top.offset, top.low
+    return log_scaled_sum(diagonal, top.logs[0]) + top.offset, top.low
 
 
 class Level(NamedTuple):
@@ -162,20 +163,19 @@ def tree_levels(
         common = xp.where(common == -xp.inf, 0.0, common)
         offset = offset + xp.sum(common[..., 0], axis=0)
         sums = sums - common
-        total = xp.where(total > 0, total, 1.0)[..., None]
-        left, right = slice(0, -1, 2), slice(1, None, 2)
-        if watch or floored:
-            # Rows of no mass have no share; the limit is met only by rows that are near underflow as a whole.
-            share = xp.where(sums[right] > -xp.inf, logs[right] - common[right], -xp.inf)
-            share = astype(xp.exp(xp.clip(share, max=80.0)), values.dtype)
-            before, behind, outer = values[left] / total[left], values[right] * share[..., None], sums[left]
+        total = xp.where(total > 0, total, 1.0)
+        scale = xp.log(astype(total, logs.dtype)) + logs - common  # rows without mass have one too, for their slopes
+        total, left, right = total[..., None], slice(0, -1, 2), slice(1, None, 2)
+        if watch or floored:  # the limit is met only by rows without mass, or near underflow as a whole
+            share = astype(xp.exp(xp.clip(logs[right] - common[right], max=80.0)), values.dtype)
+            before, behind, outer = values[left] / total[left], values[right] * share[..., None], scale[left]
         else:
-            before, shift = _aligned(values[left] / total[left], sums[right])
-            behind, outer = values[right] / total[right], sums[left] + shift
+            before, shift = _aligned(values[left] / total[left], sums[right], scale[right])
+            behind, outer = values[right] / total[right], scale[left] + shift
         products, factors = before @ behind, (before, behind)
         if values.shape[0] % 2:
             products = xp.concat([products, values[-1:] / total[-1:]])
-            outer = xp.concat([outer, sums[-1:]])
+            outer = xp.concat([outer, scale[-1:]])
         if inside is not None:
             rows, columns = inside
             inside = (rows[::2], xp.concat([columns[right], columns[-1:]]) if values.shape[0] % 2 else columns[right])
@@ -229,15 +229,17 @@ def _swept_segments(linear: Linear, count: int) -> tuple[Array, Array, Array | N
     return values, logs, low
 
 
-def _aligned(left: Array, inner: Array) -> tuple[Array, Array]:
-    """left[i, k] exp(inner[k]), each row relative to its own largest term, and that term's logarithm (detached)."""
+def _aligned(left: Array, sums: Array, scale: Array) -> tuple[Array, Array]:
+    """left[i, k] exp(scale[k]), each row relative to its largest term, and the logarithm of that term (detached).
+
+    `sums` is `scale` where the right factor has mass in row k, else −inf. Entries and rows without mass have no terms,
+    but the factors of what they would be are kept, as far as they are finite: slopes need them.
+    """
     xp = namespace(left)
-    logs = stop_gradient(safe_log(left)) + astype(inner, left.dtype)[..., None, :]
-    shift = xp.max(logs, axis=-1, keepdims=True)
+    shift = stop_gradient(xp.max(safe_log(left) + astype(sums, left.dtype)[..., None, :], axis=-1, keepdims=True))
     shift = xp.where(shift == -xp.inf, 0.0, shift)
-    # exp(logs - shift) / left would divide by zero entries: keep the factor, which is finite wherever left > 0.
-    factor = xp.where(left > 0, astype(inner, left.dtype)[..., None, :] - shift, -xp.inf)
-    return left * xp.exp(factor), astype(shift[..., 0], inner.dtype)
+    factor = xp.clip(astype(scale, left.dtype)[..., None, :] - shift, max=largest_exponent(left))
+    return left * xp.exp(factor), astype(shift[..., 0], scale.dtype)
 
 
 def _leaves(ring: TensorRing, linear: Linear) -> tuple[Array, tuple[Array, Array] | None]:

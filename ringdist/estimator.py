@@ -46,6 +46,8 @@ class TensorRingDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
             declares: declare them where a category may be rare enough to be missed by a fold of a cross-validation.
         pseudocount: added to every expected count, in rows; keeps combinations that were never seen possible.
         variance_floor: least variance of a Gaussian component, relative to the variance of its column.
+        start: as `method` of `ringdist.initialize`: near a mixture of `rank` products ("mixture"), or random cores with
+            components at quantiles or k-means centres ("quantile", "kmeans"; also for one rank per bond).
         restarts: fits from several random starting points, of which the best is kept.
         validation_fraction: share of the rows held out; the ring that is best on them is kept. None: no such rows.
         patience: epochs without a better one on the held-out rows after which learning stops; None: never.
@@ -84,6 +86,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         categorical_features: Any = "auto",
         pseudocount: float = 0.1,
         variance_floor: float = 1e-3,
+        start: Literal["mixture", "quantile", "kmeans"] = "mixture",
         restarts: int = 1,
         validation_fraction: float | None = None,
         patience: int | None = 10,
@@ -99,6 +102,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
         self.categorical_features = categorical_features
         self.pseudocount = pseudocount
         self.variance_floor = variance_floor
+        self.start = start
         self.restarts = restarts
         self.validation_fraction = validation_fraction
         self.patience = patience
@@ -271,6 +275,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
             num_components=self.num_components,
             order=self._order(rows, families, names, rng),
             topology=self.topology,
+            method=self.start,
             rng=_seed(rng),
         )
         return fit_em(

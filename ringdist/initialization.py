@@ -19,6 +19,7 @@ from ringdist._backend import (
     namespace,
     uniform,
 )
+from ringdist.mixture import component_densities, component_shares, cores_near, fit_mixture
 from ringdist.variables import Categorical, GaussianMixture, PoissonMixture, Variable, rebuild
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def initialize(
     num_components: int = 8,
     order: Sequence[int | str] | None = None,
     topology: Literal["ring", "train"] = "ring",
-    method: Literal["quantile", "kmeans"] = "quantile",
+    method: Literal["quantile", "kmeans", "mixture"] = "quantile",
+    spread: float = 0.1,
     rng: Any = None,
     xp: ModuleType = np,
     dtype: Any = None,
@@ -136,7 +138,8 @@ def initialize(
 
     Core entries are the share of each component in its column times independent exponential variates, so that the ring
     starts near the product of the columns' marginals, but not at it: with all-equal entries no bond would ever
-    separate (a symmetric saddle of the likelihood).
+    separate (a symmetric saddle of the likelihood). With `method="mixture"` the ring starts near a mixture of `rank`
+    products, fitted by EM here, whose cluster is the state of every bond: for tables with clusters, by far the better.
 
     Args:
         x: (n, d) data as NumPy array, NaN where missing.
@@ -145,40 +148,66 @@ def initialize(
             at most 64 of them, other columns Gaussian mixtures.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`.
         num_components: of Gaussian and Poisson mixtures; fewer where a column has fewer distinct values.
-        method: components at equally frequent quantiles, or at k-means centres.
+        method: components at equally frequent quantiles, at k-means centres, or at quantiles with a mixture's cores.
+        spread: with `method="mixture"`, the share of each core's mass that changes the state of the bond, at random;
+            0 is the mixture itself, which EM then never leaves.
         order, topology, rng, xp, dtype, device: as in `TensorRing.random`.
 
     Raises:
         ValueError: if x is no (n, d) table, a column has no observed entry to place components on, or an option is
-            unknown.
+            unknown; with `method="mixture"` also if the rank is not one number, spread is outside [0, 1], or an entry
+            is outside its variable's support.
     """
     from ringdist.ring import TensorRing
 
     x = np.asarray(x)
     if x.ndim != 2 or x.shape[1] != len(variables) or x.shape[0] == 0:
         raise ValueError(f"x must have shape (n, {len(variables)}) with n >= 1, found {x.shape}")
-    if method not in ("quantile", "kmeans"):
-        raise ValueError(f"method must be quantile or kmeans, found {method!r}")
+    if method not in ("quantile", "kmeans", "mixture"):
+        raise ValueError(f"method must be quantile, kmeans or mixture, found {method!r}")
+    if not 0 <= spread <= 1:
+        raise ValueError(f"spread must be between 0 and 1, found {spread}")
     if num_components < 1:
         raise ValueError(f"num_components must be at least 1, found {num_components}")
-    placed, shares = [], []
-    for k, variable in enumerate(variables):
-        column = x[:, k].astype(np.float64)
-        observed = column[~np.isnan(column)]
-        if variable is None or isinstance(variable, type):
-            if observed.size == 0:
-                raise ValueError(f"column {k}: components need an observed entry to be placed on, found none")
-            try:
-                variable = _placed(variable, observed, num_components, method)
-            except ValueError as error:
-                raise ValueError(f"column {k}: {error}") from None
-        placed.append(variable)
-        shares.append(_shares(variable, observed))
+    placed = [_variable(x[:, k], variable, num_components, method, k) for k, variable in enumerate(variables)]
+    known = [move_variable(variable, np, None, None) for variable in placed]
     ring = random_ring(placed, rank, order=order, topology=topology, rng=rng, xp=xp, dtype=dtype, device=device)
+    if method == "mixture":
+        if not isinstance(rank, int | np.integer):
+            raise ValueError(f"the rank of a ring near a mixture must be one number for all bonds, found {rank!r}")
+        clusters = np.random.default_rng(_seed(rng, ring.cores[0]))
+        starts = cores_near(fit_mixture(x, known, int(rank), clusters), ring, spread)
+        return TensorRing(
+            [like(core, old) for core, old in zip(starts, ring.cores, strict=True)], ring.variables, ring.order
+        )
+    shares = [
+        component_shares(component_densities(x[:: max(1, len(x) // 10_000), k], variable))
+        for k, variable in enumerate(known)
+    ]
     cores = [
         core * like(share * share.size, core)[:, None, None] for core, share in zip(ring.cores, shares, strict=True)
     ]
     return TensorRing(cores, ring.variables, ring.order)
+
+
+def _seed(rng: Any, core: Any) -> int:
+    """A NumPy seed from the randomness of any backend."""
+    return int(2**31 * float(uniform(Stream(rng, core).next(), (1,), core)[0]))
+
+
+def _variable(column: np.ndarray, variable: Any, num_components: int, method: str, k: int) -> Variable:
+    """The column's variable as it is given, or one of the family with its components on the data."""
+    column = column.astype(np.float64)
+    observed = column[~np.isnan(column)]
+    try:
+        if variable is not None and not isinstance(variable, type):
+            move_variable(variable, np, None, None).check(observed)
+            return variable
+        if observed.size == 0:
+            raise ValueError("components need an observed entry to be placed on, found none")
+        return _placed(variable, observed, num_components, method)
+    except ValueError as error:
+        raise ValueError(f"column {k}: {error}") from None
 
 
 def _placed(family: Any, observed: np.ndarray, num_components: int, method: str) -> Variable:
@@ -208,20 +237,9 @@ def _centres(observed: np.ndarray, num_components: int, method: str) -> np.ndarr
     distinct = np.unique(observed)
     if distinct.size <= num_components:
         return distinct
-    if method == "quantile":
+    if method != "kmeans":
         return np.unique(np.quantile(observed, (np.arange(num_components) + 0.5) / num_components))
     from sklearn.cluster import KMeans
 
     means = KMeans(num_components, n_init=1, random_state=0).fit(observed[:, None])
     return np.unique(means.cluster_centers_[:, 0])
-
-
-def _shares(variable: Variable, observed: np.ndarray) -> np.ndarray:
-    """How much of the data each component answers for under equal weights, none of it zero."""
-    if observed.size == 0 or any(backend_name(a) != "numpy" for a in variable.arrays().values()):
-        return np.full(variable.num_components, 1 / variable.num_components)
-    sample = observed[:: max(1, observed.size // 10_000)]
-    logits = np.asarray(variable.log_density(sample))
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    share = (weights / weights.sum(axis=1, keepdims=True)).sum(axis=0) + 1
-    return share / share.sum()

@@ -14,10 +14,9 @@ from ringdist._backend import (
     astype,
     is_concrete,
     like,
-    logsumexp,
+    log_scaled_sum,
     namespace,
     on_accelerator,
-    safe_log,
     stop_gradient,
     to_numpy,
     writable,
@@ -159,7 +158,7 @@ def inner(ring: TensorRing, other: TensorRing) -> Array:
         top = xp.where(top > 0, top, 1.0)
         scale = xp.log(astype(tops[0], logs.dtype)) + xp.log(astype(tops[1], logs.dtype))
         state, logs = state / top[:, None], logs + xp.log(astype(top, logs.dtype)) + scale
-    log_value = logsumexp(astype(safe_log(xp.linalg.diagonal(state)), logs.dtype) + logs)
+    log_value = log_scaled_sum(xp.linalg.diagonal(state), logs)
     return astype(xp.exp(log_value - _log_normalizer(ring) - _log_normalizer(other)), core.dtype)
 
 

@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ringdist._arithmetic import Log
 from ringdist._backend import (
     Array,
-    accumulator,
-    astype,
     convert,
     is_array,
     is_concrete,
     like,
-    logsumexp,
     namespace,
     stop_gradient,
 )
 from ringdist._evidence import Evidence, as_rows
 from ringdist.contraction import log_mass
+from ringdist.elimination import eliminate, scaled
 from ringdist.initialization import move_variable
 
 if TYPE_CHECKING:
@@ -45,7 +42,7 @@ def marginal(ring: TensorRing, keep: Sequence[int | str]) -> TensorRing:
     if len(set(columns)) != len(columns):
         raise ValueError(f"the columns to keep must differ, found {list(keep)}")
     dropped = [k for k in range(ring.num_variables) if k not in set(columns)]
-    return _absorb(ring, Evidence.missing(ring), dropped)
+    return eliminate(ring, Evidence.missing(ring), dropped)
 
 
 def condition(ring: TensorRing, evidence: Mapping[int | str, float]) -> TensorRing:
@@ -80,99 +77,7 @@ def condition(ring: TensorRing, evidence: Mapping[int | str, float]) -> TensorRi
     mass = log_mass(ring, observed, "auto")
     if is_concrete(mass) and float(stop_gradient(mass[0])) == -math.inf:
         raise ValueError(f"evidence must have positive mass, found zero mass for {dict(evidence)}")
-    return _absorb(ring, observed, sorted(values))
-
-
-def _absorb(ring: TensorRing, evidence: Evidence, dropped: Sequence[int]) -> TensorRing:
-    """The ring over the other columns, with the matrices of one row of evidence multiplied in for the dropped ones."""
-    from ringdist.ring import TensorRing
-
-    if not dropped:
-        return ring
-    kept = [k for k in ring.order if k not in set(dropped)]
-    start = ring.order.index(kept[0])
-    around = ring.order[start:] + ring.order[:start]
-    gaps: dict[int, list[int]] = {}  # the dropped columns that follow each kept one
-    last = around[0]
-    for k in around:
-        if k in dropped:
-            gaps[last].append(k)
-        else:
-            last = k
-            gaps[k] = []
-    log = Log(ring, evidence)
-    matrices = {k: log.matrix(k)[0] for k in dropped}
-    if len(kept) == 1:
-        core = _closed(ring, kept[0], [matrices[k] for k in gaps[kept[0]]])
-        return TensorRing([core], [ring.variables[kept[0]]], validate=ring.validate)
-    rights: dict[int, Array | None] = {}
-    lefts: dict[int, Array | None] = {}
-    for k, following in zip(kept, kept[1:] + kept[:1], strict=True):
-        run = [matrices[g] for g in gaps[k]]
-        bonds = [*(int(a.shape[0]) for a in run), int(ring.cores[following].shape[1])]
-        split = bonds.index(min(bonds))
-        rights[k], lefts[following] = _product(run[:split]), _product(run[split:])
-    columns = sorted(kept)
-    place = {k: i for i, k in enumerate(columns)}
-    cores = [_multiplied(ring.cores[k], lefts[k], rights[k]) for k in columns]
-    return TensorRing(cores, [ring.variables[k] for k in columns], [place[k] for k in kept], validate=ring.validate)
-
-
-def _scaled(matrix: Array) -> Array:
-    xp = namespace(matrix)
-    top = stop_gradient(xp.max(matrix))
-    return matrix / xp.where(top > 0, top, 1.0)
-
-
-def _product(log_matrices: Sequence[Array]) -> Array | None:
-    """The product of matrices given by their logarithms, its largest entry at 1 (all zeros if they leave no mass).
-
-    Linear while no entry comes near underflow; else, and wherever there are zeros, by log-sum-exp.
-    """
-    if not log_matrices:
-        return None
-    xp = namespace(log_matrices[0])
-    least = float(xp.finfo(log_matrices[0].dtype).smallest_normal) ** 0.5
-    total = _scaled(_relative(log_matrices[0]))
-    for log_matrix in log_matrices[1:]:
-        total = _scaled(total @ _relative(log_matrix))
-        if not is_concrete(total) or bool(xp.min(total) < least):
-            return _log_product(log_matrices)
-    return total
-
-
-def _log_product(log_matrices: Sequence[Array]) -> Array:
-    total = log_matrices[0]
-    for log_matrix in log_matrices[1:]:
-        total = logsumexp(total[:, :, None] + log_matrix[None, :, :], axis=1)
-    return _relative(total)
-
-
-def _relative(log_matrix: Array) -> Array:
-    """exp of a log-matrix with its largest entry at 1 (an all −inf matrix is all zeros)."""
-    xp = namespace(log_matrix)
-    top = stop_gradient(xp.max(log_matrix))
-    return xp.exp(log_matrix - xp.where(top == -xp.inf, 0.0, top))
-
-
-def _multiplied(core: Array, left: Array | None, right: Array | None) -> Array:
-    if left is None and right is None:
-        return core
-    product = astype(core, accumulator(core))
-    product = product if left is None else _scaled(left @ product)
-    product = product if right is None else _scaled(product @ right)
-    return astype(product, core.dtype)
-
-
-def _closed(ring: TensorRing, k: int, matrices: Sequence[Array]) -> Array:
-    """The rank-1 core (N, 1, 1) of the only column left: Tr Q_k[s] M."""
-    core = ring.cores[k]
-    xp = namespace(core)
-    product = _product(matrices)
-    if product is None:
-        return core
-    weights = xp.sum(astype(core, product.dtype) * product.T, axis=(1, 2))
-    return astype(_scaled(weights), core.dtype)[:, None, None]
+    return eliminate(ring, observed, sorted(values))
 
 
 def to_train(ring: TensorRing) -> TensorRing:
@@ -186,7 +91,7 @@ def to_train(ring: TensorRing) -> TensorRing:
 
     if ring.is_train:
         return ring
-    cores = [_scaled(ring.cores[k]) for k in ring.sequence]
+    cores = [scaled(ring.cores[k]) for k in ring.sequence]
     xp = namespace(cores[0])
     d = len(cores)
     lefts, frames = _train_half(cores)

@@ -259,7 +259,6 @@ def unbalanced_worlds(d: int, topology: str, flip: bool) -> Case:
     return Case(tuple(cores), (BINARY,) * d, tuple(range(d)), f"unbalanced({topology}, {flip})")
 
 
-@pytest.mark.xfail(strict=True, reason="known defect, docs/numerics.md: scales do not move across the bonds that stay")
 @pytest.mark.parametrize("flip", [False, True])
 def test_marginals_of_unbalanced_worlds(numpy_backend, flip):
     """What lies between the columns kept has entries e^(−d / 2) and e^−d, which only together are in range."""

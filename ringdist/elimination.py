@@ -1,0 +1,188 @@
+"""Columns multiplied into their neighbours: what marginals and conditionals are made of.
+
+The matrices of the columns that go are multiplied in linear numbers while no entry comes near underflow. Where one
+does, everything is kept as logarithms first, and scales are moved across the bonds, which changes no product of the
+whole ring (a gauge: `Q_j → Q_j D`, `Q_{j+1} → D⁻¹ Q_{j+1}`), until every path that matters is in range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ringdist._arithmetic import Log
+from ringdist._backend import (
+    Array,
+    accumulator,
+    astype,
+    is_concrete,
+    logsumexp,
+    namespace,
+    safe_log,
+    stop_gradient,
+)
+from ringdist._evidence import Evidence
+
+if TYPE_CHECKING:
+    from ringdist.ring import TensorRing
+
+
+def eliminate(ring: TensorRing, evidence: Evidence, dropped: Sequence[int]) -> TensorRing:
+    """The ring over the other columns, with the matrices of one row of evidence multiplied in for the dropped ones.
+
+    A run of dropped columns is split at the thinnest bond in it, so that ranks never grow.
+    """
+    from ringdist.ring import TensorRing
+
+    if not dropped:
+        return ring
+    log = Log(ring, evidence)
+    kept = [k for k in ring.order if k not in set(dropped)]
+    cores = [ring.cores[k] for k in kept]
+    runs = [[log.matrix(g)[0] for g in gap] for gap in _gaps(ring.order, kept)]
+    if len(kept) == 1:
+        return TensorRing([_closed(cores[0], runs[0])], [ring.variables[kept[0]]], validate=ring.validate)
+    rights, lefts = [], []
+    for run, after in zip(runs, cores[1:] + cores[:1], strict=True):
+        bonds = [*(int(matrix.shape[0]) for matrix in run), int(after.shape[1])]
+        split = bonds.index(min(bonds))
+        rights.append(run[:split])
+        lefts.append(run[split:])
+    absorbed = _absorb(cores, lefts[-1:] + lefts[:-1], rights)
+    columns = sorted(kept)
+    in_columns = [absorbed[kept.index(k)] for k in columns]
+    variables = [ring.variables[k] for k in columns]
+    return TensorRing(in_columns, variables, [columns.index(k) for k in kept], validate=ring.validate)
+
+
+def _gaps(order: Sequence[int], kept: Sequence[int]) -> list[list[int]]:
+    """The dropped columns between each kept one and the next, around the ring."""
+    start = order.index(kept[0])
+    gaps: dict[int, list[int]] = {k: [] for k in kept}
+    last = kept[0]
+    for k in [*order[start:], *order[:start]]:
+        if k in gaps:
+            last = k
+        else:
+            gaps[last].append(k)
+    return list(gaps.values())
+
+
+def _absorb(cores: list[Array], lefts: list[list[Array]], rights: list[list[Array]]) -> list[Array]:
+    """Every core with the log-matrices on its left and on its right multiplied in."""
+    left_products = [_product(run) for run in lefts]
+    right_products = [_product(run) for run in rights]
+    products = zip(lefts + rights, left_products + right_products, strict=True)
+    if any(run and product is None for run, product in products):
+        return _absorb_in_gauge(cores, lefts, rights)
+    return [_multiplied(*parts) for parts in zip(left_products, cores, right_products, strict=True)]
+
+
+def _absorb_in_gauge(cores: list[Array], lefts: list[list[Array]], rights: list[list[Array]]) -> list[Array]:
+    chain: list[Array] = []
+    for core, left, right in zip(cores, lefts, rights, strict=True):
+        chain += [_log_product(run)[None] for run in [left] if run]
+        chain += [safe_log(core)]
+        chain += [_log_product(run)[None] for run in [right] if run]
+    links = iter(_in_gauge(chain))
+    absorbed = []
+    for core, left, right in zip(cores, lefts, rights, strict=True):
+        product = next(links)
+        for _ in range(bool(left) + bool(right)):
+            product = product @ next(links)
+        absorbed.append(astype(scaled(product), core.dtype))
+    return absorbed
+
+
+def _in_gauge(chain: list[Array]) -> list[Array]:
+    """exp of a closed chain of log-matrices (N, m, m'), with scales moved across the bonds so that little underflows.
+
+    Forwards, every column is scaled to a largest entry of 1 and what is divided by goes on to the next matrix, so only
+    what another path into the same bond state dominates can be lost; backwards, every matrix keeps an even share.
+    """
+    chain = list(chain)
+    for i in range(len(chain) - 1):
+        scale = _log_largest(chain[i], (0, 1))
+        chain[i] = chain[i] - scale
+        chain[i + 1] = chain[i + 1] + scale[:, None]
+    for i in range(len(chain) - 1, 0, -1):
+        scale = _log_largest(chain[i], (0, 2)) * (i / (i + 1))
+        chain[i] = chain[i] - scale[:, None]
+        chain[i - 1] = chain[i - 1] + scale
+    return [_relative(link) for link in chain]
+
+
+def _log_largest(logs: Array, axis: tuple[int, ...] | None) -> Array:
+    """The largest entries, 0 where all are −inf; a gauge carries no gradient."""
+    xp = namespace(logs)
+    top = stop_gradient(xp.max(logs) if axis is None else xp.max(logs, axis=axis))
+    return xp.where(top == -xp.inf, 0.0, top)
+
+
+def _product(log_matrices: Sequence[Array]) -> Array | None:
+    """The product of matrices given by their logarithms, its largest entry at 1 (all zeros if they leave no mass).
+
+    None if there are none, and unless it is certain that no entry but a zero has underflowed: a product's entries are
+    zero or at least the product of its factors' least positive entries.
+    """
+    if not log_matrices or not is_concrete(log_matrices[0]):
+        return None
+    least = float(namespace(log_matrices[0]).finfo(log_matrices[0].dtype).smallest_normal) ** 0.5
+    total = None
+    for log_matrix in log_matrices:
+        if _log_spread(log_matrix) > -math.log(least):
+            return None
+        matrix = _relative(log_matrix)
+        total = matrix if total is None else scaled(total @ matrix)
+        if _log_spread(safe_log(total)) > -math.log(least):
+            return None
+    return total
+
+
+def _log_spread(log_matrix: Array) -> float:
+    """The largest entry less the least finite one."""
+    xp = namespace(log_matrix)
+    least = xp.min(xp.where(log_matrix == -xp.inf, xp.inf, log_matrix))
+    return float(stop_gradient(xp.max(log_matrix) - least))
+
+
+def _log_product(log_matrices: Sequence[Array]) -> Array:
+    total = log_matrices[0]
+    for log_matrix in log_matrices[1:]:
+        total = logsumexp(total[:, :, None] + log_matrix[None, :, :], axis=1)
+    return total
+
+
+def _relative(log_matrix: Array) -> Array:
+    """exp of a log-matrix with its largest entry at 1 (an all −inf matrix is all zeros)."""
+    return namespace(log_matrix).exp(log_matrix - _log_largest(log_matrix, None))
+
+
+def scaled(matrix: Array) -> Array:
+    """The array with its largest entry at 1; all zeros stay zeros."""
+    xp = namespace(matrix)
+    top = stop_gradient(xp.max(matrix))
+    return matrix / xp.where(top > 0, top, 1.0)
+
+
+def _multiplied(left: Array | None, core: Array, right: Array | None) -> Array:
+    if left is None and right is None:
+        return core
+    product = astype(core, accumulator(core))
+    product = product if left is None else scaled(left @ product)
+    product = product if right is None else scaled(product @ right)
+    return astype(product, core.dtype)
+
+
+def _closed(core: Array, run: Sequence[Array]) -> Array:
+    """The rank-1 core (N, 1, 1) of the only column left: Tr Q[s] M."""
+    xp = namespace(core)
+    if not run:
+        return core
+    product = _product(run)
+    if product is None:
+        logs = logsumexp(safe_log(core) + _log_product(run).T, axis=(1, 2))
+        return astype(_relative(logs), core.dtype)[:, None, None]
+    weights = xp.sum(astype(core, product.dtype) * product.T, axis=(1, 2))
+    return astype(scaled(weights), core.dtype)[:, None, None]
