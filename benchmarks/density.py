@@ -50,11 +50,12 @@ def main(args: argparse.Namespace) -> None:
 
 
 TEXT = """\
-Mean log-likelihoods per row in nats. *Mixture*: of products of Bernoulli distributions, by EM, which is a train of rank K
-whose cores are diagonal, its cluster on the bond: `rd.initialize(..., method="mixture", spread=0)`. *From mixture* starts
-exact EM there with a share `spread` of each core's mass off the diagonal, so that the bond may change its state from
-column to column; *random* starts it from random cores. *MI* is the order by mutual information, *ring's MI* the order read off the fitted
-train. Random starts, file order and rings are there for comparison and take part in the choice all the same.
+Mean log-likelihoods per row in nats. *Mixture*: of products of Bernoulli distributions, by EM, which is a train of rank
+K whose cores are diagonal, its cluster on the bond: `rd.initialize(..., method="mixture", spread=0)`. *From mixture*
+starts exact EM there with a share `spread` of each core's mass off the diagonal, so that the bond may change its state
+from column to column; *random* starts it from random cores. *MI* is the order by mutual information, *ring's MI* the
+order read off the fitted train. Random starts, file order and rings are there for comparison and take part in the
+choice all the same.
 
 A ring of rank m costs m³ per row and column where a train costs m², and a random start leaves much behind: EM cannot
 find in random cores the clusters that reach across all columns, and every column between them has to pass them on. So a
@@ -119,9 +120,8 @@ class Study:
     def start(self, topology: str, order: str, rank: int, spread: float | None) -> rd.TensorRing:
         """Near a mixture, or random if `spread` is None."""
         near = {"method": "quantile"} if spread is None else {"method": "mixture", "spread": spread}
-        sequence = self.orders[order, topology]
-        x = self.split.train
-        return rd.initialize(x, self.variables, rank, order=sequence, topology=topology, rng=0, dtype=np.float32, **near)
+        layout = {"order": self.orders[order, topology], "topology": topology}
+        return rd.initialize(self.split.train, self.variables, rank, rng=0, dtype=np.float32, **layout, **near)
 
     def fit(
         self, topology: str, order: str, rank: int, pseudocount: float, spread: float | None

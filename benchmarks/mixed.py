@@ -5,7 +5,6 @@ incomplete table only, learns from it and fills it.
 """
 
 import argparse
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,8 +30,9 @@ def main(args: argparse.Namespace) -> None:
     methods: dict[str, Callable[..., np.ndarray]] = {"column mean, most frequent category": constant}
     methods |= {f"KNNImputer, {k} neighbours": neighbours(k) for k in (5, 10, 20)}
     methods |= {"IterativeImputer, logistic regression": iterative}
-    methods |= {f"{topology}, rank {m}": ring(topology, m, args.epochs) for topology, m in SETTINGS}
-    methods |= {f"train from mixture, rank {m}": near_mixture(m, args.epochs) for m in (4, 8, 16, 32)}
+    for start, topology, rank in SETTINGS:
+        name = topology + (" from mixture" if start == "mixture" else "")
+        methods[f"{name}, rank {rank}"] = ring(start, topology, rank, args.epochs)
     sections: dict[str, list[dict[str, Any]]] = {}
     for table in (tumours(), wines(), digits()):
         errors: dict[str, list[tuple[float, float, float]]] = {name: [] for name in methods}
@@ -49,7 +49,10 @@ def main(args: argparse.Namespace) -> None:
     report.write(args.out, "mixed", "Holes in mixed tables", TEXT, sections, env, figure(sections))
 
 
-SETTINGS = (("ring", 4), ("ring", 8), ("train", 4), ("train", 8), ("train", 16))
+SETTINGS = (
+    *(("quantile", topology, rank) for topology, rank in (("ring", 4), ("ring", 8), ("train", 8), ("train", 16))),
+    *(("mixture", topology, rank) for topology, rank in (("ring", 8), ("train", 8), ("train", 16), ("train", 32))),
+)
 
 TEXT = """\
 RMSE of the removed numeric entries, in standard deviations of their columns, and the share of removed categorical
@@ -57,12 +60,12 @@ entries filled with the wrong category; means over the repeats with their standa
 mixed table that needs no network; these are its real tables with their class, and with some measurements binned (the
 binned ones are in the table once, as categories). KNNImputer sees categories one-hot, and the greatest indicator is
 taken; IterativeImputer sees their codes, and a logistic regression on the completed table fills in the categories.
-Both see numeric columns standardised. The ring is `TensorRingDensity` with its default 8 components per
-column, and fills in conditional means and most probable categories. Its epoch is chosen by the likelihood of rows held
-out; no setting was chosen by these errors: all are shown.
+Both see numeric columns standardised. The rings are `TensorRingDensity` with its default 8 components per column,
+started from random cores or near a mixture of products, and fill in conditional means and most probable categories.
+Their epoch is chosen by the likelihood of rows held out; no setting was chosen by these errors: all are shown.
 
-IterativeImputer regresses linearly, which is what strongly and linearly correlated measurements ask for; a ring has to
-spell such a correlation out by states (see [continuous tables](continuous.md)). What the ring gives beside an
+IterativeImputer regresses linearly, which is what strongly and linearly correlated measurements ask for; a ring has
+to spell such a correlation out by states (see [continuous tables](continuous.md)). What the ring gives beside an
 imputation is a density: the spread of what is missing, joint draws of it, and rows scored."""
 
 
@@ -185,11 +188,12 @@ def by_indicators(imputer: Any, x: np.ndarray, categorical: list[int]) -> np.nda
     return result
 
 
-def ring(topology: str, rank: int, epochs: int) -> Callable[..., np.ndarray]:
+def ring(start: str, topology: str, rank: int, epochs: int) -> Callable[..., np.ndarray]:
     def impute(x: np.ndarray, categorical: list[int], seed: int) -> np.ndarray:
         model = rd.TensorRingDensity(
             rank=rank,
             topology=topology,
+            start=start,
             max_epochs=epochs,
             categorical_features=categorical,
             validation_fraction=0.15,
@@ -201,47 +205,12 @@ def ring(topology: str, rank: int, epochs: int) -> Callable[..., np.ndarray]:
     return impute
 
 
-def near_mixture(size: int, epochs: int, spread: float = 0.1) -> Callable[..., np.ndarray]:
-    """A train by exact EM that starts near a mixture of products: a train with diagonal cores, by the same EM."""
-
-    def impute(x: np.ndarray, categorical: list[int], seed: int) -> np.ndarray:
-        centre, scale = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
-        centre[categorical], scale[categorical] = 0, 1
-        standard = (x - centre) / scale
-        shuffled = np.random.default_rng(seed).permutation(len(x))
-        held_out, train = np.split(standard[shuffled], [round(0.15 * len(x))])
-        families = [rd.Categorical if k in categorical else rd.GaussianMixture for k in range(x.shape[1])]
-        variables = rd.initialize(standard, families, 1, rng=seed).variables
-        order = rd.ordering.mutual_information(standard, variables, topology="train")
-        start = rd.initialize(standard, variables, size, order=order, topology="train", rng=seed)
-        rng = np.random.default_rng(seed)
-        learn = functools.partial(
-            rd.fit_em, x=train, validation=held_out, max_epochs=epochs, pseudocount=1e-3, variance_floor=1e-2, rng=seed
-        )
-        mixture = learn(changed(start, np.eye(size))).ring
-        ring = learn(changed(mixture, np.eye(size) + rng.exponential(spread / size, (size, size)))).ring
-        filled = np.asarray(ring.mean(standard)) * scale + centre
-        for k in categorical:
-            filled[:, k] = np.argmax(ring.component_posterior(k, standard), axis=1)
-        return np.where(np.isnan(x), filled, x)
-
-    return impute
-
-
-def changed(ring: rd.TensorRing, change: np.ndarray) -> rd.TensorRing:
-    """The train whose state is kept where `change` is the identity: the diagonals of the inner cores, spread out."""
-    cores = list(ring.cores)
-    for k in ring.order[1:-1]:
-        cores[k] = np.diagonal(cores[k], axis1=1, axis2=2)[:, :, None] * change
-    return rd.TensorRing(cores, ring.variables, ring.order)
-
-
 def figure(sections: dict[str, list[dict[str, Any]]]) -> Any:
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(13, 3.5))
     for axes, (title, rows) in zip(fig.subplots(1, len(sections)), sections.items(), strict=True):
-        for row, marker in zip(rows, "xvvv^oosss****"[: len(rows)], strict=True):
+        for row, marker in zip(rows, "xvvv^oossD***"[: len(rows)], strict=True):
             numeric, categories = (float(row[key].split()[0]) for key in ("numeric RMSE", "categorical error"))
             axes.plot(numeric, categories, marker, label=row["method"])
         axes.set(title=title.partition(":")[0], xlabel="numeric RMSE, standard deviations", ylabel="categorical error")

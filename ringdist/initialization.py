@@ -174,12 +174,11 @@ def initialize(
     ring = random_ring(placed, rank, order=order, topology=topology, rng=rng, xp=xp, dtype=dtype, device=device)
     if method == "mixture":
         if not isinstance(rank, int | np.integer):
-            raise ValueError(f"the rank of a ring near a mixture must be one number for all bonds, found {rank!r}")
+            raise ValueError(f"a start near a mixture has one rank for all bonds, found {rank!r}; use quantile or kmeans")
         clusters = np.random.default_rng(_seed(rng, ring.cores[0]))
-        starts = cores_near(fit_mixture(x, known, int(rank), clusters), ring, spread)
-        return TensorRing(
-            [like(core, old) for core, old in zip(starts, ring.cores, strict=True)], ring.variables, ring.order
-        )
+        near = cores_near(fit_mixture(x, known, int(rank), clusters), ring, spread)
+        cores = [like(core, old) for core, old in zip(near, ring.cores, strict=True)]
+        return TensorRing(cores, ring.variables, ring.order)
     shares = [
         component_shares(component_densities(x[:: max(1, len(x) // 10_000), k], variable))
         for k, variable in enumerate(known)

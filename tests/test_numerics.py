@@ -259,12 +259,20 @@ def unbalanced_worlds(d: int, topology: str, flip: bool) -> Case:
     return Case(tuple(cores), (BINARY,) * d, tuple(range(d)), f"unbalanced({topology}, {flip})")
 
 
+@pytest.mark.parametrize("topology", ["ring", "train"])
 @pytest.mark.parametrize("flip", [False, True])
-def test_marginals_of_unbalanced_worlds(numpy_backend, flip):
+def test_marginals_of_unbalanced_worlds(numpy_backend, topology, flip):
     """What lies between the columns kept has entries e^(−d / 2) and e^−d, which only together are in range."""
-    ring = numpy_backend.ring(unbalanced_worlds(2000, "train", flip))
-    marginal = ring.marginal([0, 1000, 1999])
+    d = 2000
+    ring = numpy_backend.ring(unbalanced_worlds(d, topology, flip))
+    marginal = ring.marginal([0, d // 2, d - 1])
     assert_close(marginal.to_dense(), np.full((2, 2, 2), 1 / 8), marginal)
+    others = [k for k in range(d) if k not in (0, d // 2, d - 1)]
+    only_first = ring.condition(dict.fromkeys(others, 1))
+    assert_close(only_first.to_dense(), np.full((2, 2, 2), 1 / 8), only_first)
+    rather_second = ring.condition(dict.fromkeys(others, 0))  # e^−2000 against e^−1000 2^−1997
+    assert_close(rather_second.to_dense(), np.eye(8)[0].reshape(2, 2, 2), rather_second)
+    assert_close(ring.marginal([d // 2]).to_dense(), [0.5, 0.5], ring)
 
 
 # --------------------------------------------------------------------------------------- far and near zero
