@@ -3,7 +3,7 @@
 # constraints.txt change. Another interpreter: `PYTHON=python3.12 make test`.
 
 PYTHON ?= python3
-EXTRAS ?= torch,jax,test,docs,dev
+EXTRAS ?= torch,jax,train,test,docs,dev
 
 VENV  := .venv
 STAMP := $(VENV)/.installed
@@ -36,8 +36,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(UV) pip install --quiet --python $(PY) --constraint constraints.txt --build-constraint constraints.txt --compile-bytecode --editable ".[$(EXTRAS)]"
 	@touch $@
 
-demo: $(STAMP)  ## fit rings to real data, complete half-missing digits, write the pictures
+demo: $(STAMP)  ## fit rings to digits, complete half-missing ones, train a VAE with a ring as its prior
 	$(PY) -m benchmarks demo
+	$(BIN)/ringdist fit --config adapters/configs/vae_digits.yaml --trainer.default_root_dir demo/vae_digits
 
 test: $(STAMP)  ## the test suite without what is marked slow
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal

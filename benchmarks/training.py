@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import tempfile
 import time
 import warnings
@@ -157,12 +158,11 @@ def _train(args: argparse.Namespace, name: str, setting: Setting, label: str, ca
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         folder = _folder(args, name, label, seed) or Path(scratch)
-        callbacks: list[Any] = [SeededSteps(), ModelCheckpoint(folder, save_last=True, save_top_k=0)]
+        callbacks: list[Any] = [SeededSteps(), ModelCheckpoint(folder, filename="last", enable_version_counter=False)]
         if candidate.reinitialize is not None:
             callbacks.append(Reinitialize(**candidate.reinitialize))
         trainer = Trainer(
-            max_steps=args.updates or setting.updates,
-            max_epochs=-1,
+            max_epochs=math.ceil((args.updates or setting.updates) / len(images.train_dataloader())),
             accelerator="auto",
             devices=1,
             callbacks=callbacks,
@@ -170,7 +170,6 @@ def _train(args: argparse.Namespace, name: str, setting: Setting, label: str, ca
             limit_val_batches=0,
             enable_progress_bar=False,
             enable_model_summary=False,
-            inference_mode=False,
         )
         last = folder / "last.ckpt"
         trainer.fit(model, images, ckpt_path=last if last.is_file() else None, weights_only=True)

@@ -220,6 +220,13 @@ def nonzero_rows(mask: Array) -> Array:
     return namespace(mask).nonzero(mask)[0]
 
 
+def times_written(array: Array) -> int | None:
+    """How often the array was written to in place, where its library counts that (else 0); None if it stopped to."""
+    if backend_name(array) == "torch" and array.is_inference():
+        return None
+    return getattr(array, "_version", 0)
+
+
 def writable(*arrays: Array) -> bool:
     """Whether results may be written into memory that is used again: not JAX, no gradient or tracing in PyTorch."""
     match backend_name(arrays[0]):

@@ -24,7 +24,7 @@ from ringdist.variables import Categorical, GaussianMixture, Variable
 FORMAT_VERSION = 1
 
 
-class TensorRingDensity(DensityMixin, BaseEstimator):  # type: ignore[misc]
+class TensorRingDensity(DensityMixin, BaseEstimator):
     """A tensor-ring density of a table with real and categorical columns, some entries missing, fitted by EM.
 
     Rows are arrays or pandas frames. NaN, None and pandas' NA are missing: fitting and scoring use the likelihood of

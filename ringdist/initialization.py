@@ -174,7 +174,7 @@ def initialize(
     ring = random_ring(placed, rank, order=order, topology=topology, rng=rng, xp=xp, dtype=dtype, device=device)
     if method == "mixture":
         if not isinstance(rank, int | np.integer):
-            raise ValueError(f"a start near a mixture has one rank for all bonds, found {rank!r}; use quantile or kmeans")
+            raise ValueError(f"a start near a mixture has one rank for all bonds, found {rank!r}; others may differ")
         clusters = np.random.default_rng(_seed(rng, ring.cores[0]))
         near = cores_near(fit_mixture(x, known, int(rank), clusters), ring, spread)
         cores = [like(core, old) for core, old in zip(near, ring.cores, strict=True)]

@@ -18,6 +18,7 @@ from ringdist._backend import (
     namespace,
     on_accelerator,
     stop_gradient,
+    times_written,
     to_numpy,
     writable,
 )
@@ -77,9 +78,9 @@ def log_normalizer(ring: TensorRing) -> Array:
 
 def _log_normalizer(ring: TensorRing) -> Array:
     """log Z in the accumulator's dtype, computed once for arrays that carry no gradient and have not been changed."""
-    if not writable(*ring.cores):
+    version = [times_written(core) for core in ring.cores]
+    if None in version or not writable(*ring.cores):
         return _computed_log_normalizer(ring)
-    version = tuple(getattr(core, "_version", 0) for core in ring.cores)
     if ring.memory.get("version") != version:
         ring.memory.update(version=version, log_normalizer=_computed_log_normalizer(ring))
     return ring.memory["log_normalizer"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import ringdist as rd
 from tests import oracle
 from tests.backends import assert_close
 from tests.oracle import MIXED, TABLE, TRAIN
@@ -90,3 +91,15 @@ def test_densities_integrate_to_one_over_each_column(backend, case):
     density = np.exp(backend.numpy(ring.log_prob(backend.array(x))))
     expected = np.exp(backend.numpy(ring.log_prob(backend.array(row))))
     assert_close((density * weight).sum(), expected, case, rtol=1e-7)
+
+
+def test_under_inference_mode():
+    """Tensors made there do not count how often they were written to, so that nothing can be remembered."""
+    torch = pytest.importorskip("torch")
+    with torch.inference_mode():
+        ring = rd.TensorRing.random([rd.Categorical(3)] * 4, 2, rng=0, xp=torch, dtype=torch.float64)
+        x = ring.sample(5, rng=1)
+        before = ring.log_prob(x)
+        ring.cores[0].mul_(2.0)
+        assert_close(ring.log_prob(x).numpy(), before.numpy(), ring)
+        assert_close(np.exp(ring.to_dense().log().numpy()).sum(), 1.0, ring)

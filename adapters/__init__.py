@@ -1,0 +1,27 @@
+"""Learnable priors for generative models in PyTorch: the tensor ring induced prior (TRIP) and its rivals.
+
+Every prior is a `torch.nn.Module` with `log_prob`, `sample`, `sample_given`, `rsample` and `reinitialize`, and returns
+a `torch.distributions.Distribution` when called. `adapters.interop` loads priors trained with other code.
+"""
+
+from adapters.priors import (
+    TRIP,
+    FlowPrior,
+    GaussianMixturePrior,
+    GaussianPrior,
+    JointTRIP,
+    Prior,
+    PriorDistribution,
+    VampPrior,
+)
+
+__all__ = [
+    "TRIP",
+    "FlowPrior",
+    "GaussianMixturePrior",
+    "GaussianPrior",
+    "JointTRIP",
+    "Prior",
+    "PriorDistribution",
+    "VampPrior",
+]

@@ -1,0 +1,149 @@
+"""Lightning callbacks: re-initialisation of the prior, noise that a resumed run repeats, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from adapters import figures
+from adapters.data.base import ImageData
+from adapters.seeding import derived_seed, epoch_of
+
+
+class SeededSteps(Callback):
+    """Seeds PyTorch's generators at every training step from the run's seed, the process, the epoch and the batch.
+
+    The noise of a step then does not depend on how the run came there: resumed runs repeat the unbroken one.
+    """
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed this step."""
+        torch.manual_seed(derived_seed(trainer.global_rank, epoch_of(trainer), batch_idx))
+
+
+class Reinitialize(Callback):
+    """The paper's re-initialisation: after the first epoch and every five, the prior is fitted to latent codes anew.
+
+    The codes are draws from q(z | x) of training images. It takes place before the first batch of an epoch, so that a
+    run resumed from any checkpoint neither misses nor repeats it. Moments that the optimiser holds of parameters that
+    changed are forgotten; all others are kept.
+
+    Args:
+        first: epochs before the first re-initialisation.
+        every: epochs between it and each further one; None: there is but one.
+        last: epoch after which there is none; None: no limit.
+        num_codes: at most; the official code takes 2 000.
+        method: of `prior.reinitialize`, where it has several: "gmm" (the paper's) or "em".
+        order: of `prior.reinitialize`: "mutual_information" also rearranges the ring.
+
+    Raises:
+        ValueError: if first, every or num_codes is less than 1.
+    """
+
+    def __init__(
+        self,
+        first: int = 1,
+        every: int | None = 5,
+        last: int | None = None,
+        num_codes: int = 2000,
+        method: str | None = None,
+        order: str | None = None,
+    ):
+        for name, value in (("first", first), ("every", every), ("num_codes", num_codes)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
+        self.first, self.every, self.last, self.num_codes = first, every, last, num_codes
+        options = {"method": method, "order": order}
+        self.options = {name: value for name, value in options.items() if value is not None}
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether the prior is fitted anew before this epoch, counted from 0."""
+        if epoch < self.first or (self.last is not None and epoch > self.last):
+            return False
+        return epoch == self.first if self.every is None else (epoch - self.first) % self.every == 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Fit the prior anew, where it is time."""
+        if batch_idx == 0 and self.is_due(epoch_of(trainer)):
+            seed = derived_seed(epoch_of(trainer))
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                codes = latent_codes(pl_module, image_data(trainer), self.num_codes, seed)
+                before = {name: value.clone() for name, value in pl_module.prior.state_dict().items()}
+                pl_module.prior.reinitialize(codes, **self.options)
+            if trainer.world_size > 1:  # the same codes everywhere, but not every fit is the same to the last bit
+                pl_module.prior.load_state_dict(trainer.strategy.broadcast(pl_module.prior.state_dict()))
+            forget_moments(trainer.optimizers, pl_module.prior, before)
+
+
+class Figures(Callback):
+    """Pictures of a run, written after validation into `figures/` beside its logs, each over the previous one.
+
+    Samples; images above their reconstructions; the prior's density over two latent dimensions with codes of training
+    images over it (paper Fig. 4); the curves of the CSV log.
+
+    Args:
+        every: epochs.
+        num_images: in the grids.
+        dimensions: the two latent dimensions.
+        num_codes: over the density.
+    """
+
+    def __init__(
+        self, every: int = 10, num_images: int = 64, dimensions: tuple[int, int] = (0, 1), num_codes: int = 1000
+    ):
+        self.every, self.num_images, self.dimensions, self.num_codes = every, num_images, dimensions, num_codes
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw all but the curves, where it is time."""
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if not trainer.sanity_checking and trainer.log_dir and (last or (trainer.current_epoch + 1) % self.every == 0):
+            with torch.random.fork_rng():
+                torch.manual_seed(derived_seed(0))
+                self._draw(pl_module, image_data(trainer), Path(trainer.log_dir) / "figures")
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the curves."""
+        log = Path(trainer.log_dir or ".") / "metrics.csv"
+        for logger in trainer.loggers:
+            logger.save()
+        if log.is_file():
+            figures.save(figures.training_curves(log), log.parent / "figures" / "curves.png")
+
+    def _draw(self, model: LightningModule, data: ImageData, folder: Path) -> None:
+        figures.save_grid(model.sample(self.num_images), folder / "samples.png")
+        images = data.examples(self.num_images // 2).to(model.device)
+        figures.save_grid(figures.interleaved(images, model.reconstruct(images)), folder / "reconstructions.png")
+        codes = latent_codes(model, data, self.num_codes, derived_seed(1))
+        figures.save(figures.prior_density(model.prior, codes, self.dimensions), folder / "prior.png")
+
+
+def image_data(trainer: Trainer) -> ImageData:
+    """The run's data module; `TypeError` if it is not one that can hand out training images."""
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, ImageData):
+        raise TypeError(f"this callback needs an ImageData as data module, found {type(data).__name__}")
+    return data
+
+
+@torch.no_grad()
+def latent_codes(model: LightningModule, data: ImageData, n: int, seed: int) -> Tensor:
+    """Draws from q(z | x), one for each of n training images, (n, d)."""
+    return torch.cat([model.encoder(x.to(model.device)).sample() for x in data.training_images(n, seed)])
+
+
+def forget_moments(optimizers: Sequence[Optimizer], prior: nn.Module, before: dict[str, Tensor]) -> None:
+    """Drop what optimisers have gathered about those parameters of the prior that are no longer what they were."""
+    for name, parameter in prior.named_parameters():
+        if not torch.equal(parameter, before[name]):
+            for optimizer in optimizers:
+                getattr(optimizer, "optimizer", optimizer).state.pop(parameter, None)

@@ -1,0 +1,7 @@
+"""Images as Lightning data modules: batches are (images in [0, 1], attributes), NaN for an unknown attribute."""
+
+from adapters.data.base import ImageData, Split
+from adapters.data.files import ImageFolder
+from adapters.data.known import CIFAR10, MNIST, CelebA, Digits
+
+__all__ = ["CIFAR10", "MNIST", "CelebA", "Digits", "ImageData", "ImageFolder", "Split"]

@@ -1,0 +1,223 @@
+"""`ImageData`: what all data modules share; a data set adds one method that loads its images into tensors."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from adapters.seeding import derived_seed, epoch_of, run_seed
+
+Binarization = Literal["static", "dynamic"]
+Stage = Literal["train", "val", "test"]
+
+
+class Split(NamedTuple):
+    """Rows of a data set: images (n, C, H, W) in uint8, attributes (n, a) in float32, NaN where unknown."""
+
+    images: Tensor
+    attributes: Tensor
+
+    def rows(self, index: Tensor) -> Split:
+        """The rows of an index."""
+        return Split(self.images[index], self.attributes[index])
+
+
+class ImageData(LightningDataModule):
+    """Images in memory as bytes, handed out as floats in [0, 1] together with their attributes.
+
+    What a run draws here is a function of the run's seed, the epoch and the step, and the loaders tell checkpoints how
+    far they are: a run resumed in mid-epoch sees the batches that the unbroken one sees.
+
+    Args:
+        batch_size: of each process.
+        validation: how many training images, or which share of them, validate; of no effect where the data set comes
+            with images for validation.
+        binarization: None: grey levels; `"static"`: each pixel is drawn once, with its grey level as the probability
+            of a 1 and a fixed seed; `"dynamic"`: training images are drawn anew each time, the others statically.
+        split_seed: of the choice of validation images and of static binarisation, the same for runs of every seed.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    levels = 256
+    attribute_names: Sequence[str] = ()
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        validation: int | float = 0.1,
+        binarization: Binarization | None = None,
+        split_seed: int = 0,
+    ):
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, found {batch_size}")
+        if binarization is not None and binarization not in get_args(Binarization):
+            raise ValueError(
+                f"binarization must be None or one of {', '.join(get_args(Binarization))}, found {binarization!r}"
+            )
+        self.batch_size, self.validation = batch_size, validation
+        self.binarization, self.split_seed = binarization, split_seed
+        self.splits: dict[Stage, Split] = {}
+
+    @abstractmethod
+    def load(self) -> dict[Stage, Split]:
+        """Read the data set: "train", "test" and, where it has one of its own, "val"."""
+
+    # ------------------------------------------------------------------------------------------ Lightning's hooks
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, split and binarise, once."""
+        if self.splits:
+            return
+        splits: dict[Stage, Split] = self.load()
+        if "val" not in splits:
+            splits |= self._validation_split(splits["train"])
+        if self.binarization is not None:
+            fixed = splits if self.binarization == "static" else splits.keys() - {"train"}
+            splits |= {name: self._binarized_once(splits[name]) for name in sorted(fixed)}
+        self.splits = splits
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled batches."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> ResumableLoader:
+        """Batches in order."""
+        return self._loader("val", shuffle=False)
+
+    def test_dataloader(self) -> ResumableLoader:
+        """Batches in order."""
+        return self._loader("test", shuffle=False)
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Bytes to floats, on the device of the model."""
+        images, attributes = batch
+        place = self._place() if self._draws() and self.trainer.training else None
+        return self._scaled(images, place), attributes
+
+    # --------------------------------------------------------------------------------------------------- for users
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        self.setup()
+        channels, height, width = self.splits["train"].images.shape[1:]
+        return channels, height, width
+
+    def training_images(self, n: int, seed: int) -> Iterator[Tensor]:
+        """Batches of floats, n different training images in all (or as many as there are)."""
+        self.setup()
+        images = self.splits["train"].images
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n]
+        for i, rows in enumerate(order.split(self.batch_size)):
+            yield self._scaled(images[rows], (seed, i) if self._draws() else None)
+
+    def examples(self, n: int, stage: Stage = "val") -> Tensor:
+        """The first n images of a split as floats."""
+        self.setup()
+        return self._scaled(self.splits[stage].images[:n], (0,) if stage == "train" and self._draws() else None)
+
+    # ------------------------------------------------------------------------------------------------- the details
+
+    def _loader(self, stage: Stage, shuffle: bool) -> ResumableLoader:
+        trainer = self.trainer
+        processes, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+        rows = _Rows(self.splits[stage])
+        sampler: DistributedSampler[Any] = DistributedSampler(rows, processes, rank, shuffle=shuffle, seed=run_seed())
+        return ResumableLoader(rows, batch_size=self.batch_size, sampler=sampler, collate_fn=tuple)
+
+    def _validation_split(self, train: Split) -> dict[Stage, Split]:
+        held_out, rest = self.cut(train, self.validation, "validation")
+        return {"train": rest, "val": held_out}
+
+    def cut(self, split: Split, part: int | float, name: str) -> tuple[Split, Split]:
+        """Rows held out, chosen by the seed of the split, and the rest.
+
+        Args:
+            split: all rows.
+            part: how many are held out, or which share of them.
+            name: of that number, for the message.
+
+        Raises:
+            ValueError: if either part would be empty.
+        """
+        total = len(split.images)
+        held_out = round(part * total) if part < 1 else int(part)
+        if not 0 < held_out < total:
+            raise ValueError(f"{name} must leave some of the {total} images on either side, found {part}")
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.split_seed))
+        return split.rows(order[:held_out].sort().values), split.rows(order[held_out:].sort().values)
+
+    def _binarized_once(self, split: Split) -> Split:
+        generator = torch.Generator().manual_seed(self.split_seed)
+        threshold = torch.rand(split.images.shape, generator=generator) * (self.levels - 1)
+        return split._replace(images=(split.images > threshold).to(torch.uint8) * (self.levels - 1))
+
+    def _place(self) -> tuple[int, int, int]:
+        """Process, epoch and batch: Lightning counts the batch when it has been transferred."""
+        return self.trainer.global_rank, epoch_of(self.trainer), self.trainer.fit_loop.batch_idx + 1
+
+    def _draws(self) -> bool:
+        return self.binarization == "dynamic"
+
+    def _scaled(self, images: Tensor, place: tuple[int, ...] | None) -> Tensor:
+        """Floats in [0, 1], with a place in the run: drawn from them."""
+        scaled = images.float() / (self.levels - 1)
+        if place is None:
+            return scaled
+        generator = torch.Generator(images.device).manual_seed(derived_seed(*place))
+        return torch.bernoulli(scaled, generator=generator)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader that goes on where a checkpoint was written: Lightning asks it for its state and hands that back."""
+
+    _position = 0  # batches handed out in this epoch
+    _resumed: dict[str, int] | None = None  # the state of an interrupted run, until the next pass
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of one epoch, less those handed out before the interruption."""
+        # A generator starts when it is first asked, after Lightning has told the sampler the epoch. An interruption
+        # after the last batch leaves the next epoch whole, also where Lightning limits their number.
+        state, self._resumed = self._resumed, None
+        skip = state["position"] if state is not None and state["epoch"] == self._epoch else 0
+        for i, batch in enumerate(super().__iter__()):
+            if i >= skip:
+                self._position = i + 1
+                yield batch
+
+    @property
+    def _epoch(self) -> int:
+        return int(getattr(self.sampler, "epoch", 0))
+
+    def state_dict(self) -> dict[str, int]:
+        """Which epoch this is, and how far it is."""
+        return {"epoch": self._epoch, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next pass there, if it is one through the same epoch."""
+        self._resumed, self._position = state, state["position"]
+
+
+class _Rows(Dataset[tuple[Tensor, Tensor]]):
+    """A split as a map-style data set that gathers a whole batch at once."""
+
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split.images)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.split.images[i], self.split.attributes[i]
+
+    def __getitems__(self, indices: list[int]) -> Split:
+        return self.split.rows(torch.tensor(indices))

@@ -1,0 +1,215 @@
+"""Images in a folder or a zip archive, with attributes in a CSV table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import v2
+
+from adapters.data.base import ImageData, Split, Stage
+from adapters.errors import InputError
+
+Mode = Literal["RGB", "L"]
+
+
+class ImageFolder(ImageData):
+    """Any folder or zip archive of images, with an optional table of attributes.
+
+    Everything in it must be an image, but for hidden files and the table. The table's first column `image` holds the
+    images' file names, each other column is a numeric attribute; empty cells, and images without a row, are unknown.
+
+    Args:
+        path: the folder or archive.
+        attributes: the table: a path, or a name inside the folder or archive.
+        size: the side to which images are scaled and cut around their middle; None: all have one size already.
+        mode: `"RGB"` or `"L"` (grey).
+        test: how many images test, or which share of them.
+        options: of `ImageData`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        attributes: str | Path | None = None,
+        size: int | None = None,
+        mode: Mode = "RGB",
+        test: int | float = 0.1,
+        **options: Any,
+    ):
+        super().__init__(**options)
+        self.path, self.attributes, self.size, self.mode, self.test = Path(path), attributes, size, mode, test
+
+    def load(self) -> dict[Stage, Split]:
+        """Training and test images, cut by the seed of the split."""
+        with open_files(self.path) as files:
+            names = [name for name in files.names if not self._is_table(name)]
+            table = self._table(files, names)
+            images = read_images(files, names, self.mode, self.size)
+        test, train = self.cut(Split(images, table), self.test, "test")
+        return {"train": train, "test": test}
+
+    def _is_table(self, name: str) -> bool:
+        """Whether a file in the folder or archive is the table, given by name or by path."""
+        if self.attributes is None:
+            return False
+        return name == str(self.attributes) or (self.path / name).resolve() == Path(self.attributes).resolve()
+
+    def _table(self, files: Files, images: Sequence[str]) -> Tensor:
+        if self.attributes is None:
+            return torch.empty(len(images), 0)
+        name = str(self.attributes)
+        if name not in files.names and not Path(name).is_file():
+            raise InputError(f"{name}: there is no such table, neither in {self.path} nor as a path")
+        content = files.read(name) if name in files.names else Path(name).read_bytes()
+        self.attribute_names, table = read_attributes(name, content.decode("utf-8-sig"), images)
+        return table
+
+
+class Files(NamedTuple):
+    """What a folder or archive holds: sorted names relative to it, hidden files left out, and how to read one."""
+
+    path: Path
+    names: list[str]
+    read: Callable[[str], bytes]
+
+
+@contextmanager
+def open_files(path: Path) -> Iterator[Files]:
+    """A folder or zip archive; `InputError` if it is neither, or holds nothing."""
+    if path.is_dir():
+        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+        yield _files(path, names, lambda name: (path / name).read_bytes())
+        return
+    if not path.exists():
+        raise InputError(f"{path}: there is no such folder or archive")
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{path}: neither a folder nor a readable zip archive ({error})") from error
+    with archive:
+        yield _files(path, [name for name in archive.namelist() if not name.endswith("/")], archive.read)
+
+
+def _files(path: Path, names: Sequence[str], read: Callable[[str], bytes]) -> Files:
+    shown = sorted(name for name in names if not any(part.startswith((".", "__")) for part in name.split("/")))
+    if not shown:
+        raise InputError(f"{path}: there are no files in it")
+    return Files(path, shown, read)
+
+
+def read_images(files: Files, names: Sequence[str], mode: Mode = "RGB", size: int | None = None) -> Tensor:
+    """The named images, (n, C, H, W) in uint8; `InputError` names a file that is no image or has another size."""
+    resize = None if size is None else v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size)])
+    images: Tensor | None = None
+    for i, name in enumerate(names):
+        image = _decoded(files, name).convert(mode)
+        array = np.asarray(image if resize is None else resize(image))
+        pixels = torch.from_numpy(array.copy()).reshape(*array.shape[:2], -1).movedim(-1, 0)
+        if images is None:
+            images = torch.empty((len(names), *pixels.shape), dtype=torch.uint8)
+        if pixels.shape != images.shape[1:]:
+            first, other = tuple(images.shape[2:]), tuple(pixels.shape[1:])
+            raise InputError(
+                f"{files.path}: images must have one size, or `size` must be given: "
+                f"{names[0]} is {first[0]}x{first[1]}, {name} is {other[0]}x{other[1]}"
+            )
+        images[i] = pixels
+    if images is None:
+        raise InputError(f"{files.path}: there are no images in it")
+    return images
+
+
+def _decoded(files: Files, name: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(files.read(name)))
+        image.load()
+    except UnidentifiedImageError as error:
+        raise InputError(f"{files.path}: {name} is not an image") from error
+    except (OSError, SyntaxError, zipfile.BadZipFile) as error:
+        raise InputError(f"{files.path}: {name} cannot be read ({error})") from error
+    return image
+
+
+def read_class_folders(path: Path, mode: Mode = "RGB") -> dict[Stage, Split]:
+    """Images laid out train|test/CLASS/NAME; the attribute is the class, in alphabetical order."""
+    with open_files(path) as files:
+        for name in files.names:
+            parts = name.split("/")
+            if len(parts) != 3 or parts[0] not in ("train", "test"):
+                raise InputError(f"{path}: images must be laid out as train|test/CLASS/NAME, found {name}")
+        classes = sorted({name.split("/")[1] for name in files.names})
+        number = {name: float(i) for i, name in enumerate(classes)}
+        splits: dict[Stage, Split] = {}
+        stages: tuple[Stage, ...] = ("train", "test")
+        for stage in stages:
+            names = [name for name in files.names if name.startswith(f"{stage}/")]
+            labels = torch.tensor([[number[name.split("/")[1]]] for name in names])
+            splits[stage] = Split(read_images(files, names, mode), labels)
+    return splits
+
+
+def read_attributes(source: str, text: str, images: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Names and values (n, a) of the attributes of the images, NaN where unknown.
+
+    Args:
+        source: the table's name, for messages.
+        text: the table.
+        images: paths of the images; rows name them by path or by file name.
+
+    Raises:
+        InputError: naming row and rule if there is no column `image`, a row has too few or too many cells, a value is
+            no number, an image is not there, ambiguous or listed twice.
+    """
+    rows = csv.reader(io.StringIO(text))
+    header = next(rows, [])
+    if not header or header[0] != "image" or len(set(header)) < len(header):
+        raise InputError(
+            f"{source}: the first row must be image,ATTRIBUTE,... with different names, found {','.join(header)}"
+        )
+    position = _positions(images)
+    values = torch.full((len(images), len(header) - 1), torch.nan)
+    seen: dict[int, int] = {}
+    for row in rows:
+        place = f"{source}, row {rows.line_num}"
+        if len(row) != len(header):
+            raise InputError(f"{place}: a row must have {len(header)} cells, found {len(row)}")
+        i = position.get(row[0])
+        if i is None:
+            raise InputError(f"{place}: each row must name an image, there is none called {row[0]!r}")
+        if i < 0:
+            raise InputError(f"{place}: several images are called {row[0]!r}; rows must give their paths")
+        if i in seen:
+            raise InputError(f"{place}: an image must have one row, {row[0]!r} has been in row {seen[i]} already")
+        seen[i] = rows.line_num
+        values[i] = torch.tensor([_number(place, *cell) for cell in zip(header[1:], row[1:], strict=True)])
+    return header[1:], values
+
+
+def _positions(images: Sequence[str]) -> dict[str, int]:
+    """The index of each image by path and by file name; −1 for a file name that several images share."""
+    position: dict[str, int] = {}
+    for i, image in enumerate(images):
+        name = PurePosixPath(image).name
+        position[name] = -1 if name in position else i
+    return position | {image: i for i, image in enumerate(images)}
+
+
+def _number(place: str, column: str, cell: str) -> float:
+    """The value of a cell, NaN for an empty one."""
+    try:
+        value = float(cell) if cell.strip() else float("nan")
+    except ValueError as error:
+        raise InputError(f"{place}: {column} must be a number or empty, found {cell!r}") from error
+    if np.isinf(value):
+        raise InputError(f"{place}: {column} must be finite, found {cell!r}")
+    return value

@@ -1,0 +1,167 @@
+"""Well-known data sets: digits of scikit-learn, MNIST, CIFAR-10, CelebA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from adapters.data.base import ImageData, Split, Stage
+from adapters.data.files import read_class_folders
+from adapters.errors import InputError
+
+
+class Digits(ImageData):
+    """1 797 handwritten digits, 8x8, 17 grey levels, shipped with scikit-learn; the attribute is the digit.
+
+    Args:
+        test: how many images test, or which share of them.
+        options: of `ImageData`.
+    """
+
+    levels = 17
+    attribute_names = ("digit",)
+
+    def __init__(self, test: int | float = 0.2, **options: Any):
+        super().__init__(**options)
+        self.test = test
+
+    def load(self) -> dict[Stage, Split]:
+        """Training and test images, cut by the seed of the split."""
+        images, labels = load_digits(return_X_y=True)
+        test, train = self.cut(_split(images.reshape(-1, 8, 8), labels), self.test, "test")
+        return {"train": train, "test": test}
+
+
+class MNIST(ImageData):
+    """60 000 + 10 000 handwritten digits, 28x28; the attribute is the digit.
+
+    Args:
+        path: an .npz file with arrays x_train, y_train, x_test, y_test, or torchvision's folder.
+        download: whether torchvision may fetch the data into that folder.
+        options: of `ImageData`.
+    """
+
+    attribute_names = ("digit",)
+
+    def __init__(self, path: str | Path, download: bool = False, **options: Any):
+        super().__init__(**options)
+        self.path, self.download = Path(path), download
+
+    def prepare_data(self) -> None:
+        """Fetch, in one process."""
+        if self.download:
+            datasets.MNIST(self.path, download=True)
+
+    def load(self) -> dict[Stage, Split]:
+        """Training and test images."""
+        if self.path.suffix == ".npz":
+            return _read_arrays(self.path)
+        parts = {"train": datasets.MNIST(self.path, train=True), "test": datasets.MNIST(self.path, train=False)}
+        return {
+            "train": _split(parts["train"].data, parts["train"].targets),
+            "test": _split(parts["test"].data, parts["test"].targets),
+        }
+
+
+class CIFAR10(ImageData):
+    """50 000 + 10 000 photographs, 32x32; the attribute is the class.
+
+    Args:
+        path: torchvision's folder, or a folder or zip of images laid out train|test/CLASS/NAME.
+        download: whether torchvision may fetch the data into that folder.
+        options: of `ImageData`.
+    """
+
+    attribute_names = ("class",)
+
+    def __init__(self, path: str | Path, download: bool = False, **options: Any):
+        super().__init__(**options)
+        self.path, self.download = Path(path), download
+
+    def prepare_data(self) -> None:
+        """Fetch, in one process."""
+        if self.download:
+            datasets.CIFAR10(self.path, download=True)
+
+    def load(self) -> dict[Stage, Split]:
+        """Training and test images."""
+        if not (self.path / datasets.CIFAR10.base_folder).is_dir():
+            return read_class_folders(self.path)
+        train, test = datasets.CIFAR10(self.path, train=True), datasets.CIFAR10(self.path, train=False)
+        return {"train": _split(train.data, train.targets), "test": _split(test.data, test.targets)}
+
+
+class CelebA(ImageData):
+    """202 599 faces cut to their middle 160x160 pixels and scaled to 64x64, as in the paper, with 40 attributes.
+
+    Args:
+        path: torchvision's folder.
+        attributes: names of those wanted; None: all.
+        download: whether torchvision may fetch the data into that folder.
+        options: of `ImageData`; the data set has validation images of its own.
+
+    Raises:
+        ValueError: if an attribute is unknown.
+    """
+
+    def __init__(
+        self, path: str | Path, attributes: Sequence[str] | None = None, download: bool = False, **options: Any
+    ):
+        super().__init__(**options)
+        self.path, self.attributes, self.download = Path(path), attributes, download
+
+    def prepare_data(self) -> None:
+        """Fetch, in one process."""
+        if self.download:
+            datasets.CelebA(str(self.path), download=True)
+
+    def load(self) -> dict[Stage, Split]:
+        """The data set's own three parts."""
+        return {"train": self._part("train"), "val": self._part("valid"), "test": self._part("test")}
+
+    def _part(self, name: str) -> Split:
+        part = datasets.CelebA(
+            str(self.path), name, transform=v2.Compose([v2.CenterCrop(160), v2.Resize(64), v2.PILToTensor()])
+        )
+        known = [attribute for attribute in part.attr_names if attribute]
+        wanted = known if self.attributes is None else list(self.attributes)
+        if unknown := sorted(set(wanted) - set(known)):
+            raise ValueError(f"attributes must be among {', '.join(known)}, found {', '.join(unknown)}")
+        self.attribute_names = wanted
+        images = torch.stack([image for image, _ in part])
+        return Split(images, part.attr[:, [known.index(attribute) for attribute in wanted]].float())
+
+
+def _split(images: Any, labels: Any) -> Split:
+    """Arrays (n, H, W) or (n, H, W, 3) and (n,) as a split."""
+    tensor = torch.as_tensor(np.asarray(images).astype(np.uint8))
+    tensor = tensor[:, None] if tensor.ndim == 3 else tensor.movedim(-1, 1).contiguous()
+    return Split(tensor, torch.as_tensor(np.asarray(labels)).float()[:, None])
+
+
+def _read_arrays(path: Path) -> dict[Stage, Split]:
+    """The splits in an .npz file; `InputError` names what is wrong with it."""
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a readable .npz file ({error})") from error
+    if missing := {"x_train", "y_train", "x_test", "y_test"} - arrays.keys():
+        raise InputError(f"{path}: arrays {', '.join(sorted(missing))} are missing, found {', '.join(sorted(arrays))}")
+    for part in ("train", "test"):
+        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if images.ndim != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+            raise InputError(
+                f"{path}: x_{part} must be (n, height, width) in uint8 and y_{part} (n,), "
+                f"found {images.shape} in {images.dtype} and {labels.shape}"
+            )
+    return {"train": _split(arrays["x_train"], arrays["y_train"]), "test": _split(arrays["x_test"], arrays["y_test"])}

@@ -1,0 +1,5 @@
+"""What is wrong with a user's files, told without a traceback by the command line."""
+
+
+class InputError(ValueError):
+    """A file, archive, table or checkpoint breaks a rule; the message names the place and the rule."""

@@ -1,0 +1,128 @@
+"""Priors trained with other code: the paper's official TRIP module and GENTRL's prior.
+
+Both keep cores whose *squares* are the entries of the ring, and `log_stds` that are natural logarithms of standard
+deviations where they are used, whatever the initial values (squared deviations) suggest. Both add 1e-10 to every
+component's density, and again in the normalisation; here nothing is added, so log-densities agree where densities are
+well above that. A state dict holds `parameters.0`, `parameters.1`, ...: means and log_stds (N,) of each continuous
+variable in turn, then one core (N, m, m) per variable. It holds neither the variables' order nor their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from adapters.priors.base import choice, whole
+from adapters.priors.joint import JointTRIP
+from adapters.priors.trip import TRIP
+
+
+def trip_from_official(state_dict: Mapping[str, Tensor], *, categorical: Sequence[int] = ()) -> TRIP | JointTRIP:
+    """The prior of a state dict of the paper's official TRIP module (insilicomedicine/TRIP), a ring in file order.
+
+    Args:
+        state_dict: `module.state_dict()`.
+        categorical: which variables are discrete.
+
+    Returns:
+        A `TRIP`; with discrete variables a `JointTRIP`, whose latents are the continuous variables and whose attributes
+        are the discrete ones, each in the order of the file. Parameters have the dtype of the file's.
+
+    Raises:
+        ValueError: if names or shapes are not those of such a state dict, or the continuous variables differ in N.
+        TypeError: if an index is not a whole number.
+    """
+    return _converted(state_dict, categorical, None, "ring")
+
+
+def trip_from_gentrl(
+    state_dict: Mapping[str, Tensor],
+    *,
+    categorical: Sequence[int] = (),
+    order: Sequence[int] | None = None,
+    topology: Literal["train", "ring"] = "train",
+) -> TRIP | JointTRIP:
+    """The prior of a state dict of GENTRL's `LP` module (insilicomedicine/GENTRL, Zhavoronkov et al. 2019).
+
+    GENTRL sums over both end bonds of a train; the sums are taken here once, so that the end bond has rank 1.
+
+    Args:
+        state_dict: `module.state_dict()`.
+        categorical: which variables are discrete.
+        order: `module.order`, the variables as they follow each other; GENTRL saves it beside the state dict.
+        topology: `module.tt_type`, "train" for "usual".
+
+    Returns:
+        As `trip_from_official`.
+
+    Raises:
+        ValueError: if names, shapes or order do not fit, or the continuous variables differ in N.
+        TypeError: if an index is not a whole number.
+    """
+    choice("topology", topology, ("train", "ring"))
+    return _converted(state_dict, categorical, order, topology)
+
+
+def _converted(
+    state_dict: Mapping[str, Tensor], categorical: Sequence[int], order: Sequence[int] | None, topology: str
+) -> TRIP | JointTRIP:
+    means, log_stds, cores, discrete = _parts(state_dict, categorical)
+    d = len(cores)
+    columns = list(range(d)) if order is None else [whole("an entry of order", k, least=0) for k in order]
+    if sorted(columns) != list(range(d)):
+        raise ValueError(f"order must be a permutation of the {d} variables, found {columns}")
+    cores = [core**2 for core in cores]
+    if topology == "train":
+        first, last = columns[0], columns[-1]
+        cores[first] = cores[first].sum(1, keepdim=True)
+        cores[last] = cores[last].sum(2, keepdim=True)
+    ranks = [cores[k].shape[1] for k in columns]
+    latents_first = [k for k in range(d) if k not in discrete] + sorted(discrete)
+    place = {k: i for i, k in enumerate(latents_first)}
+    ring_order = [place[k] for k in columns]
+    size, sizes = means.shape[1], [cores[k].shape[0] for k in sorted(discrete)]
+    prior: TRIP | JointTRIP = (
+        JointTRIP(len(means), sizes, size, ranks, ring_order) if discrete else TRIP(len(means), size, ranks, ring_order)
+    )
+    prior.to(means.dtype)
+    prior._write([cores[k] for k in latents_first], means, log_stds, ring_order)
+    return prior
+
+
+def _parts(
+    state_dict: Mapping[str, Tensor], categorical: Sequence[int]
+) -> tuple[Tensor, Tensor, list[Tensor], set[int]]:
+    """Means and log-deviations (c, N), cores, and the indices of the discrete variables."""
+    count = len(state_dict)
+    discrete = {whole("an entry of categorical", k, least=0) for k in categorical}
+    if set(state_dict) != {f"parameters.{i}" for i in range(count)}:
+        raise ValueError(f"names must be parameters.0, parameters.1, ..., found {sorted(state_dict)[:5]}")
+    tensors = [state_dict[f"parameters.{i}"].detach() for i in range(count)]
+    d, rest = divmod(count + 2 * len(discrete), 3)
+    if rest or d <= len(discrete) or max(discrete, default=-1) >= d:
+        raise ValueError(
+            f"there must be two vectors per continuous variable and one core per variable, found {count} tensors "
+            f"and {len(discrete)} discrete variables {sorted(discrete)}"
+        )
+    vectors, cores = tensors[: count - d], tensors[count - d :]
+    _check_shapes(vectors, cores, discrete)
+    return torch.stack(vectors[0::2]), torch.stack(vectors[1::2]), cores, discrete
+
+
+def _check_shapes(vectors: Sequence[Tensor], cores: Sequence[Tensor], discrete: set[int]) -> None:
+    rank = cores[0].shape[-1] if cores[0].ndim else 1
+    for k, core in enumerate(cores):
+        if core.ndim != 3 or tuple(core.shape[1:]) != (rank, rank):
+            raise ValueError(f"variable {k}: a core must have shape (N, {rank}, {rank}), found {tuple(core.shape)}")
+    continuous = [k for k in range(len(cores)) if k not in discrete]
+    size = cores[continuous[0]].shape[0]
+    for i, vector in enumerate(vectors):
+        k = continuous[i // 2]
+        if tuple(vector.shape) != (cores[k].shape[0],) or vector.shape[0] != size:
+            raise ValueError(
+                f"variable {k}: means and log_stds must have as many entries as its core, and all continuous "
+                f"variables as many, {size}; found {tuple(vector.shape)} and a core of {cores[k].shape[0]}"
+            )

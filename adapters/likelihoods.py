@@ -1,0 +1,170 @@
+"""Decoder likelihoods p(x | z): from a decoder's output to a distribution over images with values in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
+from torch.nn import functional
+
+LearnedStd = Literal["no", "shared", "pixel"]
+
+
+class Likelihood(nn.Module, ABC):
+    """From a decoder's output (batch, c', H, W) to a distribution over images (batch, C, H, W).
+
+    The distribution has `log_prob(x)` of shape (batch,), `mean` and `sample()`, and calculates in single precision
+    whatever autocast makes of the decoder.
+    """
+
+    outputs_per_channel = 1
+
+    def num_channels(self, image_channels: int) -> int:
+        """c', the decoder's output channels for images of C channels."""
+        return self.outputs_per_channel * image_channels
+
+    def forward(self, output: Tensor) -> Distribution:
+        """p(x | z)."""
+        parameters = output.float().chunk(self.outputs_per_channel, dim=1)
+        return Independent(self.pixels(*parameters), output.ndim - 1)
+
+    @abstractmethod
+    def pixels(self, *parameters: Tensor) -> Distribution:
+        """The distribution of each value, independent of the others, from tensors of the images' shape."""
+
+
+class BernoulliLikelihood(Likelihood):
+    """Binary pixels: the output is the log-odds of a 1."""
+
+    def pixels(self, *parameters: Tensor) -> Distribution:
+        """Bernoulli(sigmoid(output))."""
+        return Bernoulli(logits=parameters[0], validate_args=False)
+
+
+class GaussianLikelihood(Likelihood):
+    """N(output, std²) for real values.
+
+    Args:
+        std: the deviation, fixed or to begin with.
+        learned: `"no"`; `"shared"`: one deviation for all values is learned; `"pixel"`: the decoder gives one for each,
+            as a factor of `std`.
+
+    Raises:
+        ValueError: if std is not positive or `learned` unknown.
+    """
+
+    def __init__(self, std: float = 0.1, learned: LearnedStd = "no"):
+        super().__init__()
+        if not 0 < std < math.inf:
+            raise ValueError(f"std must be positive and finite, found {std}")
+        if learned not in get_args(LearnedStd):
+            raise ValueError(f"learned must be one of {', '.join(get_args(LearnedStd))}, found {learned!r}")
+        self.outputs_per_channel = 2 if learned == "pixel" else 1
+        self.log_std = nn.Parameter(torch.tensor(math.log(std)), requires_grad=learned == "shared")
+
+    def pixels(self, *parameters: Tensor) -> Distribution:
+        """N(output, std²)."""
+        log_std = self.log_std + parameters[1] if len(parameters) > 1 else self.log_std
+        return Normal(parameters[0], log_std.exp(), validate_args=False)
+
+
+class DiscretizedLogisticLikelihood(Likelihood):
+    """Probabilities of grey levels: a logistic distribution integrated over each level's interval (PixelCNN++).
+
+    The lowest and highest level take the tails (Salimans et al. 2017, arXiv:1701.05517, section 2.1, one component).
+
+    Args:
+        levels: number of levels, k / (levels − 1) for k = 0, 1, …; 256 for 8-bit images.
+
+    Raises:
+        ValueError: if there are fewer than two levels.
+    """
+
+    outputs_per_channel = 2
+
+    def __init__(self, levels: int = 256):
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"levels must be at least 2, found {levels}")
+        self.levels = levels
+
+    def pixels(self, *parameters: Tensor) -> Distribution:
+        """Location: a half plus the first output; scale: exp of the second, a twentieth to begin with."""
+        location, log_scale = parameters
+        return DiscretizedLogistic(location + 0.5, log_scale - 3.0, self.levels)
+
+
+class PaperLikelihood(Likelihood):
+    """The reconstruction term of the paper's tables: −Σ (x − x̂)² / C on the scale [−1, 1], x̂ the tanh of the output.
+
+    The official code sums squared errors over height and width and averages over batch and channels; up to a constant
+    this is a Gaussian of variance C / 2 on that scale. Not a normalised density: compare only with the same scale.
+    """
+
+    def pixels(self, *parameters: Tensor) -> Distribution:
+        """A Gaussian without its normaliser; tanh on [−1, 1] is a sigmoid of twice the output on [0, 1]."""
+        mean = torch.sigmoid(2 * parameters[0])
+        return UnnormalizedNormal(mean, math.sqrt(mean.shape[1] / 8), validate_args=False)
+
+
+class UnnormalizedNormal(Normal):
+    """A Gaussian whose `log_prob` leaves the normaliser out and is 0 at the mean; a sample is the mean, noise-free."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """−(value − mean)² / (2 std²)."""
+        return -0.5 * ((value - self.loc) / self.scale) ** 2
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """The mean."""
+        return self.loc.expand(self._extended_shape(sample_shape)).clone()
+
+
+class DiscretizedLogistic(Distribution):
+    """P(level k) = F((k + ½) / (levels − 1)) − F((k − ½) / (levels − 1)), F a logistic cdf, tails to the outer levels.
+
+    Values are k / (levels − 1) in [0, 1].
+
+    Args:
+        location: of any shape. log_scale: of the same shape. levels: their number.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the signature of torch.distributions)
+    support = constraints.unit_interval
+
+    def __init__(self, location: Tensor, log_scale: Tensor, levels: int):
+        self.location, self.log_scale, self.levels = location, log_scale, levels
+        super().__init__(location.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log P, from σ(a) − σ(b) = σ(a) σ(−b) (1 − exp(b − a)): exact in the far tails too, nothing is clamped."""
+        steps = self.levels - 1
+        level = torch.round(value * steps)
+        inverse_scale = torch.exp(-self.log_scale)
+        above = ((level + 0.5) / steps - self.location) * inverse_scale
+        below = ((level - 0.5) / steps - self.location) * inverse_scale
+        to_the_right, to_the_left = functional.logsigmoid(above), functional.logsigmoid(-below)
+        inside = to_the_right + to_the_left + torch.log(-torch.expm1(-inverse_scale / steps))
+        return torch.where(level <= 0, to_the_right, torch.where(level >= steps, to_the_left, inside))
+
+    @property
+    def mean(self) -> Tensor:
+        """The expectation, Σ_k k P(k) / (levels − 1) = Σ_{k ≥ 1} P(level ≥ k) / (levels − 1)."""
+        steps = self.levels - 1
+        edges = (torch.arange(steps, device=self.location.device, dtype=self.location.dtype) + 0.5) / steps
+        inverse_scale = torch.exp(-self.log_scale)
+        total = torch.zeros_like(self.location)
+        for edge in edges:
+            total = total + torch.sigmoid((self.location - edge) * inverse_scale)
+        return total / steps
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """A logistic draw, rounded to its level."""
+        steps = self.levels - 1
+        with torch.no_grad():
+            uniform = torch.rand(self._extended_shape(sample_shape), device=self.location.device)
+            draw = self.location + torch.exp(self.log_scale) * torch.logit(uniform)
+            return (draw.clamp(0, 1) * steps).round() / steps

@@ -1,0 +1,183 @@
+"""The variational autoencoder with any prior (paper section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+
+from adapters.likelihoods import BernoulliLikelihood, Likelihood
+from adapters.networks import GaussianEncoder
+from adapters.priors import Prior
+
+Batch = tuple[Tensor, Tensor]  # images (batch, C, H, W) in [0, 1] and attributes (batch, a)
+
+
+class Elbo(NamedTuple):
+    """The parts of the evidence lower bound, each (batch,) in nats."""
+
+    reconstruction: Tensor
+    kl: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), whatever weight training gives the divergence."""
+        return self.reconstruction - self.kl
+
+
+class VAE(LightningModule):
+    """log p(x) ≥ E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), q a diagonal Gaussian, p(z) any prior.
+
+    The divergence is log q(z) − log p(z) at the sampled code, or the closed form where the prior has one. Testing
+    reports the tighter importance-weighted bound (Burda et al. 2016, arXiv:1509.00519).
+
+    Args:
+        encoder: network x -> (batch, 2 d), means and logarithms of deviations.
+        decoder: network z (batch, d) -> (batch, c', H, W), c' as the likelihood asks.
+        prior: over d latents; or a function from the encoder x -> q(z | x) to a prior, as a VampPrior needs it.
+        likelihood: p(x | z), Bernoulli by default.
+        learning_rate: of Adam.
+        prior_learning_rate: of Adam for the prior; None: the same.
+        betas: of Adam.
+        beta: the divergence's weight in training (Higgins et al. 2017); bounds are always reported with 1.
+        warm_up_steps: over which the weight grows linearly from 0 to beta.
+        analytic_kl: whether to use the closed form of the divergence where the prior has one.
+        val_samples: k of the importance-weighted bound in validation.
+        test_samples: k of the importance-weighted bound in testing.
+        max_rows: images times samples decoded at once there: what bounds the memory.
+
+    Raises:
+        TypeError: if prior is neither a prior nor a function that returns one.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        prior: Prior | Callable[[nn.Module], Prior],
+        likelihood: Likelihood | None = None,
+        learning_rate: float = 1e-4,
+        prior_learning_rate: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        beta: float = 1.0,
+        warm_up_steps: int = 0,
+        analytic_kl: bool = True,
+        val_samples: int = 10,
+        test_samples: int = 100,
+        max_rows: int = 4096,
+    ):
+        super().__init__()
+        self.encoder = GaussianEncoder(encoder)
+        self.decoder = decoder
+        self.prior = prior if isinstance(prior, Prior) else prior(self.encoder)
+        if not isinstance(self.prior, Prior):
+            raise TypeError(f"prior must be a Prior or a function that returns one, found {type(self.prior).__name__}")
+        self.likelihood = likelihood if likelihood is not None else BernoulliLikelihood()
+        self.learning_rate, self.betas = learning_rate, betas
+        self.prior_learning_rate = learning_rate if prior_learning_rate is None else prior_learning_rate
+        self.beta, self.warm_up_steps, self.analytic_kl = beta, warm_up_steps, analytic_kl
+        self.val_samples, self.test_samples, self.max_rows = val_samples, test_samples, max_rows
+
+    # ---------------------------------------------------------------------------------------------------- queries
+
+    def decode(self, z: Tensor) -> Distribution:
+        """p(x | z) for codes (batch, d)."""
+        distribution: Distribution = self.likelihood(self.decoder(z))
+        return distribution
+
+    def elbo(self, x: Tensor) -> Elbo:
+        """The evidence lower bound of images (batch, C, H, W) with one sampled code each."""
+        posterior = self.encoder(x)
+        z = posterior.rsample()
+        return Elbo(self.decode(z).log_prob(x), self._divergence(posterior, z))
+
+    def _divergence(self, posterior: Independent, z: Tensor) -> Tensor:
+        if self.analytic_kl:
+            closed_form = self.prior.kl(posterior.base_dist.mean, posterior.base_dist.stddev)
+            if closed_form is not None:
+                return closed_form
+        return posterior.log_prob(z) - self.prior.log_prob(z)
+
+    @torch.no_grad()
+    def iwae(self, x: Tensor, num_samples: int, *, max_rows: int | None = None) -> Tensor:
+        """log 1/k Σ_i p(x | z_i) p(z_i) / q(z_i | x) with k codes, (batch,): a bound that is tighter for larger k.
+
+        Args:
+            x: (batch, C, H, W).
+            num_samples: k.
+            max_rows: images times samples decoded at once. It decides memory, not the result: each sample draws its
+                own noise, and sums are accumulated as logarithms.
+        """
+        posterior = self.encoder(x)
+        chunk = max(1, (max_rows or self.max_rows) // len(x))
+        total = torch.full((len(x),), -torch.inf, device=x.device)
+        for first in range(0, num_samples, chunk):
+            z = torch.stack([posterior.sample() for _ in range(min(chunk, num_samples - first))])
+            total = torch.logaddexp(total, self._log_weights(x, posterior, z).logsumexp(0))
+        return total - math.log(num_samples)
+
+    def _log_weights(self, x: Tensor, posterior: Independent, z: Tensor) -> Tensor:
+        """log p(x | z) + log p(z) − log q(z | x) for codes (k, batch, d), (k, batch)."""
+        k, batch, _ = z.shape
+        rows = z.flatten(0, 1)
+        reconstruction = self.decode(rows).log_prob(x.repeat(k, *(1,) * (x.ndim - 1)))
+        return (reconstruction + self.prior.log_prob(rows)).reshape(k, batch) - posterior.log_prob(z)
+
+    @torch.no_grad()
+    def sample(self, n: int) -> Tensor:
+        """n images: the means of p(x | z) at codes from the prior, (n, C, H, W)."""
+        return self.decode(self.prior.sample(n)).mean
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean of p(x | z) at the mean code of each image, (batch, C, H, W)."""
+        return self.decode(self.encoder(x).mean).mean
+
+    # --------------------------------------------------------------------------------------------------- training
+
+    @property
+    def divergence_weight(self) -> float:
+        """The weight of the divergence at this step of training."""
+        grown = min(1.0, (self.global_step + 1) / self.warm_up_steps) if self.warm_up_steps else 1.0
+        return self.beta * grown
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """−E_q[log p(x | z)] + weight · KL, averaged over the batch."""
+        bound = self.elbo(batch[0])
+        self._log_bound("train", bound, len(batch[0]))
+        return (self.divergence_weight * bound.kl - bound.reconstruction).mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the bounds."""
+        self._evaluate("val", batch[0], self.val_samples)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the bounds."""
+        self._evaluate("test", batch[0], self.test_samples)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, with a learning rate of its own for the prior."""
+        learned = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for name, p in learned if not name.startswith("prior.")], "lr": self.learning_rate},
+            {"params": [p for name, p in learned if name.startswith("prior.")], "lr": self.prior_learning_rate},
+        ]
+        return torch.optim.Adam([group for group in groups if group["params"]], betas=self.betas)
+
+    def _evaluate(self, stage: str, x: Tensor, num_samples: int) -> None:
+        self._log_bound(stage, self.elbo(x), len(x))
+        self._log_mean(f"{stage}_iwae", self.iwae(x, num_samples), len(x))
+
+    def _log_bound(self, stage: str, bound: Elbo, batch_size: int) -> None:
+        self._log_mean(f"{stage}_elbo", bound.elbo, batch_size)
+        self._log_mean(f"{stage}_reconstruction", bound.reconstruction, batch_size)
+        self._log_mean(f"{stage}_kl", bound.kl, batch_size)
+
+    def _log_mean(self, name: str, values: Tensor, batch_size: int) -> None:
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": batch_size}
+        self.log(name, values.mean(), sync_dist=True, prog_bar=name.endswith(("elbo", "iwae")), **options)

@@ -1,0 +1,92 @@
+"""Convolutional encoders and decoders: the paper's for 32x32 and 64x64 images, smaller ones for 8x8 and 28x28."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+PAPER_CHANNELS = (64, 128, 256, 512)
+KERNEL = 5
+SLOPE = 0.2
+
+
+class ConvEncoder(nn.Sequential):
+    """Strided 5x5 convolutions with leaky ReLU, then a linear layer: (batch, C, H, W) -> (batch, num_outputs).
+
+    Each convolution halves the image; the default channels are the paper's (appendix C).
+
+    Args:
+        image_shape: (C, H, W); H and W are multiples of 2 ** len(channels).
+        num_outputs: two per latent dimension for a Gaussian encoder.
+        channels: of the convolutions, from the image on: 64-128-256-512 in the paper; (32, 64) suits 8x8 and 28x28.
+
+    Raises:
+        ValueError: if the image cannot be halved that often.
+    """
+
+    def __init__(self, image_shape: Sequence[int], num_outputs: int, channels: Sequence[int] = PAPER_CHANNELS):
+        size = smallest_size(image_shape, channels)
+        layers: list[nn.Module] = []
+        for before, after in pairwise((image_shape[0], *channels)):
+            layers += [nn.Conv2d(before, after, KERNEL, stride=2, padding=KERNEL // 2), nn.LeakyReLU(SLOPE)]
+        super().__init__(*layers, nn.Flatten(), nn.Linear(channels[-1] * size[0] * size[1], num_outputs))
+
+
+class ConvDecoder(nn.Sequential):
+    """The encoder backwards, with transposed convolutions: (batch, num_inputs) -> (batch, C', H, W), unbounded.
+
+    Args:
+        num_inputs: latent dimensions.
+        image_shape: (C', H, W); C' is what the likelihood asks for, see `Likelihood.num_channels`.
+        channels: as in `ConvEncoder`, from the image on.
+
+    Raises:
+        ValueError: as in `ConvEncoder`.
+    """
+
+    def __init__(self, num_inputs: int, image_shape: Sequence[int], channels: Sequence[int] = PAPER_CHANNELS):
+        size = smallest_size(image_shape, channels)
+        layers: list[nn.Module] = [
+            nn.Linear(num_inputs, channels[-1] * size[0] * size[1]),
+            nn.Unflatten(1, (channels[-1], *size)),
+        ]
+        for before, after in pairwise((*reversed(channels), image_shape[0])):
+            layers += [nn.LeakyReLU(SLOPE), _doubling(before, after)]
+        super().__init__(*layers)
+
+
+class GaussianEncoder(nn.Module):
+    """q(z | x) = N(mean(x), diag std(x)²) from a network whose outputs are means and logarithms of deviations.
+
+    Args:
+        network: x -> (batch, 2 d).
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Independent:
+        """q(z | x), in single precision whatever autocast makes of the network."""
+        mean, log_std = self.network(x).float().chunk(2, dim=-1)
+        return Independent(Normal(mean, torch.exp(log_std), validate_args=False), 1)
+
+
+def smallest_size(image_shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int]:
+    """Height and width after halving once per entry of `channels`; `ValueError` if that leaves a remainder."""
+    _, height, width = image_shape
+    factor = 2 ** len(channels)
+    if height % factor or width % factor:
+        raise ValueError(
+            f"{len(channels)} strided layers need sides that are multiples of {factor}, found {height}x{width}"
+        )
+    return height // factor, width // factor
+
+
+def _doubling(before: int, after: int) -> nn.ConvTranspose2d:
+    """A layer that doubles both sides."""
+    return nn.ConvTranspose2d(before, after, KERNEL, stride=2, padding=KERNEL // 2, output_padding=1)

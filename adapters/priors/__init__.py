@@ -1,0 +1,19 @@
+"""Learnable priors as PyTorch modules."""
+
+from adapters.priors.base import Prior, PriorDistribution
+from adapters.priors.flow import FlowPrior
+from adapters.priors.gaussian import GaussianMixturePrior, GaussianPrior
+from adapters.priors.joint import JointTRIP
+from adapters.priors.trip import TRIP
+from adapters.priors.vamp import VampPrior
+
+__all__ = [
+    "TRIP",
+    "FlowPrior",
+    "GaussianMixturePrior",
+    "GaussianPrior",
+    "JointTRIP",
+    "Prior",
+    "PriorDistribution",
+    "VampPrior",
+]

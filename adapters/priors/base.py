@@ -1,0 +1,224 @@
+"""`Prior`: what every learnable prior is and does, and the distribution it returns when called."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+Rng: TypeAlias = "int | torch.Generator | None"
+
+
+class Prior(nn.Module, ABC):
+    """A distribution over latent codes z (d real numbers) as a module.
+
+    The public methods check their input, move it to the dtype of the prior's parameters, switch autocast off (densities
+    in half precision are worthless) and hand over to the methods of the same name with a leading underscore, which
+    are what a subclass writes. Random numbers come from PyTorch's global generator of the prior's device, so that
+    `torch.manual_seed` and checkpoints govern them, unless `rng` (a seed or a generator) is given.
+
+    Args:
+        num_latents: d.
+
+    Raises:
+        TypeError: if num_latents is not a whole number.
+        ValueError: if it is less than 1.
+    """
+
+    num_latents: int
+    has_rsample = True
+
+    def __init__(self, num_latents: int):
+        super().__init__()
+        self.num_latents = whole("num_latents", num_latents)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters, in which the prior calculates."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    # ---------------------------------------------------------------------------------------------------- queries
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) in nats; NaN entries are marginalised, row by row.
+
+        Args:
+            z: (..., d) latent codes. Gradients flow to them and to the prior's parameters.
+
+        Returns:
+            (...) in the dtype of the prior's parameters.
+
+        Raises:
+            TypeError: if z is not a floating point tensor.
+            ValueError: if its last axis is not d long.
+        """
+        z = self._checked(z)
+        with full_precision(z):
+            return self._log_prob(z)
+
+    def sample(self, n: int, *, rng: Rng = None) -> Tensor:
+        """n independent samples, (n, d), without gradient."""
+        n = whole("n", n, least=0)
+        with torch.no_grad(), full_precision(self.device):
+            return self._sample(n, self._generator(rng))
+
+    def rsample(self, n: int, *, rng: Rng = None) -> Tensor:
+        """n independent samples, (n, d), through which gradients flow to the prior's parameters (pathwise)."""
+        n = whole("n", n, least=0)
+        with full_precision(self.device):
+            return self._rsample(n, self._generator(rng))
+
+    def sample_given(self, z: Tensor, *, rng: Rng = None) -> Tensor:
+        """The NaN entries of z (..., d) drawn from p(missing | observed), row by row; the others come back unchanged.
+
+        Raises:
+            TypeError: if z is not a floating point tensor.
+            ValueError: if its last axis is not d long.
+        """
+        z = self._checked(z)
+        with torch.no_grad(), full_precision(z):
+            return self._sample_given(z.reshape(-1, z.shape[-1]), self._generator(rng)).reshape(z.shape)
+
+    def kl(self, mean: Tensor, std: Tensor) -> Tensor | None:
+        """KL(N(mean, diag std²) ‖ p) in nats, (...), or None where there is no closed form.
+
+        Args:
+            mean, std: (..., d).
+        """
+        return None
+
+    def reinitialize(self, z: Tensor) -> None:
+        """Fit the prior to latent codes (n, d) anew, in place: optimisers keep their references to the parameters.
+
+        Raises:
+            NotImplementedError: if codes say nothing about this prior's parameters.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be re-initialised from latent codes")
+
+    def forward(self, c: None = None) -> PriorDistribution:
+        """The prior as a `torch.distributions.Distribution`.
+
+        Args:
+            c: a context, always None: these priors are unconditional. zuko passes it to the base of a flow.
+        """
+        return PriorDistribution(self)
+
+    def extra_repr(self) -> str:
+        """What is printed between the parentheses of the module."""
+        return f"num_latents={self.num_latents}"
+
+    # ------------------------------------------------------------------------------------- what a subclass writes
+
+    @abstractmethod
+    def _log_prob(self, z: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _sample(self, n: int, generator: torch.Generator) -> Tensor: ...
+
+    @abstractmethod
+    def _rsample(self, n: int, generator: torch.Generator) -> Tensor: ...
+
+    @abstractmethod
+    def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor: ...
+
+    # ----------------------------------------------------------------------------------------------------- checks
+
+    def _checked(self, z: Tensor) -> Tensor:
+        return real_rows("z", z, self.num_latents).to(self.dtype)
+
+    def _generator(self, rng: Rng) -> torch.Generator:
+        return generator_of(rng, self.device)
+
+
+class PriorDistribution(Distribution):
+    """A prior seen as a distribution: event shape (d,), the prior's own methods behind it.
+
+    Args:
+        prior: the prior; its parameters stay live.
+        batch_shape: of independent copies, as `expand` makes them.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the signature of torch.distributions)
+    support = constraints.real_vector
+
+    def __init__(self, prior: Prior, batch_shape: Sequence[int] = ()):
+        self.prior = prior
+        # Values are not validated: NaN is no real number, but marginalises.
+        super().__init__(torch.Size(batch_shape), torch.Size((prior.num_latents,)), validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override, unused-ignore]
+        """Whether `rsample` is differentiable."""
+        return self.prior.has_rsample
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
+        """The distribution of independent copies."""
+        return type(self)(self.prior, batch_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(value); NaN entries are marginalised."""
+        log_prob = self.prior.log_prob(value)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Samples of shape (*sample_shape, *batch_shape, d), without gradient."""
+        shape = (*sample_shape, *self.batch_shape)
+        return self.prior.sample(math.prod(shape)).reshape(*shape, -1)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Samples of shape (*sample_shape, *batch_shape, d), through which gradients flow."""
+        shape = (*sample_shape, *self.batch_shape)
+        return self.prior.rsample(math.prod(shape)).reshape(*shape, -1)
+
+
+def full_precision(where: Tensor | torch.device) -> torch.autocast:
+    """Autocast switched off, on the device of a tensor."""
+    device = where.device if isinstance(where, Tensor) else where
+    return torch.autocast(device.type, enabled=False)
+
+
+def generator_of(rng: Rng, device: torch.device) -> torch.Generator:
+    """A seed's generator, the given one, or PyTorch's global generator of the device."""
+    if isinstance(rng, torch.Generator):
+        return rng
+    if rng is not None:
+        return torch.Generator(device).manual_seed(whole("rng", rng, least=0))
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return torch.cuda.default_generators[index]
+    return torch.default_generator
+
+
+def whole(label: str, value: int, *, least: int = 1) -> int:
+    """The value if it is a whole number of at least `least`; `TypeError` or `ValueError` naming the rule else."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{label} must be a whole number, found {value!r}")
+    if value < least:
+        raise ValueError(f"{label} must be at least {least}, found {value}")
+    return int(value)
+
+
+def choice(label: str, value: str, options: Sequence[str]) -> None:
+    """Raise `ValueError` listing the options unless the value is one of them."""
+    if value not in options:
+        raise ValueError(f"{label} must be one of {', '.join(options)}, found {value!r}")
+
+
+def real_rows(label: str, value: Tensor, width: int) -> Tensor:
+    """The value if it is a floating point tensor (..., width); `TypeError` or `ValueError` else."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{label} must be a floating point tensor, found {kind}")
+    if value.ndim == 0 or value.shape[-1] != width:
+        raise ValueError(f"{label} must have shape (..., {width}), found {tuple(value.shape)}")
+    return value

@@ -1,0 +1,111 @@
+"""Gaussian priors: N(mean, diag std²), N(0, I) to begin with, and mixtures of such."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adapters.priors.base import Prior, real_rows, whole
+from adapters.priors.fitting import LEAST_STD, codes, fit_gaussians, global_seed
+from adapters.priors.mixture import LOG_2PI, DiagonalMixture, MixturePrior
+
+
+class GaussianPrior(Prior):
+    """p(z) = N(z; mean, diag std²), the standard normal N(0, I) to begin with.
+
+    Args:
+        num_latents: d.
+        trainable: whether mean and log_std (each (d,)) are learned.
+    """
+
+    def __init__(self, num_latents: int, *, trainable: bool = False):
+        super().__init__(num_latents)
+        self.mean = nn.Parameter(torch.zeros(self.num_latents), requires_grad=trainable)
+        self.log_std = nn.Parameter(torch.zeros(self.num_latents), requires_grad=trainable)
+
+    def kl(self, mean: Tensor, std: Tensor) -> Tensor:
+        """KL(N(mean, diag std²) ‖ p) in nats, (...), in closed form.
+
+        Raises:
+            TypeError: if mean or std is not a floating point tensor.
+            ValueError: if the last axis of either is not d long.
+        """
+        mean, std = (
+            real_rows(label, value, self.num_latents).to(self.dtype) for label, value in (("mean", mean), ("std", std))
+        )
+        ratio = std / self.log_std.exp()
+        gap = (mean - self.mean) / self.log_std.exp()
+        return 0.5 * (ratio**2 + gap**2 - 1).sum(-1) - ratio.log().sum(-1)
+
+    def reinitialize(self, z: Tensor) -> None:
+        """Mean and deviation of the latent codes z (n, d), n >= 2.
+
+        Raises:
+            TypeError: if z is not a floating point tensor.
+            ValueError: if z is no (n, d) table of finite numbers.
+        """
+        z = codes(z, self.num_latents, least=2)
+        with torch.no_grad():
+            self.mean.copy_(z.mean(0))
+            self.log_std.copy_(z.std(0).clamp(min=LEAST_STD).log())
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        missing = z.isnan()
+        gap = torch.where(missing, 0.0, z - self.mean) / self.log_std.exp()
+        terms = -0.5 * (gap**2 + LOG_2PI) - self.log_std
+        return torch.where(missing, 0.0, terms).sum(-1)
+
+    def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
+        shape = (n, self.num_latents)
+        noise = torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
+        return self.mean + self.log_std.exp() * noise
+
+    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self._rsample(n, generator)
+
+    def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.where(z.isnan(), self._sample(z.shape[0], generator), z)
+
+
+class GaussianMixturePrior(MixturePrior):
+    """p(z) = Σ_k w_k N(z; means[k], diag stds[k]²), a mixture over all d dimensions at once.
+
+    To begin with, all weights are equal, the means uniform in [−1, 1] and the variances 1/e.
+
+    Args:
+        num_latents: d.
+        num_components: K; the paper takes as many as TRIP has Gaussians, 1 000.
+        trainable: whether logits (K,), means (K, d) and log_stds (K, d) are learned.
+        seed: of the means.
+    """
+
+    def __init__(self, num_latents: int, num_components: int = 1000, *, trainable: bool = True, seed: int = 0):
+        super().__init__(num_latents)
+        self.num_components = whole("num_components", num_components)
+        generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
+        shape = (self.num_components, self.num_latents)
+        self.logits = nn.Parameter(torch.zeros(self.num_components), requires_grad=trainable)
+        self.means = nn.Parameter(2 * torch.rand(shape, generator=generator) - 1, requires_grad=trainable)
+        self.log_stds = nn.Parameter(torch.full(shape, -0.5), requires_grad=trainable)
+
+    def mixture(self) -> DiagonalMixture:
+        """The mixture over the live parameters."""
+        return DiagonalMixture(torch.log_softmax(self.logits, dim=0), self.means, self.log_stds.exp())
+
+    def reinitialize(self, z: Tensor, *, max_iter: int = 20) -> None:
+        """Fit the mixture to latent codes z (n, d), n >= K, by EM from k-means++ centres (scikit-learn).
+
+        Random numbers come from PyTorch's global generator.
+
+        Args:
+            z: the codes. max_iter: of EM.
+
+        Raises:
+            TypeError: if z is not a floating point tensor.
+            ValueError: if z is no (n, d) table of finite numbers with n >= K; the prior is left as it was.
+        """
+        z = codes(z, self.num_latents, least=self.num_components)
+        fitted = fit_gaussians(z, self.num_components, max_iter=max_iter, init="k-means++", seed=global_seed())
+        with torch.no_grad():
+            for parameter, value in zip((self.logits, self.means, self.log_stds), fitted, strict=True):
+                parameter.copy_(value)

@@ -1,0 +1,102 @@
+"""Mixtures of Gaussians with diagonal covariances, and the priors that are such mixtures."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from adapters.priors.base import Prior
+from adapters.priors.pathwise import moving
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class DiagonalMixture(NamedTuple):
+    """p(z) = Σ_k w_k ∏_j N(z_j; means[k, j], stds[k, j]²)."""
+
+    log_weights: Tensor  # (K,) normalised
+    means: Tensor  # (K, d)
+    stds: Tensor  # (K, d)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p of the observed entries of z (..., d), (...)."""
+        return torch.logsumexp(self._joint(z), dim=-1).to(z.dtype)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n samples, (n, d)."""
+        component = _draw(self.log_weights.expand(n, -1), generator)
+        return self._emit(component, generator)
+
+    def sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        """The NaN entries of z (n, d) drawn given the others."""
+        component = _draw(self._joint(z), generator)
+        return torch.where(z.isnan(), self._emit(component, generator), z)
+
+    def rsample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n samples, (n, d), with pathwise gradients: dimension after dimension, the posterior of k carried along."""
+        with torch.no_grad():
+            z = self.sample(n, generator)
+        log_weights = self.log_weights.expand(n, -1)
+        columns = []
+        for value, mean, std in zip(z.unbind(1), self.means.unbind(1), self.stds.unbind(1), strict=True):
+            weights = torch.softmax(log_weights, dim=-1)  # (n, K)
+            standardised = (value[:, None] - mean) / std
+            cdf = (weights * torch.special.ndtr(standardised)).sum(-1)
+            density = (weights * _log_normal(standardised, std).exp()).sum(-1)
+            columns.append(moving(value, cdf, density))
+            log_weights = log_weights + _log_normal((columns[-1][:, None] - mean) / std, std)
+        return torch.stack(columns, dim=1)
+
+    def _joint(self, z: Tensor) -> Tensor:
+        """log w_k + log p(observed entries | k), (..., K).
+
+        (z − μ)² / σ² is expanded so that memory is (..., K) and not (..., K, d); float64 makes up for the cancellation.
+        """
+        wide = torch.float32 if z.device.type == "mps" else torch.float64
+        z, means, stds = z.to(wide), self.means.to(wide), self.stds.to(wide)
+        observed = ~z.isnan()
+        z = torch.where(observed, z, 0.0)
+        precision = stds**-2
+        constant = means**2 * precision + 2 * stds.log() + LOG_2PI
+        square = z**2 @ precision.T - 2 * z @ (means * precision).T + observed.to(wide) @ constant.T
+        return self.log_weights.to(wide) - 0.5 * square
+
+    def _emit(self, component: Tensor, generator: torch.Generator) -> Tensor:
+        mean, std = self.means[component], self.stds[component]
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        return mean + std * noise
+
+
+class MixturePrior(Prior):
+    """A prior that is, at every moment, a `DiagonalMixture`."""
+
+    @abstractmethod
+    def mixture(self) -> DiagonalMixture:
+        """The mixture over the live parameters."""
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        return self.mixture().log_prob(z)
+
+    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.mixture().sample(n, generator)
+
+    def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.mixture().rsample(n, generator)
+
+    def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        return self.mixture().sample_given(z, generator)
+
+
+def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """One component per row of logits (n, K)."""
+    if logits.shape[0] == 0:  # which torch.multinomial refuses
+        return torch.zeros(0, dtype=torch.long, device=logits.device)
+    return torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator)[:, 0]
+
+
+def _log_normal(standardised: Tensor, std: Tensor) -> Tensor:
+    return -0.5 * (standardised**2 + LOG_2PI) - std.log()

@@ -1,0 +1,244 @@
+"""What TRIP and JointTRIP share: a tensor ring over live parameters, and its re-initialisation from data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import ringdist as rd
+from adapters.priors.base import Prior, choice, whole
+from adapters.priors.fitting import fit_gaussians, global_seed
+from adapters.priors.pathwise import pathwise
+from ringdist.initialization import bond_ranks
+
+Order = Literal["random", "given"] | Sequence[int]
+Topology = Literal["ring", "train"]
+Nonnegative = Literal["abs", "softplus", "exp"]
+Method = Literal["gmm", "em"]
+Layout = dict[tuple[int, int, int], list[int]]  # from a core's shape to the columns that have it, both ascending
+PSEUDOCOUNT = 1e-2  # rows: keeps EM from cores with entries of zero, which gradients could not leave again
+
+
+class RingPrior(Prior):
+    """A `ringdist.TensorRing` over num_latents Gaussian mixtures and, behind them, categorical attributes.
+
+    `state_dict` holds `means` and `log_stds` (num_latents, N); `order`, the columns as they follow each other in
+    the ring; and `cores.i`, the cores before the map that makes them non-negative, stacked (columns, N, m, m') for all
+    columns of one core shape, ascending: one parameter for the whole ring where all shapes are equal.
+    """
+
+    order: Tensor
+
+    def __init__(
+        self,
+        num_latents: int,
+        attributes: Sequence[int],
+        num_components: int,
+        rank: int | Sequence[int],
+        order: Order,
+        *,
+        seed: int,
+        topology: Topology,
+        trainable: bool,
+        nonnegative: Nonnegative,
+        mean_range: tuple[float, float],
+        std: float | None,
+    ):
+        super().__init__(num_latents)
+        choice("topology", topology, get_args(Topology))
+        choice("nonnegative", nonnegative, get_args(Nonnegative))
+        self.topology: Topology = topology
+        self.nonnegative: Nonnegative = nonnegative
+        self.num_components = whole("num_components", num_components)
+        self._attributes = tuple(rd.Categorical(size) for size in attributes)
+        self._sizes = (self.num_components,) * self.num_latents + tuple(v.num_components for v in self._attributes)
+        self._ranks = tuple(bond_ranks(rank, len(self._sizes), topology))
+        generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
+        self._columns = _columns(order, len(self._sizes), generator)
+        self._layout = self._layout_of(self._columns)
+        self.register_buffer("order", torch.tensor(self._columns))
+        means, stds = _initial_components(self.num_components, mean_range, std)
+        self.means = nn.Parameter(means.repeat(self.num_latents, 1))
+        self.log_stds = nn.Parameter(stds.log().repeat(self.num_latents, 1))
+        raw = self._raw(self._random_cores(self._columns, generator))
+        self.cores = nn.ParameterList(nn.Parameter(stack) for stack in raw)
+        self.requires_grad_(trainable)
+
+    # ------------------------------------------------------------------------------------------------- parameters
+
+    @property
+    def ring(self) -> rd.TensorRing:
+        """The ring over the live parameters, built anew; gradients flow, and values are not checked."""
+        cores: list[Any] = [None] * len(self._sizes)
+        for raw, columns in zip(self.cores, self._layout.values(), strict=True):
+            for k, core in zip(columns, self._map(raw).unbind(0), strict=True):
+                cores[k] = core
+        gaussians = zip(self.means.unbind(0), self.log_stds.exp().unbind(0), strict=True)
+        variables = [rd.GaussianMixture(means, stds, validate=False) for means, stds in gaussians]
+        return rd.TensorRing(cores, [*variables, *self._attributes], self._columns, validate=False)
+
+    def _layout_of(self, columns: Sequence[int]) -> Layout:
+        """Which columns share a core shape if this is their order."""
+        shapes: Layout = {}
+        for j, k in enumerate(columns):
+            shape = (self._sizes[k], self._ranks[j], self._ranks[(j + 1) % len(columns)])
+            shapes.setdefault(shape, []).append(k)
+        return {shape: sorted(shapes[shape]) for shape in sorted(shapes)}
+
+    def _arrange(self, columns: Sequence[int]) -> None:
+        """Remember the order as Python numbers; `ValueError` if the parameters have no place for its cores."""
+        layout = self._layout_of(columns)
+        sizes = [(len(members), *shape) for shape, members in layout.items()]
+        found = [tuple(parameter.shape) for parameter in self.cores]
+        if sizes != found:
+            raise ValueError(
+                f"this order needs cores of shapes {sizes}, found {found}: a train with attributes keeps its order"
+            )
+        self._columns, self._layout = tuple(columns), layout
+
+    def _map(self, raw: Tensor) -> Tensor:
+        """From any real numbers to the non-negative entries of cores."""
+        match self.nonnegative:
+            case "abs":
+                return raw.abs()
+            case "softplus":
+                return F.softplus(raw)
+        return raw.exp()
+
+    def _inverse(self, core: Tensor) -> Tensor:
+        """A solution of `_map(raw) = core`; zeros are taken as the smallest number where the map cannot reach them."""
+        if self.nonnegative == "abs":
+            return core
+        core = core.clamp(min=torch.finfo(core.dtype).tiny)
+        return core.log() if self.nonnegative == "exp" else core + (-(-core).expm1()).log()
+
+    def _random_cores(self, columns: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+        """Cores of exponential variates with mean 1 / (N m'): Z is near 1, and the bonds are told apart."""
+        variables = [rd.Categorical(size) for size in self._sizes]
+        ring = rd.TensorRing.random(variables, self._ranks, order=columns, rng=generator, xp=torch)
+        return list(ring.cores)
+
+    def _raw(self, cores: Sequence[Tensor]) -> list[Tensor]:
+        """The cores, one per column, as the values of the parameters."""
+        return [self._inverse(torch.stack([cores[k] for k in columns])) for columns in self._layout.values()]
+
+    def _write(self, cores: Sequence[Tensor], means: Tensor, log_stds: Tensor, columns: Sequence[int]) -> None:
+        """New values for all parameters, in place; nothing is written if the order does not fit."""
+        self._arrange(columns)
+        raw = self._raw(cores)
+        with torch.no_grad():
+            for parameter, value in zip([*self.cores, self.means, self.log_stds], [*raw, means, log_stds], strict=True):
+                parameter.copy_(value)
+            self.order.copy_(torch.tensor(columns))
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        """Take over the order too; one that is no permutation is reported as a mismatch is."""
+        order = state_dict.get(f"{prefix}order")
+        if order is not None and order.shape == self.order.shape:
+            try:
+                self._arrange(_columns(order.tolist(), len(order)))
+            except ValueError as error:
+                lists[-1].append(f"{prefix}order: {error}")
+                return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+
+    # ---------------------------------------------------------------------------------------------------- queries
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        return self.ring.log_prob(z)
+
+    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
+        return self.ring.sample(n, rng=generator)
+
+    def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        return self.ring.sample_given(z, rng=generator)
+
+    def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
+        ring = self.ring
+        with torch.no_grad():
+            z = ring.sample(n, rng=generator)
+        return pathwise(ring, z)
+
+    # ------------------------------------------------------------------------------------------- re-initialisation
+
+    def _reinitialize(self, rows: Tensor, method: Method, order: str | None, max_epochs: int) -> None:
+        """From rows (n, columns), float64; NaN only in attributes."""
+        choice("method", method, get_args(Method))
+        columns: Sequence[int] = self._columns
+        if order is not None:
+            choice("order", order, ("mutual_information",))
+            columns = rd.ordering.mutual_information(rows.cpu().numpy(), self._families(), self.topology)
+        if method == "gmm":
+            self._reinitialize_by_mixtures(rows, columns)
+        else:
+            self._reinitialize_by_em(rows, columns, whole("max_epochs", max_epochs))
+
+    def _families(self) -> list[Any]:
+        """One variable per column, in NumPy, of the right family; the parameters do not matter."""
+        return [rd.GaussianMixture([0.0], [1.0])] * self.num_latents + list(self._attributes)
+
+    def _reinitialize_by_mixtures(self, rows: Tensor, columns: Sequence[int]) -> None:
+        """A 1-D mixture per latent dimension, cores drawn anew (the paper's procedure)."""
+        fits = [
+            fit_gaussians(rows[:, k : k + 1], self.num_components, max_iter=100, init="kmeans", seed=global_seed())
+            for k in range(self.num_latents)
+        ]
+        means, log_stds = (torch.stack([fit[i][:, 0] for fit in fits]) for i in (1, 2))
+        self._write(self._random_cores(columns, torch.default_generator), means, log_stds, columns)
+
+    def _reinitialize_by_em(self, rows: Tensor, columns: Sequence[int], max_epochs: int) -> None:
+        """Components at the codes' quantiles, then EM for everything."""
+        data = rows.to(self.device, self.dtype)
+        start = rd.initialize(
+            data.cpu().numpy(),
+            [rd.GaussianMixture] * self.num_latents + list(self._attributes),
+            self._ranks,
+            num_components=self.num_components,
+            order=columns,
+            rng=global_seed(),
+            xp=torch,
+            dtype=self.dtype,
+            device=self.device,
+        )
+        for k, variable in enumerate(start.variables):
+            if variable.num_components != self._sizes[k]:
+                raise ValueError(
+                    f"column {k}: {self._sizes[k]} components need as many different codes, "
+                    f"found {variable.num_components}"
+                )
+        ring = rd.fit_em(start, data, max_epochs=max_epochs, pseudocount=PSEUDOCOUNT, rng=global_seed()).ring
+        scale = (-ring.log_normalizer() / len(columns)).exp()  # puts Z at 1 without changing the distribution
+        means, stds = (
+            torch.stack([v.arrays()[name] for v in ring.variables[: self.num_latents]]) for name in ("means", "stds")
+        )
+        self._write([core * scale for core in ring.cores], means, stds.log(), columns)
+
+
+def _initial_components(n: int, mean_range: tuple[float, float], std: float | None) -> tuple[Tensor, Tensor]:
+    """Means evenly spaced over their range, and deviations of a n-th of it unless given, (n,) each."""
+    low, high = mean_range
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"mean_range must be two finite numbers in ascending order, found {mean_range}")
+    std = (high - low) / n if std is None else std
+    if not 0 < std < math.inf:
+        raise ValueError(f"std must be positive and finite, found {std}")
+    means = torch.linspace(low, high, n) if n > 1 else torch.tensor([(low + high) / 2])
+    return means, torch.full((n,), std)
+
+
+def _columns(order: Order, d: int, generator: torch.Generator | None = None) -> tuple[int, ...]:
+    """The columns as they follow each other around the ring."""
+    if isinstance(order, str):
+        choice("order", order, ("random", "given"))
+        return tuple(range(d)) if order == "given" else tuple(torch.randperm(d, generator=generator).tolist())
+    columns = [whole("an entry of order", k, least=0) for k in order]
+    if sorted(columns) != list(range(d)):
+        raise ValueError(f"order must be random, given or a permutation of the {d} columns, found {columns}")
+    return tuple(columns)

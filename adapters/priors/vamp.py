@@ -1,0 +1,83 @@
+"""The VampPrior: a mixture of the encoder's posteriors at learned pseudo-inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from adapters.priors.base import whole
+from adapters.priors.mixture import DiagonalMixture, MixturePrior
+
+Encoder = Callable[[Tensor], Independent]
+
+
+class VampPrior(MixturePrior):
+    """p(z) = 1/K Σ_k q(z | u_k), u_k learned pseudo-inputs (Tomczak and Welling 2018, arXiv:1705.07120, Eq. 9).
+
+    The encoder is used, not owned: its parameters appear neither among the prior's parameters nor in its state_dict,
+    and gradients still flow to them. The model that owns both knows the prior; the prior knows only the encoder.
+
+    Args:
+        encoder: from inputs (K, *input_shape) to `Independent(Normal(mean, std), 1)` of event shape (d,).
+        input_shape: of one input, e.g. (1, 28, 28).
+        num_latents: d.
+        num_pseudo_inputs: K.
+        bounds: of the inputs' range, in which u_k is kept by a sigmoid; None if inputs are unbounded.
+        trainable: whether the pseudo-inputs are learned.
+        seed: of the pseudo-inputs.
+
+    Raises:
+        TypeError: if the encoder cannot be called, or does not return `Independent(Normal)`.
+        ValueError: if its result does not have event shape (d,), or bounds are not in order.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        input_shape: Sequence[int],
+        num_latents: int,
+        num_pseudo_inputs: int = 500,
+        *,
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        trainable: bool = True,
+        seed: int = 0,
+    ):
+        super().__init__(num_latents)
+        if not callable(encoder):
+            raise TypeError(f"encoder must be callable, found {type(encoder).__name__}")
+        if bounds is not None and not -math.inf < bounds[0] < bounds[1] < math.inf:
+            raise ValueError(f"bounds must be two finite numbers in ascending order, found {bounds}")
+        self._encoder = (encoder,)  # in a tuple, because a module that is an attribute becomes a submodule
+        self.bounds = bounds
+        shape = (whole("num_pseudo_inputs", num_pseudo_inputs), *(whole("input_shape", n) for n in input_shape))
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(whole("seed", seed, least=0)))
+        self.raw_inputs = nn.Parameter(noise, requires_grad=trainable)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that was given."""
+        return self._encoder[0]
+
+    @property
+    def pseudo_inputs(self) -> Tensor:
+        """u, (K, *input_shape), in the range of the inputs."""
+        if self.bounds is None:
+            return self.raw_inputs
+        low, high = self.bounds
+        return low + (high - low) * self.raw_inputs.sigmoid()
+
+    def mixture(self) -> DiagonalMixture:
+        """The encoder's posteriors at the pseudo-inputs, as they are now."""
+        posterior = self.encoder(self.pseudo_inputs)
+        if not (isinstance(posterior, Independent) and isinstance(posterior.base_dist, Normal)):
+            raise TypeError(f"the encoder must return Independent(Normal), found {type(posterior).__name__}")
+        if posterior.event_shape != (self.num_latents,):
+            raise ValueError(
+                f"the encoder must return event shape ({self.num_latents},), found {tuple(posterior.event_shape)}"
+            )
+        means, stds = (t.to(self.dtype) for t in (posterior.base_dist.loc, posterior.base_dist.scale))
+        return DiagonalMixture(means.new_full((means.shape[0],), -math.log(means.shape[0])), means, stds)

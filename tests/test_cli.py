@@ -1,0 +1,228 @@
+"""The `ringdist` command: training, interruption, checkpoints, samples, bad input."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lightning")
+
+import torch
+import yaml
+from PIL import Image
+
+from adapters.cli import class_paths, main, read_checkpoint
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "adapters" / "configs"
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # resumed runs write to new folders
+    pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),  # of Lightning
+    pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists:UserWarning"),  # the configuration is in it
+]
+
+
+@pytest.fixture(autouse=True)
+def command_line(monkeypatch, tmp_path):
+    """A command line without pytest's arguments, a folder to write to, and the run's seed forgotten afterwards."""
+    monkeypatch.setattr(sys, "argv", ["ringdist"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    monkeypatch.chdir(tmp_path)
+
+
+def tiny(path: Path, **trainer) -> str:
+    """The digits' configuration, smaller, written to a file."""
+    config = yaml.safe_load((CONFIGS / "vae_digits.yaml").read_text())
+    model = config["model"]["init_args"]
+    model["prior"]["init_args"] |= {"num_components": 3, "rank": 2}
+    model |= {"val_samples": 2, "test_samples": 3}
+    config["data"]["init_args"] |= {"batch_size": 100, "validation": 0.5}
+    step = {"every_n_train_steps": 2, "save_top_k": 1, "filename": "step", "enable_version_counter": False}
+    every = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": step}
+    reinitialize = {"class_path": "adapters.callbacks.Reinitialize"}
+    config["trainer"] |= {"callbacks": [reinitialize, every], "enable_progress_bar": False, "max_epochs": 2}
+    config["trainer"] |= {"enable_model_summary": False, "default_root_dir": str(path.parent / path.stem)} | trainer
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def states(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(str(checkpoint))["state_dict"]
+
+
+def launched(*arguments: str) -> subprocess.Popen:
+    """The command in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+    command = [sys.executable, "-m", "adapters.cli", *arguments]
+    environment |= {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ringdist"])
+        patch.setenv("PL_GLOBAL_SEED", "0")
+        main(["fit", "--config", tiny(folder / "run.yaml")])
+    return folder / "run" / "version_0"
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+def test_fit_leaves_logs_configuration_and_checkpoint(trained):
+    names = {file.name for file in trained.iterdir()}
+    assert {"metrics.csv", "config.yaml", "checkpoints"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert (trained / "checkpoints" / "step.ckpt").is_file()
+
+
+def test_test_and_validate(trained, tmp_path, capsys):
+    config = tiny(tmp_path / "again.yaml")
+    for command in ("validate", "test"):
+        main([command, "--config", config, "--ckpt_path", str(trained / "checkpoints" / "step.ckpt")])
+    assert "test_iwae" in capsys.readouterr().out
+
+
+def test_sample(trained, tmp_path):
+    arguments = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--n", "9"]
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        main(["sample", *arguments, "--seed", str(seed), "--output", str(tmp_path / "new" / f"{name}.png")])
+    pictures = [Image.open(tmp_path / "new" / f"{name}.png").tobytes() for name in "abc"]
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_help_names_all_commands(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in ("fit", "validate", "test", "sample"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_every_configuration_is_understood(name, capsys):
+    with pytest.raises(SystemExit) as ending:
+        main(["fit", "--config", str(CONFIGS / f"{name}.yaml"), "--print_config"])
+    assert ending.value.code == 0
+    assert all(
+        path.startswith(("adapters.", "lightning.")) for path in class_paths(yaml.safe_load(capsys.readouterr().out))
+    )
+
+
+# -------------------------------------------------------------------------------------------------- interrupted, shared
+
+
+def test_a_killed_run_ends_as_the_unbroken_one(tmp_path):
+    epochs = {"max_epochs": 8}
+    main(["fit", "--config", tiny(tmp_path / "unbroken.yaml", **epochs)])
+    checkpoint = tmp_path / "killed" / "version_0" / "checkpoints" / "step.ckpt"
+    with launched("fit", "--config", tiny(tmp_path / "killed.yaml", **epochs)) as process:
+        deadline = time.monotonic() + 120
+        while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.stdout.read()
+    step = read_checkpoint(str(checkpoint))["global_step"]
+    assert step < 8 * 8
+    main(["fit", "--config", str(tmp_path / "killed.yaml"), "--ckpt_path", str(checkpoint)])
+    resumed = states(tmp_path / "killed" / "version_1" / "checkpoints" / "step.ckpt")
+    unbroken = states(tmp_path / "unbroken" / "version_0" / "checkpoints" / "step.ckpt")
+    assert all(torch.equal(resumed[name], value) for name, value in unbroken.items()), step
+
+
+@pytest.mark.slow
+def test_two_processes_hold_the_same_model(tmp_path):
+    config = tiny(tmp_path / "ddp.yaml", strategy="ddp", devices=2)
+    with launched("fit", "--config", config) as process:
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert "MEMBER: 2/2" in output
+    checkpoint = read_checkpoint(str(tmp_path / "ddp" / "version_0" / "checkpoints" / "step.ckpt"))
+    assert checkpoint["global_step"] == 2 * 4  # 719 images in batches of 2 times 100
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+def refused(capsys, *arguments: str) -> str:
+    """What the command says before it ends with status 2."""
+    with pytest.raises(SystemExit) as ending:
+        main(list(arguments))
+    assert ending.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_configuration_with_an_unknown_key(tmp_path, capsys):
+    path = Path(tiny(tmp_path / "wrong.yaml"))
+    config = yaml.safe_load(path.read_text())
+    config["model"]["init_args"]["prior"]["init_args"]["ranks"] = 3
+    path.write_text(yaml.safe_dump(config))
+    assert "ranks" in refused(capsys, "fit", "--config", str(path))
+    config["model"]["init_args"]["prior"]["init_args"].pop("ranks")
+    path.write_text(yaml.safe_dump(config | {"modle": 1}))
+    assert "modle" in refused(capsys, "fit", "--config", str(path))
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_files_that_are_no_checkpoints(trained, tmp_path, capsys):
+    text = tmp_path / "text.ckpt"
+    text.write_text("hello")
+    config = tiny(tmp_path / "run.yaml")
+    assert "there is no such checkpoint" in refused(capsys, "fit", "--config", config, "--ckpt_path", "no.ckpt")
+    assert "not a readable checkpoint" in refused(capsys, "fit", "--config", config, "--ckpt_path", str(text))
+    torch.save({"weights": torch.zeros(2)}, text)
+    assert "not a checkpoint of a training run" in refused(capsys, "test", "--config", config, "--ckpt_path", str(text))
+    (tmp_path / "x.png").write_text("kept")
+    assert "not a checkpoint" in refused(capsys, "sample", "--ckpt_path", str(text), "--output", "x.png")
+    assert (tmp_path / "x.png").read_text() == "kept" and not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_model(trained, tmp_path, capsys):
+    checkpoint = trained / "checkpoints" / "step.ckpt"
+    before = checkpoint.read_bytes()
+    path = Path(tiny(tmp_path / "other.yaml"))
+    config = yaml.safe_load(path.read_text())
+    config["model"]["init_args"]["prior"]["init_args"]["rank"] = 4
+    path.write_text(yaml.safe_dump(config))
+    message = refused(capsys, "fit", "--config", str(path), "--ckpt_path", str(checkpoint))
+    assert "a checkpoint of another model: prior." in message and "in the model" in message
+    config["model"]["init_args"]["prior"] = {"class_path": "adapters.GaussianPrior", "init_args": {"num_latents": 8}}
+    path.write_text(yaml.safe_dump(config))
+    assert "the model has no prior." in refused(capsys, "fit", "--config", str(path), "--ckpt_path", str(checkpoint))
+    assert checkpoint.read_bytes() == before and not (tmp_path / "other").exists()
+
+
+def test_classes_named_in_a_checkpoint_are_not_imported(trained, tmp_path, capsys):
+    content = torch.load(trained / "checkpoints" / "step.ckpt", weights_only=True)
+    content["ringdist_config"] = content["ringdist_config"].replace(
+        "adapters.networks.ConvEncoder", "elsewhere.Encoder"
+    )
+    torch.save(content, tmp_path / "odd.ckpt")
+    message = refused(capsys, "sample", "--ckpt_path", str(tmp_path / "odd.ckpt"), "--output", "x.png")
+    assert "elsewhere.Encoder" in message
+    config = str(trained / "config.yaml")
+    main(["sample", "--ckpt_path", str(tmp_path / "odd.ckpt"), "--run_config", config, "--output", "x.png", "--n", "1"])
+    del content["ringdist_config"]
+    torch.save(content, tmp_path / "odd.ckpt")
+    message = refused(capsys, "sample", "--ckpt_path", str(tmp_path / "odd.ckpt"), "--output", "x.png")
+    assert "does not say how to build its model" in message
+
+
+def test_data_that_cannot_be_read(tmp_path, capsys):
+    path = Path(tiny(tmp_path / "data.yaml"))
+    config = yaml.safe_load(path.read_text())
+    config["data"] = {"class_path": "adapters.data.MNIST", "init_args": {"path": "nothing.npz"}}
+    path.write_text(yaml.safe_dump(config))
+    assert "nothing.npz: there is no such file" in refused(capsys, "fit", "--config", str(path))

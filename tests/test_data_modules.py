@@ -1,0 +1,307 @@
+"""Data modules: what they hand out, and what they say about broken files."""
+
+import csv
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lightning")
+
+import torch
+from PIL import Image
+
+from adapters.data import CIFAR10, MNIST, CelebA, Digits, ImageFolder
+from adapters.errors import InputError
+
+
+class Everywhere:
+    """As much of a trainer as a data module looks at outside of one."""
+
+    world_size, global_rank, training = 1, 0, True
+
+    def __init__(self, batch: int = 0):
+        epochs = SimpleNamespace(current=SimpleNamespace(processed=0))
+        self.fit_loop = SimpleNamespace(batch_idx=batch - 1, epoch_progress=epochs)
+
+
+def batch_of(data, stage="train"):
+    """A batch as the model gets it."""
+    data.trainer = Everywhere()
+    data.setup()
+    loader = getattr(data, f"{stage}_dataloader")()
+    data.trainer.training = stage == "train"
+    return data.on_after_batch_transfer(next(iter(loader)), 0)
+
+
+def write_image(path: Path, value: int, size=(8, 8), mode="RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value, value, 255 - value)).save(path)
+
+
+def zipped(folder: Path) -> Path:
+    target = folder.with_suffix(".zip")
+    with zipfile.ZipFile(target, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return target
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Twenty images, a table with one attribute unknown and one row missing, a hidden file."""
+    root = tmp_path / "faces"
+    rows = [["image", "age", "gender"]]
+    for i in range(20):
+        write_image(root / "images" / f"{i:02}.png", 10 * i)
+        rows.append([f"{i:02}.png", "" if i == 3 else str(i), str(i % 2)])
+    with (root / "attributes.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows[:-1])
+    (root / ".DS_Store").write_bytes(b"x")
+    return root
+
+
+@pytest.fixture(params=["folder", "zip"])
+def files(request, folder) -> Path:
+    return folder if request.param == "folder" else zipped(folder)
+
+
+# ----------------------------------------------------------------------------------------------------- what comes out
+
+
+def test_digits():
+    data = Digits(batch_size=100)
+    x, y = batch_of(data)
+    assert x.shape == (100, 1, 8, 8) and y.shape == (100, 1) and data.image_shape == (1, 8, 8)
+    assert x.dtype == torch.float32 and torch.equal(x * 16, (x * 16).round()) and 0 <= x.min() and x.max() == 1
+    assert {len(split.images) for split in data.splits.values()} == {1294, 144, 359}
+    rows = torch.cat([split.images for split in data.splits.values()]).flatten(1)
+    assert len(rows) == 1797 and set(y.flatten().tolist()) <= set(range(10))
+
+
+def test_splits_do_not_depend_on_the_run():
+    first, second = Digits(), Digits()
+    first.setup()
+    torch.manual_seed(7)
+    second.setup()
+    assert all(torch.equal(first.splits[name].images, second.splits[name].images) for name in first.splits)
+    other = Digits(split_seed=1)
+    other.setup()
+    assert not torch.equal(first.splits["test"].images, other.splits["test"].images)
+
+
+def test_epochs_are_shuffled_differently():
+    data = Digits(batch_size=2000)
+    data.setup()
+    loader = data.train_dataloader()
+    first = next(iter(loader))[0]
+    loader.sampler.set_epoch(1)
+    second = next(iter(loader))[0]
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sum((1, 2, 3)).sort().values, second.sum((1, 2, 3)).sort().values)
+
+
+def test_static_binarization_draws_once():
+    data = Digits(batch_size=2000, binarization="static")
+    (x, _), (again, _) = batch_of(data), batch_of(data)
+    assert torch.equal(x, again) and set(x.unique().tolist()) == {0.0, 1.0}
+    grey = Digits(batch_size=2000)
+    assert x.mean().item() == pytest.approx(batch_of(grey)[0].mean().item(), abs=0.005)
+
+
+def test_dynamic_binarization_draws_every_step_and_only_in_training():
+    data = Digits(batch_size=2000, binarization="dynamic")
+    x, _ = batch_of(data)
+    assert torch.equal(x, batch_of(data)[0])  # the same step
+    data.trainer = Everywhere(batch=4)
+    again, _ = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    assert set(x.unique().tolist()) == {0.0, 1.0} and not torch.equal(x, again)
+    validation = batch_of(data, "val")[0]
+    assert set(validation.unique().tolist()) == {0.0, 1.0} and torch.equal(validation, batch_of(data, "val")[0])
+
+
+def test_training_images_for_callbacks():
+    data = Digits(batch_size=30, binarization="dynamic")
+    first, again = (torch.cat(list(data.training_images(70, seed=3))) for _ in range(2))
+    assert first.shape == (70, 1, 8, 8) and torch.equal(first, again)
+    assert data.examples(5).shape == (5, 1, 8, 8)
+
+
+def test_mnist_arrays(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.integers(0, 256, (50, 28, 28), np.uint8), "y_train": rng.integers(0, 10, 50)}
+    np.savez(tmp_path / "mnist.npz", **arrays, x_test=arrays["x_train"][:9], y_test=arrays["y_train"][:9])
+    data = MNIST(tmp_path / "mnist.npz", batch_size=9, validation=10)
+    x, y = batch_of(data, "test")
+    np.testing.assert_array_equal(x.mul(255).round().numpy()[:, 0], arrays["x_train"][:9])
+    np.testing.assert_array_equal(y[:, 0], arrays["y_train"][:9])
+    assert len(data.splits["train"].images) == 40
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_cifar_as_images(tmp_path, packed):
+    root = tmp_path / "cifar"
+    for part in ("train", "test"):
+        for i, label in enumerate(("cat", "airplane")):
+            for n in range(5):
+                write_image(root / part / label / f"{n:04}.png", 100 * i + n, (32, 32))
+    data = CIFAR10(zipped(root) if packed else root, batch_size=20, validation=2)
+    x, y = batch_of(data, "test")
+    assert x.shape == (10, 3, 32, 32)
+    assert torch.equal((x[:, 0, 0, 0] * 255 > 50).float(), 1 - y[:, 0])  # airplane is class 0, its images are brighter
+
+
+def test_celeba_is_cut_as_in_the_paper(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    root = tmp_path / "celeba"
+    names = [f"{i:06}.png" for i in range(6)]
+    for i, name in enumerate(names):
+        write_image(root / "img_align_celeba" / name, 40 * i, (178, 218))
+    rows = "".join(f"{name} {1 if i % 2 else -1} -1\n" for i, name in enumerate(names))
+    (root / "list_attr_celeba.txt").write_text(f"{len(names)}\nSmiling Young\n{rows}")
+    (root / "list_eval_partition.txt").write_text("".join(f"{n} {i // 2}\n" for i, n in enumerate(names)))
+    (root / "identity_CelebA.txt").write_text("".join(f"{n} 1\n" for n in names))
+    (root / "list_bbox_celeba.txt").write_text("6\nx y w h\n" + "".join(f"{n} 0 0 1 1\n" for n in names))
+    (root / "list_landmarks_align_celeba.txt").write_text("6\na b\n" + "".join(f"{n} 0 0\n" for n in names))
+    monkeypatch.setattr(datasets.CelebA, "_check_integrity", lambda self: True)
+    data = CelebA(tmp_path, attributes=["Smiling"], batch_size=2)
+    x, y = batch_of(data, "val")
+    assert x.shape == (2, 3, 64, 64) and y.tolist() == [[0.0], [1.0]]
+    with pytest.raises(ValueError, match="among Smiling, Young, found Old"):
+        CelebA(tmp_path, attributes=["Old"]).setup()
+
+
+def test_folders_with_attributes(files):
+    data = ImageFolder(files, "attributes.csv", batch_size=20, test=5, validation=5)
+    data.setup()
+    assert data.attribute_names == ["age", "gender"]
+    images = torch.cat([split.images for split in data.splits.values()])
+    attributes = torch.cat([split.attributes for split in data.splits.values()])
+    assert [len(split.images) for split in data.splits.values()] == [10, 5, 5]
+    known = ~attributes[:, 0].isnan()
+    assert torch.equal(images[known, 0, 0, 0].float(), 10 * attributes[known, 0])
+    assert int(attributes[:, 0].isnan().sum()) == 2 and int(attributes[:, 1].isnan().sum()) == 1
+
+
+def test_a_table_elsewhere(folder, tmp_path):
+    table = (folder / "attributes.csv").rename(tmp_path / "table.csv")
+    data = ImageFolder(zipped(folder), table, size=4, mode="L", test=5, validation=5)
+    assert data.image_shape == (1, 4, 4) and batch_of(data)[1].shape == (10, 2)
+
+
+def test_images_without_a_table(folder):
+    (folder / "attributes.csv").unlink()
+    assert batch_of(ImageFolder(folder, test=5, validation=5))[1].shape == (10, 0)
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_a_file_that_is_no_image(files, folder):
+    (folder / "images" / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"images/notes\.txt is not an image"):
+        ImageFolder(zipped(folder) if files.suffix else folder, "attributes.csv").setup()
+
+
+def test_an_image_that_is_cut_off(folder):
+    file = folder / "images" / "00.png"
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"images/00\.png cannot be read"):
+        ImageFolder(folder, "attributes.csv").setup()
+
+
+def test_images_of_two_sizes(folder):
+    write_image(folder / "images" / "99.png", 0, (4, 9))
+    with pytest.raises(InputError, match=r"images/00\.png is 8x8, images/99\.png is 9x4"):
+        ImageFolder(folder, "attributes.csv").setup()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("30.png,1,1", r"attributes\.csv, row 21: each row must name an image, there is none called '30\.png'"),
+        ("07.png,1,1", r"attributes\.csv, row 21: an image must have one row, '07\.png' has been in row 9 already"),
+        ("19.png,1", r"row 21: a row must have 3 cells, found 2"),
+        ("19.png,old,1", r"row 21: age must be a number or empty, found 'old'"),
+        ("19.png,inf,1", r"row 21: age must be finite, found 'inf'"),
+    ],
+)
+def test_a_broken_table(files, folder, change, message):
+    table = folder / "attributes.csv"
+    table.write_text(table.read_text() + change + "\n")
+    with pytest.raises(InputError, match=message):
+        ImageFolder(zipped(folder) if files.suffix else folder, "attributes.csv").setup()
+
+
+def test_a_table_with_another_first_column(folder):
+    (folder / "attributes.csv").write_text("file,age\n00.png,1\n")
+    with pytest.raises(
+        InputError, match=r"first row must be image,ATTRIBUTE,\.\.\. with different names, found file,age"
+    ):
+        ImageFolder(folder, "attributes.csv").setup()
+
+
+def test_a_table_that_is_not_there(folder):
+    with pytest.raises(InputError, match=r"other\.csv: there is no such table"):
+        ImageFolder(folder, "other.csv").setup()
+
+
+def test_names_that_several_images_share(folder):
+    write_image(folder / "more" / "07.png", 0)
+    with pytest.raises(InputError, match=r"row 9: several images are called '07\.png'"):
+        ImageFolder(folder, "attributes.csv").setup()
+    table = folder / "attributes.csv"
+    table.write_text(table.read_text().replace("07.png", "images/07.png"))
+    ImageFolder(folder, "attributes.csv").setup()
+
+
+@pytest.mark.parametrize("make", [ImageFolder, CIFAR10])
+def test_archives_that_cannot_be_read(tmp_path, make):
+    (tmp_path / "broken.zip").write_bytes(b"PK no")
+    with pytest.raises(InputError, match=r"broken\.zip: neither a folder nor a readable zip archive"):
+        make(tmp_path / "broken.zip").setup()
+    with pytest.raises(InputError, match="there is no such folder or archive"):
+        make(tmp_path / "nothing").setup()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="there are no files in it"):
+        make(tmp_path / "empty").setup()
+
+
+def test_cifar_in_another_layout(tmp_path):
+    write_image(tmp_path / "x" / "cat" / "0.png", 0)
+    with pytest.raises(InputError, match=r"laid out as train\|test/CLASS/NAME, found x/cat/0\.png"):
+        CIFAR10(tmp_path).setup()
+
+
+def test_arrays_that_are_none(tmp_path):
+    file = tmp_path / "mnist.npz"
+    with pytest.raises(InputError, match="there is no such file"):
+        MNIST(file).setup()
+    file.write_text("no")
+    with pytest.raises(InputError, match=r"not a readable \.npz file"):
+        MNIST(file).setup()
+    np.savez(file, x_train=np.zeros(3))
+    with pytest.raises(InputError, match="arrays x_test, y_test, y_train are missing, found x_train"):
+        MNIST(file).setup()
+    labels, images = np.zeros(3), np.zeros((3, 28, 28))
+    np.savez(file, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    with pytest.raises(
+        InputError, match=r"x_train must be \(n, height, width\) in uint8 .* found \(3, 28, 28\) in float64"
+    ):
+        MNIST(file).setup()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
+        ({"binarization": "both"}, "binarization must be None or one of static, dynamic, found 'both'"),
+        ({"validation": 5000}, "validation must leave some of the 1438 images on either side, found 5000"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        Digits(**options).setup()
