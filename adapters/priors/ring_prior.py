@@ -194,14 +194,17 @@ class RingPrior(Prior):
         self._write(self._random_cores(columns, torch.default_generator), means, log_stds, columns)
 
     def _reinitialize_by_em(self, rows: Tensor, columns: Sequence[int], max_epochs: int) -> None:
-        """Components at the codes' quantiles, then EM for everything."""
+        """Components at the codes' quantiles, cores near a mixture, then EM for everything."""
         data = rows.to(self.device, self.dtype)
+        uniform = self._ranks == tuple(bond_ranks(self._ranks[-1], len(columns), self.topology))
         start = rd.initialize(
             data.cpu().numpy(),
             [rd.GaussianMixture] * self.num_latents + list(self._attributes),
-            self._ranks,
+            self._ranks[-1] if uniform else self._ranks,
             num_components=self.num_components,
             order=columns,
+            topology=self.topology,
+            method="mixture" if uniform else "quantile",
             rng=global_seed(),
             xp=torch,
             dtype=self.dtype,

@@ -76,7 +76,8 @@ class TRIP(RingPrior):
         Args:
             z: (n, d) codes, n >= N.
             method: "gmm", the paper's procedure: a Gaussian mixture per dimension, cores drawn anew. "em": exact EM for
-                components and cores together, `max_epochs` visits.
+                components and cores together, `max_epochs` visits, from a mixture of products (where all ranks are
+                equal, else from random cores).
             order: "mutual_information" also rearranges the dimensions around the ring, by the codes.
 
         Raises:
