@@ -127,7 +127,7 @@ def summary(label: str, runs: list[Row]) -> Row:
         row[f"{metric}"] = f"{values.mean():.2f}{spread}"
     parameters, share = runs[0]["parameters"], runs[0]["share"]
     seconds = float(np.mean([run["seconds"] for run in runs]))
-    return row | {"prior's parameters": parameters, "of all": f"{share:.1%}", "s": seconds}
+    return row | {"learned parameters": parameters, "of all": f"{share:.1%}", "s": seconds}
 
 
 def _folder(args: argparse.Namespace, name: str, label: str, seed: int) -> Path | None:
@@ -174,7 +174,10 @@ def _train(args: argparse.Namespace, name: str, setting: Setting, label: str, ca
         last = folder / "last.ckpt"
         trainer.fit(model, images, ckpt_path=last if last.is_file() else None, weights_only=True)
         tested = trainer.test(model, images, verbose=False)[0]
-        sizes = {part: sum(p.numel() for p in module.parameters()) for part, module in model.named_children()}
+        sizes = {
+            part: sum(p.numel() for p in module.parameters() if p.requires_grad)
+            for part, module in model.named_children()
+        }
         row = {metric: tested[f"test_{metric}"] for metric in METRICS}
         row |= {"parameters": sizes["prior"], "share": sizes["prior"] / sum(sizes.values())}
         row |= {"seconds": time.perf_counter() - begin, "updates": trainer.global_step, "torch": torch.__version__}
