@@ -109,10 +109,22 @@ def _sweep(arithmetic: Any) -> Result:
 
 def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
     """Pairwise products of row-scaled matrices, all pairs of a level in one batched product."""
+    if max(ring.ranks) == 1:
+        return _independent(ring, evidence, floored)
     for level in tree_levels(ring, evidence, floored):
         top = level
     diagonal = namespace(top.values).linalg.diagonal(top.values[0])
     return log_scaled_sum(diagonal, top.logs[0]) + top.offset, top.low
+
+
+def _independent(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
+    """Matrices of one entry need no products: the sum of their logarithms."""
+    linear = Linear(ring, evidence, floored=floored)
+    values = _leaves(ring, linear)[0][..., 0, 0]  # (d, b)
+    if linear.floor is not None:
+        values = linear.xp.where(values < linear.floor, linear.floor, values)
+    low = linear.xp.min(values, axis=0) if is_concrete(values) and not floored else None
+    return linear.xp.sum(safe_log(astype(values, accumulator(values))), axis=0) + linear.offset, low
 
 
 class Level(NamedTuple):
