@@ -7,7 +7,7 @@ the components' own parameters are re-estimated from the same responsibilities. 
 new values, the likelihood of the full batch never decreases.
 
 Mini-batches interpolate (stepwise EM, Cappé and Moulines 2009): with M_k = Q_k ∘ G_k / Z the counts that the model
-itself expects per row, C_k is replaced by (1 − η) M_k + η C_k / n with a decaying step η.
+itself expects per row, C_k is replaced by (1 − η) M_k + η C_k / n with a decaying step η, C_k with its pseudocounts.
 """
 
 from __future__ import annotations
@@ -219,11 +219,11 @@ class _Job:
         expected = core * environment
         expected = expected / xp.sum(expected)
         counts = core * sums
+        prior = self.pseudocount * (reached & (core > 0))
         if step < 1:
-            counts = (1 - step) * expected + step * counts / size.batch
-            counts = counts + self.pseudocount / size.total * (reached & (core > 0))
+            counts = (1 - step) * expected + step * (counts / size.batch + prior / size.total)
         else:
-            counts = counts + self.pseudocount * (reached & (core > 0))
+            counts = counts + prior
         updated = xp.where(reached, counts / xp.where(reached, environment, 1.0), 0.0)
         return updated / xp.max(updated), xp.sum(expected, axis=(1, 2))
 

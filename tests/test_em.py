@@ -68,7 +68,7 @@ def em_epoch(case: Case, x: np.ndarray, weight: np.ndarray, pseudocount: float =
         if step < 1:
             expected = (1 - step) * share_of_model + step * expected / weight.sum()
         reached = model > 0
-        expected = expected + pseudocount * reached / (weight.sum() if step < 1 else 1)
+        expected = expected + pseudocount * reached * (step / weight.sum() if step < 1 else 1)
         # Q ← C / G, with the environment G = model / Q independent of s
         environment = model.sum(0) / np.where(cores[k].sum(0) > 0, cores[k].sum(0), 1.0)
         old = cores[k]
@@ -129,6 +129,16 @@ def test_a_damped_step_is_that_of_enumeration(backend, case):
         backend.ring(case), x, max_epochs=1, batch_size=len(x), pseudocount=0.2, step_decay=0.7, variance_floor=0, rng=0
     )
     assert_is_case(backend, fitted.ring, em_epoch(case, x, np.ones(len(x)), 0.2, step=2**-0.7))
+
+
+def test_small_steps_do_not_gather_pseudocounts(numpy_backend):
+    """Where exact EM with the same pseudocount has come to rest, damped steps over all rows rest too."""
+    case = make_case(["categorical"] * 3, [3] * 3, [1, 2, 2], [0, 1, 2], seed=8)
+    x = case.possible_rows(60)
+    start = numpy_backend.ring(case)
+    exact = rd.fit_em(start, x, max_epochs=500, pseudocount=0.5).ring
+    damped = rd.fit_em(exact, x, max_epochs=50, batch_size=60, pseudocount=0.5, rng=0).ring
+    np.testing.assert_allclose(damped.to_dense(), exact.to_dense(), atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------------- monotone
