@@ -19,7 +19,7 @@ from . import data, report
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, default=data.SHARED / "cifar10_images.zip")
-    parser.add_argument("--patches", type=int, default=1500, help="patches to learn from and to choose by")
+    parser.add_argument("--patches", type=int, default=6000, help="patches to learn from and to choose by")
     parser.add_argument("--epochs", type=int, default=20)
     report.add_arguments(parser)
 
@@ -42,11 +42,11 @@ def main(args: argparse.Namespace) -> None:
 TEXT = """\
 Mean log-density per row in nats, in the units of the data, whichever coordinates the model works in. *Gaussian
 mixture* is scikit-learn's with full covariances. *Ring* and *train* have mixtures of one-dimensional Gaussians as
-columns, in the order by mutual information. *From mixture*: EM starts near scikit-learn's mixture of Gaussians with
-diagonal covariances (K of them: rank K, K components per column), else from quantiles and random cores. *Principal
-axes* first turns the columns into their principal components (of the training rows), an invertible linear map whose
-log-determinant is added; a mixture with full covariances is indifferent to such a map, a ring is not. *One Gaussian* is
-the mixture of one component. Seconds are processor seconds.
+columns, in the order by mutual information. *From mixture*: exact EM starts near a mixture of products,
+`rd.initialize(..., method="mixture")`, else from random cores. *Principal axes* first turns the columns into their
+principal components (of the training rows), an invertible linear map whose log-determinant is added; a mixture with
+full covariances is indifferent to such a map, a ring is not. *One Gaussian* is the mixture of one component. Seconds
+are processor seconds.
 
 Given the bonds' states, the columns of a ring are independent, so that linear correlation has to be spelled out by
 states: for two columns of correlation 0.99, about as many as the range of the one holds standard deviations of the
@@ -54,8 +54,9 @@ other given it, while a covariance says it in one number. That is where rings lo
 axes the correlation is gone, and what remains to be said (heavy tails, a common scale, clusters) is what rings say
 well.
 
-Rows are few (80 % of `--patches`, 341 of the breast-cancer table), which holds back a mixture with full covariances: it
-pays d²/2 numbers for each component, and validation allows it only a few. With many more rows its share would grow."""
+Rows are few (80 % of `--patches`, 341 of the breast-cancer table), which holds back a mixture with full covariances:
+it pays d²/2 numbers for each component, and validation allows it only a few. With many more rows its share would
+grow."""
 
 
 class Coordinates(NamedTuple):
@@ -105,15 +106,11 @@ def study(name: str, rows: data.Split, epochs: int) -> list[dict[str, Any]]:
         settings: list[tuple[str, int, int, bool]] = [
             (t, m, n, False) for t, m in grid for n in ((4, 8) if small else (6,))
         ]
-        settings += [("train", m, m, True) for m in ((2, 4, 8) if small else (4, 8, 16))]
-        settings += [("ring", m, m, True) for m in ((2, 4) if small else (3,))]
+        settings += [("train", m, 8, True) for m in ((4, 8, 16) if small else (8, 16, 32))]
+        settings += [("ring", m, 8, True) for m in ((4, 8) if small else (4,))]
         for topology, rank, components, mixture in settings:
             begin = time.process_time()
-            start = (
-                near_mixture(turned.train, topology, rank)
-                if mixture
-                else near_quantiles(turned.train, topology, rank, components)
-            )
+            start = started(turned.train, topology, rank, components, "mixture" if mixture else "quantile")
             ring = fitted(start, turned, epochs)
             label = topology + (" from mixture" if mixture else "") + suffix
             found.append(
@@ -124,32 +121,11 @@ def study(name: str, rows: data.Split, epochs: int) -> list[dict[str, Any]]:
     return found
 
 
-def near_quantiles(x: np.ndarray, topology: str, rank: int, components: int) -> rd.TensorRing:
-    """Components at the columns' quantiles, random cores, the order by mutual information."""
-    families = [rd.GaussianMixture] * x.shape[1]
-    start = rd.initialize(x, families, rank, num_components=components, topology=topology, rng=0)
-    order = rd.ordering.mutual_information(x, start.variables, topology=topology)
-    return rd.initialize(x, start.variables, rank, order=order, topology=topology, rng=0)
-
-
-def near_mixture(x: np.ndarray, topology: str, size: int, spread: float = 0.1) -> rd.TensorRing:
-    """A mixture of diagonal Gaussians as a train: its component on the bond, and a random share of leaving it."""
-    rng, d = np.random.default_rng(0), x.shape[1]
-    mixture = GaussianMixture(size, covariance_type="diag", reg_covar=1e-2, random_state=0).fit(x)
-    stds = np.sqrt(mixture.covariances_)
-    variables = [rd.GaussianMixture(mixture.means_[:, k], stds[:, k]) for k in range(d)]
+def started(x: np.ndarray, topology: Any, rank: int, components: int, method: Any) -> rd.TensorRing:
+    """Components at the columns' quantiles, cores random or near a mixture, the order by mutual information."""
+    variables = rd.initialize(x, [rd.GaussianMixture] * x.shape[1], 1, num_components=components, rng=0).variables
     order = rd.ordering.mutual_information(x, variables, topology=topology)
-    stay = (1 - spread) * np.eye(size)
-    cores = []
-    for _ in range(d):
-        emission = stay + spread * rng.exponential(1 / size, (size, size))  # (s, a)
-        cores.append(emission[:, :, None] * (stay + spread * rng.exponential(1 / size, (size, size, size))))
-    first, last = order[0], order[-1]
-    cores[first] = cores[first] * mixture.weights_[:, None]
-    if topology == "train":
-        cores[first] = cores[first].sum(axis=1, keepdims=True)
-        cores[last] = cores[last].sum(axis=2, keepdims=True)
-    return rd.TensorRing(cores, variables, order)
+    return rd.initialize(x, variables, rank, order=order, topology=topology, method=method, rng=0)
 
 
 def fitted(start: rd.TensorRing, rows: data.Split, epochs: int) -> rd.TensorRing:
