@@ -58,7 +58,7 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
         _check_normalizer(ring, values[-1])
         return xp.reshape(astype(values[:-1] - values[-1], ring.cores[0].dtype), shape)
     log_z = _log_normalizer(ring)
-    step = _rows_per_chunk(ring) if is_concrete(rows) else max(1, rows.shape[0])
+    step = _rows_per_chunk(ring, engine) if is_concrete(rows) else max(1, rows.shape[0])
     parts = [
         log_mass(ring, Evidence.of_rows(ring, rows[start : start + step]), engine)
         for start in range(0, max(1, rows.shape[0]), step)
@@ -97,10 +97,11 @@ def _check_normalizer(ring: TensorRing, value: Array) -> None:
         raise ValueError("the ring must give some configuration a positive mass, found Z = 0")
 
 
-def _rows_per_chunk(ring: TensorRing) -> int:
-    """Rows whose evidence and matrices stay within CHUNK numbers; on an accelerator the tree keeps all d of them."""
+def _rows_per_chunk(ring: TensorRing, engine: Engine) -> int:
+    """Rows whose evidence and matrices stay within CHUNK numbers; the tree may keep all d matrices, not so a sweep."""
     squares = [core.shape[1] * core.shape[2] for core in ring.cores]
-    at_once = sum(squares) if on_accelerator(ring.cores[0]) or max(squares) <= 256 else 8 * max(squares)
+    tree = engine != "sweep" and (on_accelerator(ring.cores[0]) or max(squares) <= 256)
+    at_once = sum(squares) if tree else 8 * max(squares)
     return max(1, CHUNK // (3 * (sum(ring.shape) + at_once)))
 
 
