@@ -2,9 +2,9 @@
 
 Expected: linear in the number of columns for both; in the rank, the third power for rings and the second for trains
 (for large ranks, where arithmetic and not the number of operations decides). Slopes are fitted, in logarithms, to the
-upper half of each curve; times are the least of several. Products of larger matrices run at a higher rate, which flattens
-the rings' curve over the rank; at rank 512 the train's cores (126 MB) are more than a cache holds, which bends its curve
-upwards.
+upper half of each curve; times are the least of several. Products of larger matrices run at a higher rate, which
+flattens the rings' curve over the rank; at rank 512 the train's cores (126 MB) are more than a cache holds, which bends
+its curve upwards.
 """
 
 import argparse
