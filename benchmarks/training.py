@@ -34,6 +34,12 @@ class Setting:
     warm_up: int = 0
     path: Path | None = None  # where the data is
     components: int = 10
+    batch: int = 128
+    reinitialize: tuple[int, int, int] = (1, 5, 20)  # first, every, last, in epochs
+
+    def again(self, **options: str) -> Row:
+        """What `Reinitialize` is told."""
+        return dict(zip(("first", "every", "last"), self.reinitialize, strict=True)) | options
 
 
 def settings() -> dict[str, Setting]:
@@ -62,7 +68,9 @@ def settings() -> dict[str, Setting]:
             latents=8,
             rank=8,
             channels=(32, 64),
-            updates=900,
+            updates=1300,
+            batch=64,
+            reinitialize=(3, 12, 30),
             learning_rate=2e-3,
             prior_learning_rate=1e-2,
             warm_up=250,
@@ -153,7 +161,7 @@ def _train(args: argparse.Namespace, name: str, setting: Setting, label: str, ca
     warnings.filterwarnings("ignore", module="lightning")
     seed_everything(seed, verbose=False)
     path = setting.path if args.data is None or setting.path is None else args.data / setting.path.name
-    images = setting.load(path, 128)
+    images = setting.load(path, setting.batch)
     model = _model(setting, candidate, seed, images.image_shape, args.samples)
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
