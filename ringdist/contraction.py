@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
 CACHE = 2**18  # numbers of the matrices that a CPU multiplies side by side
+STEPS = 10  # of a sweep before a level of the tree, which takes several times as many operations, is worth it
 LARGE = 32  # rank from which cores are too large to copy for the sake of fewer operations
 Engine = Literal["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"]
 
@@ -81,8 +82,8 @@ def _segments(ring: TensorRing, rows: int) -> int:
         return d
     if len({core.shape for core in ring.cores}) > 1:
         return d
-    count = max(1, min(d, CACHE // (rows * core.shape[1] ** 2)))
-    return d if 2 * count > d else count
+    fit = CACHE // (rows * core.shape[1] ** 2)
+    return d if fit >= 8 * d else max(1, min(d // STEPS, fit))  # the tree where its arrays are small throughout
 
 
 def sweep(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
