@@ -8,7 +8,7 @@ pairwise in ⌈log2 d⌉ batched steps; `log` is the sweep by log-sum-exp, the o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ringdist import network
@@ -203,7 +203,7 @@ def _swept_segments(linear: Linear, count: int) -> tuple[Array, Array, Array | N
     """
     xp, ring, evidence = linear.xp, linear.ring, linear.evidence
     sequence, core, rows = ring.sequence, ring.cores[0], evidence.num_rows
-    (size, rank, _), length = core.shape, len(sequence) // count
+    rank, length = core.shape[1], len(sequence) // count
     # On a CPU the pages of fresh arrays cost as much as the arithmetic on them: without gradients, use some again.
     reuse = writable(*ring.cores, *evidence.arrays())
     interval, stacks = _interval(ring), (count * rows, rank, rank)
@@ -212,16 +212,19 @@ def _swept_segments(linear: Linear, count: int) -> tuple[Array, Array, Array | N
     low: Array | None = None
     values: Any = None
     logs = like_zeros((count * rows, rank), core, accumulator(core))
-    for step in range(length):
-        columns = sequence[step : count * length : length]
-        weights = [linear.weights(k) for k in columns]
-        flat = [xp.reshape(ring.cores[k], (size, rank * rank)) for k in columns]
+    target = xp.reshape(spare, (count, rows, rank * rank)) if reuse else spare
+    for step, (weights, flat) in enumerate(_steps(linear, count, length)):
+        if reuse and isinstance(weights, list):
+            for out, w, q in zip(target, weights, flat, strict=True):
+                product(w, q, out=out)
+        elif reuse:
+            products(weights, flat, out=target)
         if reuse:
-            for target, w, q in zip(xp.reshape(spare, (count, rows, rank * rank)), weights, flat, strict=True):
-                product(w, q, out=target)
             values = spare + 0 if step == 0 else products(values, spare, out=memory[step % 2])
         else:
-            matrices = xp.reshape(weights[0] @ flat[0] if count == 1 else xp.stack(weights) @ xp.stack(flat), stacks)
+            matrices = xp.reshape(
+                xp.stack(weights) @ xp.stack(flat) if isinstance(weights, list) else weights @ flat, stacks
+            )
             values = matrices if step == 0 else values @ matrices
         if linear.floor is not None:
             values = xp.where(values < linear.floor, linear.floor, values)
@@ -240,6 +243,36 @@ def _swept_segments(linear: Linear, count: int) -> tuple[Array, Array, Array | N
         values = xp.concat([values, xp.stack([linear.matrix(k) for k in rest])])
         logs = xp.concat([logs, like_zeros((len(rest), rows, rank), core, logs.dtype)])
     return values, logs, low
+
+
+def _steps(linear: Linear, count: int, length: int) -> Iterator[tuple[Any, Any]]:
+    """Evidence weights (b, N) and flat cores (N, m²) of the segments' first columns, of their second ones, and so on.
+
+    Small cores are stacked once, (count, b, N) and (count, N, m²) a step; lists of large ones stay where they are.
+    """
+    xp, ring = linear.xp, linear.ring
+    columns, (size, rank, _) = ring.sequence[: count * length], ring.cores[0].shape
+    if rank < LARGE:
+        weights = _weights_stacked(linear, columns, size)
+        flat = xp.reshape(xp.stack([ring.cores[k] for k in columns]), (count, length, size, rank * rank))
+        split = (count, length, linear.evidence.num_rows, size)
+        yield from zip(xp.unstack(xp.reshape(weights, split), axis=1), xp.unstack(flat, axis=1), strict=True)
+        return
+    for step in range(length):
+        side_by_side = columns[step::length]
+        yield (
+            [linear.weights(k) for k in side_by_side],
+            [xp.reshape(ring.cores[k], (size, rank * rank)) for k in side_by_side],
+        )
+
+
+def _weights_stacked(linear: Linear, columns: Sequence[int], size: int) -> Array:
+    """(d, b, N) evidence weights, zero-padded to the largest number of components."""
+    weights = linear.evidence.weights_stacked(columns)
+    if weights is None or linear.scaled():
+        rows = linear.evidence.num_rows
+        weights = linear.xp.stack([_pad(linear.weights(k), (rows, size)) for k in columns])
+    return weights
 
 
 def _aligned(left: Array, sums: Array, scale: Array) -> tuple[Array, Array]:
@@ -266,9 +299,7 @@ def _leaves(ring: TensorRing, linear: Linear) -> tuple[Array, tuple[Array, Array
         values = xp.stack([_pad(linear.matrix(k), (1, rank, rank)) for k in ring.sequence])
     else:
         stacked = xp.stack(cores if uniform else [_pad(core, shape) for core in cores])  # (d, N, m, m)
-        weights = linear.evidence.weights_stacked(ring.sequence)
-        if weights is None or linear.scaled():
-            weights = xp.stack([_pad(linear.weights(k), (linear.evidence.num_rows, size)) for k in ring.sequence])
+        weights = _weights_stacked(linear, ring.sequence, size)
         flat = weights @ xp.reshape(stacked, (len(cores), size, rank * rank))
         values = xp.reshape(flat, (len(cores), -1, rank, rank))
     if uniform:
