@@ -13,6 +13,8 @@ from torchvision.utils import save_image
 
 from adapters.priors import FlowPrior, Prior
 
+LEAST_SIDE = 32  # pixels of an image in a grid
+
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, creating its folder."""
@@ -21,9 +23,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Write images (n, C, H, W) with values in [0, 1] as a grid, creating its folder."""
+    """Write images (n, C, H, W) with values in [0, 1] as a grid, creating its folder; small ones are enlarged."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(images.clamp(0, 1), path, nrow=columns or max(1, round(len(images) ** 0.5)), pad_value=1.0)
+    factor = max(1, LEAST_SIDE // images.shape[-2])
+    enlarged = images.clamp(0, 1).repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+    save_image(enlarged, path, nrow=columns or max(1, round(len(images) ** 0.5)), pad_value=1.0)
 
 
 def interleaved(upper: Tensor, lower: Tensor, columns: int = 8) -> Tensor:
