@@ -19,6 +19,7 @@ SLOW_ON_JAX = (
     "conversions",
     "errors",
     "float32",
+    "gradients",
     "inference",
     "log_prob",
     "numerics",
@@ -28,9 +29,9 @@ SLOW_ON_JAX = (
     "variables",
 )
 ALSO_ON_JAX = {
+    "test_zero_entries_of_a_core_have_the_slope_of_leaving_zero",
     "test_log_prob_is_that_of_the_enumerated_joint",
     "test_log_normalizer_is_that_of_the_enumerated_joint",
-    "test_log_prob_in_single_precision",
     "test_mean_given_the_observed_entries",
     "test_to_dense",
     "test_to_moves_a_ring_between_backends",
