@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 from os import PathLike
@@ -44,7 +45,8 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             "from_dtype": pandas' categorical columns only. Otherwise a list of indices, a list of names, a mask over
             all columns, or None for no column. Categories are those that fit sees, or that a categorical dtype
             declares: declare them where a category may be rare enough to be missed by a fold of a cross-validation.
-        pseudocount: added to every expected count, in rows; keeps combinations that were never seen possible.
+        pseudocount: of the largest core, in rows, spread evenly over its entries, and as much an entry in all others;
+            keeps combinations that were never seen possible, and weighs the same at every rank.
         variance_floor: least variance of a Gaussian component, relative to the variance of its column.
         start: as `method` of `ringdist.initialize`: near a mixture of `rank` products ("mixture"), or random cores with
             components at quantiles or k-means centres ("quantile", "kmeans"; also for one rank per bond).
@@ -84,7 +86,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         max_epochs: int = 100,
         batch_size: int | None = None,
         categorical_features: Any = "auto",
-        pseudocount: float = 0.1,
+        pseudocount: float = 10.0,
         variance_floor: float = 1e-3,
         start: Literal["mixture", "quantile", "kmeans"] = "mixture",
         restarts: int = 1,
@@ -285,7 +287,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             validation=held_out if len(held_out) else None,
             max_epochs=self.max_epochs,
             batch_size=self.batch_size,
-            pseudocount=self.pseudocount,
+            pseudocount=self.pseudocount / max(math.prod(core.shape) for core in start.cores),
             variance_floor=self.variance_floor,
             restarts=self.restarts,
             patience=self.patience,

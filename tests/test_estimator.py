@@ -533,3 +533,11 @@ def test_the_package_imports_scikit_learn_only_for_its_estimator():
     )
     code += "; assert 'sklearn' in sys.modules and 'TensorRingDensity' in dir(ringdist) and TensorRingDensity"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_the_prior_weighs_the_same_at_every_rank():
+    """Rows of prior in the largest core, however many entries it has: a large rank does not drown the data."""
+    x = np.random.default_rng(0).integers(0, 2, (300, 1)) * np.ones((1, 6), dtype=int)  # six equal columns
+    for rank in (2, 24):
+        model = TensorRingDensity(rank=rank, max_epochs=30, random_state=0).fit(x)
+        assert model.score(x) > -1.1, (rank, model.score(x))  # log 2, and what 10 rows of prior cost
