@@ -540,4 +540,4 @@ def test_the_prior_weighs_the_same_at_every_rank():
     x = np.random.default_rng(0).integers(0, 2, (300, 1)) * np.ones((1, 6), dtype=int)  # six equal columns
     for rank in (2, 24):
         model = TensorRingDensity(rank=rank, max_epochs=30, random_state=0).fit(x)
-        assert model.score(x) > -1.1, (rank, model.score(x))  # log 2, and what 10 rows of prior cost
+        assert model.score(x) > -0.85, (rank, model.score(x))  # log 2, and what 10 rows of prior cost
