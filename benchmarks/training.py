@@ -132,7 +132,7 @@ def summary(label: str, runs: list[Row]) -> Row:
     for metric in METRICS:
         values = np.array([run[metric] for run in runs])
         spread = f" ± {values.std(ddof=1):.2f}" if len(runs) > 1 else ""
-        row[f"{metric}"] = f"{values.mean():.2f}{spread}"
+        row[metric] = f"{values.mean():.2f}{spread}"
     parameters, share = runs[0]["parameters"], runs[0]["share"]
     seconds = float(np.mean([run["seconds"] for run in runs]))
     return row | {"learned parameters": parameters, "of all": f"{share:.1%}", "s": seconds}

@@ -7,7 +7,10 @@ whole ring (a gauge: `Q_j → Q_j D`, `Q_{j+1} → D⁻¹ Q_{j+1}`), until every
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,23 +40,25 @@ def eliminate(ring: TensorRing, evidence: Evidence, dropped: Sequence[int]) -> T
 
     if not dropped:
         return ring
-    log = Log(ring, evidence)
-    kept = [k for k in ring.order if k not in set(dropped)]
+    log, gone = Log(ring, evidence), set(dropped)
+    kept = [k for k in ring.order if k not in gone]
     cores = [ring.cores[k] for k in kept]
     runs = [[log.matrix(g)[0] for g in gap] for gap in _gaps(ring.order, kept)]
     if len(kept) == 1:
         return TensorRing([_closed(cores[0], runs[0])], [ring.variables[kept[0]]], validate=ring.validate)
-    rights, lefts = [], []
+    rights: list[list[Array]] = []
+    lefts: list[list[Array]] = []
     for run, after in zip(runs, cores[1:] + cores[:1], strict=True):
         bonds = [*(int(matrix.shape[0]) for matrix in run), int(after.shape[1])]
         split = bonds.index(min(bonds))
         rights.append(run[:split])
         lefts.append(run[split:])
-    absorbed = _absorb(cores, lefts[-1:] + lefts[:-1], rights)
+    absorbed = dict(zip(kept, _absorb(cores, lefts[-1:] + lefts[:-1], rights), strict=True))
     columns = sorted(kept)
-    in_columns = [absorbed[kept.index(k)] for k in columns]
+    place = {k: i for i, k in enumerate(columns)}
     variables = [ring.variables[k] for k in columns]
-    return TensorRing(in_columns, variables, [columns.index(k) for k in kept], validate=ring.validate)
+    order = [place[k] for k in kept]
+    return TensorRing([absorbed[k] for k in columns], variables, order, validate=ring.validate)
 
 
 def _gaps(order: Sequence[int], kept: Sequence[int]) -> list[list[int]]:
@@ -71,28 +76,23 @@ def _gaps(order: Sequence[int], kept: Sequence[int]) -> list[list[int]]:
 
 def _absorb(cores: list[Array], lefts: list[list[Array]], rights: list[list[Array]]) -> list[Array]:
     """Every core with the log-matrices on its left and on its right multiplied in."""
-    left_products = [_product(run) for run in lefts]
-    right_products = [_product(run) for run in rights]
-    products = zip(lefts + rights, left_products + right_products, strict=True)
-    if any(run and product is None for run, product in products):
+    products = [_product(run) if run else None for run in lefts + rights]
+    if any(run and product is None for run, product in zip(lefts + rights, products, strict=True)):
         return _absorb_in_gauge(cores, lefts, rights)
-    return [_multiplied(*parts) for parts in zip(left_products, cores, right_products, strict=True)]
+    count = len(cores)
+    return [_multiplied(*parts) for parts in zip(products[:count], cores, products[count:], strict=True)]
 
 
 def _absorb_in_gauge(cores: list[Array], lefts: list[list[Array]], rights: list[list[Array]]) -> list[Array]:
     chain: list[Array] = []
+    ends = [0]
     for core, left, right in zip(cores, lefts, rights, strict=True):
-        chain += [_log_product(run)[None] for run in [left] if run]
-        chain += [safe_log(core)]
-        chain += [_log_product(run)[None] for run in [right] if run]
-    links = iter(_in_gauge(chain))
-    absorbed = []
-    for core, left, right in zip(cores, lefts, rights, strict=True):
-        product = next(links)
-        for _ in range(bool(left) + bool(right)):
-            product = product @ next(links)
-        absorbed.append(astype(scaled(product), core.dtype))
-    return absorbed
+        before, behind = ([_log_product(run)[None]] if run else [] for run in (left, right))
+        chain += [*before, safe_log(core), *behind]
+        ends.append(len(chain))
+    links = _in_gauge(chain)
+    products = [functools.reduce(operator.matmul, links[a:b]) for a, b in itertools.pairwise(ends)]
+    return [astype(scaled(product), core.dtype) for product, core in zip(products, cores, strict=True)]
 
 
 def _in_gauge(chain: list[Array]) -> list[Array]:
@@ -123,10 +123,10 @@ def _log_largest(logs: Array, axis: tuple[int, ...] | None) -> Array:
 def _product(log_matrices: Sequence[Array]) -> Array | None:
     """The product of matrices given by their logarithms, its largest entry at 1 (all zeros if they leave no mass).
 
-    None if there are none, and unless it is certain that no entry but a zero has underflowed: a product's entries are
+    None unless it is certain that no entry but a zero has underflowed: a product's entries are
     zero or at least the product of its factors' least positive entries.
     """
-    if not log_matrices or not is_concrete(log_matrices[0]):
+    if not is_concrete(log_matrices[0]):
         return None
     least = float(namespace(log_matrices[0]).finfo(log_matrices[0].dtype).smallest_normal) ** 0.5
     total = None
