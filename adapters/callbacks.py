@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch.optim import Optimizer
 
 from adapters import figures
 from adapters.data.base import ImageData
+from adapters.hopping import mode_hopping
+from adapters.priors import FlowPrior
 from adapters.seeding import derived_seed, epoch_of
 
 
@@ -44,7 +47,7 @@ class Reinitialize(Callback):
         order: of `prior.reinitialize`: "mutual_information" also rearranges the ring.
 
     Raises:
-        ValueError: if first, every or num_codes is less than 1.
+        ValueError: if first, every or num_codes is less than 1; when training starts, if the prior has no such option.
     """
 
     def __init__(
@@ -69,6 +72,14 @@ class Reinitialize(Callback):
             return False
         return epoch == self.first if self.every is None else (epoch - self.first) % self.every == 0
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse options that the prior's re-initialisation does not have, before anything is learned."""
+        prior = pl_module.prior
+        try:
+            inspect.signature(prior.reinitialize).bind(None, **self.options)
+        except TypeError as error:
+            raise ValueError(f"{type(prior).__name__}.reinitialize does not take {self.options}: {error}") from error
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Fit the prior anew, where it is time."""
         if batch_idx == 0 and self.is_due(epoch_of(trainer)):
@@ -86,8 +97,9 @@ class Reinitialize(Callback):
 class Figures(Callback):
     """Pictures of a run, written after validation into `figures/` beside its logs, each over the previous one.
 
-    Samples; images above their reconstructions; the prior's density over two latent dimensions with codes of training
-    images over it (paper Fig. 4); the curves of the CSV log.
+    Samples; the prior's density over two latent dimensions (paper Fig. 4); the curves of the CSV log. Where the model
+    has an encoder, codes of training images over the density, and images above their reconstructions. Where the prior
+    has conditionals, rows of images on a walk through its modes (`mode_hopping`, paper Fig. 5).
 
     Args:
         every: epochs.
@@ -121,10 +133,18 @@ class Figures(Callback):
 
     def _draw(self, model: LightningModule, data: ImageData, folder: Path) -> None:
         figures.save_grid(model.sample(self.num_images), folder / "samples.png")
+        codes = None
+        if hasattr(model, "encoder"):
+            codes = latent_codes(model, data, self.num_codes, derived_seed(1))
+            self._draw_reconstructions(model, data, folder)
+        figures.save(figures.prior_density(model.prior, codes, self.dimensions), folder / "prior.png")
+        if not isinstance(model.prior, FlowPrior):
+            walk = mode_hopping(model.prior, rows=8, steps=9, num_dimensions=min(5, model.prior.num_latents))
+            figures.save_grid(model.generate(walk.flatten(0, 1)), folder / "hops.png", columns=walk.shape[1])
+
+    def _draw_reconstructions(self, model: LightningModule, data: ImageData, folder: Path) -> None:
         images = data.examples(self.num_images // 2).to(model.device)
         figures.save_grid(figures.interleaved(images, model.reconstruct(images)), folder / "reconstructions.png")
-        codes = latent_codes(model, data, self.num_codes, derived_seed(1))
-        figures.save(figures.prior_density(model.prior, codes, self.dimensions), folder / "prior.png")
 
 
 def image_data(trainer: Trainer) -> ImageData:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -13,10 +13,15 @@ from jsonargparse import ArgumentParser, auto_cli
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
 
 from adapters import figures
 from adapters.callbacks import SeededSteps
-from adapters.errors import InputError
+from adapters.data import ImageData
+from adapters.errors import DivergenceError, InputError
+from adapters.hopping import mode_hopping
+from adapters.metrics import distances, evaluating, inception_features
+from adapters.models import AttributeClassifier
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -27,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> None:
             auto_cli(COMMANDS[given[0]], args=given[1:], as_positional=False)
         else:
             RingdistCLI(args)
-    except InputError as error:
+    except (DivergenceError, InputError) as error:
         print(f"ringdist: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -115,8 +120,83 @@ def sample(ckpt_path: str, output: Path, n: int = 64, seed: int = 0, run_config:
     figures.save_grid(model.sample(n), output)
 
 
+def hop(
+    ckpt_path: str,
+    output: Path,
+    rows: int = 8,
+    steps: int = 9,
+    num_dimensions: int = 5,
+    seed: int = 0,
+    run_config: Path | None = None,
+) -> None:
+    """Draw walks through the modes of a trained model's prior.
+
+    Args:
+        ckpt_path: a checkpoint that `ringdist fit` wrote.
+        output: the picture to write, one row per walk, e.g. hops.png.
+        rows: number of walks.
+        steps: of each walk.
+        num_dimensions: latent dimensions that are drawn anew, given all others, in each step.
+        seed: of the draws.
+        run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
+    """
+    model = load_model(ckpt_path, None if run_config is None else run_config.read_text())
+    seed_everything(seed, verbose=False)
+    try:
+        walks = mode_hopping(model.prior, rows, steps, num_dimensions)
+    except (NotImplementedError, ValueError) as error:
+        raise InputError(f"{ckpt_path}: {error}") from error
+    figures.save_grid(model.generate(walks.flatten(0, 1)), output, columns=steps + 1)
+
+
+def evaluate(
+    ckpt_path: str,
+    features: str,
+    n: int = 10_000,
+    batch_size: int = 100,
+    seed: int = 0,
+    weights: Path | None = None,
+    device: str = "cpu",
+    run_config: Path | None = None,
+) -> None:
+    """Compare images drawn from a trained model with the test images of its data.
+
+    Args:
+        ckpt_path: a checkpoint that `ringdist fit` wrote.
+        features: whose features are compared: "inception" for the FID, or a checkpoint of an AttributeClassifier.
+        n: number of images drawn.
+        batch_size: images at once; the draws depend on it.
+        seed: of the draws.
+        weights: torch-fidelity's file for Inception, where it cannot be fetched.
+        device: of PyTorch, e.g. cuda.
+        run_config: the run's config.yaml, for classes of your own, which a checkpoint cannot name.
+    """
+    if n < 2 or batch_size < 1:
+        raise InputError(f"n must be at least 2 and batch_size at least 1, found {n} and {batch_size}")
+    config = None if run_config is None else run_config.read_text()
+    model, data = load_model(ckpt_path, config).to(device), load_data(ckpt_path, config)
+    if not hasattr(model, "sample"):
+        raise InputError(f"{ckpt_path}: {type(model).__name__} draws no images")
+    network = load_features(features, weights).to(device)
+    images = data.splits["test"].images
+    check_features(features, network, data.image_shape, device)
+    seed_everything(seed, verbose=False)
+    real = (rows.to(device).float() / (data.levels - 1) for rows in images.split(batch_size))
+    drawn = (model.sample(min(batch_size, n - first)) for first in range(0, n, batch_size))
+    try:
+        frechet, precision, recall = distances(real, drawn, network)
+    except ValueError as error:
+        raise InputError(f"{ckpt_path}: {error}") from error
+    distance = "FID" if features == INCEPTION else f"Fréchet distance (features of {features})"
+    table = {distance: f"{frechet:.4g}", "precision": f"{precision:.4f}", "recall": f"{recall:.4f}"}
+    table |= {"real images": str(len(images)), "generated images": str(n)}
+    width = max(map(len, table))
+    print(*(f"{name:<{width}}  {value:>8}" for name, value in table.items()), sep="\n")
+
+
 CONFIG = "ringdist_config"  # the key in checkpoints
-COMMANDS: dict[str, Callable[..., None]] = {"sample": sample}
+INCEPTION = "inception"
+COMMANDS: dict[str, Callable[..., None]] = {"evaluate": evaluate, "hop": hop, "sample": sample}
 COMMANDS_HELP = "Further commands: " + "; ".join(
     f"{name}: {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()
 )
@@ -134,18 +214,66 @@ def load_model(path: str, config: str | None = None) -> LightningModule:
         InputError: if there is no such checkpoint or configuration in it, or it names other classes.
     """
     checkpoint = read_checkpoint(path)
-    if config is None and CONFIG not in checkpoint:
-        raise InputError(f"{path}: the checkpoint does not say how to build its model; only `ringdist fit` writes that")
-    settings = yaml.safe_load(config or checkpoint[CONFIG])["model"]
-    foreign = [name for name in class_paths(settings) if not name.startswith(("adapters.", "torch.nn."))]
-    if foreign and config is None:
-        raise InputError(f"{path}: classes named in a checkpoint are not imported; give --run_config for {foreign[0]}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--model", type=LightningModule)
-    model: LightningModule = parser.instantiate_classes(parser.parse_object({"model": settings})).model
+    model = built(path, checkpoint, config, "model", LightningModule)
     check_states(path, checkpoint["state_dict"], model.state_dict())
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
+
+
+def load_data(path: str, config: str | None = None) -> ImageData:
+    """The data module of a run, set up; arguments and errors as of `load_model`."""
+    data = built(path, read_checkpoint(path), config, "data", LightningDataModule)
+    if not isinstance(data, ImageData):
+        raise InputError(f"{path}: the data must be an ImageData, found {type(data).__name__}")
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def load_features(name: str, weights: Path | None = None) -> nn.Module:
+    """A feature network by its name; `InputError` if there is no such one.
+
+    Args:
+        name: "inception", or a checkpoint of an `AttributeClassifier`.
+        weights: as of `inception_features`.
+    """
+    if name == INCEPTION:
+        return inception_features(weights)
+    network = load_model(name)
+    if not isinstance(network, AttributeClassifier):
+        raise InputError(f"{name}: features must be those of an AttributeClassifier, found {type(network).__name__}")
+    return network
+
+
+def check_features(name: str, network: nn.Module, image_shape: Sequence[int], device: str) -> None:
+    """`InputError` if the network does not take images (C, H, W)."""
+    try:
+        with evaluating(network):
+            network(torch.zeros(1, *image_shape, device=device))
+    except RuntimeError as error:
+        shape = "x".join(map(str, image_shape))
+        raise InputError(f"{name}: the network takes no images of shape {shape} ({error})") from error
+
+
+Part = TypeVar("Part")
+
+
+def built(path: str, checkpoint: dict[str, Any], config: str | None, name: str, kind: type[Part]) -> Part:
+    """The "model" or the "data" of a run; arguments and errors as of `load_model`."""
+    if config is None and CONFIG not in checkpoint:
+        raise InputError(
+            f"{path}: the checkpoint does not say how to build its {name}; only `ringdist fit` writes that"
+        )
+    settings = yaml.safe_load(config or checkpoint[CONFIG]).get(name)
+    if settings is None:
+        raise InputError(f"{path}: the run's configuration names no {name}")
+    foreign = [found for found in class_paths(settings) if not found.startswith(("adapters.", "torch.nn."))]
+    if foreign and config is None:
+        raise InputError(f"{path}: classes named in a checkpoint are not imported; give --run_config for {foreign[0]}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{name}", type=kind)
+    part: Part = parser.instantiate_classes(parser.parse_object({name: settings}))[name]
+    return part
 
 
 def class_paths(settings: Any) -> list[str]:

@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """A file, archive, table or checkpoint breaks a rule; the message names the place and the rule."""
+
+
+class DivergenceError(RuntimeError):
+    """A training run has left the numbers that it could come back from; its last checkpoint is good."""

@@ -36,8 +36,10 @@ def interleaved(upper: Tensor, lower: Tensor, columns: int = 8) -> Tensor:
 
 
 @torch.no_grad()
-def prior_density(prior: Prior, codes: Tensor, dimensions: tuple[int, int] = (0, 1), *, points: int = 100) -> Figure:
-    """The prior's density over two latent dimensions, all others marginalised, and codes (n, d) over it.
+def prior_density(
+    prior: Prior, codes: Tensor | None = None, dimensions: tuple[int, int] = (0, 1), *, points: int = 100
+) -> Figure:
+    """The prior's density over two latent dimensions, all others marginalised, and codes (n, d) over it, if given.
 
     Like Figure 4 of the paper. Of a flow, which cannot marginalise, a histogram of samples stands for the density.
 
@@ -47,7 +49,7 @@ def prior_density(prior: Prior, codes: Tensor, dimensions: tuple[int, int] = (0,
     i, j = dimensions
     if i == j or not {i, j} <= set(range(prior.num_latents)):
         raise ValueError(f"dimensions must be two different ones below {prior.num_latents}, found {dimensions}")
-    pair = codes[:, [i, j]].float().cpu()
+    pair = (prior.sample(10_000) if codes is None else codes)[:, [i, j]].float().cpu()
     low, high = pair.min(0).values, pair.max(0).values
     low, high = low - 0.2 * (high - low), high + 0.2 * (high - low)
     axes = [torch.linspace(float(a), float(b), points) for a, b in zip(low, high, strict=True)]
@@ -66,8 +68,10 @@ def prior_density(prior: Prior, codes: Tensor, dimensions: tuple[int, int] = (0,
     else:
         density = _marginal(prior, dimensions, axes)
         ax.pcolormesh(*(axis.numpy() for axis in axes), density.numpy(), cmap="Blues", shading="gouraud")
-    ax.plot(*pair.numpy().T, ".", color="tab:red", markersize=1.5, alpha=0.6)
-    ax.set(xlabel=f"$z_{{{i}}}$", ylabel=f"$z_{{{j}}}$", title="prior and codes of training images")
+    if codes is not None:
+        ax.plot(*pair.numpy().T, ".", color="tab:red", markersize=1.5, alpha=0.6)
+    title = "prior" if codes is None else "prior and codes of training images"
+    ax.set(xlabel=f"$z_{{{i}}}$", ylabel=f"$z_{{{j}}}$", title=title)
     return figure
 
 

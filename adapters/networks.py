@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.distributions import Independent, Normal
 PAPER_CHANNELS = (64, 128, 256, 512)
 KERNEL = 5
 SLOPE = 0.2
+Norm = Literal["batch", "layer"]
 
 
 class ConvEncoder(nn.Sequential):
@@ -23,16 +25,25 @@ class ConvEncoder(nn.Sequential):
         image_shape: (C, H, W); H and W are multiples of 2 ** len(channels).
         num_outputs: two per latent dimension for a Gaussian encoder.
         channels: of the convolutions, from the image on: 64-128-256-512 in the paper; (32, 64) suits 8x8 and 28x28.
+        norm: behind every convolution but the first: "layer" in critics with a gradient penalty, which is defined for
+            single images, so that "batch" will not do there.
 
     Raises:
-        ValueError: if the image cannot be halved that often.
+        ValueError: if the image cannot be halved that often, or the norm is unknown.
     """
 
-    def __init__(self, image_shape: Sequence[int], num_outputs: int, channels: Sequence[int] = PAPER_CHANNELS):
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        num_outputs: int,
+        channels: Sequence[int] = PAPER_CHANNELS,
+        norm: Norm | None = None,
+    ):
         size = smallest_size(image_shape, channels)
         layers: list[nn.Module] = []
-        for before, after in pairwise((image_shape[0], *channels)):
-            layers += [nn.Conv2d(before, after, KERNEL, stride=2, padding=KERNEL // 2), nn.LeakyReLU(SLOPE)]
+        for i, (before, after) in enumerate(pairwise((image_shape[0], *channels))):
+            layers += [nn.Conv2d(before, after, KERNEL, stride=2, padding=KERNEL // 2)]
+            layers += [*_norm(norm if i else None, after), nn.LeakyReLU(SLOPE)]
         super().__init__(*layers, nn.Flatten(), nn.Linear(channels[-1] * size[0] * size[1], num_outputs))
 
 
@@ -43,19 +54,26 @@ class ConvDecoder(nn.Sequential):
         num_inputs: latent dimensions.
         image_shape: (C', H, W); C' is what the likelihood asks for, see `Likelihood.num_channels`.
         channels: as in `ConvEncoder`, from the image on.
+        norm: before every non-linearity: "batch" in generators of adversarial models.
 
     Raises:
         ValueError: as in `ConvEncoder`.
     """
 
-    def __init__(self, num_inputs: int, image_shape: Sequence[int], channels: Sequence[int] = PAPER_CHANNELS):
+    def __init__(
+        self,
+        num_inputs: int,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = PAPER_CHANNELS,
+        norm: Norm | None = None,
+    ):
         size = smallest_size(image_shape, channels)
         layers: list[nn.Module] = [
             nn.Linear(num_inputs, channels[-1] * size[0] * size[1]),
             nn.Unflatten(1, (channels[-1], *size)),
         ]
         for before, after in pairwise((*reversed(channels), image_shape[0])):
-            layers += [nn.LeakyReLU(SLOPE), _doubling(before, after)]
+            layers += [*_norm(norm, before), nn.LeakyReLU(SLOPE), _doubling(before, after)]
         super().__init__(*layers)
 
 
@@ -85,6 +103,15 @@ def smallest_size(image_shape: Sequence[int], channels: Sequence[int]) -> tuple[
             f"{len(channels)} strided layers need sides that are multiples of {factor}, found {height}x{width}"
         )
     return height // factor, width // factor
+
+
+def _norm(name: Norm | None, channels: int) -> list[nn.Module]:
+    """No layer, or one that normalises each channel over a batch, or each image over its channels and pixels."""
+    if name is not None and name not in get_args(Norm):
+        raise ValueError(f"norm must be None or one of {', '.join(get_args(Norm))}, found {name!r}")
+    if name is None:
+        return []
+    return [nn.BatchNorm2d(channels) if name == "batch" else nn.GroupNorm(1, channels)]
 
 
 def _doubling(before: int, after: int) -> nn.ConvTranspose2d:

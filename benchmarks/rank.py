@@ -6,7 +6,7 @@ The paper's Table 4 over ranks, a train with as many parameters as the ring, and
 import argparse
 from typing import Any
 
-from . import report, training
+from . import autoencoder, report
 
 TEXT = """\
 A variational autoencoder with a learned TRIP prior: bounds on the test images in nats per image, means over seeds
@@ -17,20 +17,20 @@ information."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    training.add_arguments(parser, datasets=["digits"])
+    autoencoder.add_arguments(parser, datasets=["digits"])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 5, 10, 20])
 
 
 def main(args: argparse.Namespace) -> None:
     sections = {}
     for name in args.datasets:
-        for title, candidates in groups(training.settings()[name], args.ranks).items():
-            sections[f"{title}, {name}"] = training.study(args, name, candidates)
+        for title, candidates in groups(autoencoder.settings()[name], args.ranks).items():
+            sections[f"{title}, {name}"] = autoencoder.study(args, name, candidates)
     env = report.environment()
     report.write(args.out, "rank", "Rank, topology and re-initialisation", TEXT, sections, env, figure(sections))
 
 
-def groups(setting: training.Setting, ranks: list[int]) -> dict[str, dict[str, training.Candidate]]:
+def groups(setting: autoencoder.Setting, ranks: list[int]) -> dict[str, dict[str, autoencoder.Candidate]]:
     import ringdist as rd
     from adapters import TRIP
 
@@ -42,7 +42,7 @@ def groups(setting: training.Setting, ranks: list[int]) -> dict[str, dict[str, t
 
     train = rd.compare.matched_train_rank(trip(rank)(0).ring, by="parameters")
     ways = {"none": None, "paper's": paper, "EM": em, "EM, order by MI": em | {"order": "mutual_information"}}
-    make = training.Candidate
+    make = autoencoder.Candidate
     return {
         "Rank": {f"ring, rank {m}": make(trip(m), paper) for m in ranks},
         "Topology": {

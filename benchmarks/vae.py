@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from . import report, training
+from . import autoencoder, report, training
 
 TEXT = """\
 Bounds on the test images in nats per image, with one code (*elbo*, its *reconstruction* and *kl*) and
@@ -24,22 +24,22 @@ dynamically binarised MNIST (Tomczak and Welling 2018): Gaussian −84.45, VampP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    training.add_arguments(parser, datasets=["digits", "mnist-static", "mnist-dynamic"])
+    autoencoder.add_arguments(parser, datasets=["digits", "mnist-static", "mnist-dynamic"])
     parser.add_argument("--priors", nargs="+", help="only those whose names contain one of these")
 
 
 def main(args: argparse.Namespace) -> None:
     sections = {}
     for name in args.datasets:
-        found = candidates(training.settings()[name], name)
+        found = candidates(autoencoder.settings()[name], name)
         wanted = {k: v for k, v in found.items() if not args.priors or any(part in k for part in args.priors)}
-        sections[name] = training.study(args, name, wanted)
+        sections[name] = autoencoder.study(args, name, wanted)
     text = TEXT + ("\n\n" + PUBLISHED if any(name.startswith("mnist-dynamic") for name in args.datasets) else "")
     env = report.environment()
     report.write(args.out, "vae", "Priors of a variational autoencoder", text, sections, env, figure(sections))
 
 
-def candidates(setting: training.Setting, name: str) -> dict[str, training.Candidate]:
+def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder.Candidate]:
     """The priors; sizes follow from the number of parameters of the TRIP."""
     from adapters import TRIP, FlowPrior, GaussianMixturePrior, GaussianPrior, VampPrior
 
@@ -56,7 +56,7 @@ def candidates(setting: training.Setting, name: str) -> dict[str, training.Candi
     def flow(base: Callable[[int], Any], size: float) -> Callable[[int], Any]:
         return lambda seed: FlowPrior(base(seed), **sized_flow(d, size))
 
-    make = training.Candidate
+    make = autoencoder.Candidate
     return {
         "N(0, I)": make(lambda seed: GaussianPrior(d)),
         "mixture, fixed": make(lambda seed: GaussianMixturePrior(d, mixture, trainable=False, seed=seed)),
@@ -87,10 +87,6 @@ def figure(sections: dict[str, list[dict[str, Any]]]) -> Any:
 
     fig = Figure(figsize=(5 * len(sections), 3.5), layout="constrained")
     for axes, (name, rows) in zip(fig.subplots(1, len(sections), squeeze=False)[0], sections.items(), strict=True):
-        values = [row["iwae"].split(" ± ") for row in rows]
-        errors = [float(v[1]) if len(v) > 1 else 0.0 for v in values]
-        axes.errorbar([float(v[0]) for v in values], range(len(rows)), xerr=errors, fmt="o", capsize=3)
-        axes.set(title=name, xlabel="importance-weighted bound, nats")
-        axes.set_yticks(range(len(rows)), [row["prior"] for row in rows])
-        axes.invert_yaxis()
+        training.points(axes, rows, "iwae", "importance-weighted bound, nats")
+        axes.set_title(name)
     return fig

@@ -18,17 +18,21 @@ import numpy as np
 import scipy.special
 
 Array = Any  # an array of one of the three backends
+_NAMESPACES: dict[frozenset[type], Any] = {}  # to ask array-api-compat takes as long as a small operation
 
 
 def namespace(*arrays: Array) -> Any:
     """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are no arrays."""
-    try:
-        return array_api_compat.array_namespace(*arrays)
-    except TypeError as error:
-        kinds = sorted({f"{type(a).__module__.split('.')[0]}.{type(a).__name__}" for a in arrays})
-        raise TypeError(
-            f"all arrays must come from one backend (NumPy, PyTorch or JAX), found {', '.join(kinds)}"
-        ) from error
+    kinds = frozenset(map(type, arrays))
+    if kinds not in _NAMESPACES:
+        try:
+            _NAMESPACES[kinds] = array_api_compat.array_namespace(*arrays)
+        except TypeError as error:
+            names = sorted(f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in kinds)
+            raise TypeError(
+                f"all arrays must come from one backend (NumPy, PyTorch or JAX), found {', '.join(names)}"
+            ) from error
+    return _NAMESPACES[kinds]
 
 
 def backend_name(array: Array) -> str:

@@ -20,6 +20,7 @@ from ringdist import (
     modes,
     moments,
     network,
+    pathwise,
     posterior,
     sampling,
     transforms,
@@ -235,6 +236,10 @@ class TensorRing:
     def sample_given(self, x: Array, n: int | None = None, *, rng: Any = None) -> Array:
         """The NaN entries of x drawn from p(missing | observed); see `ringdist.sampling.sample_given`."""
         return sampling.sample_given(self, x, n, rng=rng)
+
+    def pathwise(self, x: Array, given: Array | None = None) -> Array:
+        """Samples x with pathwise gradients (PyTorch, JAX); see `ringdist.pathwise.pathwise`."""
+        return pathwise.pathwise(self, x, given)
 
     def marginal(self, keep: Sequence[Column]) -> TensorRing:
         """The marginal over some columns as a ring; see `ringdist.transforms.marginal`."""

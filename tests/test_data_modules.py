@@ -13,7 +13,7 @@ pytest.importorskip("lightning")
 import torch
 from PIL import Image
 
-from adapters.data import CIFAR10, MNIST, CelebA, Digits, ImageFolder
+from adapters.data import CIFAR10, MNIST, CelebA, Digits, ImageFolder, Split
 from adapters.errors import InputError
 
 
@@ -111,6 +111,17 @@ def test_static_binarization_draws_once():
     assert x.mean().item() == pytest.approx(batch_of(grey)[0].mean().item(), abs=0.005)
 
 
+def test_static_binarization_takes_little_memory(monkeypatch):
+    """The random numbers of a large data set are drawn in parts."""
+    sizes, rand = [], torch.rand
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: sizes.append(shape[0]) or rand(shape, **options))
+    split = Split(torch.full((9000, 1, 2, 2), 4, dtype=torch.uint8), torch.zeros(9000, 0))
+    images = Digits(binarization="static")._binarized_once(split).images
+    assert sizes == [4096, 4096, 808] and images.shape == split.images.shape
+    assert set(images.unique().tolist()) == {0, 16}
+    assert (images > 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+
+
 def test_dynamic_binarization_draws_every_step_and_only_in_training():
     data = Digits(batch_size=2000, binarization="dynamic")
     x, _ = batch_of(data)
@@ -190,6 +201,11 @@ def test_a_table_elsewhere(folder, tmp_path):
     table = (folder / "attributes.csv").rename(tmp_path / "table.csv")
     data = ImageFolder(zipped(folder), table, size=4, mode="L", test=5, validation=5)
     assert data.image_shape == (1, 4, 4) and batch_of(data)[1].shape == (10, 2)
+
+
+def test_a_table_in_the_folder_given_by_its_path(folder):
+    data = ImageFolder(folder, folder / "attributes.csv", test=5, validation=5)
+    assert batch_of(data)[1].shape == (10, 2) and data.attribute_names == ["age", "gender"]
 
 
 def test_images_without_a_table(folder):

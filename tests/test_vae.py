@@ -286,6 +286,12 @@ def test_when_the_prior_is_fitted_anew():
         Reinitialize(every=0)
 
 
+def test_options_that_the_prior_does_not_have(tmp_path):
+    run = trainer(tmp_path, Reinitialize(method="em"), epochs=1, enable_checkpointing=False, limit_val_batches=0)
+    with pytest.raises(ValueError, match=r"GaussianPrior\.reinitialize does not take .*method"):
+        run.fit(small_vae(), tiny_digits())
+
+
 def test_only_moments_of_changed_parameters_are_forgotten():
     vae = small_vae(small_trip())
     optimizer = vae.configure_optimizers()

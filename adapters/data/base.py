@@ -158,8 +158,11 @@ class ImageData(LightningDataModule):
 
     def _binarized_once(self, split: Split) -> Split:
         generator = torch.Generator().manual_seed(self.split_seed)
-        threshold = torch.rand(split.images.shape, generator=generator) * (self.levels - 1)
-        return split._replace(images=(split.images > threshold).to(torch.uint8) * (self.levels - 1))
+        parts = [  # in parts, because the random numbers take several times the memory of the images
+            (part > torch.rand(part.shape, generator=generator) * (self.levels - 1)).to(torch.uint8)
+            for part in split.images.split(4096)
+        ]
+        return split._replace(images=torch.cat(parts).mul_(self.levels - 1))
 
     def _place(self) -> tuple[int, int, int]:
         """Process, epoch and batch: Lightning counts the batch when it has been transferred."""

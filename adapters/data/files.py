@@ -52,17 +52,19 @@ class ImageFolder(ImageData):
     def load(self) -> dict[Stage, Split]:
         """Training and test images, cut by the seed of the split."""
         with open_files(self.path) as files:
-            names = [name for name in files.names if not self._is_table(name)]
-            table = self._table(files, names)
+            table = self._table_name(files)
+            names = [name for name in files.names if name != table]
+            attributes = self._table(files, names)
             images = read_images(files, names, self.mode, self.size)
-        test, train = self.cut(Split(images, table), self.test, "test")
+        test, train = self.cut(Split(images, attributes), self.test, "test")
         return {"train": train, "test": test}
 
-    def _is_table(self, name: str) -> bool:
-        """Whether a file in the folder or archive is the table, given by name or by path."""
-        if self.attributes is None:
-            return False
-        return name == str(self.attributes) or (self.path / name).resolve() == Path(self.attributes).resolve()
+    def _table_name(self, files: Files) -> str | None:
+        """The name of the table in the folder or archive, where it is given by name or by path; None if not there."""
+        if self.attributes is None or str(self.attributes) in files.names:
+            return None if self.attributes is None else str(self.attributes)
+        root, table = self.path.resolve(), Path(self.attributes).resolve()
+        return table.relative_to(root).as_posix() if table.is_relative_to(root) else None
 
     def _table(self, files: Files, images: Sequence[str]) -> Tensor:
         if self.attributes is None:
@@ -110,15 +112,16 @@ def _files(path: Path, names: Sequence[str], read: Callable[[str], bytes]) -> Fi
 def read_images(files: Files, names: Sequence[str], mode: Mode = "RGB", size: int | None = None) -> Tensor:
     """The named images, (n, C, H, W) in uint8; `InputError` names a file that is no image or has another size."""
     resize = None if size is None else v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size)])
-    images: Tensor | None = None
+    images: np.ndarray | None = None
     for i, name in enumerate(names):
-        image = _decoded(files, name).convert(mode)
+        image = _decoded(files, name)
+        image = image if image.mode == mode else image.convert(mode)
         array = np.asarray(image if resize is None else resize(image))
-        pixels = torch.from_numpy(array.copy()).reshape(*array.shape[:2], -1).movedim(-1, 0)
+        pixels = array.reshape(*array.shape[:2], -1).transpose(2, 0, 1)
         if images is None:
-            images = torch.empty((len(names), *pixels.shape), dtype=torch.uint8)
+            images = np.empty((len(names), *pixels.shape), dtype=np.uint8)
         if pixels.shape != images.shape[1:]:
-            first, other = tuple(images.shape[2:]), tuple(pixels.shape[1:])
+            first, other = images.shape[2:], pixels.shape[1:]
             raise InputError(
                 f"{files.path}: images must have one size, or `size` must be given: "
                 f"{names[0]} is {first[0]}x{first[1]}, {name} is {other[0]}x{other[1]}"
@@ -126,7 +129,7 @@ def read_images(files: Files, names: Sequence[str], mode: Mode = "RGB", size: in
         images[i] = pixels
     if images is None:
         raise InputError(f"{files.path}: there are no images in it")
-    return images
+    return torch.from_numpy(images)
 
 
 def _decoded(files: Files, name: str) -> Image.Image:

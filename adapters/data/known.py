@@ -135,7 +135,9 @@ class CelebA(ImageData):
         if unknown := sorted(set(wanted) - set(known)):
             raise ValueError(f"attributes must be among {', '.join(known)}, found {', '.join(unknown)}")
         self.attribute_names = wanted
-        images = torch.stack([image for image, _ in part])
+        images = torch.empty((len(part), 3, 64, 64), dtype=torch.uint8)
+        for i in range(len(part)):  # into place: a list of them and its stack would need the memory twice
+            images[i] = part[i][0]
         return Split(images, part.attr[:, [known.index(attribute) for attribute in wanted]].float())
 
 

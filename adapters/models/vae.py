@@ -129,9 +129,14 @@ class VAE(LightningModule):
         return (reconstruction + self.prior.log_prob(rows)).reshape(k, batch) - posterior.log_prob(z)
 
     @torch.no_grad()
+    def generate(self, z: Tensor) -> Tensor:
+        """The images (n, C, H, W) of codes (n, d): the means of p(x | z)."""
+        return self.decode(z).mean
+
+    @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """n images: the means of p(x | z) at codes from the prior, (n, C, H, W)."""
-        return self.decode(self.prior.sample(n)).mean
+        """n images, (n, C, H, W)."""
+        return self.generate(self.prior.sample(n))
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

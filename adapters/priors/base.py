@@ -78,6 +78,19 @@ class Prior(nn.Module, ABC):
         with full_precision(self.device):
             return self._rsample(n, self._generator(rng))
 
+    def sample_components(self, n: int, *, rng: Rng = None) -> tuple[Tensor, Tensor]:
+        """n samples that move with the Gaussians they are drawn from, and the log-probability of that choice.
+
+        z = mean + std · noise of a component drawn with probability P(s): gradients flow through z to means and
+        deviations, and ∇E[f(z)] = E[∇f(z) + f(z) ∇log P(s)], however far apart the components are.
+
+        Returns:
+            z (n, d), and log P(s) (n,) in nats, 0 where nothing is chosen.
+        """
+        n = whole("n", n, least=0)
+        with full_precision(self.device):
+            return self._sample_components(n, self._generator(rng))
+
     def sample_given(self, z: Tensor, *, rng: Rng = None) -> Tensor:
         """The NaN entries of z (..., d) drawn from p(missing | observed), row by row; the others come back unchanged.
 
@@ -127,6 +140,9 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def _rsample(self, n: int, generator: torch.Generator) -> Tensor: ...
+
+    @abstractmethod
+    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
     @abstractmethod
     def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor: ...

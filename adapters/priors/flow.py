@@ -63,6 +63,10 @@ class FlowPrior(Prior):
     def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
         return self.transform().inv(self.base.rsample(n, rng=generator))
 
+    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        inner, log_prob = self.base.sample_components(n, rng=generator)
+        return self.transform().inv(inner), log_prob
+
     def sample_given(self, z: Tensor, *, rng: Any = None) -> Tensor:
         """Not available: the conditionals of a flow have no closed form.
 

@@ -63,6 +63,10 @@ class GaussianPrior(Prior):
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
         return self._rsample(n, generator)
 
+    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        z = self._rsample(n, generator)
+        return z, z.new_zeros(n)
+
     def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
         return torch.where(z.isnan(), self._sample(z.shape[0], generator), z)
 

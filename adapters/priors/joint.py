@@ -10,7 +10,6 @@ from torch import Tensor
 
 from adapters.priors.base import Rng, full_precision, real_rows, whole
 from adapters.priors.fitting import codes
-from adapters.priors.pathwise import pathwise
 from adapters.priors.ring_prior import Method, Nonnegative, Order, RingPrior, Topology
 
 
@@ -108,7 +107,8 @@ class JointTRIP(RingPrior):
             ring = self.ring
             with torch.no_grad():
                 drawn = ring.sample_given(rows, rng=self._generator(rng))
-            return pathwise(ring, drawn, rows)[:, : self.num_latents]
+            drawn[:, self.num_latents :] = rows[:, self.num_latents :]  # attributes that are not given are marginalised
+            return ring.pathwise(drawn, rows)[:, : self.num_latents]
 
     def sample_given(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """The NaN entries of z (..., d) drawn given its observed ones and those of y (..., a).

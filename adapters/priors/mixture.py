@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.priors.base import Prior
-from adapters.priors.pathwise import moving
+from ringdist.pathwise import moving
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -30,6 +30,12 @@ class DiagonalMixture(NamedTuple):
         """n samples, (n, d)."""
         component = _draw(self.log_weights.expand(n, -1), generator)
         return self._emit(component, generator)
+
+    def sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n samples (n, d) that move with their components, and the log-weights of these (n,)."""
+        with torch.no_grad():
+            component = _draw(self.log_weights.expand(n, -1), generator)
+        return self._emit(component, generator), self.log_weights[component]
 
     def sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """The NaN entries of z (n, d) drawn given the others."""
@@ -86,6 +92,9 @@ class MixturePrior(Prior):
 
     def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
         return self.mixture().rsample(n, generator)
+
+    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self.mixture().sample_components(n, generator)
 
     def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
         return self.mixture().sample_given(z, generator)

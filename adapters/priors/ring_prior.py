@@ -13,7 +13,6 @@ from torch import Tensor, nn
 import ringdist as rd
 from adapters.priors.base import Prior, choice, whole
 from adapters.priors.fitting import fit_gaussians, global_seed
-from adapters.priors.pathwise import pathwise
 from ringdist.initialization import bond_ranks
 
 Order = Literal["random", "given"] | Sequence[int]
@@ -160,11 +159,23 @@ class RingPrior(Prior):
     def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
         return self.ring.sample_given(z, rng=generator)
 
+    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Components from the ring of their joint probabilities; those of attributes are marginalised."""
+        chosen = rd.TensorRing(self.ring.cores, [rd.Categorical(m) for m in self._sizes], self._columns, validate=False)
+        with torch.no_grad():
+            s = chosen.sample(n, rng=generator)
+        s[:, self.num_latents :] = torch.nan
+        place = torch.arange(self.num_latents, device=s.device), s[:, : self.num_latents].long()
+        mean, std = self.means[place], self.log_stds[place].exp()
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        return mean + std * noise, chosen.log_prob(s)
+
     def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
         ring = self.ring
         with torch.no_grad():
             z = ring.sample(n, rng=generator)
-        return pathwise(ring, z)
+        z[:, self.num_latents :] = torch.nan  # attributes are marginalised
+        return ring.pathwise(z)
 
     # ------------------------------------------------------------------------------------------- re-initialisation
 

@@ -1,0 +1,128 @@
+"""A classifier of attributes: what a feature network is trained as, and what judges conditional samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adapters.metrics import evaluating
+from adapters.models.vae import Batch
+
+UNKNOWN = -1  # in place of NaN among values
+
+
+class AttributeClassifier(LightningModule):
+    """p(y_j | x) for each attribute j: one network for all of them, a linear head for each.
+
+    Called with images, it returns their features, so it serves `adapters.metrics.distances` as a network.
+
+    Args:
+        network: images (batch, C, H, W) -> features (batch, f).
+        num_features: f.
+        sizes: number of values of each attribute; they are 0, 1, ... in the data, NaN where unknown.
+        learning_rate: of Adam.
+        betas: of Adam.
+
+    Raises:
+        ValueError: if an attribute has fewer than two values; in use, if the data's attributes are others.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_features: int,
+        sizes: Sequence[int],
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ):
+        super().__init__()
+        if not sizes or min(sizes) < 2:
+            raise ValueError(f"sizes must be at least one number of at least 2 values, found {list(sizes)}")
+        self.network = network
+        self.heads = nn.ModuleList(nn.Linear(num_features, size) for size in sizes)
+        self.sizes, self.num_features = tuple(sizes), num_features
+        self.learning_rate, self.betas = learning_rate, betas
+
+    # ---------------------------------------------------------------------------------------------------- queries
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the heads see of images (batch, C, H, W): features (batch, f)."""
+        features: Tensor = self.network(x)
+        return features
+
+    def features(self, x: Tensor) -> Tensor:
+        """The same in evaluation mode, without gradients."""
+        with evaluating(self):
+            return self(x)
+
+    def log_prob(self, x: Tensor) -> list[Tensor]:
+        """log p(y_j | x) of all values of each attribute j, (batch, sizes[j]), in evaluation mode."""
+        with evaluating(self):
+            return [logits.log_softmax(-1) for logits in self._logits(x)]
+
+    def predict(self, x: Tensor) -> Tensor:
+        """The most probable value of each attribute, (batch, a), whole numbers."""
+        return torch.stack([values.argmax(-1) for values in self.log_prob(x)], -1)
+
+    def _logits(self, x: Tensor) -> list[Tensor]:
+        features = self(x)
+        return [head(features) for head in self.heads]
+
+    # --------------------------------------------------------------------------------------------------- training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The cross-entropy, averaged over the known attributes of the batch."""
+        return self._loss("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log loss and accuracies."""
+        self._loss("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log loss and accuracies."""
+        self._loss("test", batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, betas=self.betas)
+
+    def _loss(self, stage: str, batch: Batch) -> Tensor:
+        x, attributes = batch
+        values = self._values(attributes)  # (batch, a)
+        known, logits = values != UNKNOWN, self._logits(x)
+        parts = [
+            functional.cross_entropy(scores, values[:, j], ignore_index=UNKNOWN, reduction="sum")
+            for j, scores in enumerate(logits)
+        ]
+        loss = torch.stack(parts).sum() / known.sum().clamp(min=1)
+        correct = torch.stack([scores.argmax(-1) for scores in logits], -1) == values  # nowhere where unknown
+        self._log_mean(f"{stage}_loss", loss, known)
+        self._log_mean(f"{stage}_accuracy", correct.sum() / known.sum().clamp(min=1), known)
+        for j in range(len(self.sizes)):
+            share = correct[:, j].sum() / known[:, j].sum().clamp(min=1)
+            self._log_mean(f"{stage}_accuracy_{j}", share, known[:, j])
+        return loss
+
+    def _values(self, attributes: Tensor) -> Tensor:
+        """Attributes as whole numbers, `UNKNOWN` for NaN; `ValueError` if they are not those of `sizes`."""
+        if attributes.ndim != 2 or attributes.shape[1] != len(self.sizes):
+            raise ValueError(
+                f"the data must have {len(self.sizes)} attributes, found a batch of shape {tuple(attributes.shape)}"
+            )
+        sizes = torch.tensor(self.sizes, device=attributes.device)
+        wrong = ~attributes.isnan() & ((attributes < 0) | (attributes >= sizes) | (attributes != attributes.floor()))
+        if wrong.any():
+            row, j = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"attribute {j} must be a whole number in 0..{self.sizes[j] - 1} or NaN, found {attributes[row, j]:g}"
+            )
+        return attributes.nan_to_num(UNKNOWN).long()
+
+    def _log_mean(self, name: str, value: Tensor, known: Tensor) -> None:
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": int(known.sum())}
+        self.log(name, value, sync_dist=True, prog_bar=name.endswith("_accuracy"), **options)

@@ -1,0 +1,207 @@
+"""Adversarial models with any prior (paper section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from adapters.errors import DivergenceError
+from adapters.models.vae import Batch
+from adapters.objectives import Baseline, Estimator, expected_reward
+from adapters.priors import Prior
+from adapters.priors.base import choice, whole
+
+Loss = Literal["wasserstein", "gan"]
+Constraint = Literal["gradient_penalty", "clip", "spectral_norm", "none"]
+
+
+class WGAN(LightningModule):
+    """A generator and a prior that a critic cannot tell from the data: min over G, p of max over D (paper Eq. 8, 9).
+
+    With the Wasserstein loss (Arjovsky et al. 2017, arXiv:1701.07875) the critic maximises E[D(x)] − E[D(G(z))] under
+    a Lipschitz constraint; with "gan" it maximises E[log σ(D(x))] + E[log σ(−D(G(z)))], and the generator maximises
+    E[log σ(D(G(z)))] (Goodfellow et al. 2014, arXiv:1406.2661). The prior learns together with the generator from
+    `expected_reward`. Batches train the critic; after every `critic_steps` of them the generator and the prior take a
+    step. Two time scales (Heusel et al. 2017) are two learning rates.
+
+    Args:
+        generator: network z (batch, d) -> (batch, C, H, W), unbounded; a hyperbolic tangent maps it to images.
+        critic: network (batch, C, H, W), images scaled to [−1, 1] -> (batch, 1).
+        prior: over d latents.
+        loss: "wasserstein" or "gan".
+        constraint: on the critic: "gradient_penalty" (Gulrajani et al. 2017, arXiv:1704.00028), "clip" its weights,
+            "spectral_norm" of its layers (Miyato et al. 2018, arXiv:1802.05957), or "none".
+        penalty: weight of the gradient penalty.
+        clip: largest absolute value of a weight, where they are clipped.
+        critic_steps: of the critic for each of the generator.
+        estimator: of the prior's gradient, see `expected_reward`.
+        baseline: of the prior's gradient.
+        learning_rate: of Adam for the generator.
+        critic_learning_rate: of Adam for the critic; None: the same.
+        prior_learning_rate: of Adam for the prior; None: the same.
+        betas: of Adam.
+        max_loss: a critic's loss beyond this, or one that is not a number, stops the run.
+        channels_last: memory format of convolutions, which suits CUDA.
+        compile: whether `torch.compile` takes the generator; not the critic, whose penalty needs derivatives of
+            derivatives.
+
+    Raises:
+        TypeError: if prior is no prior.
+        ValueError: if an option is unknown or critic_steps less than 1.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        prior: Prior,
+        loss: Loss = "wasserstein",
+        constraint: Constraint = "gradient_penalty",
+        penalty: float = 10.0,
+        clip: float = 0.01,
+        critic_steps: int = 4,
+        estimator: Estimator = "hybrid",
+        baseline: Baseline = "leave_one_out",
+        learning_rate: float = 1e-4,
+        critic_learning_rate: float | None = None,
+        prior_learning_rate: float | None = None,
+        betas: tuple[float, float] = (0.5, 0.9),
+        max_loss: float = 1e6,
+        channels_last: bool = False,
+        compile: bool = False,
+    ):
+        super().__init__()
+        if not isinstance(prior, Prior):
+            raise TypeError(f"prior must be a Prior, found {type(prior).__name__}")
+        choice("loss", loss, get_args(Loss))
+        choice("constraint", constraint, get_args(Constraint))
+        choice("estimator", estimator, get_args(Estimator))
+        choice("baseline", baseline, get_args(Baseline))
+        self.automatic_optimization = False
+        self.generator, self.critic, self.prior = generator, critic, prior
+        self.loss: Loss = loss
+        self.constraint: Constraint = constraint
+        self.penalty, self.clip = penalty, clip
+        self.critic_steps = whole("critic_steps", critic_steps)
+        self.estimator: Estimator = estimator
+        self.baseline: Baseline = baseline
+        self.learning_rate, self.betas, self.max_loss = learning_rate, betas, max_loss
+        self.critic_learning_rate = learning_rate if critic_learning_rate is None else critic_learning_rate
+        self.prior_learning_rate = learning_rate if prior_learning_rate is None else prior_learning_rate
+        if constraint == "spectral_norm":
+            for module in list(critic.modules()):
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    spectral_norm(module)
+        if channels_last:
+            for network in (generator, critic):
+                network.to(memory_format=torch.channels_last)
+        if compile:
+            generator.compile()
+
+    # ---------------------------------------------------------------------------------------------------- queries
+
+    @torch.no_grad()
+    def generate(self, z: Tensor) -> Tensor:
+        """The images (n, C, H, W) of codes (n, d), in [0, 1]."""
+        return (self._images(z) + 1) / 2
+
+    @torch.no_grad()
+    def sample(self, n: int) -> Tensor:
+        """n images, (n, C, H, W), in [0, 1]."""
+        return self.generate(self.prior.sample(n))
+
+    def _images(self, z: Tensor) -> Tensor:
+        """In [−1, 1]."""
+        images: Tensor = torch.tanh(self.generator(z))
+        return images
+
+    def _verdicts(self, images: Tensor) -> Tensor:
+        """D of images in [−1, 1], (n,), in single precision whatever autocast makes of the network."""
+        verdicts: Tensor = self.critic(images).float().squeeze(1)
+        return verdicts
+
+    # --------------------------------------------------------------------------------------------------- training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """A step of the critic and, where it is time, one of generator and prior."""
+        critic, generator = self._optimizers()
+        real = 2 * batch[0] - 1
+        with torch.no_grad():
+            fake = self._images(self.prior.sample(len(real)))
+        loss, gap = self._critic_loss(real, fake)
+        self._check(loss)
+        self._step(critic, loss)
+        if self.constraint == "clip":
+            with torch.no_grad():
+                for parameter in self.critic.parameters():
+                    parameter.clamp_(-self.clip, self.clip)
+        self.log_dict({"train_critic": loss.detach(), "train_gap": gap}, on_step=False, on_epoch=True)
+        if self.trainer.fit_loop.epoch_loop.total_batch_idx % self.critic_steps == self.critic_steps - 1:
+            reward = expected_reward(self.prior, self._reward, len(real), self.estimator, baseline=self.baseline)
+            self._check(reward)
+            self.toggle_optimizer(generator)
+            self._step(generator, -reward)
+            self.untoggle_optimizer(generator)
+            self.log("train_reward", reward.detach(), on_step=False, on_epoch=True, prog_bar=True)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log how much higher the critic values unseen images than generated ones: an estimate of the distance."""
+        real = 2 * batch[0] - 1
+        gap = self._verdicts(real).mean() - self._verdicts(self._images(self.prior.sample(len(real)))).mean()
+        self.log("val_gap", gap, on_epoch=True, batch_size=len(real), sync_dist=True, prog_bar=True)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam for the critic, and for the generator and the prior together."""
+        learned = [p for p in self.prior.parameters() if p.requires_grad]
+        groups = [{"params": list(self.generator.parameters()), "lr": self.learning_rate}]
+        groups += [{"params": learned, "lr": self.prior_learning_rate}] if learned else []
+        return [
+            torch.optim.Adam(self.critic.parameters(), lr=self.critic_learning_rate, betas=self.betas),
+            torch.optim.Adam(groups, betas=self.betas),
+        ]
+
+    def _reward(self, z: Tensor) -> Tensor:
+        """What the generator and the prior maximise, (n,)."""
+        verdicts = self._verdicts(self._images(z))
+        return verdicts if self.loss == "wasserstein" else F.logsigmoid(verdicts)
+
+    def _critic_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """What the critic minimises, and how much higher it values the real images."""
+        ours, theirs = self._verdicts(real), self._verdicts(fake)
+        gap = ours.mean() - theirs.mean()
+        loss = -gap if self.loss == "wasserstein" else -(F.logsigmoid(ours) + F.logsigmoid(-theirs)).mean()
+        if self.constraint == "gradient_penalty":
+            loss = loss + self.penalty * self._gradient_penalty(real, fake)
+        return loss, gap.detach()
+
+    def _gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
+        """E[(‖∇D(x)‖ − 1)²] at points x between real and generated images."""
+        share = torch.rand(len(real), *(1,) * (real.ndim - 1), device=real.device)
+        between = torch.lerp(real, fake.to(real.dtype), share).requires_grad_()
+        (slope,) = torch.autograd.grad(self._verdicts(between).sum(), between, create_graph=True)
+        return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def _optimizers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
+        critic, generator = self.optimizers()
+        return critic, generator
+
+    def _check(self, value: Tensor) -> None:
+        """Stop before a step that would carry the damage into the parameters, and so into the next checkpoint."""
+        number = value.detach().item()
+        if not abs(number) <= self.max_loss:
+            raise DivergenceError(
+                f"step {self.global_step}: the critic's loss or reward must stay within ±{self.max_loss:g}, "
+                f"found {number:g}; lower the learning rates or strengthen the constraint; "
+                "the last checkpoint is from before this step"
+            )

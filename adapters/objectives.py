@@ -1,0 +1,72 @@
+"""Expectations over a learned prior whose gradients reach the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from adapters.priors import Prior
+from adapters.priors.base import Rng, choice, whole
+
+Estimator = Literal["reinforce", "hybrid", "pathwise"]
+Baseline = Literal["leave_one_out", "mean"]
+
+
+def expected_reward(
+    prior: Prior,
+    reward: Callable[[Tensor], Tensor],
+    n: int,
+    estimator: Estimator = "hybrid",
+    *,
+    baseline: Baseline = "leave_one_out",
+    rng: Rng = None,
+) -> Tensor:
+    """An estimate of E[reward(z)] over n codes from the prior, a scalar whose gradient estimates the expectation's.
+
+    Gradients reach the prior's parameters and whatever else the reward depends on. For the prior there are three
+    estimators, all unbiased with the leave-one-out baseline:
+
+    - "reinforce": the score function, ∇log p(z_i) (r_i − b_i) (paper Eq. 10). The reward need not be differentiable.
+    - "hybrid": ∇r(z_i) for the means and deviations of the Gaussians, the score function for which of them are drawn.
+    - "pathwise": z moves with its conditional distribution functions (`TensorRing.pathwise`). No score function, but
+      its variance grows steeply with the gap between modes.
+
+    Args:
+        prior: any prior; a fixed one is only sampled.
+        reward: from codes (n, d) to (n,), each row on its own.
+        n: codes drawn, at least 2 where there is a score function.
+        estimator: of the prior's gradient.
+        baseline: b_i, the mean reward of the other codes, or of all ("mean", as in the paper), which makes the
+            score function's part of the gradient (n − 1)/n of what it should be.
+        rng: a seed or a generator; None: PyTorch's global one.
+
+    Raises:
+        ValueError: if n is too small, an option is unknown, or the reward is not (n,).
+    """
+    choice("estimator", estimator, get_args(Estimator))
+    choice("baseline", baseline, get_args(Baseline))
+    learned = any(parameter.requires_grad for parameter in prior.parameters())
+    whole("n", n, least=2 if learned and estimator != "pathwise" else 1)
+    if not learned:
+        return _rewards(reward, prior.sample(n, rng=rng)).mean()
+    if estimator == "pathwise":
+        return _rewards(reward, prior.rsample(n, rng=rng)).mean()
+    if estimator == "reinforce":
+        z = prior.sample(n, rng=rng)
+        log_prob = prior.log_prob(z)
+    else:
+        z, log_prob = prior.sample_components(n, rng=rng)
+    rewards = _rewards(reward, z)
+    advantage = (rewards - rewards.mean()).detach().to(log_prob.dtype)
+    if baseline == "leave_one_out":  # r_i less the mean of the others
+        advantage = advantage * n / (n - 1)
+    return rewards.mean() + (advantage * (log_prob - log_prob.detach())).mean()
+
+
+def _rewards(reward: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    rewards = reward(z)
+    if rewards.shape != z.shape[:1]:
+        raise ValueError(f"reward must return shape {tuple(z.shape[:1])}, found {tuple(rewards.shape)}")
+    return rewards

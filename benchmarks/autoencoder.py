@@ -1,0 +1,142 @@
+"""The experiments with autoencoders: their settings, and one training run."""
+
+import argparse
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import data, training
+
+Row = dict[str, Any]
+METRICS = ("elbo", "reconstruction", "kl", "iwae")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set, the networks and the optimiser: what all priors share."""
+
+    load: Callable[[Path | None, int], Any]  # path and batch size to a data module
+    likelihood: Callable[[], Any]
+    latents: int
+    rank: int  # of the TRIP whose number of parameters the other priors match
+    channels: tuple[int, ...]
+    updates: int
+    learning_rate: float
+    prior_learning_rate: float
+    warm_up: int = 0
+    path: Path | None = None  # where the data is
+    components: int = 10
+    batch: int = 128
+    reinitialize: tuple[int, int, int] = (1, 5, 20)  # first, every, last, in epochs
+
+    def again(self, **options: str) -> Row:
+        """What `Reinitialize` is told."""
+        return dict(zip(("first", "every", "last"), self.reinitialize, strict=True)) | options
+
+
+def settings() -> dict[str, Setting]:
+    """By name; imports what trains them only now."""
+    from adapters.data import CIFAR10, MNIST, Digits
+    from adapters.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood
+
+    def mnist(binarization: str) -> Callable[[Path | None, int], Any]:
+        return lambda path, batch: MNIST(path, batch_size=batch, validation=10_000, binarization=binarization)
+
+    small: Row = {
+        "likelihood": BernoulliLikelihood,
+        "latents": 40,
+        "rank": 14,
+        "updates": 8000,
+        "learning_rate": 1e-3,
+        "prior_learning_rate": 1e-2,
+        "warm_up": 800,
+        "path": data.SHARED / "mnist.npz",
+    }
+    paper = small | {"channels": (64, 128), "updates": 80_000, "learning_rate": 1e-4, "prior_learning_rate": 1e-3}
+    return {
+        "digits": Setting(
+            lambda _, batch: Digits(batch_size=batch),
+            lambda: DiscretizedLogisticLikelihood(17),
+            latents=8,
+            rank=8,
+            channels=(32, 64),
+            updates=1300,
+            batch=64,
+            reinitialize=(3, 12, 30),
+            learning_rate=2e-3,
+            prior_learning_rate=1e-2,
+            warm_up=250,
+        ),
+        "mnist-static": Setting(mnist("static"), channels=(16, 32), **small),
+        "mnist-dynamic": Setting(mnist("dynamic"), channels=(16, 32), **small),
+        "mnist-dynamic-full": Setting(mnist("dynamic"), **paper),
+        "cifar10": Setting(
+            lambda path, batch: CIFAR10(path, batch_size=batch, validation=5000),
+            lambda: DiscretizedLogisticLikelihood(256),
+            latents=100,
+            rank=20,
+            channels=(64, 128, 256, 512),
+            updates=80_000,
+            learning_rate=1e-4,
+            prior_learning_rate=1e-3,
+            path=data.SHARED / "cifar10_images.zip",
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A prior under a name, made anew for each seed, and how it is re-initialised from latent codes, if at all."""
+
+    make: Callable[[int], Any]  # from the seed to a prior, or to a function from the encoder to one
+    reinitialize: Row | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, datasets: Sequence[str]) -> None:
+    training.add_arguments(parser, settings(), datasets=datasets)
+    parser.add_argument("--samples", type=int, default=100, help="of the importance-weighted bound on the test images")
+
+
+def study(args: argparse.Namespace, name: str, candidates: dict[str, Candidate]) -> list[Row]:
+    """One row of bounds per candidate."""
+    setting = settings()[name]
+    runs = {label: functools.partial(_measure, args, setting, candidate) for label, candidate in candidates.items()}
+    return training.study(args, name, runs, METRICS)
+
+
+def train(
+    args: argparse.Namespace, setting: Setting, candidate: Candidate, seed: int, folder: Path
+) -> tuple[Any, Any, Any]:
+    """Model, images and trainer of one run."""
+    from adapters.callbacks import Reinitialize
+
+    path = setting.path if args.data is None or setting.path is None else args.data / setting.path.name
+    images = setting.load(path, setting.batch)
+    model = _model(setting, candidate, seed, images.image_shape, args.samples)
+    callbacks = [] if candidate.reinitialize is None else [Reinitialize(**candidate.reinitialize)]
+    return model, images, training.fit(model, images, args.updates or setting.updates, folder, callbacks)
+
+
+def _measure(args: argparse.Namespace, setting: Setting, candidate: Candidate, seed: int, folder: Path) -> Row:
+    model, images, trainer = train(args, setting, candidate, seed, folder)
+    tested = trainer.test(model, images, verbose=False)[0]
+    return {metric: tested[f"test_{metric}"] for metric in METRICS} | training.sizes(model)
+
+
+def _model(setting: Setting, candidate: Candidate, seed: int, shape: Sequence[int], samples: int) -> Any:
+    from adapters.models import VAE
+    from adapters.networks import ConvDecoder, ConvEncoder
+
+    likelihood = setting.likelihood()
+    return VAE(
+        ConvEncoder(shape, 2 * setting.latents, setting.channels),
+        ConvDecoder(setting.latents, (likelihood.num_channels(shape[0]), *shape[1:]), setting.channels),
+        candidate.make(seed),
+        likelihood,
+        learning_rate=setting.learning_rate,
+        prior_learning_rate=setting.prior_learning_rate,
+        warm_up_steps=setting.warm_up,
+        test_samples=samples,
+    )

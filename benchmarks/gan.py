@@ -1,0 +1,224 @@
+"""What does a learned prior bring to an adversarial model?
+
+The same generator and critic (WGAN-GP) under fixed and learned priors: the paper's Tables 1 (FID rows) and 2.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import autoencoder, data, report, training, vae
+
+TEXT = """\
+Samples against training images over the features of a small classifier of the same data (trained by
+`ringdist fit --config adapters/configs/classifier_*.yaml` with the same settings): *Fréchet distance* (lower is better;
+not FID, whose features are Inception's), *precision* and *recall* (Kynkäänniemi et al. 2019). Means over seeds with
+their standard deviation. *Real* compares held-out images with the training images: what can be reached. Same networks,
+optimiser and numbers of batches for all candidates of one section; a mixture has about as many parameters as the TRIP.
+The estimators of the prior's gradient are those of `python -m benchmarks gradients`. Variational autoencoders are
+those of `python -m benchmarks vae`."""
+
+METRICS = ("Fréchet distance", "precision", "recall")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set, the networks and the optimiser: what all priors share."""
+
+    load: Callable[[Path | None, int], Any]
+    latents: int
+    rank: int
+    channels: tuple[int, ...]
+    updates: int  # batches, of which each trains the critic
+    learning_rate: float
+    prior_learning_rate: float
+    batch: int
+    classifier: tuple[int, int]  # features and batches of the classifier's training
+    mixture: int | None = None  # components; None: as many parameters as the TRIP
+    path: Path | None = None
+    components: int = 10
+    samples: int = 10_000
+
+
+def settings() -> dict[str, Setting]:
+    from adapters.data import CIFAR10, MNIST, Digits
+
+    return {
+        "digits": Setting(
+            lambda _, batch: Digits(batch_size=batch),
+            latents=16,
+            rank=8,
+            channels=(32, 64),
+            updates=2200,
+            learning_rate=5e-4,
+            prior_learning_rate=2e-3,
+            batch=64,
+            classifier=(64, 660),
+            samples=2000,
+        ),
+        "mnist": Setting(
+            lambda path, batch: MNIST(path, batch_size=batch, validation=10_000),
+            latents=32,
+            rank=10,
+            channels=(16, 32),
+            updates=4700,
+            learning_rate=5e-4,
+            prior_learning_rate=2e-3,
+            batch=64,
+            classifier=(64, 2000),
+            path=data.SHARED / "mnist.npz",
+        ),
+        "cifar10": Setting(
+            lambda path, batch: CIFAR10(path, batch_size=batch, validation=5000),
+            latents=128,
+            rank=40,
+            channels=(128, 256, 512),
+            updates=400_000,
+            learning_rate=1e-4,
+            prior_learning_rate=1e-4,
+            batch=128,
+            classifier=(256, 20_000),
+            mixture=1280,
+            path=data.SHARED / "cifar10_images.zip",
+            samples=50_000,
+        ),
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    training.add_arguments(parser, settings(), datasets=["digits", "mnist"])
+    parser.add_argument("--priors", nargs="+", help="only those whose names contain one of these")
+    parser.add_argument("--samples", type=int, help="generated images instead of the setting's own number")
+    parser.add_argument("--two-time-scales", action="store_true", help="one critic step, at three times the rate")
+
+
+def main(args: argparse.Namespace) -> None:
+    sections: dict[str, list[dict[str, Any]]] = {}
+    for name in args.datasets:
+        setting = settings()[name]
+        path = setting.path if args.data is None or setting.path is None else args.data / setting.path.name
+        judge = Judge(setting, path, args.runs and args.runs / name / "classifier", args.samples or setting.samples)
+        runs = {label: functools.partial(_train, args, judge, make) for label, make in candidates(setting).items()}
+        sections[f"WGAN-GP, {name}"] = [judge.reference(), *training.study(args, name, wanted(args, runs), METRICS)]
+        if name in ("digits", "cifar10"):
+            runs = autoencoders(args, judge, name)
+            sections[f"Autoencoders, {name}"] = training.study(args, f"{name}-vae", wanted(args, runs), METRICS)
+    sections = {title: rows for title, rows in sections.items() if rows}
+    env = report.environment("cuda" if torch.cuda.is_available() else "cpu")
+    name = "gan-ttur" if args.two_time_scales else "gan"
+    report.write(args.out, name, "Priors of an adversarial model", TEXT, sections, env, figure(sections))
+
+
+def wanted(args: argparse.Namespace, runs: dict[str, training.Run]) -> dict[str, training.Run]:
+    return {label: run for label, run in runs.items() if not args.priors or any(p in label for p in args.priors)}
+
+
+def candidates(setting: Setting) -> dict[str, Callable[[int], tuple[Any, Any]]]:
+    """From a seed to a prior and the estimator of its gradient."""
+    from adapters import TRIP, GaussianMixturePrior, GaussianPrior
+
+    d, n, m = setting.latents, setting.components, setting.rank
+    mixture = setting.mixture or round(d * (2 * n + n * m**2) / (2 * d + 1))
+
+    def trip(estimator: Any, trainable: bool = True) -> Any:
+        options: dict[str, Any] = {"mean_range": (-1.0, 1.0), "std": 1 / n, "trainable": trainable}
+        return lambda seed: (TRIP(d, n, m, seed=seed, **options), estimator)
+
+    return {
+        "N(0, I)": lambda seed: (GaussianPrior(d), "hybrid"),
+        "mixture, fixed": lambda seed: (GaussianMixturePrior(d, mixture, trainable=False, seed=seed), "hybrid"),
+        "mixture, learned": lambda seed: (GaussianMixturePrior(d, mixture, seed=seed), "hybrid"),
+        "TRIP, fixed": trip("hybrid", trainable=False),
+        "TRIP, learned, reinforce (paper)": trip("reinforce"),
+        "TRIP, learned, hybrid": trip("hybrid"),
+        "TRIP, learned, pathwise": trip("pathwise"),
+    }
+
+
+def autoencoders(args: argparse.Namespace, judge: "Judge", name: str) -> dict[str, training.Run]:
+    """Runs of the autoencoders, with samples compared like those of the adversarial models."""
+    setting = autoencoder.settings()[name]
+
+    def run(candidate: Any, seed: int, folder: Path) -> training.Row:
+        model, _, _ = autoencoder.train(args, setting, candidate, seed, folder)
+        return judge.verdict(model) | training.sizes(model)
+
+    found = vae.candidates(setting, name)
+    chosen = ("N(0, I)", "mixture, fixed", "mixture, learned", "TRIP, fixed", "TRIP, learned (EM, order by MI)")
+    return {label: functools.partial(run, found[label]) for label in chosen}
+
+
+def _train(args: argparse.Namespace, judge: "Judge", make: Any, seed: int, folder: Path) -> training.Row:
+    from adapters.models import WGAN
+    from adapters.networks import ConvDecoder, ConvEncoder
+
+    setting = judge.setting
+    prior, estimator = make(seed)
+    model = WGAN(
+        ConvDecoder(setting.latents, judge.images.image_shape, setting.channels, norm="batch"),
+        ConvEncoder(judge.images.image_shape, 1, setting.channels, norm="layer"),
+        prior,
+        estimator=estimator,
+        baseline="mean" if estimator == "reinforce" else "leave_one_out",
+        learning_rate=setting.learning_rate,
+        critic_learning_rate=3 * setting.learning_rate if args.two_time_scales else None,
+        critic_steps=1 if args.two_time_scales else 4,
+        prior_learning_rate=setting.prior_learning_rate,
+    )
+    training.fit(model, judge.images, args.updates or setting.updates, folder)
+    return judge.verdict(model) | training.sizes(model)
+
+
+class Judge:
+    """Images, and a classifier trained on them whose features tell how far samples are from them."""
+
+    def __init__(self, setting: Setting, path: Path | None, folder: Path | None, samples: int):
+        from lightning.pytorch import seed_everything
+
+        from adapters.models import AttributeClassifier
+        from adapters.networks import ConvEncoder
+
+        seed_everything(0, verbose=False)
+        self.setting, self.samples = setting, samples
+        self.images = setting.load(path, setting.batch)
+        features, batches = setting.classifier
+        network = ConvEncoder(self.images.image_shape, features, (32, 64))
+        self.classifier = AttributeClassifier(network, features, [10])
+        with training.folder_or_scratch(folder) as place:
+            trainer = training.fit(self.classifier, setting.load(path, setting.batch), batches, place)
+        tested = trainer.test(self.classifier, self.images, verbose=False)[0]
+        print(f"classifier: test accuracy {tested['test_accuracy']:.4f}", flush=True)
+
+    def reference(self) -> training.Row:
+        """Held-out images as if they were samples."""
+        held_out = [self.images.examples(self.samples, stage) for stage in ("val", "test")]
+        found = self._distances(iter(torch.cat(held_out).split(self.setting.batch)))
+        return {"prior": "real", "seeds": None} | {k: f"{v:.{2 if v >= 2 else 3}f}" for k, v in found.items()}
+
+    @torch.no_grad()
+    def verdict(self, model: Any) -> training.Row:
+        """The distances of samples of a model from the training images."""
+        model.eval()
+        counts = torch.full((self.samples // 500,), 500).tolist()
+        return self._distances(model.sample(n) for n in counts)
+
+    def _distances(self, generated: Iterator[torch.Tensor]) -> training.Row:
+        from adapters.metrics import distances
+
+        real = self.images.training_images(self.samples, 0)
+        return dict(zip(METRICS, distances(real, generated, self.classifier), strict=True))
+
+
+def figure(sections: dict[str, list[dict[str, Any]]]) -> Any:
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(6 * len(sections), 3.5), layout="constrained")
+    for axes, (title, rows) in zip(fig.subplots(1, len(sections), squeeze=False)[0], sections.items(), strict=True):
+        training.points(axes, rows, METRICS[0], "Fréchet distance, features of a classifier")
+        axes.set_title(title)
+    return fig

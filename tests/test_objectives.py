@@ -1,0 +1,114 @@
+"""Expected rewards: three estimators of the prior's gradient, against quadrature."""
+
+import math
+
+import pytest
+
+pytest.importorskip("lightning")
+
+import torch
+
+from adapters import TRIP, GaussianPrior, expected_reward
+from adapters.hopping import mode_hopping
+from adapters.priors import FlowPrior
+
+from .test_priors import MAKERS, exact, f, gradients_by_quadrature
+
+ESTIMATORS = ["reinforce", "hybrid", "pathwise"]
+
+
+@pytest.fixture(params=MAKERS)
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_gradients_are_unbiased(name, estimator):
+    prior = exact(name, trainable=True)
+    parameters, rng, batches = list(prior.parameters()), torch.Generator().manual_seed(4), 40
+    expected = gradients_by_quadrature(prior, prior.log_prob)
+    found = [
+        torch.autograd.grad(expected_reward(prior, f, 1000, estimator, rng=rng), parameters, allow_unused=True)
+        for _ in range(batches)
+    ]
+    for samples, slope in zip(zip(*found, strict=True), expected, strict=True):
+        if slope is None:
+            assert all(s is None for s in samples)
+            continue
+        estimates = torch.stack(samples)
+        error = estimates.std(0) / math.sqrt(batches)
+        assert ((estimates.mean(0) - slope).abs() <= 5 * error + 1e-3).all(), (estimates.mean(0), slope, error)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_the_value_is_the_mean_reward_of_draws(estimator):
+    prior = exact("trip")
+    seen = []
+    value = expected_reward(prior, lambda z: seen.append(z) or f(z), 50, estimator, rng=3)
+    torch.testing.assert_close(value, f(seen[0]).mean())
+    assert seen[0].shape == (50, prior.num_latents) and seen[0].requires_grad == (estimator != "reinforce")
+
+
+def test_the_mean_of_all_shrinks_the_score_function():
+    prior, n = exact("trip"), 4
+    by = {
+        baseline: torch.autograd.grad(
+            expected_reward(prior, f, n, "reinforce", baseline=baseline, rng=1), list(prior.parameters())
+        )
+        for baseline in ("mean", "leave_one_out")
+    }
+    for shrunk, whole in zip(by["mean"], by["leave_one_out"], strict=True):
+        torch.testing.assert_close(shrunk, whole * (n - 1) / n)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_the_reward_learns_too(estimator):
+    weight = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    seen = []
+    expected_reward(exact("trip"), lambda z: seen.append(z.detach()) or z @ weight, 10, estimator).backward()
+    torch.testing.assert_close(weight.grad, seen[0].mean(0))
+
+
+def test_a_fixed_prior_is_only_sampled(monkeypatch):
+    prior = TRIP(3, 4, 2, trainable=False)
+    monkeypatch.setattr(TRIP, "log_prob", None)
+    assert not expected_reward(prior, lambda z: z.sum(-1), 1, "reinforce").requires_grad
+    assert not expected_reward(GaussianPrior(3), lambda z: z.sum(-1), 1).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 1}, "n must be at least 2, found 1"),
+        ({"n": 0, "estimator": "pathwise"}, "n must be at least 1, found 0"),
+        ({"estimator": "score"}, "estimator must be one of reinforce, hybrid, pathwise, found 'score'"),
+        ({"baseline": "none"}, "baseline must be one of leave_one_out, mean, found 'none'"),
+        ({"reward": lambda z: z}, r"reward must return shape \(4,\), found \(4, 3\)"),
+        ({"reward": lambda z: z.sum()}, r"reward must return shape \(4,\), found \(\)"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        expected_reward(TRIP(3, 4, 2), **{"reward": lambda z: z.sum(-1), "n": 4} | options)
+
+
+# ------------------------------------------------------------------------------------------------------------- walks
+
+
+def test_a_walk_changes_a_few_dimensions_at_a_time_and_keeps_the_distribution():
+    prior, d = TRIP(4, 3, 2, mean_range=(-4, 4), seed=2), 4
+    walks = mode_hopping(prior, rows=4000, steps=3, num_dimensions=2, rng=0)
+    assert walks.shape == (4000, 4, d)
+    assert ((walks[:, 1:] != walks[:, :-1]).sum(-1) == 2).all()
+    reference = prior.sample(4000, rng=9)
+    for power in (1, 2):
+        error = (reference**power).std(0) / 4000**0.5
+        assert (((walks[:, -1] ** power).mean(0) - (reference**power).mean(0)).abs() < 7 * error).all()
+    torch.testing.assert_close(walks, mode_hopping(prior, rows=4000, steps=3, num_dimensions=2, rng=0))
+
+
+def test_walks_need_conditionals_and_dimensions():
+    with pytest.raises(ValueError, match="num_dimensions must be at most 3, found 4"):
+        mode_hopping(TRIP(3, 4, 2), 2, 2, 4)
+    with pytest.raises(NotImplementedError, match="no conditionals"):
+        mode_hopping(FlowPrior(TRIP(3, 4, 2), hidden_features=(8,)), 2, 2, 2)
