@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from . import autoencoder, data, report, training, vae
+from .speed import interleaved
 
 TEXT = """\
 Samples against training images over the features of a small classifier of the same data (trained by
@@ -21,7 +22,8 @@ not FID, whose features are Inception's), *precision* and *recall* (Kynkäännie
 their standard deviation. *Real* compares held-out images with the training images: what can be reached. Same networks,
 optimiser and numbers of batches for all candidates of one section; a mixture has about as many parameters as the TRIP.
 The estimators of the prior's gradient are those of `python -m benchmarks gradients`. Variational autoencoders are
-those of `python -m benchmarks vae`."""
+those of `python -m benchmarks vae`. *Cost*: one round of training, four steps of the critic and one of the generator,
+without logging, interleaved; *share* is what it takes beyond a round with N(0, I)."""
 
 METRICS = ("Fréchet distance", "precision", "recall")
 
@@ -104,6 +106,7 @@ def main(args: argparse.Namespace) -> None:
         path = setting.path if args.data is None or setting.path is None else args.data / setting.path.name
         judge = Judge(setting, path, args.runs and args.runs / name / "classifier", args.samples or setting.samples)
         runs = {label: functools.partial(_train, args, judge, make) for label, make in candidates(setting).items()}
+        sections[f"Cost, {name}"] = cost(judge)
         sections[f"WGAN-GP, {name}"] = [judge.reference(), *training.study(args, name, wanted(args, runs), METRICS)]
         if name in ("digits", "cifar10"):
             runs = autoencoders(args, judge, name)
@@ -154,24 +157,58 @@ def autoencoders(args: argparse.Namespace, judge: "Judge", name: str) -> dict[st
 
 
 def _train(args: argparse.Namespace, judge: "Judge", make: Any, seed: int, folder: Path) -> training.Row:
+    options: dict[str, Any] = {}
+    if args.two_time_scales:
+        options = {"critic_learning_rate": 3 * judge.setting.learning_rate, "critic_steps": 1}
+    model = _model(judge, *make(seed), **options)
+    training.fit(model, judge.images, args.updates or judge.setting.updates, folder)
+    return judge.verdict(model) | training.sizes(model)
+
+
+def _model(judge: "Judge", prior: Any, estimator: Any, **options: Any) -> Any:
     from adapters.models import WGAN
     from adapters.networks import ConvDecoder, ConvEncoder
 
-    setting = judge.setting
-    prior, estimator = make(seed)
-    model = WGAN(
-        ConvDecoder(setting.latents, judge.images.image_shape, setting.channels, norm="batch"),
-        ConvEncoder(judge.images.image_shape, 1, setting.channels, norm="layer"),
+    setting, shape = judge.setting, judge.images.image_shape
+    return WGAN(
+        ConvDecoder(setting.latents, shape, setting.channels, norm="batch"),
+        ConvEncoder(shape, 1, setting.channels, norm="layer"),
         prior,
         estimator=estimator,
         baseline="mean" if estimator == "reinforce" else "leave_one_out",
         learning_rate=setting.learning_rate,
-        critic_learning_rate=3 * setting.learning_rate if args.two_time_scales else None,
-        critic_steps=1 if args.two_time_scales else 4,
         prior_learning_rate=setting.prior_learning_rate,
+        **options,
     )
-    training.fit(model, judge.images, args.updates or setting.updates, folder)
-    return judge.verdict(model) | training.sizes(model)
+
+
+def cost(judge: "Judge") -> list[training.Row]:
+    """Milliseconds of a round of training under each prior, and what that is beyond a round with N(0, I)."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = next(judge.images.training_images(judge.setting.batch, 0)).to(device)
+    rounds = {label: _round(_model(judge, *make(0)).to(device), x) for label, make in candidates(judge.setting).items()}
+    times = interleaved(rounds, repeats=10, device=device)
+    return [
+        {"prior": label, "ms": time, "share": f"{time / times['N(0, I)'] - 1:.0%}"} for label, time in times.items()
+    ]
+
+
+def _round(model: Any, x: torch.Tensor) -> Callable[[], object]:
+    critic, generator = model.configure_optimizers()
+
+    def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def once() -> None:
+        for _ in range(model.critic_steps):
+            step(critic, model.critic_loss(x)[0])
+        model.critic.requires_grad_(False)
+        step(generator, model.generator_loss(len(x)))
+        model.critic.requires_grad_(True)
+
+    return once
 
 
 class Judge:
@@ -217,8 +254,9 @@ class Judge:
 def figure(sections: dict[str, list[dict[str, Any]]]) -> Any:
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(6 * len(sections), 3.5), layout="constrained")
-    for axes, (title, rows) in zip(fig.subplots(1, len(sections), squeeze=False)[0], sections.items(), strict=True):
+    studies = {title: rows for title, rows in sections.items() if METRICS[0] in rows[0]}
+    fig = Figure(figsize=(6 * len(studies), 3.5), layout="constrained")
+    for axes, (title, rows) in zip(fig.subplots(1, len(studies), squeeze=False)[0], studies.items(), strict=True):
         training.points(axes, rows, METRICS[0], "Fréchet distance, features of a classifier")
         axes.set_title(title)
     return fig

@@ -46,7 +46,7 @@ class WGAN(LightningModule):
         critic_learning_rate: of Adam for the critic; None: the same.
         prior_learning_rate: of Adam for the prior; None: the same.
         betas: of Adam.
-        max_loss: a critic's loss beyond this, or one that is not a number, stops the run.
+        max_loss: a loss beyond this, or one that is not a number, stops the run.
         channels_last: memory format of convolutions, which suits CUDA.
         compile: whether `torch.compile` takes the generator; not the critic, whose penalty needs derivatives of
             derivatives.
@@ -116,6 +116,26 @@ class WGAN(LightningModule):
         """n images, (n, C, H, W), in [0, 1]."""
         return self.generate(self.prior.sample(n))
 
+    def critic_loss(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the critic minimises, and how much higher it values the real images, without gradient.
+
+        Args:
+            x: real images (n, C, H, W) in [0, 1]; as many are generated.
+        """
+        real = 2 * x - 1
+        with torch.no_grad():
+            fake = self._images(self.prior.sample(len(real)))
+        ours, theirs = self._verdicts(real), self._verdicts(fake)
+        gap = ours.mean() - theirs.mean()
+        loss = -gap if self.loss == "wasserstein" else -(F.logsigmoid(ours) + F.logsigmoid(-theirs)).mean()
+        if self.constraint == "gradient_penalty":
+            loss = loss + self.penalty * self._gradient_penalty(real, fake)
+        return loss, gap.detach()
+
+    def generator_loss(self, n: int) -> Tensor:
+        """What the generator and the prior minimise, on n generated images."""
+        return -expected_reward(self.prior, self._reward, n, self.estimator, baseline=self.baseline)
+
     def _images(self, z: Tensor) -> Tensor:
         """In [−1, 1]."""
         images: Tensor = torch.tanh(self.generator(z))
@@ -131,10 +151,7 @@ class WGAN(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """A step of the critic and, where it is time, one of generator and prior."""
         critic, generator = self._optimizers()
-        real = 2 * batch[0] - 1
-        with torch.no_grad():
-            fake = self._images(self.prior.sample(len(real)))
-        loss, gap = self._critic_loss(real, fake)
+        loss, gap = self.critic_loss(batch[0])
         self._check(loss)
         self._step(critic, loss)
         if self.constraint == "clip":
@@ -143,12 +160,12 @@ class WGAN(LightningModule):
                     parameter.clamp_(-self.clip, self.clip)
         self.log_dict({"train_critic": loss.detach(), "train_gap": gap}, on_step=False, on_epoch=True)
         if self.trainer.fit_loop.epoch_loop.total_batch_idx % self.critic_steps == self.critic_steps - 1:
-            reward = expected_reward(self.prior, self._reward, len(real), self.estimator, baseline=self.baseline)
-            self._check(reward)
             self.toggle_optimizer(generator)
-            self._step(generator, -reward)
+            loss = self.generator_loss(len(batch[0]))
+            self._check(loss)
+            self._step(generator, loss)
             self.untoggle_optimizer(generator)
-            self.log("train_reward", reward.detach(), on_step=False, on_epoch=True, prog_bar=True)
+            self.log("train_generator", loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log how much higher the critic values unseen images than generated ones: an estimate of the distance."""
@@ -171,15 +188,6 @@ class WGAN(LightningModule):
         verdicts = self._verdicts(self._images(z))
         return verdicts if self.loss == "wasserstein" else F.logsigmoid(verdicts)
 
-    def _critic_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """What the critic minimises, and how much higher it values the real images."""
-        ours, theirs = self._verdicts(real), self._verdicts(fake)
-        gap = ours.mean() - theirs.mean()
-        loss = -gap if self.loss == "wasserstein" else -(F.logsigmoid(ours) + F.logsigmoid(-theirs)).mean()
-        if self.constraint == "gradient_penalty":
-            loss = loss + self.penalty * self._gradient_penalty(real, fake)
-        return loss, gap.detach()
-
     def _gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
         """E[(‖∇D(x)‖ − 1)²] at points x between real and generated images."""
         share = torch.rand(len(real), *(1,) * (real.ndim - 1), device=real.device)
@@ -201,7 +209,7 @@ class WGAN(LightningModule):
         number = value.detach().item()
         if not abs(number) <= self.max_loss:
             raise DivergenceError(
-                f"step {self.global_step}: the critic's loss or reward must stay within ±{self.max_loss:g}, "
+                f"step {self.global_step}: the losses must stay within ±{self.max_loss:g}, "
                 f"found {number:g}; lower the learning rates or strengthen the constraint; "
                 "the last checkpoint is from before this step"
             )
