@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from adapters import figures
 from adapters.data.base import ImageData
 from adapters.hopping import mode_hopping
+from adapters.models import VAE, AttributeVAE, ConditionalVAE
 from adapters.priors import FlowPrior
 from adapters.seeding import derived_seed, epoch_of
 
@@ -34,9 +35,9 @@ class SeededSteps(Callback):
 class Reinitialize(Callback):
     """The paper's re-initialisation: after the first epoch and every five, the prior is fitted to latent codes anew.
 
-    The codes are draws from q(z | x) of training images. It takes place before the first batch of an epoch, so that a
-    run resumed from any checkpoint neither misses nor repeats it. Moments that the optimiser holds of parameters that
-    changed are forgotten; all others are kept.
+    The codes are draws from q(z | x) of training images; the prior of a `ConditionalVAE` is given their attributes too.
+    It takes place before the first batch of an epoch, so that a run resumed from any checkpoint neither misses nor
+    repeats it. Moments that the optimiser holds of parameters that changed are forgotten; all others are kept.
 
     Args:
         first: epochs before the first re-initialisation.
@@ -45,9 +46,11 @@ class Reinitialize(Callback):
         num_codes: at most; the official code takes 2 000.
         method: of `prior.reinitialize`, where it has several: "gmm" (the paper's) or "em".
         order: of `prior.reinitialize`: "mutual_information" also rearranges the ring.
+        max_epochs: of EM, where the method is "em".
 
     Raises:
-        ValueError: if first, every or num_codes is less than 1; when training starts, if the prior has no such option.
+        ValueError: if first, every, num_codes or max_epochs is less than 1; when training starts, if the prior has no
+            such option.
     """
 
     def __init__(
@@ -58,12 +61,14 @@ class Reinitialize(Callback):
         num_codes: int = 2000,
         method: str | None = None,
         order: str | None = None,
+        max_epochs: int | None = None,
     ):
-        for name, value in (("first", first), ("every", every), ("num_codes", num_codes)):
+        counts = {"first": first, "every": every, "num_codes": num_codes, "max_epochs": max_epochs}
+        for name, value in counts.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")
         self.first, self.every, self.last, self.num_codes = first, every, last, num_codes
-        options = {"method": method, "order": order}
+        options = {"method": method, "order": order, "max_epochs": max_epochs}
         self.options = {name: value for name, value in options.items() if value is not None}
 
     def is_due(self, epoch: int) -> bool:
@@ -86,9 +91,10 @@ class Reinitialize(Callback):
             seed = derived_seed(epoch_of(trainer))
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                codes = latent_codes(pl_module, image_data(trainer), self.num_codes, seed)
+                codes, attributes = latent_codes(pl_module, image_data(trainer), self.num_codes, seed)
+                rows = (codes, attributes) if isinstance(pl_module, ConditionalVAE) else (codes,)
                 before = {name: value.clone() for name, value in pl_module.prior.state_dict().items()}
-                pl_module.prior.reinitialize(codes, **self.options)
+                pl_module.prior.reinitialize(*rows, **self.options)
             if trainer.world_size > 1:  # the same codes everywhere, but not every fit is the same to the last bit
                 pl_module.prior.load_state_dict(trainer.strategy.broadcast(pl_module.prior.state_dict()))
             forget_moments(trainer.optimizers, pl_module.prior, before)
@@ -99,7 +105,8 @@ class Figures(Callback):
 
     Samples; the prior's density over two latent dimensions (paper Fig. 4); the curves of the CSV log. Where the model
     has an encoder, codes of training images over the density, and images above their reconstructions. Where the prior
-    has conditionals, rows of images on a walk through its modes (`mode_hopping`, paper Fig. 5).
+    has conditionals, rows of images on a walk through its modes (`mode_hopping`, paper Fig. 5). Where the model has
+    categorical attributes, a row of images for each value of the first one, all else free.
 
     Args:
         every: epochs.
@@ -135,16 +142,27 @@ class Figures(Callback):
         figures.save_grid(model.sample(self.num_images), folder / "samples.png")
         codes = None
         if hasattr(model, "encoder"):
-            codes = latent_codes(model, data, self.num_codes, derived_seed(1))
+            codes, _ = latent_codes(model, data, self.num_codes, derived_seed(1))
             self._draw_reconstructions(model, data, folder)
         figures.save(figures.prior_density(model.prior, codes, self.dimensions), folder / "prior.png")
         if not isinstance(model.prior, FlowPrior):
             walk = mode_hopping(model.prior, rows=8, steps=9, num_dimensions=min(5, model.prior.num_latents))
             figures.save_grid(model.generate(walk.flatten(0, 1)), folder / "hops.png", columns=walk.shape[1])
+        if isinstance(model, AttributeVAE):
+            self._draw_conditions(model, folder)
 
     def _draw_reconstructions(self, model: LightningModule, data: ImageData, folder: Path) -> None:
         images = data.examples(self.num_images // 2).to(model.device)
         figures.save_grid(figures.interleaved(images, model.reconstruct(images)), folder / "reconstructions.png")
+
+    def _draw_conditions(self, model: AttributeVAE, folder: Path) -> None:
+        columns = 8
+        for j, kind in enumerate(model.attributes):
+            if kind != "continuous":
+                y = torch.full((kind * columns, len(model.attributes)), torch.nan, device=model.device)
+                y[:, j] = torch.arange(kind, device=model.device).repeat_interleave(columns)
+                figures.save_grid(model.sample(len(y), y), folder / "conditions.png", columns=columns)
+                return
 
 
 def image_data(trainer: Trainer) -> ImageData:
@@ -156,9 +174,13 @@ def image_data(trainer: Trainer) -> ImageData:
 
 
 @torch.no_grad()
-def latent_codes(model: LightningModule, data: ImageData, n: int, seed: int) -> Tensor:
-    """Draws from q(z | x), one for each of n training images, (n, d)."""
-    return torch.cat([model.encoder(x.to(model.device)).sample() for x in data.training_images(n, seed)])
+def latent_codes(model: VAE, data: ImageData, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draws from the posterior, one for each of n training images, (n, d), and their attributes (n, a)."""
+    codes, attributes = [], []
+    for x, y in data.training_rows(n, seed):
+        attributes.append(y.to(model.device))
+        codes.append(model.encode(x.to(model.device), attributes[-1])[0].sample())
+    return torch.cat(codes), torch.cat(attributes)
 
 
 def forget_moments(optimizers: Sequence[Optimizer], prior: nn.Module, before: dict[str, Tensor]) -> None:

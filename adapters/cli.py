@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, auto_cli
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch import nn
+from torch import Tensor, nn
 
 from adapters import figures
 from adapters.callbacks import SeededSteps
@@ -21,7 +21,8 @@ from adapters.data import ImageData
 from adapters.errors import DivergenceError, InputError
 from adapters.hopping import mode_hopping
 from adapters.metrics import distances, evaluating, inception_features
-from adapters.models import AttributeClassifier
+from adapters.models import AttributeClassifier, AttributeVAE
+from adapters.priors.base import attribute_rows
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -105,19 +106,34 @@ class RingdistCLI(LightningCLI):
             check_states(path, read_checkpoint(path)["state_dict"], self.model.state_dict())
 
 
-def sample(ckpt_path: str, output: Path, n: int = 64, seed: int = 0, run_config: Path | None = None) -> None:
+def sample(
+    ckpt_path: str,
+    output: Path,
+    n: int = 64,
+    attributes: str | None = None,
+    seed: int = 0,
+    run_config: Path | None = None,
+) -> None:
     """Draw images from a trained model.
 
     Args:
         ckpt_path: a checkpoint that `ringdist fit` wrote.
         output: the picture to write, e.g. samples.png.
         n: number of images.
+        attributes: what they shall be, e.g. digit=7,thickness=2, by the names of the run's data; all others are free.
         seed: of the draws.
         run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
     """
-    model = load_model(ckpt_path, None if run_config is None else run_config.read_text())
+    config = None if run_config is None else run_config.read_text()
+    model = load_model(ckpt_path, config)
     seed_everything(seed, verbose=False)
-    figures.save_grid(model.sample(n), output)
+    if attributes is None:
+        images = model.sample(n)
+    elif isinstance(model, AttributeVAE):
+        images = sample_given(model, n, attributes, load_data(ckpt_path, config).attribute_names)
+    else:
+        raise InputError(f"{ckpt_path}: {type(model).__name__} has no attributes")
+    figures.save_grid(images, output)
 
 
 def hop(
@@ -228,6 +244,23 @@ def load_data(path: str, config: str | None = None) -> ImageData:
     data.prepare_data()
     data.setup()
     return data
+
+
+def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequence[str]) -> Tensor:
+    """n images with the attributes NAME=VALUE,...; `InputError` naming the part that is none, or its rule."""
+    if len(names) != len(model.attributes):
+        raise InputError(f"the data has the attributes {', '.join(names)}, the model {len(model.attributes)} of them")
+    y = torch.full((len(names),), torch.nan, device=model.device)
+    for part in specification.split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name not in names:
+            raise InputError(f"{part!r}: attributes are {', '.join(names)}")
+        try:
+            y[names.index(name)] = float(value)
+            attribute_rows(y, model.attributes)
+        except ValueError as error:
+            raise InputError(f"{part!r}: {error}") from error
+    return model.sample(n, y)
 
 
 def load_features(name: str, weights: Path | None = None) -> nn.Module:

@@ -90,8 +90,13 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Independent:
         """q(z | x), in single precision whatever autocast makes of the network."""
-        mean, log_std = self.network(x).float().chunk(2, dim=-1)
-        return Independent(Normal(mean, torch.exp(log_std), validate_args=False), 1)
+        return diagonal_gaussian(self.network(x))
+
+
+def diagonal_gaussian(outputs: Tensor) -> Independent:
+    """N(mean, diag std²) from means and logarithms of deviations (batch, 2 d), in single precision."""
+    mean, log_std = outputs.float().chunk(2, dim=-1)
+    return Independent(Normal(mean, torch.exp(log_std), validate_args=False), 1)
 
 
 def smallest_size(image_shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int]:

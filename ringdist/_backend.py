@@ -81,6 +81,15 @@ def stop_gradient(array: Array) -> Array:
     return array
 
 
+def checkpoint(function: Callable[[Array], Array], array: Array) -> Array:
+    """function(array); a backward pass computes what happens in between again instead of finding it stored."""
+    if backend_name(array) == "torch":
+        import torch.utils.checkpoint
+
+        return torch.utils.checkpoint.checkpoint(function, array, use_reentrant=False, preserve_rng_state=False)
+    return sys.modules["jax"].checkpoint(function)(array)
+
+
 def to_numpy(array: Array) -> np.ndarray:
     """A NumPy view or copy of a concrete array of any backend, detached from its graph."""
     if backend_name(array) == "torch":

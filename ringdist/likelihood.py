@@ -12,6 +12,8 @@ from ringdist._backend import (
     Array,
     accumulator,
     astype,
+    backend_name,
+    checkpoint,
     is_concrete,
     like,
     log_scaled_sum,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 DENSE_LIMIT = 2**24  # cells of the largest table
 ENTROPY_LIMIT = 2**16  # cells up to which the entropy is summed exactly
 CHUNK = 2**26  # numbers that a batch may occupy at once
+KEPT = 2**26  # numbers that a backward pass may find stored; if there were more, they are computed again, ...
+AGAIN = 2**25  # ... so many at once
 
 
 def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
@@ -45,7 +49,9 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
 
     Returns:
         (...) in nats (densities per unit of each continuous column), in the cores' dtype; −inf where the mass is zero.
-        Gradients flow to the cores, the variables' arrays and x. Cost O(b d m² (r + N)) for b rows.
+        Gradients flow to the cores, the variables' arrays and x, also those of gradients. Cost O(b d m² (r + N)) for b
+        rows; where the 2 b d m² numbers that a backward pass needs are too many, it computes them again, rows at a
+        time: the cost of one more likelihood, and bounded memory.
 
     Raises:
         ValueError: if the last axis is not d long, a value is outside its support, or the engine is unknown.
@@ -53,6 +59,12 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
     """
     rows, shape = as_rows(ring, x)
     xp = namespace(rows)
+    if not writable(*ring.cores) and rows.shape[0] > (again := _rows_kept(ring, rows)):
+        parts = [
+            checkpoint(lambda some: log_mass(ring, Evidence.of_rows(ring, some), engine), rows[start : start + again])
+            for start in range(0, rows.shape[0], again)
+        ]
+        return xp.reshape(astype(xp.concat(parts) - _log_normalizer(ring), ring.cores[0].dtype), shape)
     if not writable(*ring.cores) and rows.shape[0] > 0:  # Z is one more row, which observes nothing
         values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
         _check_normalizer(ring, values[-1])
@@ -103,6 +115,15 @@ def _rows_per_chunk(ring: TensorRing, engine: Engine) -> int:
     tree = engine != "sweep" and (on_accelerator(ring.cores[0]) or max(squares) <= 256)
     at_once = sum(squares) if tree else 8 * max(squares)
     return max(1, CHUNK // (3 * (sum(ring.shape) + at_once)))
+
+
+def _rows_kept(ring: TensorRing, rows: Array) -> int:
+    """Of how many rows a backward pass keeps all products of matrices: of all, if those are not too many."""
+    per_row = 2 * sum(core.shape[1] * core.shape[2] for core in ring.cores)
+    within_jit = backend_name(rows) == "torch" and not is_concrete(rows, ring.cores[0])
+    if within_jit or rows.shape[0] * per_row <= KEPT:
+        return int(rows.shape[0])
+    return max(1, AGAIN // per_row)
 
 
 def entropy(ring: TensorRing, n: int = 10_000, rng: Any = None) -> tuple[float, float]:

@@ -122,10 +122,10 @@ def test_digits_are_learned():
 @pytest.mark.parametrize(
     "attributes, message",
     [
-        (torch.zeros(4, 3), r"must have 2 attributes, found a batch of shape \(4, 3\)"),
-        (torch.zeros(4), r"must have 2 attributes, found a batch of shape \(4,\)"),
-        (torch.tensor([[0.0, 3.0], [2.0, 1.0]]), r"attribute 0 must be a whole number in 0\.\.1 or NaN, found 2"),
-        (torch.tensor([[NAN, -1.0]]), r"attribute 1 must be a whole number in 0\.\.9 or NaN, found -1"),
+        (torch.zeros(4, 3), r"y must have shape \(\.\.\., 2\), found \(4, 3\)"),
+        (torch.zeros(4), r"y must have shape \(\.\.\., 2\), found \(4,\)"),
+        (torch.tensor([[0.0, 3.0], [2.0, 1.0]]), r"attribute 0 takes whole numbers 0\.\.1, found 2 in row 1"),
+        (torch.tensor([[NAN, -1.0]]), r"attribute 1 takes whole numbers 0\.\.9, found -1 in row 0"),
         (torch.tensor([[NAN, 0.5]]), r"attribute 1 .* found 0\.5"),
     ],
 )

@@ -105,6 +105,30 @@ def test_sample(trained, tmp_path):
     assert pictures[0] == pictures[1] != pictures[2]
 
 
+def test_sample_with_attributes(trained, tmp_path, capsys):
+    main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)])
+    checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
+    arguments = ["--ckpt_path", checkpoint, "--n", "9", "--output", "x.png", "--attributes"]
+    main(["sample", *arguments, "digit=7, thickness=2"])
+    assert Path("x.png").is_file()
+    for given, message in (
+        ("digit=7,colour=2", "'colour=2': attributes are digit, thickness, slant"),
+        ("digit=12", "'digit=12': attribute 0 takes whole numbers 0..9, found 12"),
+        ("slant=steep", "'slant=steep': could not convert string to float"),
+        ("digit", "'digit': could not convert"),
+        ("", "'': attributes are digit"),
+    ):
+        assert message in refused(capsys, "sample", *arguments, given)
+    arguments[1] = str(trained / "checkpoints" / "step.ckpt")
+    assert "VAE has no attributes" in refused(capsys, "sample", *arguments, "digit=7")
+    content = torch.load(checkpoint, weights_only=True)
+    content["ringdist_config"] = content["ringdist_config"].replace("strokes: true", "strokes: false")
+    torch.save(content, tmp_path / "other.ckpt")
+    arguments[1] = str(tmp_path / "other.ckpt")
+    message = refused(capsys, "sample", *arguments, "digit=7")
+    assert "the data has the attributes digit, the model 3 of them" in message
+
+
 def test_hop(trained, tmp_path, capsys):
     arguments = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--rows", "3", "--steps", "2"]
     main(["hop", *arguments, "--num_dimensions", "1", "--output", str(tmp_path / "hops.png")])

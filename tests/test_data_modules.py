@@ -140,6 +140,54 @@ def test_training_images_for_callbacks():
     assert data.examples(5).shape == (5, 1, 8, 8)
 
 
+@pytest.mark.parametrize("binarization", [None, "dynamic"])
+def test_training_rows_keep_images_and_attributes_together(binarization):
+    data = Digits(batch_size=30, binarization=binarization)
+    batches = list(data.training_rows(70, seed=3))
+    assert [len(y) for _, y in batches] == [30, 30, 10]
+    for (x, _), images in zip(batches, data.training_images(70, seed=3), strict=True):
+        assert torch.equal(x, images)
+    if binarization is None:
+        split = data.splits["train"]
+        known = {(*row.flatten().tolist(), *y.tolist()) for row, y in zip(*split, strict=True)}
+        found = [
+            (*(16 * row).int().flatten().tolist(), *label.tolist())
+            for x, y in batches
+            for row, label in zip(x, y, strict=True)
+        ]
+        assert known.issuperset(found) and len(found) == 70
+
+
+def test_all_rows_of_a_split():
+    data = Digits(batch_size=100, binarization="dynamic")
+    for stage in ("train", "val", "test"):
+        x, y = (torch.cat(part) for part in zip(*data.rows(stage), strict=True))
+        assert torch.equal(y, data.splits[stage].attributes) and torch.equal(x[:5], data.examples(5, stage))
+        assert set(x.unique().tolist()) == {0.0, 1.0}
+
+
+def test_hidden_attributes():
+    whole, data, again = Digits(strokes=True), Digits(strokes=True, missing=0.9), Digits(strokes=True, missing=0.9)
+    for part in (whole, data, again):
+        part.setup()
+    hidden = data.splits["train"].attributes.isnan()
+    assert hidden.float().mean(0).tolist() == pytest.approx([0.9] * 3, abs=0.03)
+    assert hidden.all(1).float().mean().item() == pytest.approx(0.9**3, abs=0.04)  # each entry by itself
+    assert torch.equal(data.splits["train"].attributes[~hidden], whole.splits["train"].attributes[~hidden])
+    assert torch.equal(hidden, again.splits["train"].attributes.isnan())
+    for stage in ("val", "test"):
+        assert torch.equal(data.splits[stage].attributes, whole.splits[stage].attributes)
+
+
+def test_attributes_kept(folder):
+    data = ImageFolder(folder, "attributes.csv", keep=["gender"], test=5, validation=5)
+    assert batch_of(data)[1].shape == (10, 1) and data.attribute_names == ("gender",)
+    rows = torch.cat([split.attributes for split in data.splits.values()])
+    assert set(rows[~rows.isnan()].tolist()) == {0.0, 1.0}
+    with pytest.raises(ValueError, match="attributes must be among age, gender, found hat"):
+        ImageFolder(folder, "attributes.csv", keep=["gender", "hat"]).setup()
+
+
 def test_mnist_arrays(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"x_train": rng.integers(0, 256, (50, 28, 28), np.uint8), "y_train": rng.integers(0, 10, 50)}
@@ -315,6 +363,8 @@ def test_arrays_that_are_none(tmp_path):
     [
         ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
         ({"binarization": "both"}, "binarization must be None or one of static, dynamic, found 'both'"),
+        ({"missing": 1.0}, r"missing must be a share in \[0, 1\), found 1.0"),
+        ({"missing": -0.1}, r"missing must be a share in \[0, 1\), found -0.1"),
         ({"validation": 5000}, "validation must leave some of the 1438 images on either side, found 5000"),
     ],
 )

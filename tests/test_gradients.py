@@ -114,6 +114,45 @@ def test_rows_of_zero_mass_leave_the_others_their_gradients(backend, engine):
         assert_close(a, b, (case, engine))
 
 
+@pytest.mark.parametrize("engine", ["auto", "sweep", "tree"])
+def test_what_is_computed_again_has_the_same_gradients(backend, engine, monkeypatch):
+    """Two rows at a time, as where all that a backward pass needs would not fit; −inf rows among them."""
+    case = make_case(["categorical"] * 3, [3, 2, 3], [2, 2, 3], [0, 1, 2], 0.6, seed=22)
+    x, weight = rows(case, 0), (case.joint.ravel() > 0).astype(float)
+    expected = gradients(backend, case, x, engine, weight)
+    monkeypatch.setattr(rd.likelihood, "KEPT", 0)
+    monkeypatch.setattr(rd.likelihood, "AGAIN", 2 * 2 * (2 * 2 + 2 * 3 + 3 * 2))
+    for a, b in zip(gradients(backend, case, x, engine, weight), expected, strict=True):
+        assert_close(a, b, (case, engine))
+
+
+def test_memory_of_a_backward_pass_is_bounded(monkeypatch):
+    """No more numbers are stored between the passes than those of the rows and the result; second derivatives exist."""
+    import torch
+
+    ring = rd.TensorRing.random([rd.Categorical(2)] * 20, 6, rng=0, xp=torch, dtype=torch.float64)
+    core = ring.cores[3].clone().requires_grad_()
+    ring = rd.TensorRing([*ring.cores[:3], core, *ring.cores[4:]], ring.variables)
+    x = torch.randint(2, (500, 20), generator=torch.Generator().manual_seed(0)).double()
+
+    def kept() -> tuple[int, torch.Tensor]:
+        stored = {}
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: stored.setdefault(t.data_ptr(), t), lambda t: t):
+            value = ring.log_prob(x).mean()
+        return sum(t.numel() for t in stored.values()), value
+
+    everything, whole = kept()
+    monkeypatch.setattr(rd.likelihood, "KEPT", 10_000)
+    monkeypatch.setattr(rd.likelihood, "AGAIN", 50_000)
+    little, lean = kept()
+    assert little < everything / 20
+    (slope,) = torch.autograd.grad(lean, core, create_graph=True)
+    (expected,) = torch.autograd.grad(whole, core, create_graph=True)
+    torch.testing.assert_close(slope, expected)
+    for first in (slope, expected):
+        assert torch.autograd.grad(first.square().sum(), core)[0].isfinite().all()
+
+
 # The log engine gives such an entry the slope 0, a known defect: see docs/numerics.md.
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "log"])
 def test_zero_entries_of_a_core_have_the_slope_of_leaving_zero(backend, engine):

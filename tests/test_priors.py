@@ -561,6 +561,72 @@ def test_samples_given_attributes():
     assert (given[:, 0] == 0.3).all() and not given.isnan().any()
 
 
+def mixed(**options) -> JointTRIP:
+    """A categorical and a continuous attribute, parameters that are nobody's default."""
+    prior = JointTRIP(D, [2, "continuous"], **RING | options).double()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for parameter in prior.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return prior
+
+
+def test_continuous_attributes_integrate_to_the_marginal():
+    prior, (axis, step) = mixed(), grid(1)
+    z = prior.sample(3, rng=0)
+    for value in (0.0, 1.0, nan):
+        rows = torch.cartesian_prod(torch.arange(3), torch.arange(len(axis)))
+        y = torch.stack([torch.full((len(rows),), value, dtype=torch.float64), axis[rows[:, 1], 0]], 1)
+        integral = prior.log_prob(z[rows[:, 0]], y).exp().reshape(3, -1).sum(1) * step
+        torch.testing.assert_close(integral.log(), prior.log_prob(z, torch.tensor([[value, nan]]).expand(3, 2)))
+    prior.log_prob(z, torch.tensor([[1.0, 0.3]]).expand(3, 2)).sum().backward()
+    assert prior.means.shape == (D + 1, RING["num_components"]) and (prior.means.grad.abs().sum(1) > 0).all()
+    assert list(prior.state_dict()) == list(make("joint").state_dict())
+
+
+def test_the_posterior_of_attributes():
+    prior = mixed()
+    z = prior.sample(6, rng=0).reshape(2, 3, D)
+    z[0, 0, 1] = nan
+    categories, components = prior.attribute_posterior(z)
+    y = torch.tensor([[0.0, nan], [1.0, nan]]).expand(2, 3, 2, 2)
+    expected = torch.stack([prior.log_prob_attributes(y[..., i, :], z).exp() for i in range(2)], -1)
+    torch.testing.assert_close(categories, expected)
+    at = torch.tensor(0.4, dtype=torch.float64)
+    density = components @ torch.distributions.Normal(prior.means[D], prior.log_stds[D].exp()).log_prob(at).exp()
+    torch.testing.assert_close(density, prior.log_prob_attributes(torch.tensor([nan, 0.4]).expand(2, 3, 2), z).exp())
+
+
+def test_attributes_are_drawn_given_codes_and_each_other():
+    prior = mixed()
+    z = torch.tensor([[0.5, nan]], dtype=torch.float64).expand(4000, D)
+    free = prior.sample_attributes(z, rng=0)
+    chance = prior.attribute_posterior(z[0])[0][1].item()
+    assert free[:, 0].mean().item() == pytest.approx(chance, abs=5 * math.sqrt(chance * (1 - chance) / 4000))
+    given = prior.sample_attributes(z, torch.tensor([[1.0, nan]]).expand(4000, 2), rng=0)
+    assert (given[:, 0] == 1).all()
+    axis, step = grid(1)
+    y = torch.stack([torch.ones(len(axis)).double(), axis[:, 0]], 1)
+    density = prior.log_prob(z[:1].expand(len(axis), D), y).exp().detach().numpy()
+    cdf = np.cumsum(density) / density.sum()
+    points = axis[:, 0].numpy() + step / 2
+    assert scipy.stats.kstest(given[:, 1].numpy(), lambda v: np.interp(v, points, cdf)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("method", "order"), [("gmm", None), ("em", "mutual_information")])
+def test_reinitialize_with_continuous_attributes(method, order):
+    torch.manual_seed(0)
+    z = bananas()
+    y = torch.stack([(z[:, 0] > 0).float(), 0.1 * z[:, 1] + 5], 1)
+    y[::3, 1] = nan
+    prior = JointTRIP(4, [2, "continuous"], 6, 5)
+    prior.reinitialize(z, y, method=method, order=order)
+    assert (prior.means[4] > 4).all() and (prior.means[4] < 6).all()
+    y[6:, 1] = nan
+    with pytest.raises(ValueError, match="column 5: re-initialisation needs at least 6 known values, found 4"):
+        prior.reinitialize(z, y, method=method)
+
+
 # ------------------------------------------------------------------------------------------------------ VampPrior
 
 
@@ -603,6 +669,13 @@ def gaussian_encoder(x):
         (lambda: TRIP(3, 2, 2, mean_range=(1, 1)), ValueError, "mean_range must be two finite numbers"),
         (lambda: TRIP(3, 2, 2, std=0), ValueError, "std must be positive and finite, found 0"),
         (lambda: JointTRIP(3, [2, 0]), ValueError, "the size of an attribute must be at least 1, found 0"),
+        (lambda: JointTRIP(3, ["real"]), ValueError, "must be one of continuous, found 'real'"),
+        (lambda: JointTRIP(3, [2.5]), TypeError, "the size of an attribute must be a whole number, found 2.5"),
+        (
+            lambda: mixed().log_prob(torch.zeros(2, D), torch.tensor([[0, 0.5], [0, math.inf]])),
+            ValueError,
+            "attribute 1 is a finite number, found inf in row 1",
+        ),
         (lambda: GaussianMixturePrior(3, 0), ValueError, "num_components must be at least 1"),
         (lambda: VampPrior(3, (3,), 2), TypeError, "encoder must be callable, found int"),
         (lambda: VampPrior(encoder(), (3,), 2, bounds=(1, 0)), ValueError, "bounds must be two finite numbers"),

@@ -327,7 +327,7 @@ def test_figures_and_logs(tmp_path):
     run.fit(small_vae(small_trip()), tiny_digits())
     folder = Path(logger.log_dir)
     names = {file.name for file in (folder / "figures").iterdir()}
-    assert names == {"samples.png", "reconstructions.png", "prior.png", "curves.png"}
+    assert names == {"samples.png", "reconstructions.png", "prior.png", "hops.png", "curves.png"}
     header = (folder / "metrics.csv").read_text().splitlines()[0].split(",")
     logged = {f"{stage}_{part}" for stage in ("train", "val") for part in ("elbo", "reconstruction", "kl")}
     assert logged | {"val_iwae"} <= set(header)

@@ -40,10 +40,14 @@ class ImageData(LightningDataModule):
             with images for validation.
         binarization: None: grey levels; `"static"`: each pixel is drawn once, with its grey level as the probability
             of a 1 and a fixed seed; `"dynamic"`: training images are drawn anew each time, the others statically.
-        split_seed: of the choice of validation images and of static binarisation, the same for runs of every seed.
+        split_seed: of the choice of validation images, of static binarisation and of the hidden entries, the same for
+            runs of every seed.
+        missing: which share of the attribute entries of the training images is hidden (NaN), each entry by itself;
+            other images keep theirs.
+        keep: names of the attributes handed out, in this order; None: all.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or an attribute to keep is unknown.
     """
 
     levels = 256
@@ -55,6 +59,8 @@ class ImageData(LightningDataModule):
         validation: int | float = 0.1,
         binarization: Binarization | None = None,
         split_seed: int = 0,
+        missing: float = 0.0,
+        keep: Sequence[str] | None = None,
     ):
         super().__init__()
         if batch_size < 1:
@@ -63,8 +69,11 @@ class ImageData(LightningDataModule):
             raise ValueError(
                 f"binarization must be None or one of {', '.join(get_args(Binarization))}, found {binarization!r}"
             )
+        if not 0 <= missing < 1:
+            raise ValueError(f"missing must be a share in [0, 1), found {missing}")
         self.batch_size, self.validation = batch_size, validation
         self.binarization, self.split_seed = binarization, split_seed
+        self.missing, self.keep = missing, keep
         self.splits: dict[Stage, Split] = {}
 
     @abstractmethod
@@ -74,7 +83,7 @@ class ImageData(LightningDataModule):
     # ------------------------------------------------------------------------------------------ Lightning's hooks
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, split and binarise, once."""
+        """Read, split, binarise and hide attributes, once."""
         if self.splits:
             return
         splits: dict[Stage, Split] = self.load()
@@ -83,6 +92,10 @@ class ImageData(LightningDataModule):
         if self.binarization is not None:
             fixed = splits if self.binarization == "static" else splits.keys() - {"train"}
             splits |= {name: self._binarized_once(splits[name]) for name in sorted(fixed)}
+        if self.keep is not None:
+            splits = self._kept(splits, self.keep)
+        if self.missing:
+            splits |= {"train": self._partly_hidden(splits["train"])}
         self.splits = splits
 
     def train_dataloader(self) -> ResumableLoader:
@@ -112,13 +125,25 @@ class ImageData(LightningDataModule):
         channels, height, width = self.splits["train"].images.shape[1:]
         return channels, height, width
 
-    def training_images(self, n: int, seed: int) -> Iterator[Tensor]:
-        """Batches of floats, n different training images in all (or as many as there are)."""
+    def training_rows(self, n: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of images as floats and their attributes, n different training rows in all (or as many as there are).
+
+        Args:
+            n: number of rows.
+            seed: of their choice and order, and of dynamic binarisation.
+        """
         self.setup()
-        images = self.splits["train"].images
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:n]
-        for i, rows in enumerate(order.split(self.batch_size)):
-            yield self._scaled(images[rows], (seed, i) if self._draws() else None)
+        order = torch.randperm(len(self.splits["train"].images), generator=torch.Generator().manual_seed(seed))
+        yield from self._batches("train", order[:n], seed)
+
+    def training_images(self, n: int, seed: int) -> Iterator[Tensor]:
+        """The images of `training_rows`."""
+        return (images for images, _ in self.training_rows(n, seed))
+
+    def rows(self, stage: Stage) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of a split in order: images as floats and their attributes."""
+        self.setup()
+        yield from self._batches(stage, torch.arange(len(self.splits[stage].images)), 0)
 
     def examples(self, n: int, stage: Stage = "val") -> Tensor:
         """The first n images of a split as floats."""
@@ -163,6 +188,25 @@ class ImageData(LightningDataModule):
             for part in split.images.split(4096)
         ]
         return split._replace(images=torch.cat(parts).mul_(self.levels - 1))
+
+    def _kept(self, splits: dict[Stage, Split], names: Sequence[str]) -> dict[Stage, Split]:
+        known = list(self.attribute_names)
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"attributes must be among {', '.join(known)}, found {', '.join(unknown)}")
+        columns, self.attribute_names = [known.index(name) for name in names], tuple(names)
+        return {stage: split._replace(attributes=split.attributes[:, columns]) for stage, split in splits.items()}
+
+    def _partly_hidden(self, split: Split) -> Split:
+        generator = torch.Generator().manual_seed(self.split_seed)
+        hidden = torch.rand(split.attributes.shape, generator=generator) < self.missing
+        return split._replace(attributes=split.attributes.masked_fill(hidden, torch.nan))
+
+    def _batches(self, stage: Stage, order: Tensor, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of a split as floats and attributes, training images drawn by the seed where they are drawn at all."""
+        draws = stage == "train" and self._draws()
+        for i, index in enumerate(order.split(self.batch_size)):
+            images, attributes = self.splits[stage].rows(index)
+            yield self._scaled(images, (seed, i) if draws else None), attributes
 
     def _place(self) -> tuple[int, int, int]:
         """Process, epoch and batch: Lightning counts the batch when it has been transferred."""

@@ -14,6 +14,8 @@ from torchvision.transforms import v2
 
 from adapters.data.base import ImageData, Split, Stage
 from adapters.data.files import read_class_folders
+from adapters.data.strokes import NAMES as STROKES
+from adapters.data.strokes import with_strokes
 from adapters.errors import InputError
 
 
@@ -22,21 +24,23 @@ class Digits(ImageData):
 
     Args:
         test: how many images test, or which share of them.
+        strokes: whether thickness (thin, medium, thick) and slant (left, upright, right) are attributes too: see
+            `stroke_thickness` and `slant`, cut at the terciles of the images that do not test.
         options: of `ImageData`.
     """
 
     levels = 17
-    attribute_names = ("digit",)
+    attribute_names: Sequence[str] = ("digit",)
 
-    def __init__(self, test: int | float = 0.2, **options: Any):
+    def __init__(self, test: int | float = 0.2, strokes: bool = False, **options: Any):
         super().__init__(**options)
-        self.test = test
+        self.test, self.strokes = test, strokes
 
     def load(self) -> dict[Stage, Split]:
         """Training and test images, cut by the seed of the split."""
         images, labels = load_digits(return_X_y=True)
         test, train = self.cut(_split(images.reshape(-1, 8, 8), labels), self.test, "test")
-        return {"train": train, "test": test}
+        return _described(self, {"train": train, "test": test})
 
 
 class MNIST(ImageData):
@@ -45,14 +49,16 @@ class MNIST(ImageData):
     Args:
         path: an .npz file with arrays x_train, y_train, x_test, y_test, or torchvision's folder.
         download: whether torchvision may fetch the data into that folder.
+        strokes: whether thickness (thin, medium, thick) and slant (left, upright, right) are attributes too: see
+            `stroke_thickness` and `slant`, cut at the terciles of the images that do not test.
         options: of `ImageData`.
     """
 
-    attribute_names = ("digit",)
+    attribute_names: Sequence[str] = ("digit",)
 
-    def __init__(self, path: str | Path, download: bool = False, **options: Any):
+    def __init__(self, path: str | Path, download: bool = False, strokes: bool = False, **options: Any):
         super().__init__(**options)
-        self.path, self.download = Path(path), download
+        self.path, self.download, self.strokes = Path(path), download, strokes
 
     def prepare_data(self) -> None:
         """Fetch, in one process."""
@@ -62,12 +68,9 @@ class MNIST(ImageData):
     def load(self) -> dict[Stage, Split]:
         """Training and test images."""
         if self.path.suffix == ".npz":
-            return _read_arrays(self.path)
-        parts = {"train": datasets.MNIST(self.path, train=True), "test": datasets.MNIST(self.path, train=False)}
-        return {
-            "train": _split(parts["train"].data, parts["train"].targets),
-            "test": _split(parts["test"].data, parts["test"].targets),
-        }
+            return _described(self, _read_arrays(self.path))
+        train, test = datasets.MNIST(self.path, train=True), datasets.MNIST(self.path, train=False)
+        return _described(self, {"train": _split(train.data, train.targets), "test": _split(test.data, test.targets)})
 
 
 class CIFAR10(ImageData):
@@ -139,6 +142,14 @@ class CelebA(ImageData):
         for i in range(len(part)):  # into place: a list of them and its stack would need the memory twice
             images[i] = part[i][0]
         return Split(images, part.attr[:, [known.index(attribute) for attribute in wanted]].float())
+
+
+def _described(data: Digits | MNIST, splits: dict[Stage, Split]) -> dict[Stage, Split]:
+    """The splits with their strokes as attributes, where the data set asks for them."""
+    if not data.strokes:
+        return splits
+    data.attribute_names = ("digit", *STROKES)
+    return with_strokes(splits)
 
 
 def _split(images: Any, labels: Any) -> Split:

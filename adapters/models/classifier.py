@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adapters.metrics import evaluating
+from adapters.models.attributes import accuracies
 from adapters.models.vae import Batch
+from adapters.priors.base import attribute_rows
 
 UNKNOWN = -1  # in place of NaN among values
 
@@ -100,29 +102,15 @@ class AttributeClassifier(LightningModule):
             for j, scores in enumerate(logits)
         ]
         loss = torch.stack(parts).sum() / known.sum().clamp(min=1)
-        correct = torch.stack([scores.argmax(-1) for scores in logits], -1) == values  # nowhere where unknown
-        self._log_mean(f"{stage}_loss", loss, known)
-        self._log_mean(f"{stage}_accuracy", correct.sum() / known.sum().clamp(min=1), known)
-        for j in range(len(self.sizes)):
-            share = correct[:, j].sum() / known[:, j].sum().clamp(min=1)
-            self._log_mean(f"{stage}_accuracy_{j}", share, known[:, j])
+        self._log_mean(f"{stage}_loss", loss, int(known.sum()))
+        for name, (share, count) in accuracies(logits, attributes).items():
+            self._log_mean(f"{stage}_{name}", share, count)
         return loss
 
     def _values(self, attributes: Tensor) -> Tensor:
         """Attributes as whole numbers, `UNKNOWN` for NaN; `ValueError` if they are not those of `sizes`."""
-        if attributes.ndim != 2 or attributes.shape[1] != len(self.sizes):
-            raise ValueError(
-                f"the data must have {len(self.sizes)} attributes, found a batch of shape {tuple(attributes.shape)}"
-            )
-        sizes = torch.tensor(self.sizes, device=attributes.device)
-        wrong = ~attributes.isnan() & ((attributes < 0) | (attributes >= sizes) | (attributes != attributes.floor()))
-        if wrong.any():
-            row, j = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"attribute {j} must be a whole number in 0..{self.sizes[j] - 1} or NaN, found {attributes[row, j]:g}"
-            )
-        return attributes.nan_to_num(UNKNOWN).long()
+        return attribute_rows(attributes, self.sizes).nan_to_num(UNKNOWN).long()
 
-    def _log_mean(self, name: str, value: Tensor, known: Tensor) -> None:
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": int(known.sum())}
+    def _log_mean(self, name: str, value: Tensor, known: int) -> None:
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": known}
         self.log(name, value, sync_dist=True, prog_bar=name.endswith("_accuracy"), **options)

@@ -15,7 +15,7 @@ from adapters.likelihoods import BernoulliLikelihood, Likelihood
 from adapters.networks import GaussianEncoder
 from adapters.priors import Prior
 
-Batch = tuple[Tensor, Tensor]  # images (batch, C, H, W) in [0, 1] and attributes (batch, a)
+Batch = tuple[Tensor, Tensor]  # images (batch, C, H, W) in [0, 1] and attributes (batch, a), NaN where unknown
 
 
 class Elbo(NamedTuple):
@@ -23,11 +23,12 @@ class Elbo(NamedTuple):
 
     reconstruction: Tensor
     kl: Tensor
+    attributes: Tensor  # zeros where the model has none
 
     @property
     def elbo(self) -> Tensor:
-        """E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), whatever weight training gives the divergence."""
-        return self.reconstruction - self.kl
+        """E_q[log p(x | z) + log p(y_observed | z)] − KL(q ‖ p(z)), whatever weights training gives the parts."""
+        return self.reconstruction + self.attributes - self.kl
 
 
 class VAE(LightningModule):
@@ -35,6 +36,8 @@ class VAE(LightningModule):
 
     The divergence is log q(z) − log p(z) at the sampled code, or the closed form where the prior has one. Testing
     reports the tighter importance-weighted bound (Burda et al. 2016, arXiv:1509.00519).
+
+    Methods take the attributes y (batch, a) of a batch too: of no effect here, but in the models that derive from this.
 
     Args:
         encoder: network x -> (batch, 2 d), means and logarithms of deviations.
@@ -85,53 +88,69 @@ class VAE(LightningModule):
 
     # ---------------------------------------------------------------------------------------------------- queries
 
-    def decode(self, z: Tensor) -> Distribution:
+    def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
+        """q(z | x) of images (batch, C, H, W), and y as `decode` is to see it."""
+        return self.encoder(x), y
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         """p(x | z) for codes (batch, d)."""
         distribution: Distribution = self.likelihood(self.decoder(z))
         return distribution
 
-    def elbo(self, x: Tensor) -> Elbo:
+    def elbo(self, x: Tensor, y: Tensor | None = None) -> Elbo:
         """The evidence lower bound of images (batch, C, H, W) with one sampled code each."""
-        posterior = self.encoder(x)
-        z = posterior.rsample()
-        return Elbo(self.decode(z).log_prob(x), self._divergence(posterior, z))
+        posterior, y = self.encode(x, y)
+        return self._elbo(posterior, x, y)
 
-    def _divergence(self, posterior: Independent, z: Tensor) -> Tensor:
+    def _elbo(self, posterior: Independent, x: Tensor, y: Tensor | None) -> Elbo:
+        z = posterior.rsample()
+        log_prior, attributes = self._log_prior(z, y)
+        return Elbo(self.decode(z, y).log_prob(x), self._divergence(posterior, z, log_prior), attributes)
+
+    def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """log p(z) and log p(y_observed | z) of codes (rows, d), (rows,) each."""
+        log_prior = self.prior.log_prob(z)
+        return log_prior, torch.zeros_like(log_prior)
+
+    def _divergence(self, posterior: Independent, z: Tensor, log_prior: Tensor) -> Tensor:
         if self.analytic_kl:
             closed_form = self.prior.kl(posterior.base_dist.mean, posterior.base_dist.stddev)
             if closed_form is not None:
                 return closed_form
-        return posterior.log_prob(z) - self.prior.log_prob(z)
+        return posterior.log_prob(z) - log_prior
 
     @torch.no_grad()
-    def iwae(self, x: Tensor, num_samples: int, *, max_rows: int | None = None) -> Tensor:
+    def iwae(self, x: Tensor, num_samples: int, y: Tensor | None = None, *, max_rows: int | None = None) -> Tensor:
         """log 1/k Σ_i p(x | z_i) p(z_i) / q(z_i | x) with k codes, (batch,): a bound that is tighter for larger k.
 
         Args:
             x: (batch, C, H, W).
             num_samples: k.
+            y: attributes; with those of them that the model knows it bounds log p(x, y_observed).
             max_rows: images times samples decoded at once. It decides memory, not the result: each sample draws its
                 own noise, and sums are accumulated as logarithms.
         """
-        posterior = self.encoder(x)
+        posterior, y = self.encode(x, y)
         chunk = max(1, (max_rows or self.max_rows) // len(x))
         total = torch.full((len(x),), -torch.inf, device=x.device)
         for first in range(0, num_samples, chunk):
             z = torch.stack([posterior.sample() for _ in range(min(chunk, num_samples - first))])
-            total = torch.logaddexp(total, self._log_weights(x, posterior, z).logsumexp(0))
+            total = torch.logaddexp(total, self._log_weights(posterior, z, x, y).logsumexp(0))
         return total - math.log(num_samples)
 
-    def _log_weights(self, x: Tensor, posterior: Independent, z: Tensor) -> Tensor:
-        """log p(x | z) + log p(z) − log q(z | x) for codes (k, batch, d), (k, batch)."""
+    def _log_weights(self, posterior: Independent, z: Tensor, x: Tensor, y: Tensor | None) -> Tensor:
+        """log p(x | z) + log p(z, y_observed) − log q(z | x) for codes (k, batch, d), (k, batch)."""
         k, batch, _ = z.shape
         rows = z.flatten(0, 1)
-        reconstruction = self.decode(rows).log_prob(x.repeat(k, *(1,) * (x.ndim - 1)))
-        return (reconstruction + self.prior.log_prob(rows)).reshape(k, batch) - posterior.log_prob(z)
+        y = None if y is None else y.repeat(k, 1)
+        log_prior, attributes = self._log_prior(rows, y)
+        reconstruction = self.decode(rows, y).log_prob(x.repeat(k, *(1,) * (x.ndim - 1)))
+        return (reconstruction + log_prior + attributes).reshape(k, batch) - posterior.log_prob(z)
 
     @torch.no_grad()
-    def generate(self, z: Tensor) -> Tensor:
+    def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The images (n, C, H, W) of codes (n, d): the means of p(x | z)."""
-        return self.decode(z).mean
+        return self.decode(z, y).mean
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
@@ -141,7 +160,8 @@ class VAE(LightningModule):
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean of p(x | z) at the mean code of each image, (batch, C, H, W)."""
-        return self.decode(self.encoder(x).mean).mean
+        posterior, y = self.encode(x)
+        return self.generate(posterior.mean, y)
 
     # --------------------------------------------------------------------------------------------------- training
 
@@ -153,17 +173,17 @@ class VAE(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """−E_q[log p(x | z)] + weight · KL, averaged over the batch."""
-        bound = self.elbo(batch[0])
+        loss, bound = self._objective(*batch)
         self._log_bound("train", bound, len(batch[0]))
-        return (self.divergence_weight * bound.kl - bound.reconstruction).mean()
+        return loss.mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the bounds."""
-        self._evaluate("val", batch[0], self.val_samples)
+        self._evaluate("val", batch, self.val_samples)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the bounds."""
-        self._evaluate("test", batch[0], self.test_samples)
+        self._evaluate("test", batch, self.test_samples)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, with a learning rate of its own for the prior."""
@@ -174,9 +194,19 @@ class VAE(LightningModule):
         ]
         return torch.optim.Adam([group for group in groups if group["params"]], betas=self.betas)
 
-    def _evaluate(self, stage: str, x: Tensor, num_samples: int) -> None:
-        self._log_bound(stage, self.elbo(x), len(x))
-        self._log_mean(f"{stage}_iwae", self.iwae(x, num_samples), len(x))
+    def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
+        """What training minimises, (batch,), and the bound that it reports."""
+        bound = self.elbo(x, y)
+        return self._weighted(bound), bound
+
+    def _weighted(self, bound: Elbo) -> Tensor:
+        """The negative bound with training's weight of the divergence."""
+        return self.divergence_weight * bound.kl - bound.reconstruction - bound.attributes
+
+    def _evaluate(self, stage: str, batch: Batch, num_samples: int) -> None:
+        x, y = batch
+        self._log_bound(stage, self.elbo(x, y), len(x))
+        self._log_mean(f"{stage}_iwae", self.iwae(x, num_samples, y), len(x))
 
     def _log_bound(self, stage: str, bound: Elbo, batch_size: int) -> None:
         self._log_mean(f"{stage}_elbo", bound.elbo, batch_size)

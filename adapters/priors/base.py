@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 Rng: TypeAlias = "int | torch.Generator | None"
+Attribute = int | Literal["continuous"]  # the number of values 0, 1, ..., or a real number
 
 
 class Prior(nn.Module, ABC):
@@ -238,3 +239,28 @@ def real_rows(label: str, value: Tensor, width: int) -> Tensor:
     if value.ndim == 0 or value.shape[-1] != width:
         raise ValueError(f"{label} must have shape (..., {width}), found {tuple(value.shape)}")
     return value
+
+
+def attribute_rows(y: Tensor, attributes: Sequence[Attribute]) -> Tensor:
+    """Attributes (..., a) in floating point, NaN where unknown; `TypeError` or `ValueError` naming row and rule else.
+
+    Args:
+        y: a tensor of real or whole numbers.
+        attributes: what they are; values are not looked at while compiling.
+    """
+    if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex():
+        y = y.to(torch.get_default_dtype())
+    y = real_rows("y", y, len(attributes))
+    if torch.compiler.is_compiling():
+        return y
+    for i, attribute in enumerate(attributes):
+        values = y[..., i].reshape(-1)
+        if attribute == "continuous":
+            rule, inside = "is a finite number", ~values.isinf()
+        else:
+            rule = f"takes whole numbers 0..{attribute - 1}"
+            inside = values.isnan() | ((values >= 0) & (values < attribute) & (values == values.floor()))
+        if not bool(inside.all()):
+            row = int((~inside).nonzero()[0, 0])
+            raise ValueError(f"attribute {i} {rule}, found {values[row].item():g} in row {row}")
+    return y

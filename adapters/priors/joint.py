@@ -8,32 +8,35 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Rng, full_precision, real_rows, whole
+from adapters.priors.base import Attribute, Rng, attribute_rows, choice, full_precision, whole
 from adapters.priors.fitting import codes
 from adapters.priors.ring_prior import Method, Nonnegative, Order, RingPrior, Topology
+from ringdist.posterior import component_posteriors
 
 
 class JointTRIP(RingPrior):
-    """p(z, y): a TRIP over d latents z and categorical attributes y, any of which may be unknown (paper section 4).
+    """p(z, y): a TRIP over d latents z and attributes y, any of which may be unknown (paper section 4).
 
-    Attributes are tensors (..., a) of whole numbers, in a floating point dtype where some are NaN: unspecified, and
-    marginalised. With no attributes given every method is that of the marginal p(z), so that this is a prior like any
-    other.
+    Attributes are tensors (..., a), in a floating point dtype where some are NaN: unspecified, and marginalised. A
+    categorical attribute takes whole numbers; a continuous one, which the paper leaves open, is a mixture of N
+    Gaussians as a latent is, and begins with the same means: standardise it. With no attributes given every method is
+    that of the marginal p(z), so that this is a prior like any other.
 
     Args:
         num_latents: d.
-        attributes: the number of values of each attribute. Column d + i of `ring` and `order` is attribute i.
+        attributes: the number of values of each attribute, or "continuous". Column d + i of `ring` and `order` is
+            attribute i.
         num_components, rank, order, seed, topology, trainable, nonnegative, mean_range, std: as in `TRIP`.
 
     Raises:
         TypeError: if a size is not a whole number.
-        ValueError: if a size, order or option does not fit.
+        ValueError: if a size, attribute, order or option does not fit.
     """
 
     def __init__(
         self,
         num_latents: int,
-        attributes: Sequence[int],
+        attributes: Sequence[Attribute],
         num_components: int = 10,
         rank: int | Sequence[int] = 20,
         order: Order = "random",
@@ -47,7 +50,7 @@ class JointTRIP(RingPrior):
     ):
         super().__init__(
             num_latents,
-            [whole("the size of an attribute", size) for size in attributes],
+            [_attribute(kind) for kind in attributes],
             num_components,
             rank,
             order,
@@ -81,6 +84,31 @@ class JointTRIP(RingPrior):
             TypeError, ValueError: as `log_prob`.
         """
         return self.log_prob(z, y) - self.log_prob(z)
+
+    def attribute_posterior(self, z: Tensor) -> list[Tensor]:
+        """p(y_i | z) of each attribute: the probabilities of its values, (..., N_i).
+
+        Of a continuous attribute they are those of its N components, whose `means` and `log_stds` are the rows behind
+        the latents'. NaN entries of z are marginalised.
+
+        Raises:
+            TypeError, ValueError: as `log_prob`.
+        """
+        rows = self._joined(self._checked(z), None)
+        columns = range(self.num_latents, rows.shape[-1])
+        with full_precision(rows):
+            parts = component_posteriors(self.ring, rows.reshape(-1, rows.shape[-1]), columns)
+        return [part.reshape(*rows.shape[:-1], -1) for part in parts]
+
+    def sample_attributes(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
+        """Attributes (..., a): the unknown entries of y drawn given its known ones and z (..., d).
+
+        NaN entries of z are marginalised.
+
+        Raises:
+            TypeError, ValueError: as `log_prob`.
+        """
+        return self._completed(z, y, rng)[..., self.num_latents :]
 
     def sample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """n latent codes (n, d) given attributes y, (a,) for all or (n, a), without gradient.
@@ -116,9 +144,7 @@ class JointTRIP(RingPrior):
         Raises:
             TypeError, ValueError: as `sample`.
         """
-        rows = self._joined(self._checked(z), y)
-        with torch.no_grad(), full_precision(rows):
-            return self.ring.sample_given(rows, rng=self._generator(rng))[..., : self.num_latents]
+        return self._completed(z, y, rng)[..., : self.num_latents]
 
     def reinitialize(
         self,
@@ -138,6 +164,12 @@ class JointTRIP(RingPrior):
         z = codes(z, self.num_latents, least=max(2, self.num_components))
         self._reinitialize(self._joined(z, y), method, order, max_epochs)
 
+    def _completed(self, z: Tensor, y: Tensor | None, rng: Rng) -> Tensor:
+        """Latents and attributes side by side, the NaN entries of both drawn given the others."""
+        rows = self._joined(self._checked(z), y)
+        with torch.no_grad(), full_precision(rows):
+            return self.ring.sample_given(rows, rng=self._generator(rng))
+
     def _open_rows(self, n: int, y: Tensor) -> Tensor:
         """n rows of unknown latents with the attributes beside them."""
         z = torch.full((whole("n", n, least=0), self.num_latents), torch.nan, dtype=self.dtype, device=self.device)
@@ -147,25 +179,17 @@ class JointTRIP(RingPrior):
 
     def _joined(self, z: Tensor, y: Tensor | None) -> Tensor:
         """Latents and attributes side by side, (..., d + a), in the dtype of z."""
-        sizes = self._sizes[self.num_latents :]
         if y is None:
-            return torch.cat([z, z.new_full((*z.shape[:-1], len(sizes)), torch.nan)], dim=-1)
-        if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex():
-            y = y.to(z.dtype)
-        y = real_rows("y", y, len(sizes)).to(z)
+            return torch.cat([z, z.new_full((*z.shape[:-1], len(self.attributes)), torch.nan)], dim=-1)
+        y = attribute_rows(y, self.attributes).to(z)
         if y.shape[:-1] != z.shape[:-1]:
             raise ValueError(f"y must have as many rows as z, {tuple(z.shape[:-1])}, found {tuple(y.shape[:-1])}")
-        if not torch.compiler.is_compiling():
-            self._check_attributes(y.reshape(-1, len(sizes)))
         return torch.cat([z, y], dim=-1)
 
-    def _check_attributes(self, y: Tensor) -> None:
-        """`ValueError` naming row and column unless every attribute is NaN or one of its values."""
-        for i, variable in enumerate(self._attributes):
-            inside = variable.in_support(y[:, i])
-            if not bool(inside.all()):
-                row = int((~inside).nonzero()[0, 0])
-                raise ValueError(
-                    f"attribute {i} takes whole numbers 0..{variable.num_components - 1}, "
-                    f"found {y[row, i].item():g} in row {row}"
-                )
+
+def _attribute(kind: Attribute) -> Attribute:
+    """The kind if it is one; `TypeError` or `ValueError` naming the rule else."""
+    if isinstance(kind, str):
+        choice("an attribute that is not a number of values", kind, ("continuous",))
+        return kind
+    return whole("the size of an attribute", kind)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ringdist as rd
-from adapters.priors.base import Prior, choice, whole
+from adapters.priors.base import Attribute, Prior, choice, whole
 from adapters.priors.fitting import fit_gaussians, global_seed
 from ringdist.initialization import bond_ranks
 
@@ -24,11 +24,12 @@ PSEUDOCOUNT = 1e-2  # rows: keeps EM from cores with entries of zero, which grad
 
 
 class RingPrior(Prior):
-    """A `ringdist.TensorRing` over num_latents Gaussian mixtures and, behind them, categorical attributes.
+    """A `ringdist.TensorRing` over num_latents Gaussian mixtures and, behind them, attributes.
 
-    `state_dict` holds `means` and `log_stds` (num_latents, N); `order`, the columns as they follow each other in
-    the ring; and `cores.i`, the cores before the map that makes them non-negative, stacked (columns, N, m, m') for all
-    columns of one core shape, ascending: one parameter for the whole ring where all shapes are equal.
+    `state_dict` holds `means` and `log_stds` (num_latents, N), with a further row for each continuous attribute;
+    `order`, the columns as they follow each other in the ring; and `cores.i`, the cores before the map that makes them
+    non-negative, stacked (columns, N, m, m') for all columns of one core shape, ascending: one parameter for the whole
+    ring where all shapes are equal.
     """
 
     order: Tensor
@@ -36,7 +37,7 @@ class RingPrior(Prior):
     def __init__(
         self,
         num_latents: int,
-        attributes: Sequence[int],
+        attributes: Sequence[Attribute],
         num_components: int,
         rank: int | Sequence[int],
         order: Order,
@@ -54,16 +55,19 @@ class RingPrior(Prior):
         self.topology: Topology = topology
         self.nonnegative: Nonnegative = nonnegative
         self.num_components = whole("num_components", num_components)
-        self._attributes = tuple(rd.Categorical(size) for size in attributes)
-        self._sizes = (self.num_components,) * self.num_latents + tuple(v.num_components for v in self._attributes)
+        self.attributes = tuple(attributes)
+        categories = [None if kind == "continuous" else rd.Categorical(kind) for kind in self.attributes]
+        self._categories = [*[None] * self.num_latents, *categories]
+        self._gaussians = [k for k, v in enumerate(self._categories) if v is None]  # columns with means and log_stds
+        self._sizes = tuple(self.num_components if v is None else v.num_components for v in self._categories)
         self._ranks = tuple(bond_ranks(rank, len(self._sizes), topology))
         generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
         self._columns = _columns(order, len(self._sizes), generator)
         self._layout = self._layout_of(self._columns)
         self.register_buffer("order", torch.tensor(self._columns))
         means, stds = _initial_components(self.num_components, mean_range, std)
-        self.means = nn.Parameter(means.repeat(self.num_latents, 1))
-        self.log_stds = nn.Parameter(stds.log().repeat(self.num_latents, 1))
+        self.means = nn.Parameter(means.repeat(len(self._gaussians), 1))
+        self.log_stds = nn.Parameter(stds.log().repeat(len(self._gaussians), 1))
         raw = self._raw(self._random_cores(self._columns, generator))
         self.cores = nn.ParameterList(nn.Parameter(stack) for stack in raw)
         self.requires_grad_(trainable)
@@ -77,9 +81,10 @@ class RingPrior(Prior):
         for raw, columns in zip(self.cores, self._layout.values(), strict=True):
             for k, core in zip(columns, self._map(raw).unbind(0), strict=True):
                 cores[k] = core
-        gaussians = zip(self.means.unbind(0), self.log_stds.exp().unbind(0), strict=True)
-        variables = [rd.GaussianMixture(means, stds, validate=False) for means, stds in gaussians]
-        return rd.TensorRing(cores, [*variables, *self._attributes], self._columns, validate=False)
+        variables: list[Any] = list(self._categories)
+        for k, means, stds in zip(self._gaussians, self.means.unbind(0), self.log_stds.exp().unbind(0), strict=True):
+            variables[k] = rd.GaussianMixture(means, stds, validate=False)
+        return rd.TensorRing(cores, variables, self._columns, validate=False)
 
     def _layout_of(self, columns: Sequence[int]) -> Layout:
         """Which columns share a core shape if this is their order."""
@@ -182,6 +187,10 @@ class RingPrior(Prior):
     def _reinitialize(self, rows: Tensor, method: Method, order: str | None, max_epochs: int) -> None:
         """From rows (n, columns), float64; NaN only in attributes."""
         choice("method", method, get_args(Method))
+        least = max(2, self.num_components)
+        for k in self._gaussians:
+            if (known := int((~rows[:, k].isnan()).sum())) < least:
+                raise ValueError(f"column {k}: re-initialisation needs at least {least} known values, found {known}")
         columns: Sequence[int] = self._columns
         if order is not None:
             choice("order", order, ("mutual_information",))
@@ -193,13 +202,14 @@ class RingPrior(Prior):
 
     def _families(self) -> list[Any]:
         """One variable per column, in NumPy, of the right family; the parameters do not matter."""
-        return [rd.GaussianMixture([0.0], [1.0])] * self.num_latents + list(self._attributes)
+        return [rd.GaussianMixture([0.0], [1.0]) if v is None else v for v in self._categories]
 
     def _reinitialize_by_mixtures(self, rows: Tensor, columns: Sequence[int]) -> None:
-        """A 1-D mixture per latent dimension, cores drawn anew (the paper's procedure)."""
+        """A 1-D mixture per real column, cores drawn anew (the paper's procedure)."""
+        known = [rows[~rows[:, k].isnan(), k : k + 1] for k in self._gaussians]
         fits = [
-            fit_gaussians(rows[:, k : k + 1], self.num_components, max_iter=100, init="kmeans", seed=global_seed())
-            for k in range(self.num_latents)
+            fit_gaussians(values, self.num_components, max_iter=100, init="kmeans", seed=global_seed())
+            for values in known
         ]
         means, log_stds = (torch.stack([fit[i][:, 0] for fit in fits]) for i in (1, 2))
         self._write(self._random_cores(columns, torch.default_generator), means, log_stds, columns)
@@ -210,7 +220,7 @@ class RingPrior(Prior):
         uniform = self._ranks == tuple(bond_ranks(self._ranks[-1], len(columns), self.topology))
         start = rd.initialize(
             data.cpu().numpy(),
-            [rd.GaussianMixture] * self.num_latents + list(self._attributes),
+            [rd.GaussianMixture if v is None else v for v in self._categories],
             self._ranks[-1] if uniform else self._ranks,
             num_components=self.num_components,
             order=columns,
@@ -230,7 +240,7 @@ class RingPrior(Prior):
         ring = rd.fit_em(start, data, max_epochs=max_epochs, pseudocount=PSEUDOCOUNT, rng=global_seed()).ring
         scale = (-ring.log_normalizer() / len(columns)).exp()  # puts Z at 1 without changing the distribution
         means, stds = (
-            torch.stack([v.arrays()[name] for v in ring.variables[: self.num_latents]]) for name in ("means", "stds")
+            torch.stack([ring.variables[k].arrays()[name] for k in self._gaussians]) for name in ("means", "stds")
         )
         self._write([core * scale for core in ring.cores], means, stds.log(), columns)
 

@@ -1,0 +1,102 @@
+"""Do generated images have the attributes that were asked for, and do they differ in the others?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from adapters.priors.base import attribute_rows
+
+
+class Classifier(Protocol):
+    """What judges images, such as an `adapters.models.AttributeClassifier`."""
+
+    def log_prob(self, x: Tensor) -> list[Tensor]:
+        """log p(y_j | x) of all values of each attribute j, (n, sizes[j])."""
+
+
+class Satisfaction(NamedTuple):
+    """The verdict of a classifier on images generated for requested attributes; NaN where there is nothing to judge.
+
+    Attributes:
+        accuracy: share of all requested entries that the classifier finds in their images.
+        accuracies: the same for each attribute.
+        entropies: of each attribute where it was left free, in nats: see `satisfaction`.
+        diversities: entropies relative to their maximum, the logarithm of the attribute's number of values.
+    """
+
+    accuracy: float
+    accuracies: tuple[float, ...]
+    entropies: tuple[float, ...]
+    diversities: tuple[float, ...]
+
+
+def satisfaction(classifier: Classifier, generated: Iterable[tuple[Tensor, Tensor]]) -> Satisfaction:
+    """Compare the classifier's predictions ŷ_j = argmax p(y_j | x) for generated images with what was requested.
+
+    Accuracies are shares of ŷ_j = y_j among requested entries. The entropy of an attribute is
+
+        Σ_r n_r / n · H[frequencies of ŷ_j among the n_r images of request r]
+
+    over the n images in whose requests r, all rows of equal y, it is free. It is that within requests, so a model with
+    one image per request has entropy 0, however different its requests are; and that of predictions, not of their
+    probabilities, so images between two values do not count as images of both. It is at most log n_r, so ask for each
+    request many times, and compare equal requests only: those of real images tell what can be reached.
+
+    Args:
+        classifier: of a attributes.
+        generated: batches of images (n, C, H, W), on the classifier's device, and the attributes (n, a) that were
+            requested, NaN where free.
+
+    Raises:
+        TypeError: if a request is no tensor of real numbers.
+        ValueError: if there are no images, or the requests are not rows of the classifier's attributes.
+    """
+    requested, predicted, sizes = _verdicts(classifier, generated)
+    asked = ~requested.isnan()
+    correct = predicted == requested  # nowhere where it is free
+    columns = range(len(sizes))
+    entropies = tuple(_entropy(predicted[~asked[:, j], j], requested[~asked[:, j]], sizes[j]) for j in columns)
+    return Satisfaction(
+        _share(correct, asked),
+        tuple(_share(correct[:, j], asked[:, j]) for j in columns),
+        entropies,
+        tuple(entropy / math.log(size) for entropy, size in zip(entropies, sizes, strict=True)),
+    )
+
+
+def _verdicts(
+    classifier: Classifier, generated: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Requests (n, a), predictions (n, a) and the attributes' numbers of values."""
+    requested, predicted = [], []
+    sizes: tuple[int, ...] = ()
+    for images, attributes in generated:
+        scores = classifier.log_prob(images)
+        sizes = tuple(values.shape[1] for values in scores)
+        if attributes.shape[:-1] != images.shape[:1]:
+            raise ValueError(f"{len(images)} images need as many requests, found them in {tuple(attributes.shape)}")
+        requested.append(attribute_rows(attributes, sizes).cpu())
+        predicted.append(torch.stack([values.argmax(1) for values in scores], 1).cpu())
+    if not sum(map(len, requested)):
+        raise ValueError("at least 1 generated image is needed, found 0")
+    return torch.cat(requested), torch.cat(predicted), sizes
+
+
+def _share(correct: Tensor, asked: Tensor) -> float:
+    return float(correct.sum() / asked.sum())
+
+
+def _entropy(predicted: Tensor, requests: Tensor, size: int) -> float:
+    """The mean over rows of the entropy of predictions (n,) among rows of equal requests (n, a), in nats."""
+    if not len(predicted):
+        return math.nan
+    kinds, kind = requests.nan_to_num(-1.0).unique(dim=0, return_inverse=True)  # NaN is not equal to itself
+    counts = torch.bincount(kind * size + predicted, minlength=len(kinds) * size).reshape(-1, size).double()
+    totals = counts.sum(1)
+    entropies = torch.special.entr(counts / totals[:, None]).sum(1)
+    return float((entropies * totals).sum() / len(predicted))

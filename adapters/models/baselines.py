@@ -1,0 +1,267 @@
+"""What the paper compares its conditional VAE with (section 6.4): CVAE, TELBO and JMVAE, on the same networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
+from torch.func import functional_call
+
+from adapters.models.attributes import (
+    HIDDEN,
+    AttributeExperts,
+    AttributePredictor,
+    log_prob_known,
+    one_hot,
+    perceptron,
+)
+from adapters.models.conditional import AttributeVAE
+from adapters.models.vae import Elbo
+from adapters.networks import GaussianEncoder, diagonal_gaussian
+from adapters.priors import GaussianPrior
+from adapters.priors.base import attribute_rows, whole
+
+
+class Baseline(AttributeVAE):
+    """A prior N(0, I), categorical attributes, and q(z | x, y).
+
+    The latter is a head [2 d + Σ N_j, 128, 2 d] that sees the encoder's outputs and the attributes.
+
+    Args:
+        encoder: network x -> (batch, 2 d).
+        decoder: network -> (batch, c', H, W).
+        num_latents: d.
+        attributes: the number of values N_j of each.
+        settings: further ones of `VAE`.
+
+    Raises:
+        TypeError: if a size is not a whole number.
+        ValueError: if it is less than 1.
+    """
+
+    attributes: tuple[int, ...]
+
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, num_latents: int, attributes: Sequence[int], **settings: Any
+    ):
+        super().__init__(encoder, decoder, GaussianPrior(num_latents), **settings)
+        self.attributes = tuple(whole("the size of an attribute", size) for size in attributes)
+        self.joint_head = GaussianEncoder(perceptron(2 * num_latents + sum(self.attributes), HIDDEN, 2 * num_latents))
+
+    def _features(self, x: Tensor) -> Tensor:
+        """The encoder's outputs, (batch, 2 d)."""
+        features: Tensor = self.encoder.network(x)
+        return features
+
+    def _joint(self, features: Tensor, y: Tensor) -> Independent:
+        """q(z | x, y)."""
+        posterior: Independent = self.joint_head(torch.cat([features, one_hot(y, self.attributes)], dim=-1))
+        return posterior
+
+    def _rows(self, n: int, y: Tensor | None) -> Tensor:
+        """y as (n, a), NaN where nothing is known; errors as of `sample`."""
+        if y is None:
+            return torch.full((n, len(self.attributes)), torch.nan, device=self.device)
+        y = attribute_rows(y, self.attributes).to(self.device)
+        y = y.expand(n, -1) if y.ndim == 1 else y
+        if y.shape[:-1] != (n,):
+            raise ValueError(f"y must have {n} rows, found shape {tuple(y.shape)}")
+        return y
+
+
+class CVAE(Baseline):
+    """log p(x | y) ≥ E_q[log p(x | z, y)] − KL(q(z | x, y) ‖ p(z | y)), p(z | y) a learned Gaussian.
+
+    Kingma et al. 2014, arXiv:1406.5298, and Sohn et al. 2015. Codes are z = m(y) + s(y) ε with ε ~ N(0, I), and what
+    this class calls codes is ε: the same model, whose divergence is that of q(ε | x, y) from N(0, I). p(z | y) is the
+    head [Σ N_j, 128, 2 d].
+
+    A predictor q(y | x), which learns from known attributes together with the rest, draws unknown ones of an image
+    before all else. `sample` draws those that are not given independently of each other, by the frequencies of their
+    values among the known ones in training. Attributes are no part of the bound, whose `attributes` are 0.
+
+    Args:
+        encoder: network x -> (batch, 2 d).
+        decoder: network (batch, d + Σ N_j), codes and one-hot attributes, -> (batch, c', H, W).
+        num_latents: d.
+        attributes: the number of values N_j of each.
+        settings: further ones of `VAE`.
+
+    Raises:
+        TypeError: if a size is not a whole number.
+        ValueError: if it is less than 1.
+    """
+
+    counts: Tensor
+
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, num_latents: int, attributes: Sequence[int], **settings: Any
+    ):
+        super().__init__(encoder, decoder, num_latents, attributes, **settings)
+        self.conditional_prior = GaussianEncoder(perceptron(sum(self.attributes), HIDDEN, 2 * num_latents))
+        self.predictor = AttributePredictor(2 * num_latents, self.attributes)
+        self.register_buffer("counts", torch.ones(sum(self.attributes), dtype=torch.double))
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
+        """q(ε | x, y), and y with its unknown entries drawn from q(y | x)."""
+        features = self._features(x)
+        y = self._imputed(features, self._rows(len(x), y))
+        return self._joint(features, y), y
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
+        """p(x | ε, y) for ε (batch, d); unknown attributes are drawn as in `sample`."""
+        given = one_hot(self._completed(self._rows(len(z), y)), self.attributes)
+        prior = self.conditional_prior(given).base_dist
+        return super().decode(torch.cat([prior.mean + prior.stddev * z, given], dim=-1))
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> list[Tensor]:
+        """log q(y_j | x) of all values of each attribute, (batch, N_j)."""
+        tables: list[Tensor] = self.predictor(self._features(x))
+        return tables
+
+    def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.prior.sample(n), self._rows(n, y)
+
+    def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
+        features, y = self._features(x), self._rows(len(x), y)
+        self.counts += one_hot(y, self.attributes).sum(0)
+        complete = self._imputed(features, y)
+        bound = self._elbo(self._joint(features, complete), x, complete)
+        return self._weighted(bound) - log_prob_known(self.predictor(features), y), bound
+
+    def _imputed(self, features: Tensor, y: Tensor) -> Tensor:
+        """Unknown entries drawn from q(y | x)."""
+        with torch.no_grad():
+            draws = [Categorical(logits=table).sample() for table in self.predictor(features)]
+        return torch.where(y.isnan(), torch.stack(draws, dim=-1).to(y.dtype), y)
+
+    def _completed(self, y: Tensor) -> Tensor:
+        """Unknown entries drawn by the frequencies of values in training."""
+        chances = (part.expand(len(y), -1) for part in self.counts.split(self.attributes))
+        draws = torch.cat([torch.multinomial(part, 1) for part in chances], dim=-1)
+        return torch.where(y.isnan(), draws.to(y.dtype), y)
+
+
+class JointBaseline(Baseline):
+    """log p(x, y_observed) ≥ E_q[log p(x | z) + log p(y_observed | z)] − KL(q(z | x, y) ‖ N(0, I)).
+
+    Attributes are predicted from codes by p(y | z), [d, 64, 64, Σ N_j]. Of images without known attributes the
+    posterior is q(z | x), the encoder; images are drawn from codes of q(z | y), a product of experts, and predictions
+    made at the mean of q(z | x).
+
+    Args:
+        encoder: network x -> (batch, 2 d).
+        decoder: network z (batch, d) -> (batch, c', H, W).
+        num_latents: d.
+        attributes: the number of values N_j of each.
+        attribute_weight: of log p(y | z) in training; bounds are always reported with 1.
+        settings: further ones of `VAE`.
+
+    Raises:
+        TypeError: if a size is not a whole number.
+        ValueError: if it is less than 1.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        num_latents: int,
+        attributes: Sequence[int],
+        attribute_weight: float = 50.0,
+        **settings: Any,
+    ):
+        super().__init__(encoder, decoder, num_latents, attributes, **settings)
+        self.experts = AttributeExperts(num_latents, self.attributes)
+        self.predictor = AttributePredictor(num_latents, self.attributes)
+        self.attribute_weight = attribute_weight
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
+        """q(z | x, y_observed), and y."""
+        y = self._rows(len(x), y)
+        return self._posteriors(x, y)[1], y
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> list[Tensor]:
+        """log p(y_j | z) of all values of each attribute at the mean z of q(z | x), (batch, N_j)."""
+        tables: list[Tensor] = self.predictor(self.encoder(x).mean)
+        return tables
+
+    def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.experts(self._rows(n, y)).sample(), None
+
+    def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.prior.log_prob(z), log_prob_known(self.predictor(z), self._rows(len(z), y))
+
+    def _weighted(self, bound: Elbo) -> Tensor:
+        return super()._weighted(bound) + (1 - self.attribute_weight) * bound.attributes
+
+    def _posteriors(self, x: Tensor, y: Tensor) -> tuple[Independent, Independent]:
+        """q(z | x) and q(z | x, y_observed)."""
+        features = self._features(x)
+        image, both = diagonal_gaussian(features), self._joint(features, y)
+        known = (~y.isnan()).any(-1, keepdim=True)
+        parts = [
+            torch.where(known, getattr(both.base_dist, name), getattr(image.base_dist, name))
+            for name in ("mean", "stddev")
+        ]
+        return image, Independent(Normal(*parts, validate_args=False), 1)
+
+
+class TELBO(JointBaseline):
+    """The triple bound: of log p(x, y), log p(x) and log p(y), each with a posterior of its own.
+
+    Vedantam et al. 2018, arXiv:1705.10762, Eq. 6. q(z | y) learns from the bound of log p(y) alone, in which p(y | z)
+    is held fixed, as the authors do; they weight p(y | z) with 50 on digits. See `JointBaseline`.
+    """
+
+    def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
+        y = self._rows(len(x), y)
+        image, both = self._posteriors(x, y)
+        bound, unconditional = self._elbo(both, x, y), self._elbo(image, x, None)
+        expert = self.experts(y)
+        z = expert.rsample()
+        fixed = {name: value.detach() for name, value in self.predictor.named_parameters()}
+        known = log_prob_known(functional_call(self.predictor, fixed, (z,)), y)
+        divergence = self._divergence(expert, z, self.prior.log_prob(z))
+        imagined = Elbo(torch.zeros_like(known), divergence, known)
+        return self._weighted(bound) + self._weighted(unconditional) + self._weighted(imagined), bound
+
+
+class JMVAE(JointBaseline):
+    """The bound of log p(x, y), with q(z | x) and q(z | y) drawn to the joint posterior.
+
+    Suzuki et al. 2017, arXiv:1611.01891, Eq. 4 ("JMVAE-kl"): less α [KL(q(z | x, y) ‖ q(z | x)) + KL(q(z | x, y) ‖
+    q(z | y))], the latter where an attribute is known; a product of experts, as in Vedantam et al. 2018, gives q(z | y)
+    of any subset. See `JointBaseline`.
+
+    Args:
+        encoder, decoder, num_latents, attributes, attribute_weight: as of `JointBaseline`.
+        alpha: the divergences' weight; nothing else teaches q(z | x) where attributes are known.
+        settings: further ones of `VAE`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        num_latents: int,
+        attributes: Sequence[int],
+        attribute_weight: float = 50.0,
+        alpha: float = 1.0,
+        **settings: Any,
+    ):
+        super().__init__(encoder, decoder, num_latents, attributes, attribute_weight, **settings)
+        self.alpha = alpha
+
+    def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
+        y = self._rows(len(x), y)
+        image, both = self._posteriors(x, y)
+        bound = self._elbo(both, x, y)
+        known = (~y.isnan()).any(-1)
+        apart = kl_divergence(both, image) + known * kl_divergence(both, self.experts(y))
+        return self._weighted(bound) + self.alpha * apart, bound

@@ -1,0 +1,97 @@
+"""Models of images and their attributes; the VAE whose prior holds both (paper section 4)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters.models.attributes import accuracies, log_prob_known
+from adapters.models.vae import VAE, Batch, Elbo
+from adapters.priors import JointTRIP
+from adapters.priors.base import Attribute
+
+
+class AttributeVAE(VAE):
+    """What models of images x and attributes y (batch, a) share; NaN is an attribute that is not known.
+
+    `elbo`, `iwae` and `encode` take the attributes of their images as y; None: none is known.
+    """
+
+    attributes: Sequence[Attribute]  # number of values of each, or "continuous"
+
+    @abstractmethod
+    def predict(self, x: Tensor) -> list[Tensor]:
+        """log p(y_j | x) of all values of each attribute, (batch, N_j), for images (batch, C, H, W)."""
+
+    @torch.no_grad()
+    def sample(self, n: int, y: Tensor | None = None) -> Tensor:
+        """n images (n, C, H, W) with attributes y, (a,) for all or (n, a); those that are NaN are free.
+
+        Raises:
+            TypeError: if y is no tensor of real numbers.
+            ValueError: if its shape does not fit, or a value is out of its range.
+        """
+        return self.generate(*self._sample_codes(n, y))
+
+    @abstractmethod
+    def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Codes (n, d) given attributes, and the attributes as `decode` is to see them."""
+
+    def _log_bound(self, stage: str, bound: Elbo, batch_size: int) -> None:
+        super()._log_bound(stage, bound, batch_size)
+        self._log_mean(f"{stage}_attributes", bound.attributes, batch_size)
+
+    def _evaluate(self, stage: str, batch: Batch, num_samples: int) -> None:
+        """Also the predictions: log p(y_observed | x), and the shares of right ones, over categorical attributes."""
+        super()._evaluate(stage, batch, num_samples)
+        x, y = batch
+        categorical = [kind != "continuous" for kind in self.attributes]
+        tables, y = self.predict(x), torch.where(torch.tensor(categorical, device=y.device), y, torch.nan)
+        self._log_mean(f"{stage}_prediction", log_prob_known(tables, y), len(x))
+        shares = accuracies(tables, y)
+        for name in ("accuracy", *(f"accuracy_{j}" for j in range(len(tables)) if categorical[j])):
+            self._log_mean(f"{stage}_{name}", *shares[name])
+
+
+class ConditionalVAE(AttributeVAE):
+    """VAE-TRIP: a VAE whose prior p(z, y) is a tensor ring over codes and attributes (paper Eq. 14).
+
+    log p(x, y_observed) ≥ E_q[log p(x | z) + log p(z, y_observed) − log q(z | x)]: the ring sums over all values of
+    unknown attributes, so that an image without any contributes the bound of log p(x). Attributes depend on the image
+    through its code alone.
+
+    Args:
+        encoder, decoder: as of `VAE`.
+        prior: over codes and attributes.
+        settings: further ones of `VAE`.
+
+    Raises:
+        TypeError: if prior is no JointTRIP.
+    """
+
+    prior: JointTRIP
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: JointTRIP, **settings: Any):
+        if not isinstance(prior, JointTRIP):
+            raise TypeError(f"prior must be a JointTRIP, found {type(prior).__name__}")
+        super().__init__(encoder, decoder, prior, **settings)
+        self.attributes = prior.attributes
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> list[Tensor]:
+        """log p(y_j | z) of all values of each attribute at the mean code z of each image, (batch, N_j).
+
+        Of a continuous attribute, of its components; see `JointTRIP.attribute_posterior`.
+        """
+        return [table.log() for table in self.prior.attribute_posterior(self.encoder(x).mean)]
+
+    def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.prior.sample(n, y), None
+
+    def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_prior = self.prior.log_prob(z)
+        return log_prior, self.prior.log_prob(z, y) - log_prior

@@ -1,0 +1,294 @@
+"""Which model draws images with the attributes asked for, when most attributes are unknown in training?
+
+The VAE with a tensor ring over codes and attributes against CVAE, TELBO and JMVAE: the paper's Table 6.
+"""
+
+import argparse
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import data, report, training
+
+TEXT = """\
+Images are drawn for the attributes of test images. A classifier that was trained on real images which the models never
+see judges them. *Accuracy*: the share of requested attributes that it finds, over all of them (*all*) and for each.
+*Partial*: the same where each attribute is left free with probability ½. *Free ...*: the entropy of the classifier's
+predictions of an attribute that was left free, within equal requests, relative to its maximum: a model with one image
+per request has 0. *Fréchet distance*: from training images, over the classifier's features (lower is better; not FID,
+whose features are Inception's). Means over seeds with their standard deviation. *Real* are test images that have what
+is requested: what can be reached. *Missing* is the share of attribute entries, each by itself, that is hidden in
+training. Same encoder, decoder, likelihood, optimiser and updates for all; *learned parameters* are those beyond
+encoder and decoder. VAE-TRIP is re-initialised from latent codes as in the paper, in a random order, the given one
+(codes, then attributes) or by mutual information; or by exact EM."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set, the networks and the optimiser: what all models share."""
+
+    load: Callable[[Path | None, int, float], Any]  # path, batch size and missing share to a data module
+    likelihood: Callable[[], Any]
+    latents: int
+    rank: int
+    channels: tuple[int, ...]
+    updates: int
+    learning_rate: float
+    prior_learning_rate: float
+    classifier: tuple[int, tuple[int, ...], int]  # its features, channels and batches
+    samples: int  # generated images
+    warm_up: int = 0
+    path: Path | None = None
+    components: int = 10
+    batch: int = 128
+    reinitialize: tuple[int, int, int | None] = (1, 5, 20)  # first, every, last, in epochs
+
+    def again(self, **options: str) -> dict[str, Any]:
+        """What `Reinitialize` is told."""
+        return dict(zip(("first", "every", "last"), self.reinitialize, strict=True)) | options
+
+
+def settings() -> dict[str, Setting]:
+    """By name; validation images are the classifier's, so there are many."""
+    from adapters.data import MNIST, Digits, ImageFolder
+    from adapters.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, PaperLikelihood
+
+    return {
+        "digits": Setting(
+            lambda _, batch, missing: Digits(batch_size=batch, strokes=True, validation=600, missing=missing),
+            lambda: DiscretizedLogisticLikelihood(17),
+            latents=8,
+            rank=8,
+            channels=(32, 64),
+            updates=1300,
+            learning_rate=2e-3,
+            prior_learning_rate=1e-2,
+            classifier=(128, (64, 128), 1200),
+            samples=4000,
+            warm_up=250,
+            batch=64,
+            reinitialize=(3, 12, 30),
+        ),
+        "mnist": Setting(
+            lambda path, batch, missing: MNIST(
+                path, batch_size=batch, strokes=True, validation=20_000, missing=missing
+            ),
+            BernoulliLikelihood,  # grey levels are probabilities of ink
+            latents=16,
+            rank=10,
+            channels=(16, 32),
+            updates=4000,
+            learning_rate=1e-3,
+            prior_learning_rate=1e-2,
+            classifier=(64, (32, 64), 1500),
+            samples=10_000,
+            warm_up=400,
+            path=data.SHARED / "mnist.npz",
+            reinitialize=(1, 4, 9),
+        ),
+        "faces": Setting(
+            lambda path, batch, missing: ImageFolder(
+                path, "attributes.csv", batch_size=batch, validation=7000, missing=missing
+            ),
+            PaperLikelihood,
+            latents=100,
+            rank=20,
+            channels=(64, 128, 256, 512),
+            updates=80_000,
+            learning_rate=1e-4,
+            prior_learning_rate=1e-3,
+            classifier=(128, (32, 64, 128, 256), 1000),
+            samples=30_000,
+            path=data.SHARED / "faces64.zip",
+            reinitialize=(90, 450, None),
+        ),
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    training.add_arguments(parser, settings(), datasets=["digits", "mnist"])
+    parser.add_argument("--missing", nargs="+", type=float, default=[0.0, 0.9, 0.99], help="shares hidden in training")
+    parser.add_argument("--models", nargs="+", help="only those whose names contain one of these")
+    parser.add_argument("--samples", type=int, help="generated images instead of the setting's own number")
+
+
+def main(args: argparse.Namespace) -> None:
+    sections: dict[str, list[training.Row]] = {}
+    for name in args.datasets:
+        setting = settings()[name]
+        path = setting.path if args.data is None or setting.path is None else args.data / setting.path.name
+        judge = Judge(setting, path, args.runs and args.runs / name / "classifier", args.samples or setting.samples)
+        for missing in args.missing:
+            images = setting.load(path, setting.batch, missing)  # read once for all runs
+            found = candidates(setting, judge.sizes, every_order=not missing)
+            runs = {
+                label: functools.partial(_train, args, judge, images, candidate)
+                for label, candidate in found.items()
+                if not args.models or any(part in label for part in args.models)
+            }
+            rows = training.study(args, f"{name}-{missing:g}", runs, judge.metrics)
+            sections[f"{name}, missing {missing:.0%}"] = [judge.reference(), *map(_renamed, rows)]
+    env = report.environment("cuda" if torch.cuda.is_available() else "cpu")
+    report.write(args.out, "conditional", "Conditional generation", TEXT, sections, env, figure(sections))
+
+
+def _renamed(row: training.Row) -> training.Row:
+    return {"model" if key == "prior" else key: value for key, value in row.items()}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model under a name, made anew for each seed, and how it is re-initialised from latent codes, if at all."""
+
+    make: Callable[[Any, int, dict[str, Any]], Any]  # from the images' shape, a seed and the options all models share
+    reinitialize: dict[str, Any] | None = None
+
+
+def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -> dict[str, Candidate]:
+    from adapters import JointTRIP
+    from adapters.models import CVAE, JMVAE, TELBO, ConditionalVAE
+    from adapters.networks import ConvDecoder, ConvEncoder
+
+    def networks(shape: Any, num_inputs: int, options: dict[str, Any]) -> tuple[Any, Any]:
+        outputs = (options["likelihood"].num_channels(shape[0]), *shape[1:])
+        encoder = ConvEncoder(shape, 2 * setting.latents, setting.channels)
+        return encoder, ConvDecoder(num_inputs, outputs, setting.channels)
+
+    def ring(order: Any, again: dict[str, Any]) -> Candidate:
+        def make(shape: Any, seed: int, options: dict[str, Any]) -> Any:
+            size = (setting.latents, sizes, setting.components, setting.rank)
+            prior = JointTRIP(*size, order, seed, mean_range=(-3.0, 3.0))
+            return ConditionalVAE(*networks(shape, setting.latents, options), prior, **options)
+
+        return Candidate(make, again)
+
+    def baseline(kind: Any, inputs: int = 0) -> Candidate:
+        def make(shape: Any, seed: int, options: dict[str, Any]) -> Any:
+            return kind(*networks(shape, setting.latents + inputs, options), setting.latents, sizes, **options)
+
+        return Candidate(make)
+
+    rings = {
+        "VAE-TRIP (paper)": ring("random", setting.again(method="gmm")),
+        "VAE-TRIP, order given": ring("given", setting.again(method="gmm")),
+        "VAE-TRIP, order by MI": ring("random", setting.again(method="gmm", order="mutual_information")),
+        "VAE-TRIP, EM, order by MI": ring("random", setting.again(method="em", order="mutual_information")),
+    }
+    everywhere = ("VAE-TRIP (paper)", "VAE-TRIP, EM, order by MI")
+    chosen = {label: candidate for label, candidate in rings.items() if every_order or label in everywhere}
+    return chosen | {"CVAE": baseline(CVAE, sum(sizes)), "TELBO": baseline(TELBO), "JMVAE": baseline(JMVAE)}
+
+
+def _train(
+    args: argparse.Namespace, judge: "Judge", images: Any, candidate: Candidate, seed: int, folder: Path
+) -> training.Row:
+    from adapters.callbacks import Reinitialize
+
+    setting = judge.setting
+    options = {
+        "likelihood": setting.likelihood(),
+        "learning_rate": setting.learning_rate,
+        "prior_learning_rate": setting.prior_learning_rate,
+        "warm_up_steps": setting.warm_up,
+    }
+    model = candidate.make(images.image_shape, seed, options)
+    callbacks = [] if candidate.reinitialize is None else [Reinitialize(**candidate.reinitialize)]
+    training.fit(model, images, args.updates or setting.updates, folder, callbacks)
+    return judge.verdict(model) | _sizes(model)
+
+
+def _sizes(model: Any) -> training.Row:
+    """How many parameters are learned beyond encoder and decoder, and their share of all."""
+    learned = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    own = sum(n for name, n in learned.items() if not name.startswith(("encoder.", "decoder.")))
+    return {"parameters": own, "share": own / sum(learned.values())}
+
+
+class Judge:
+    """Requests from the test images, and a classifier that says what images show: trained on the validation images."""
+
+    def __init__(self, setting: Setting, path: Path | None, folder: Path | None, samples: int):
+        from lightning.pytorch import seed_everything
+
+        from adapters.models import AttributeClassifier
+        from adapters.networks import ConvEncoder
+
+        seed_everything(0, verbose=False)
+        self.setting, self.samples = setting, samples
+        self.images = setting.load(path, setting.batch, 0.0)
+        self.images.setup()
+        known = torch.cat([split.attributes for split in self.images.splits.values()]).nan_to_num(0)
+        self.sizes = tuple(int(values.max()) + 1 for values in known.T)
+        names = [name.replace("_", " ") for name in self.images.attribute_names]
+        self.metrics = ("all", *names, "partial", *(f"free {name}" for name in names), "Fréchet distance")
+
+        unseen = copy.copy(self.images)
+        unseen.splits = self.images.splits | {"train": self.images.splits["val"]}
+        features, channels, batches = setting.classifier
+        network = ConvEncoder(self.images.image_shape, features, channels)
+        self.classifier = AttributeClassifier(network, features, self.sizes)
+        with training.folder_or_scratch(folder) as place:
+            trainer = training.fit(self.classifier, unseen, batches, place)
+        tested = trainer.test(self.classifier, self.images, verbose=False)[0]
+        shares = ", ".join(f"{name} {tested[f'test_accuracy_{j}']:.4f}" for j, name in enumerate(names))
+        print(f"classifier: test accuracy {tested['test_accuracy']:.4f} ({shares})", flush=True)
+        self.classifier.to(_device())
+
+        generator = torch.Generator().manual_seed(0)
+        test = self.images.splits["test"]
+        self.drawn = test.rows(torch.randint(len(test.images), (samples,), generator=generator))
+        hidden = torch.rand(self.drawn.attributes.shape, generator=generator) < 0.5
+        self.partial = self.drawn.attributes.masked_fill(hidden, torch.nan)
+
+    def reference(self) -> training.Row:
+        """The images whose attributes are requested, as if they were generated."""
+
+        def real(requests: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            parts = zip(self.drawn.images.split(500), requests.split(500), strict=True)
+            for images, y in parts:
+                yield images.to(_device()).float() / (self.images.levels - 1), y.to(_device())
+
+        found = self._verdict(real)
+        shown = {k: f"{v:.{2 if v >= 2 else 3}f}" for k, v in found.items()}
+        return {"model": "real", "seeds": None, **shown, "learned parameters": None, "of all": None, "s": None}
+
+    @torch.no_grad()
+    def verdict(self, model: Any) -> training.Row:
+        """What a model makes of the requests."""
+        model.to(_device()).eval()
+
+        def generated(requests: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for y in requests.to(_device()).split(500):
+                yield model.sample(len(y), y), y
+
+        return self._verdict(generated)
+
+    def _verdict(self, answer: Callable[[torch.Tensor], Iterator[tuple[torch.Tensor, torch.Tensor]]]) -> training.Row:
+        from adapters.conditions import satisfaction
+        from adapters.metrics import frechet_distance
+
+        full = satisfaction(self.classifier, answer(self.drawn.attributes))
+        partial = satisfaction(self.classifier, answer(self.partial))
+        real = (self.classifier.features(x.to(_device())) for x in self.images.training_images(self.samples, 0))
+        fake = (self.classifier.features(x) for x, _ in answer(self.drawn.attributes))
+        values = (full.accuracy, *full.accuracies, partial.accuracy, *partial.diversities, frechet_distance(real, fake))
+        return dict(zip(self.metrics, values, strict=True))
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def figure(sections: dict[str, list[training.Row]]) -> Any:
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(5 * len(sections), 3.5), layout="constrained")
+    for axes, (title, rows) in zip(fig.subplots(1, len(sections), squeeze=False)[0], sections.items(), strict=True):
+        training.points(axes, [row | {"prior": row["model"]} for row in rows], "all", "requested attributes found")
+        axes.set_title(title)
+    return fig

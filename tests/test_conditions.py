@@ -1,0 +1,91 @@
+"""Condition satisfaction: against verdicts worked out by hand."""
+
+import math
+
+import pytest
+
+pytest.importorskip("lightning")
+
+import torch
+
+from adapters.conditions import satisfaction
+from adapters.models import AttributeClassifier
+
+NAN = math.nan
+
+
+class Pixels:
+    """Sees the attributes, of 3 and 2 values, in the first two pixels of an image."""
+
+    sizes = (3, 2)
+
+    def log_prob(self, x):
+        columns = x.flatten(1)[:, :2].long().T
+        return [0.9 * torch.eye(size)[column] for size, column in zip(self.sizes, columns, strict=True)]
+
+
+def images_of(rows) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 1, 1, 2)
+
+
+def judged(images, requests, batch=2):
+    return satisfaction(Pixels(), zip(images_of(images).split(batch), torch.tensor(requests).split(batch), strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 6])
+def test_accuracies_are_shares_of_requested_entries(batch):
+    requests = [[0.0, NAN], [1.0, NAN], [2.0, 1.0], [NAN, 1.0], [NAN, NAN], [1.0, 0.0]]
+    images = [[0, 1], [1, 0], [1, 1], [2, 0], [2, 0], [1, 0]]
+    found = judged(images, requests, batch)
+    assert found.accuracy == pytest.approx(5 / 7)
+    assert found.accuracies == pytest.approx((3 / 4, 2 / 3))
+
+
+def test_the_entropy_of_free_attributes():
+    requests = [[NAN, 0.0]] * 4 + [[NAN, 1.0]] * 2
+    found = judged([[0, 0], [1, 0], [2, 0], [2, 0], [0, 1], [0, 1]], requests)
+    expected = 4 / 6 * (1 / 4 * math.log(4) * 2 + 1 / 2 * math.log(2))
+    assert found.entropies == pytest.approx((expected, NAN), nan_ok=True)
+    assert found.diversities == pytest.approx((expected / math.log(3), NAN), nan_ok=True)
+    assert found.accuracy == 1 and math.isnan(found.accuracies[0])
+
+
+def test_one_image_per_request_is_not_diverse():
+    requests = [[float(i), NAN] for i in range(3) for _ in range(50)]
+    same = judged([[i, i % 2] for i in range(3) for _ in range(50)], requests)
+    other = judged([[i, n % 2] for i in range(3) for n in range(50)], requests)
+    assert same.accuracy == other.accuracy == 1
+    assert same.diversities[1] == 0 and other.diversities[1] == pytest.approx(1)
+
+
+def test_nothing_requested():
+    found = judged([[0, 0], [1, 1], [2, 0], [0, 1]], [[NAN, NAN]] * 4)
+    assert math.isnan(found.accuracy) and all(map(math.isnan, found.accuracies))
+    assert found.diversities[1] == pytest.approx(1)
+
+
+def test_a_trained_classifier_is_a_judge():
+    classifier = AttributeClassifier(torch.nn.Flatten(), 2, [3, 2])
+    x = images_of([[0, 1], [2, 0]])
+    found = satisfaction(classifier, [(x, classifier.predict(x).float())])
+    assert found.accuracy == 1 and found.accuracies == (1, 1)
+    assert classifier.training
+
+
+@pytest.mark.parametrize(
+    "requests, message",
+    [
+        ([[0.0], [0.0]], r"must have shape \(\.\.\., 2\), found \(2, 1\)"),
+        ([[0.0, 1.0]], r"2 images need as many requests, found them in \(1, 2\)"),
+        ([[0.0, 1.0], [NAN, 2.0]], r"attribute 1 takes whole numbers 0\.\.1, found 2 in row 1"),
+        ([[0.5, 1.0], [0.0, 0.0]], r"attribute 0 takes whole numbers 0\.\.2, found 0\.5 in row 0"),
+    ],
+)
+def test_requests_that_make_no_sense(requests, message):
+    with pytest.raises(ValueError, match=message):
+        satisfaction(Pixels(), [(images_of([[0, 0], [0, 0]]), torch.tensor(requests))])
+
+
+def test_no_images():
+    with pytest.raises(ValueError, match="at least 1 generated image is needed, found 0"):
+        satisfaction(Pixels(), [])
