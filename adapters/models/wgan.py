@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +89,7 @@ class WGAN(LightningModule):
         self.constraint: Constraint = constraint
         self.penalty, self.clip = penalty, clip
         self.critic_steps = whole("critic_steps", critic_steps)
+        self._drawn = torch.empty(0, prior.num_latents)  # codes for the critic's next steps
         self.estimator: Estimator = estimator
         self.baseline: Baseline = baseline
         self.learning_rate, self.betas, self.max_loss = learning_rate, betas, max_loss
@@ -124,7 +125,7 @@ class WGAN(LightningModule):
         """
         real = 2 * x - 1
         with torch.no_grad():
-            fake = self._images(self.prior.sample(len(real)))
+            fake = self._images(self._codes(len(real)))
         ours, theirs = self._verdicts(real), self._verdicts(fake)
         gap = ours.mean() - theirs.mean()
         loss = -gap if self.loss == "wasserstein" else -(F.logsigmoid(ours) + F.logsigmoid(-theirs)).mean()
@@ -135,6 +136,13 @@ class WGAN(LightningModule):
     def generator_loss(self, n: int) -> Tensor:
         """What the generator and the prior minimise, on n generated images."""
         return -expected_reward(self.prior, self._reward, n, self.estimator, baseline=self.baseline)
+
+    def _codes(self, n: int) -> Tensor:
+        """n codes from the prior: those of all steps until it changes are drawn at once, for little more than n."""
+        if len(self._drawn) < n:
+            self._drawn = self.prior.sample(n * self.critic_steps)
+        codes, self._drawn = self._drawn[:n].to(self.device), self._drawn[n:]
+        return codes
 
     def _images(self, z: Tensor) -> Tensor:
         """In [−1, 1]."""
@@ -165,6 +173,7 @@ class WGAN(LightningModule):
             self._check(loss)
             self._step(generator, loss)
             self.untoggle_optimizer(generator)
+            self._drawn = self._drawn[:0]
             self.log("train_generator", loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -172,6 +181,14 @@ class WGAN(LightningModule):
         real = 2 * batch[0] - 1
         gap = self._verdicts(real).mean() - self._verdicts(self._images(self.prior.sample(len(real)))).mean()
         self.log("val_gap", gap, on_epoch=True, batch_size=len(real), sync_dist=True, prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the codes that wait for the critic's next steps."""
+        checkpoint["drawn"] = self._drawn.clone()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them over."""
+        self._drawn = checkpoint["drawn"]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for the critic, and for the generator and the prior together."""

@@ -80,13 +80,16 @@ class Prior(nn.Module, ABC):
             return self._rsample(n, self._generator(rng))
 
     def sample_components(self, n: int, *, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        """n samples that move with the Gaussians they are drawn from, and the log-probability of that choice.
+        """n samples that move with the Gaussians they are drawn from, and the density as a function of the rest.
 
-        z = mean + std · noise of a component drawn with probability P(s): gradients flow through z to means and
-        deviations, and ∇E[f(z)] = E[∇f(z) + f(z) ∇log P(s)], however far apart the components are.
+        z = mean + std · noise of a component drawn with its probability: gradients flow through z to means and
+        deviations. What decides which component is drawn gets the score function, ∇E[f(z)] = E[∇f(z) + f(z) ∇log p(z)].
+        Its p(z) sums over the components that could have drawn z, which leaves less variance than the probability of
+        the one that did (Rao-Blackwell). Nothing depends on how far apart the components are.
 
         Returns:
-            z (n, d), and log P(s) (n,) in nats, 0 where nothing is chosen.
+            z (n, d), and (n,) log p(z) in nats, through which gradients reach the probabilities of components only; 0
+            where there is but one.
         """
         n = whole("n", n, least=0)
         with full_precision(self.device):

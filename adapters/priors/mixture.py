@@ -32,10 +32,12 @@ class DiagonalMixture(NamedTuple):
         return self._emit(component, generator)
 
     def sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """n samples (n, d) that move with their components, and the log-weights of these (n,)."""
+        """n samples (n, d) that move with their components, and log p (n,) as a function of the weights."""
         with torch.no_grad():
             component = _draw(self.log_weights.expand(n, -1), generator)
-        return self._emit(component, generator), self.log_weights[component]
+        z = self._emit(component, generator)
+        fixed = DiagonalMixture(self.log_weights, self.means.detach(), self.stds.detach())
+        return z, fixed.log_prob(z.detach())
 
     def sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """The NaN entries of z (n, d) drawn given the others."""

@@ -77,13 +77,17 @@ class RingPrior(Prior):
     @property
     def ring(self) -> rd.TensorRing:
         """The ring over the live parameters, built anew; gradients flow, and values are not checked."""
+        return self._ring(self.means, self.log_stds)
+
+    def _ring(self, means: Tensor, log_stds: Tensor) -> rd.TensorRing:
+        """The live cores with these Gaussians."""
         cores: list[Any] = [None] * len(self._sizes)
         for raw, columns in zip(self.cores, self._layout.values(), strict=True):
             for k, core in zip(columns, self._map(raw).unbind(0), strict=True):
                 cores[k] = core
         variables: list[Any] = list(self._categories)
-        for k, means, stds in zip(self._gaussians, self.means.unbind(0), self.log_stds.exp().unbind(0), strict=True):
-            variables[k] = rd.GaussianMixture(means, stds, validate=False)
+        for k, mean, std in zip(self._gaussians, means.unbind(0), log_stds.exp().unbind(0), strict=True):
+            variables[k] = rd.GaussianMixture(mean, std, validate=False)
         return rd.TensorRing(cores, variables, self._columns, validate=False)
 
     def _layout_of(self, columns: Sequence[int]) -> Layout:
@@ -165,15 +169,17 @@ class RingPrior(Prior):
         return self.ring.sample_given(z, rng=generator)
 
     def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Components from the ring of their joint probabilities; those of attributes are marginalised."""
-        chosen = rd.TensorRing(self.ring.cores, [rd.Categorical(m) for m in self._sizes], self._columns, validate=False)
+        """Components from the ring of their joint probabilities; attributes are marginalised."""
+        ring = self._ring(self.means.detach(), self.log_stds.detach())
+        chosen = rd.TensorRing(ring.cores, [rd.Categorical(m) for m in self._sizes], self._columns, validate=False)
         with torch.no_grad():
-            s = chosen.sample(n, rng=generator)
-        s[:, self.num_latents :] = torch.nan
-        place = torch.arange(self.num_latents, device=s.device), s[:, : self.num_latents].long()
+            s = chosen.sample(n, rng=generator)[:, : self.num_latents].long()
+        place = torch.arange(self.num_latents, device=s.device), s
         mean, std = self.means[place], self.log_stds[place].exp()
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        return mean + std * noise, chosen.log_prob(s)
+        z = mean + std * noise
+        rows = F.pad(z.detach(), (0, len(self._sizes) - self.num_latents), value=torch.nan)
+        return z, ring.log_prob(rows)
 
     def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
         ring = self.ring
