@@ -132,8 +132,9 @@ def test_sample_with_attributes(trained, tmp_path, capsys):
 def test_hop(trained, tmp_path, capsys):
     arguments = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--rows", "3", "--steps", "2"]
     main(["hop", *arguments, "--num_dimensions", "1", "--output", str(tmp_path / "hops.png")])
-    picture = Image.open(tmp_path / "hops.png")
-    assert picture.size == (3 * 34 + 2, 3 * 34 + 2)  # pixels of 4 by 4, and a frame
+    with Image.open(tmp_path / "hops.png") as picture:
+        size = picture.size
+    assert size == (3 * 34 + 2, 3 * 34 + 2)  # pixels of 4 by 4, and a frame
     message = refused(capsys, "hop", *arguments, "--num_dimensions", "9", "--output", str(tmp_path / "no.png"))
     assert "num_dimensions must be at most 8, found 9" in message and not (tmp_path / "no.png").exists()
 
@@ -206,7 +207,7 @@ def test_every_configuration_is_understood(name, capsys):
 # -------------------------------------------------------------------------------------------------- interrupted, shared
 
 
-@pytest.mark.parametrize("name", ["vae_digits", "wgan_gp_digits"])
+@pytest.mark.parametrize("name", ["vae_digits", pytest.param("wgan_gp_digits", marks=pytest.mark.slow)])
 def test_a_killed_run_ends_as_the_unbroken_one(name, tmp_path):
     epochs = {"name": name, "max_epochs": 8}
     main(["fit", "--config", tiny(tmp_path / "unbroken.yaml", **epochs)])

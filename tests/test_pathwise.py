@@ -103,7 +103,10 @@ def open_rows(case: Case, n: int = 1) -> np.ndarray:
         (TWO, [[nan, nan]] * 3),
         (TWO, [[0.4, nan], [nan, 1.5], [nan, nan], [0.1, -0.2]]),
         (TRAIN, [[nan, nan], [0.7, nan], [nan, -0.3]]),
-        (LABELLED, [[nan, 1, nan, nan], [nan, nan, nan, 2], [0.5, 0, nan, nan], [nan, nan, -1.0, nan]]),
+        pytest.param(
+            *(LABELLED, [[nan, 1, nan, nan], [nan, nan, nan, 2], [0.5, 0, nan, nan], [nan, nan, -1.0, nan]]),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["one", "two", "given", "train", "labelled"],
 )
