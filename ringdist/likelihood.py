@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 DENSE_LIMIT = 2**24  # cells of the largest table
 ENTROPY_LIMIT = 2**16  # cells up to which the entropy is summed exactly
 CHUNK = 2**26  # numbers that a batch may occupy at once
-KEPT = 2**26  # numbers that a backward pass may find stored; if there were more, they are computed again, ...
-AGAIN = 2**25  # ... so many at once
+KEPT = 2**28  # numbers that a backward pass may find stored; if there were more, they are computed again, ...
+AGAIN = 2**27  # ... so many at once: cores are read, and their gradients added up, once for each part of the rows
 
 
 def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
