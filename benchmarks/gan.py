@@ -19,7 +19,8 @@ TEXT = """\
 Samples against training images over the features of a small classifier of the same data (trained by
 `ringdist fit --config adapters/configs/classifier_*.yaml` with the same settings): *Fréchet distance* (lower is better;
 not FID, whose features are Inception's), *precision* and *recall* (Kynkäänniemi et al. 2019). Means over seeds with
-their standard deviation. *Real* compares held-out images with the training images: what can be reached. Same networks,
+their standard deviation. *Real* compares held-out images with the training images; where these are few, as on the digits, its Fréchet
+distance is too large. Same networks,
 optimiser and numbers of batches for all candidates of one section; a mixture has about as many parameters as the TRIP.
 The estimators of the prior's gradient are those of `python -m benchmarks gradients`. Variational autoencoders are
 those of `python -m benchmarks vae`. *Cost*: one round of training, four steps of the critic and one of the generator,
@@ -58,7 +59,7 @@ def settings() -> dict[str, Setting]:
             channels=(32, 64),
             updates=2200,
             learning_rate=5e-4,
-            prior_learning_rate=2e-3,
+            prior_learning_rate=5e-4,
             batch=64,
             classifier=(64, 660),
             samples=2000,
@@ -70,7 +71,7 @@ def settings() -> dict[str, Setting]:
             channels=(16, 32),
             updates=4700,
             learning_rate=5e-4,
-            prior_learning_rate=2e-3,
+            prior_learning_rate=5e-4,
             batch=64,
             classifier=(64, 2000),
             path=data.SHARED / "mnist.npz",
