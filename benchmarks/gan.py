@@ -20,7 +20,8 @@ Samples against training images over the features of a small classifier of the s
 `ringdist fit --config adapters/configs/classifier_*.yaml` with the same settings): *Fréchet distance* (lower is better;
 not FID, whose features are Inception's), *precision* and *recall* (Kynkäänniemi et al. 2019). Means over seeds with
 their standard deviation. *Real* compares held-out images with the training images; where these are few, as on the
-digits, its Fréchet distance is too large. Same networks, optimiser and numbers of batches for all candidates of one section; a mixture has about as many parameters as the TRIP.
+digits, its Fréchet distance is too large. Same networks, optimiser and numbers of batches for all candidates of one
+section; a mixture has about as many parameters as the TRIP.
 The estimators of the prior's gradient are those of `python -m benchmarks gradients`. Variational autoencoders are
 those of `python -m benchmarks vae`. *Cost*: one round of training, four steps of the critic and one of the generator,
 without logging, interleaved; *share* is what it takes beyond a round with N(0, I)."""
