@@ -181,7 +181,7 @@ def evaluate(
         ckpt_path: a checkpoint that `ringdist fit` wrote.
         features: whose features are compared: "inception" for the FID, or a checkpoint of an AttributeClassifier.
         n: number of images drawn.
-        batch_size: images at once; the draws depend on it.
+        batch_size: images drawn at once; the draws depend on it.
         seed: of the draws.
         weights: torch-fidelity's file for Inception, where it cannot be fetched.
         device: of PyTorch, e.g. cuda.
@@ -194,10 +194,9 @@ def evaluate(
     if not hasattr(model, "sample"):
         raise InputError(f"{ckpt_path}: {type(model).__name__} draws no images")
     network = load_features(features, weights).to(device)
-    images = data.splits["test"].images
     check_features(features, network, data.image_shape, device)
     seed_everything(seed, verbose=False)
-    real = (rows.to(device).float() / (data.levels - 1) for rows in images.split(batch_size))
+    real = (images.to(device) for images, _ in data.rows("test"))
     drawn = (model.sample(min(batch_size, n - first)) for first in range(0, n, batch_size))
     try:
         frechet, precision, recall = distances(real, drawn, network)
@@ -205,7 +204,7 @@ def evaluate(
         raise InputError(f"{ckpt_path}: {error}") from error
     distance = "FID" if features == INCEPTION else f"Fréchet distance (features of {features})"
     table = {distance: f"{frechet:.4g}", "precision": f"{precision:.4f}", "recall": f"{recall:.4f}"}
-    table |= {"real images": str(len(images)), "generated images": str(n)}
+    table |= {"real images": str(len(data.splits["test"].images)), "generated images": str(n)}
     width = max(map(len, table))
     print(*(f"{name:<{width}}  {value:>8}" for name, value in table.items()), sep="\n")
 

@@ -13,27 +13,10 @@ Row = dict[str, Any]
 METRICS = ("elbo", "reconstruction", "kl", "iwae")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A data set, the networks and the optimiser: what all priors share."""
-
-    load: Callable[[Path | None, int], Any]  # path and batch size to a data module
+@dataclass(frozen=True, kw_only=True)
+class Setting(training.Setting):
     likelihood: Callable[[], Any]
-    latents: int
-    rank: int  # of the TRIP whose number of parameters the other priors match
-    channels: tuple[int, ...]
-    updates: int
-    learning_rate: float
-    prior_learning_rate: float
     warm_up: int = 0
-    path: Path | None = None  # where the data is
-    components: int = 10
-    batch: int = 128
-    reinitialize: tuple[int, int, int] = (1, 5, 20)  # first, every, last, in epochs
-
-    def again(self, **options: str) -> Row:
-        """What `Reinitialize` is told."""
-        return dict(zip(("first", "every", "last"), self.reinitialize, strict=True)) | options
 
 
 def settings() -> dict[str, Setting]:
@@ -57,8 +40,8 @@ def settings() -> dict[str, Setting]:
     paper = small | {"channels": (64, 128), "updates": 80_000, "learning_rate": 1e-4, "prior_learning_rate": 1e-3}
     return {
         "digits": Setting(
-            lambda _, batch: Digits(batch_size=batch),
-            lambda: DiscretizedLogisticLikelihood(17),
+            load=lambda _, batch: Digits(batch_size=batch),
+            likelihood=lambda: DiscretizedLogisticLikelihood(17),
             latents=8,
             rank=8,
             channels=(32, 64),
@@ -69,12 +52,12 @@ def settings() -> dict[str, Setting]:
             prior_learning_rate=1e-2,
             warm_up=250,
         ),
-        "mnist-static": Setting(mnist("static"), channels=(16, 32), **small),
-        "mnist-dynamic": Setting(mnist("dynamic"), channels=(16, 32), **small),
-        "mnist-dynamic-full": Setting(mnist("dynamic"), **paper),
+        "mnist-static": Setting(load=mnist("static"), channels=(16, 32), **small),
+        "mnist-dynamic": Setting(load=mnist("dynamic"), channels=(16, 32), **small),
+        "mnist-dynamic-full": Setting(load=mnist("dynamic"), **paper),
         "cifar10": Setting(
-            lambda path, batch: CIFAR10(path, batch_size=batch, validation=5000),
-            lambda: DiscretizedLogisticLikelihood(256),
+            load=lambda path, batch: CIFAR10(path, batch_size=batch, validation=5000),
+            likelihood=lambda: DiscretizedLogisticLikelihood(256),
             latents=100,
             rank=20,
             channels=(64, 128, 256, 512),
@@ -112,8 +95,7 @@ def train(
     """Model, images and trainer of one run."""
     from adapters.callbacks import Reinitialize
 
-    path = setting.path if args.data is None or setting.path is None else args.data / setting.path.name
-    images = setting.load(path, setting.batch)
+    images = setting.images(args.data)
     model = _model(setting, candidate, seed, images.image_shape, args.samples)
     callbacks = [] if candidate.reinitialize is None else [Reinitialize(**candidate.reinitialize)]
     return model, images, training.fit(model, images, args.updates or setting.updates, folder, callbacks)
@@ -122,7 +104,7 @@ def train(
 def _measure(args: argparse.Namespace, setting: Setting, candidate: Candidate, seed: int, folder: Path) -> Row:
     model, images, trainer = train(args, setting, candidate, seed, folder)
     tested = trainer.test(model, images, verbose=False)[0]
-    return {metric: tested[f"test_{metric}"] for metric in METRICS} | training.sizes(model)
+    return {metric: tested[f"test_{metric}"] for metric in METRICS} | training.sizes(model, "encoder", "decoder")
 
 
 def _model(setting: Setting, candidate: Candidate, seed: int, shape: Sequence[int], samples: int) -> Any:

@@ -28,29 +28,12 @@ encoder and decoder. VAE-TRIP is re-initialised from latent codes as in the pape
 (codes, then attributes) or by mutual information; or by exact EM."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A data set, the networks and the optimiser: what all models share."""
-
-    load: Callable[[Path | None, int, float], Any]  # path, batch size and missing share to a data module
+@dataclass(frozen=True, kw_only=True)
+class Setting(training.Setting):  # `load` takes the missing share too
     likelihood: Callable[[], Any]
-    latents: int
-    rank: int
-    channels: tuple[int, ...]
-    updates: int
-    learning_rate: float
-    prior_learning_rate: float
     classifier: tuple[int, tuple[int, ...], int]  # its features, channels and batches
     samples: int  # generated images
     warm_up: int = 0
-    path: Path | None = None
-    components: int = 10
-    batch: int = 128
-    reinitialize: tuple[int, int, int | None] = (1, 5, 20)  # first, every, last, in epochs
-
-    def again(self, **options: str) -> dict[str, Any]:
-        """What `Reinitialize` is told."""
-        return dict(zip(("first", "every", "last"), self.reinitialize, strict=True)) | options
 
 
 def settings() -> dict[str, Setting]:
@@ -60,8 +43,8 @@ def settings() -> dict[str, Setting]:
 
     return {
         "digits": Setting(
-            lambda _, batch, missing: Digits(batch_size=batch, strokes=True, validation=600, missing=missing),
-            lambda: DiscretizedLogisticLikelihood(17),
+            load=lambda _, batch, missing: Digits(batch_size=batch, strokes=True, validation=600, missing=missing),
+            likelihood=lambda: DiscretizedLogisticLikelihood(17),
             latents=8,
             rank=8,
             channels=(32, 64),
@@ -75,10 +58,10 @@ def settings() -> dict[str, Setting]:
             reinitialize=(3, 12, 30),
         ),
         "mnist": Setting(
-            lambda path, batch, missing: MNIST(
+            load=lambda path, batch, missing: MNIST(
                 path, batch_size=batch, strokes=True, validation=20_000, missing=missing
             ),
-            BernoulliLikelihood,  # grey levels are probabilities of ink
+            likelihood=BernoulliLikelihood,  # grey levels are probabilities of ink
             latents=16,
             rank=10,
             channels=(16, 32),
@@ -92,10 +75,10 @@ def settings() -> dict[str, Setting]:
             reinitialize=(1, 4, 9),
         ),
         "faces": Setting(
-            lambda path, batch, missing: ImageFolder(
+            load=lambda path, batch, missing: ImageFolder(
                 path, "attributes.csv", batch_size=batch, validation=7000, missing=missing
             ),
-            PaperLikelihood,
+            likelihood=PaperLikelihood,
             latents=100,
             rank=20,
             channels=(64, 128, 256, 512),
@@ -121,24 +104,20 @@ def main(args: argparse.Namespace) -> None:
     sections: dict[str, list[training.Row]] = {}
     for name in args.datasets:
         setting = settings()[name]
-        path = setting.path if args.data is None or setting.path is None else args.data / setting.path.name
-        judge = Judge(setting, path, args.runs and args.runs / name / "classifier", args.samples or setting.samples)
+        judge = Judge(
+            setting, args.data, args.runs and args.runs / name / "classifier", args.samples or setting.samples
+        )
         for missing in args.missing:
-            images = setting.load(path, setting.batch, missing)  # read once for all runs
+            images = setting.images(args.data, missing)  # read once for all runs
             found = candidates(setting, judge.sizes, every_order=not missing)
             runs = {
                 label: functools.partial(_train, args, judge, images, candidate)
-                for label, candidate in found.items()
-                if not args.models or any(part in label for part in args.models)
+                for label, candidate in training.named(found, args.models).items()
             }
-            rows = training.study(args, f"{name}-{missing:g}", runs, judge.metrics)
-            sections[f"{name}, missing {missing:.0%}"] = [judge.reference(), *map(_renamed, rows)]
+            rows = training.study(args, f"{name}-{missing:g}", runs, judge.metrics, head="model")
+            sections[f"{name}, missing {missing:.0%}"] = [judge.reference(), *rows]
     env = report.environment("cuda" if torch.cuda.is_available() else "cpu")
     report.write(args.out, "conditional", "Conditional generation", TEXT, sections, env, figure(sections))
-
-
-def _renamed(row: training.Row) -> training.Row:
-    return {"model" if key == "prior" else key: value for key, value in row.items()}
 
 
 @dataclass(frozen=True)
@@ -199,20 +178,13 @@ def _train(
     model = candidate.make(images.image_shape, seed, options)
     callbacks = [] if candidate.reinitialize is None else [Reinitialize(**candidate.reinitialize)]
     training.fit(model, images, args.updates or setting.updates, folder, callbacks)
-    return judge.verdict(model) | _sizes(model)
-
-
-def _sizes(model: Any) -> training.Row:
-    """How many parameters are learned beyond encoder and decoder, and their share of all."""
-    learned = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
-    own = sum(n for name, n in learned.items() if not name.startswith(("encoder.", "decoder.")))
-    return {"parameters": own, "share": own / sum(learned.values())}
+    return judge.verdict(model) | training.sizes(model, "encoder", "decoder")
 
 
 class Judge:
     """Requests from the test images, and a classifier that says what images show: trained on the validation images."""
 
-    def __init__(self, setting: Setting, path: Path | None, folder: Path | None, samples: int):
+    def __init__(self, setting: Setting, source: Path | None, folder: Path | None, samples: int):
         from lightning.pytorch import seed_everything
 
         from adapters.models import AttributeClassifier
@@ -220,7 +192,7 @@ class Judge:
 
         seed_everything(0, verbose=False)
         self.setting, self.samples = setting, samples
-        self.images = setting.load(path, setting.batch, 0.0)
+        self.images = setting.images(source, 0.0)
         self.images.setup()
         known = torch.cat([split.attributes for split in self.images.splits.values()]).nan_to_num(0)
         self.sizes = tuple(int(values.max()) + 1 for values in known.T)
@@ -289,6 +261,6 @@ def figure(sections: dict[str, list[training.Row]]) -> Any:
 
     fig = Figure(figsize=(5 * len(sections), 3.5), layout="constrained")
     for axes, (title, rows) in zip(fig.subplots(1, len(sections), squeeze=False)[0], sections.items(), strict=True):
-        training.points(axes, [row | {"prior": row["model"]} for row in rows], "all", "requested attributes found")
+        training.points(axes, rows, "all", "requested attributes found")
         axes.set_title(title)
     return fig

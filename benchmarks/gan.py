@@ -29,22 +29,10 @@ without logging, interleaved; *share* is what it takes beyond a round with N(0, 
 METRICS = ("Fréchet distance", "precision", "recall")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A data set, the networks and the optimiser: what all priors share."""
-
-    load: Callable[[Path | None, int], Any]
-    latents: int
-    rank: int
-    channels: tuple[int, ...]
-    updates: int  # batches, of which each trains the critic
-    learning_rate: float
-    prior_learning_rate: float
-    batch: int
+@dataclass(frozen=True, kw_only=True)
+class Setting(training.Setting):
     classifier: tuple[int, int]  # features and batches of the classifier's training
     mixture: int | None = None  # components; None: as many parameters as the TRIP
-    path: Path | None = None
-    components: int = 10
     samples: int = 10_000
 
 
@@ -53,7 +41,7 @@ def settings() -> dict[str, Setting]:
 
     return {
         "digits": Setting(
-            lambda _, batch: Digits(batch_size=batch),
+            load=lambda _, batch: Digits(batch_size=batch),
             latents=16,
             rank=8,
             channels=(32, 64),
@@ -65,7 +53,7 @@ def settings() -> dict[str, Setting]:
             samples=2000,
         ),
         "mnist": Setting(
-            lambda path, batch: MNIST(path, batch_size=batch, validation=10_000),
+            load=lambda path, batch: MNIST(path, batch_size=batch, validation=10_000),
             latents=32,
             rank=10,
             channels=(16, 32),
@@ -77,7 +65,7 @@ def settings() -> dict[str, Setting]:
             path=data.SHARED / "mnist.npz",
         ),
         "cifar10": Setting(
-            lambda path, batch: CIFAR10(path, batch_size=batch, validation=5000),
+            load=lambda path, batch: CIFAR10(path, batch_size=batch, validation=5000),
             latents=128,
             rank=40,
             channels=(128, 256, 512),
@@ -104,22 +92,24 @@ def main(args: argparse.Namespace) -> None:
     sections: dict[str, list[dict[str, Any]]] = {}
     for name in args.datasets:
         setting = settings()[name]
-        path = setting.path if args.data is None or setting.path is None else args.data / setting.path.name
-        judge = Judge(setting, path, args.runs and args.runs / name / "classifier", args.samples or setting.samples)
+        judge = Judge(
+            setting, args.data, args.runs and args.runs / name / "classifier", args.samples or setting.samples
+        )
         runs = {label: functools.partial(_train, args, judge, make) for label, make in candidates(setting).items()}
         sections[f"Cost, {name}"] = cost(judge)
-        sections[f"WGAN-GP, {name}"] = [judge.reference(), *training.study(args, name, wanted(args, runs), METRICS)]
+        sections[f"WGAN-GP, {name}"] = [
+            judge.reference(),
+            *training.study(args, name, training.named(runs, args.priors), METRICS),
+        ]
         if name in ("digits", "cifar10"):
             runs = autoencoders(args, judge, name)
-            sections[f"Autoencoders, {name}"] = training.study(args, f"{name}-vae", wanted(args, runs), METRICS)
+            sections[f"Autoencoders, {name}"] = training.study(
+                args, f"{name}-vae", training.named(runs, args.priors), METRICS
+            )
     sections = {title: rows for title, rows in sections.items() if rows}
     env = report.environment("cuda" if torch.cuda.is_available() else "cpu")
     name = "gan-ttur" if args.two_time_scales else "gan"
     report.write(args.out, name, "Priors of an adversarial model", TEXT, sections, env, figure(sections))
-
-
-def wanted(args: argparse.Namespace, runs: dict[str, training.Run]) -> dict[str, training.Run]:
-    return {label: run for label, run in runs.items() if not args.priors or any(p in label for p in args.priors)}
 
 
 def candidates(setting: Setting) -> dict[str, Callable[[int], tuple[Any, Any]]]:
@@ -150,7 +140,7 @@ def autoencoders(args: argparse.Namespace, judge: "Judge", name: str) -> dict[st
 
     def run(candidate: Any, seed: int, folder: Path) -> training.Row:
         model, _, _ = autoencoder.train(args, setting, candidate, seed, folder)
-        return judge.verdict(model) | training.sizes(model)
+        return judge.verdict(model) | training.sizes(model, "encoder", "decoder")
 
     found = vae.candidates(setting, name)
     chosen = ("N(0, I)", "mixture, fixed", "mixture, learned", "TRIP, fixed", "TRIP, learned (EM, order by MI)")
@@ -163,7 +153,7 @@ def _train(args: argparse.Namespace, judge: "Judge", make: Any, seed: int, folde
         options = {"critic_learning_rate": 3 * judge.setting.learning_rate, "critic_steps": 1}
     model = _model(judge, *make(seed), **options)
     training.fit(model, judge.images, args.updates or judge.setting.updates, folder)
-    return judge.verdict(model) | training.sizes(model)
+    return judge.verdict(model) | training.sizes(model, "generator", "critic")
 
 
 def _model(judge: "Judge", prior: Any, estimator: Any, **options: Any) -> Any:
@@ -215,7 +205,7 @@ def _round(model: Any, x: torch.Tensor) -> Callable[[], object]:
 class Judge:
     """Images, and a classifier trained on them whose features tell how far samples are from them."""
 
-    def __init__(self, setting: Setting, path: Path | None, folder: Path | None, samples: int):
+    def __init__(self, setting: Setting, source: Path | None, folder: Path | None, samples: int):
         from lightning.pytorch import seed_everything
 
         from adapters.models import AttributeClassifier
@@ -223,12 +213,12 @@ class Judge:
 
         seed_everything(0, verbose=False)
         self.setting, self.samples = setting, samples
-        self.images = setting.load(path, setting.batch)
+        self.images = setting.images(source)
         features, batches = setting.classifier
         network = ConvEncoder(self.images.image_shape, features, (32, 64))
         self.classifier = AttributeClassifier(network, features, [10])
         with training.folder_or_scratch(folder) as place:
-            trainer = training.fit(self.classifier, setting.load(path, setting.batch), batches, place)
+            trainer = training.fit(self.classifier, setting.images(source), batches, place)
         tested = trainer.test(self.classifier, self.images, verbose=False)[0]
         print(f"classifier: test accuracy {tested['test_accuracy']:.4f}", flush=True)
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,32 @@ from . import data, report
 
 Row = dict[str, Any]
 Run = Callable[[int, Path], Row]  # from a seed and a folder for checkpoints to the measured values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A data set, the size of the networks and the optimiser: what all candidates share."""
+
+    load: Callable[..., Any]  # from path and batch size to a data module
+    latents: int
+    rank: int  # of the TRIP whose number of parameters other priors match
+    channels: tuple[int, ...]
+    updates: int  # batches
+    learning_rate: float
+    prior_learning_rate: float
+    batch: int = 128
+    components: int = 10
+    path: Path | None = None  # where the data is
+    reinitialize: tuple[int, int, int | None] = (1, 5, 20)  # first, every, last, in epochs
+
+    def images(self, folder: Path | None, *options: Any) -> Any:
+        """The data module, with its file in another folder if one is given."""
+        path = self.path if folder is None or self.path is None else folder / self.path.name
+        return self.load(path, self.batch, *options)
+
+    def again(self, **options: str) -> Row:
+        """What `Reinitialize` is told."""
+        return dict(zip(("first", "every", "last"), self.reinitialize, strict=True)) | options
 
 
 def add_arguments(parser: argparse.ArgumentParser, known: Collection[str], *, datasets: Sequence[str]) -> None:
@@ -29,8 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser, known: Collection[str], *, da
     report.add_arguments(parser)
 
 
-def study(args: argparse.Namespace, name: str, runs: Mapping[str, Run], metrics: Sequence[str]) -> list[Row]:
-    """One row per candidate: means over the seeds, each with its standard deviation."""
+def study(
+    args: argparse.Namespace, name: str, runs: Mapping[str, Run], metrics: Sequence[str], head: str = "prior"
+) -> list[Row]:
+    """One row per candidate under `head`: means over the seeds, each with its standard deviation."""
     end, rows = time.monotonic() + args.seconds, []
     for label, run in runs.items():
         results = []
@@ -44,7 +73,7 @@ def study(args: argparse.Namespace, name: str, runs: Mapping[str, Run], metrics:
                     results.append(_timed(run, seed, folder))
                     stored.write_text(json.dumps(results[-1]))
         if results:
-            rows.append(summary(label, results, metrics))
+            rows.append({head: label} | summary(results, metrics))
             print(report.table(rows), flush=True)
     return rows
 
@@ -69,8 +98,13 @@ def _timed(run: Run, seed: int, folder: Path) -> Row:
     return run(seed, folder) | {"seconds": time.perf_counter() - begin}
 
 
-def summary(label: str, results: list[Row], metrics: Sequence[str]) -> Row:
-    row: Row = {"prior": label, "seeds": len(results)}
+def named(candidates: Mapping[str, Any], parts: Sequence[str] | None) -> dict[str, Any]:
+    """Those whose names contain one of the parts; all if there are none."""
+    return {label: value for label, value in candidates.items() if not parts or any(part in label for part in parts)}
+
+
+def summary(results: list[Row], metrics: Sequence[str]) -> Row:
+    row: Row = {"seeds": len(results)}
     for metric in metrics:
         values = np.array([result[metric] for result in results])
         digits = 2 if np.abs(values).max() >= 2 else 3
@@ -104,12 +138,11 @@ def fit(model: Any, images: Any, updates: int, folder: Path, callbacks: Sequence
     return trainer
 
 
-def sizes(model: Any) -> Row:
-    """How many parameters the prior learns, and their share of all that are learned."""
-    learned = {
-        part: sum(p.numel() for p in module.parameters() if p.requires_grad) for part, module in model.named_children()
-    }
-    return {"parameters": learned["prior"], "share": learned["prior"] / sum(learned.values())}
+def sizes(model: Any, *networks: str) -> Row:
+    """How many parameters are learned beyond those networks of the model, and their share of all."""
+    learned = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    own = sum(n for name, n in learned.items() if name.partition(".")[0] not in networks)
+    return {"parameters": own, "share": own / sum(learned.values())}
 
 
 def points(axes: Any, rows: list[Row], metric: str, label: str) -> None:
@@ -118,7 +151,7 @@ def points(axes: Any, rows: list[Row], metric: str, label: str) -> None:
     errors = [float(v[1]) if len(v) > 1 else 0.0 for v in values]
     axes.errorbar([float(v[0]) for v in values], range(len(rows)), xerr=errors, fmt="o", capsize=3)
     axes.set(xlabel=label)
-    axes.set_yticks(range(len(rows)), [row["prior"] for row in rows])
+    axes.set_yticks(range(len(rows)), [next(iter(row.values())) for row in rows])
     axes.invert_yaxis()
 
 

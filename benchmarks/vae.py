@@ -32,8 +32,7 @@ def main(args: argparse.Namespace) -> None:
     sections = {}
     for name in args.datasets:
         found = candidates(autoencoder.settings()[name], name)
-        wanted = {k: v for k, v in found.items() if not args.priors or any(part in k for part in args.priors)}
-        sections[name] = autoencoder.study(args, name, wanted)
+        sections[name] = autoencoder.study(args, name, training.named(found, args.priors))
     text = TEXT + ("\n\n" + PUBLISHED if any(name.startswith("mnist-dynamic") for name in args.datasets) else "")
     env = report.environment()
     report.write(args.out, "vae", "Priors of a variational autoencoder", text, sections, env, figure(sections))

@@ -59,16 +59,8 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
     """
     rows, shape = as_rows(ring, x)
     xp = namespace(rows)
-    if not writable(*ring.cores) and rows.shape[0] > (again := _rows_kept(ring, rows)):
-        parts = [
-            checkpoint(lambda some: log_mass(ring, Evidence.of_rows(ring, some), engine), rows[start : start + again])
-            for start in range(0, rows.shape[0], again)
-        ]
-        return xp.reshape(astype(xp.concat(parts) - _log_normalizer(ring), ring.cores[0].dtype), shape)
-    if not writable(*ring.cores) and rows.shape[0] > 0:  # Z is one more row, which observes nothing
-        values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
-        _check_normalizer(ring, values[-1])
-        return xp.reshape(astype(values[:-1] - values[-1], ring.cores[0].dtype), shape)
+    if not writable(*ring.cores) and rows.shape[0] > 0:
+        return xp.reshape(astype(_differentiable(ring, rows, engine), ring.cores[0].dtype), shape)
     log_z = _log_normalizer(ring)
     step = _rows_per_chunk(ring, engine) if is_concrete(rows) else max(1, rows.shape[0])
     parts = [
@@ -77,6 +69,20 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
     ]
     value = parts[0] if len(parts) == 1 else xp.concat(parts)
     return xp.reshape(astype(value - log_z, ring.cores[0].dtype), shape)
+
+
+def _differentiable(ring: TensorRing, rows: Array, engine: Engine) -> Array:
+    """log p of rows (b, d) in the accumulator's dtype, in bounded memory between the passes."""
+    step = _rows_kept(ring, rows)
+    if rows.shape[0] <= step:  # Z is one more row, which observes nothing
+        values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
+        _check_normalizer(ring, values[-1])
+        return values[:-1] - values[-1]
+    parts = [
+        checkpoint(lambda some: log_mass(ring, Evidence.of_rows(ring, some), engine), rows[start : start + step])
+        for start in range(0, rows.shape[0], step)
+    ]
+    return namespace(rows).concat(parts) - _log_normalizer(ring)
 
 
 def log_normalizer(ring: TensorRing) -> Array:

@@ -167,10 +167,15 @@ def gradients_by_quadrature(prior, log_prob, d: int = D, step: float = 0.125):
 
 
 def assert_pathwise_gradients(prior, draw, expected, batches: int = 20):
-    """The mean over batches of the gradients of f(rsample) is within 6 standard errors of `expected`."""
+    """`assert_unbiased` of the mean of f over draws."""
     rng = torch.Generator().manual_seed(4)
+    assert_unbiased(prior, lambda: f(draw(2000, rng)).mean(), expected, batches)
+
+
+def assert_unbiased(prior, value, expected, batches: int):
+    """The mean over batches of the gradients of `value()` is within 6 standard errors of `expected`."""
     parameters = list(prior.parameters())
-    found = [torch.autograd.grad(f(draw(2000, rng)).mean(), parameters, allow_unused=True) for _ in range(batches)]
+    found = [torch.autograd.grad(value(), parameters, allow_unused=True) for _ in range(batches)]
     for samples, slope in zip(zip(*found, strict=True), expected, strict=True):
         if slope is None:
             assert all(s is None for s in samples)

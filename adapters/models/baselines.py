@@ -22,7 +22,7 @@ from adapters.models.conditional import AttributeVAE
 from adapters.models.vae import Elbo
 from adapters.networks import GaussianEncoder, diagonal_gaussian
 from adapters.priors import GaussianPrior
-from adapters.priors.base import attribute_rows, whole
+from adapters.priors.base import whole
 
 
 class Baseline(AttributeVAE):
@@ -60,16 +60,6 @@ class Baseline(AttributeVAE):
         """q(z | x, y)."""
         posterior: Independent = self.joint_head(torch.cat([features, one_hot(y, self.attributes)], dim=-1))
         return posterior
-
-    def _rows(self, n: int, y: Tensor | None) -> Tensor:
-        """y as (n, a), NaN where nothing is known; errors as of `sample`."""
-        if y is None:
-            return torch.full((n, len(self.attributes)), torch.nan, device=self.device)
-        y = attribute_rows(y, self.attributes).to(self.device)
-        y = y.expand(n, -1) if y.ndim == 1 else y
-        if y.shape[:-1] != (n,):
-            raise ValueError(f"y must have {n} rows, found shape {tuple(y.shape)}")
-        return y
 
 
 class CVAE(Baseline):

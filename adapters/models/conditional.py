@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from adapters.models.attributes import accuracies, log_prob_known
 from adapters.models.vae import VAE, Batch, Elbo
 from adapters.priors import JointTRIP
-from adapters.priors.base import Attribute
+from adapters.priors.base import Attribute, attribute_rows
 
 
 class AttributeVAE(VAE):
@@ -40,6 +40,16 @@ class AttributeVAE(VAE):
     @abstractmethod
     def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Codes (n, d) given attributes, and the attributes as `decode` is to see them."""
+
+    def _rows(self, n: int, y: Tensor | None) -> Tensor:
+        """y as (n, a), NaN where nothing is known; errors as of `sample`."""
+        if y is None:
+            return torch.full((n, len(self.attributes)), torch.nan, device=self.device)
+        y = attribute_rows(y, self.attributes).to(self.device)
+        y = y.expand(n, -1) if y.ndim == 1 else y
+        if y.shape[:-1] != (n,):
+            raise ValueError(f"y must have {n} rows, found shape {tuple(y.shape)}")
+        return y
 
     def _log_bound(self, stage: str, bound: Elbo, batch_size: int) -> None:
         super()._log_bound(stage, bound, batch_size)
@@ -93,5 +103,9 @@ class ConditionalVAE(AttributeVAE):
         return self.prior.sample(n, y), None
 
     def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_prior = self.prior.log_prob(z)
-        return log_prior, self.prior.log_prob(z, y) - log_prior
+        if y is None:
+            return super()._log_prior(z, y)
+        y = self._rows(len(z), y)
+        rows = torch.cat([y, torch.full_like(y, torch.nan)])  # one pass through the ring for both
+        joint, log_prior = self.prior.log_prob(torch.cat([z, z]), rows).chunk(2)
+        return log_prior, joint - log_prior

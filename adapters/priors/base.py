@@ -256,14 +256,16 @@ def attribute_rows(y: Tensor, attributes: Sequence[Attribute]) -> Tensor:
     y = real_rows("y", y, len(attributes))
     if torch.compiler.is_compiling():
         return y
-    for i, attribute in enumerate(attributes):
-        values = y[..., i].reshape(-1)
-        if attribute == "continuous":
-            rule, inside = "is a finite number", ~values.isinf()
-        else:
-            rule = f"takes whole numbers 0..{attribute - 1}"
-            inside = values.isnan() | ((values >= 0) & (values < attribute) & (values == values.floor()))
-        if not bool(inside.all()):
-            row = int((~inside).nonzero()[0, 0])
-            raise ValueError(f"attribute {i} {rule}, found {values[row].item():g} in row {row}")
+    outside = torch.stack([_outside(y[..., i].reshape(-1), kind) for i, kind in enumerate(attributes)])
+    if bool(outside.any()):  # looked at once, because an accelerator has to be waited for
+        i, row = outside.nonzero()[0].tolist()
+        rule = "is a finite number" if attributes[i] == "continuous" else f"takes whole numbers 0..{attributes[i] - 1}"
+        raise ValueError(f"attribute {i} {rule}, found {y[..., i].reshape(-1)[row].item():g} in row {row}")
     return y
+
+
+def _outside(values: Tensor, kind: Attribute) -> Tensor:
+    """Which values are neither unknown nor those of an attribute of this kind."""
+    if kind == "continuous":
+        return values.isinf()
+    return ~(values.isnan() | ((values >= 0) & (values < kind) & (values == values.floor())))
