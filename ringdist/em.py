@@ -131,7 +131,7 @@ class _Job:
     reduce: Reduce | None
 
     def run(self, ring: TensorRing, data: Data, track: Progress, rng: np.random.Generator) -> Progress:
-        ring = track.best = _normalised(ring)
+        ring = track.best = _balanced(ring)
         own, total = float(data.weight.sum()), self._sum(ring, data.weight.sum())
         floors = self._floors(ring, data)
         steps = 0
@@ -148,6 +148,7 @@ class _Job:
                         ring, _ = self._visit(ring, rows, weight, data.labels[index], step, size)
                     steps += 1
                 value = data.mean_log_prob(ring) * own
+            ring = _balanced(ring)
             track.record(ring, self._sum(ring, value) / total)
         return track
 
@@ -333,10 +334,21 @@ def _environment(prefix: State, suffix: State) -> Array:
     return environment / xp.max(environment)
 
 
-def _normalised(ring: TensorRing) -> TensorRing:
-    """The same distribution from cores whose largest entry is 1."""
+def _balanced(ring: TensorRing) -> TensorRing:
+    """The same distribution from cores whose largest entry is 1, and that meet in sums of one size at every bond index.
+
+    A scale may move from one side of a bond index to the other without any change of the distribution. Left alone, it
+    does so by a factor in every epoch, until products of cores leave the range of the dtype.
+    """
     xp = namespace(ring.cores[0])
-    return ring._with([core / xp.max(core) for core in ring.cores], ring.variables)
+    scaled = [core / xp.max(core) for core in ring.cores]
+    for k, after in zip(ring.sequence, (*ring.sequence[1:], ring.sequence[0]), strict=True):
+        left, right = xp.sum(scaled[k], axis=(0, 1)), xp.sum(scaled[after], axis=(0, 2))
+        linked = (left > 0) & (right > 0)
+        share = xp.where(linked, xp.sqrt(xp.where(linked, right, 1.0)) / xp.sqrt(xp.where(linked, left, 1.0)), 1.0)
+        scaled[k] = scaled[k] * share
+        scaled[after] = scaled[after] / share[:, None]
+    return ring._with([core / xp.max(core) for core in scaled], ring.variables)
 
 
 def _merge_equal_rows(ring: TensorRing, data: Data) -> Data:

@@ -187,9 +187,6 @@ class JointBaseline(Baseline):
     def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.prior.log_prob(z), log_prob_known(self.predictor(z), self._rows(len(z), y))
 
-    def _weighted(self, bound: Elbo) -> Tensor:
-        return super()._weighted(bound) + (1 - self.attribute_weight) * bound.attributes
-
     def _posteriors(self, x: Tensor, y: Tensor) -> tuple[Independent, Independent]:
         """q(z | x) and q(z | x, y_observed)."""
         features = self._features(x)

@@ -22,6 +22,7 @@ class AttributeVAE(VAE):
     """
 
     attributes: Sequence[Attribute]  # number of values of each, or "continuous"
+    attribute_weight: float = 1.0  # of log p(y_observed | z) in training
 
     @abstractmethod
     def predict(self, x: Tensor) -> list[Tensor]:
@@ -51,6 +52,9 @@ class AttributeVAE(VAE):
             raise ValueError(f"y must have {n} rows, found shape {tuple(y.shape)}")
         return y
 
+    def _weighted(self, bound: Elbo) -> Tensor:
+        return super()._weighted(bound) + (1 - self.attribute_weight) * bound.attributes
+
     def _log_bound(self, stage: str, bound: Elbo, batch_size: int) -> None:
         super()._log_bound(stage, bound, batch_size)
         self._log_mean(f"{stage}_attributes", bound.attributes, batch_size)
@@ -77,6 +81,8 @@ class ConditionalVAE(AttributeVAE):
     Args:
         encoder, decoder: as of `VAE`.
         prior: over codes and attributes.
+        attribute_weight: of log p(y_observed | z) in training, 1 in the paper; more separates the codes of different
+            attributes. Bounds are always reported with 1.
         settings: further ones of `VAE`.
 
     Raises:
@@ -85,11 +91,19 @@ class ConditionalVAE(AttributeVAE):
 
     prior: JointTRIP
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, prior: JointTRIP, **settings: Any):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        prior: JointTRIP,
+        attribute_weight: float = 1.0,
+        **settings: Any,
+    ):
         if not isinstance(prior, JointTRIP):
             raise TypeError(f"prior must be a JointTRIP, found {type(prior).__name__}")
         super().__init__(encoder, decoder, prior, **settings)
         self.attributes = prior.attributes
+        self.attribute_weight = attribute_weight
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> list[Tensor]:
