@@ -63,6 +63,11 @@ def threshold(ring: TensorRing) -> float:
     return 4 * terms * float(info.smallest_normal) / float(info.eps)
 
 
+def through_core(rank: int, size: int) -> bool:
+    """Whether one product of a state with the core beats forming the matrices: in a train, and of one component."""
+    return rank * size <= rank + size
+
+
 class Linear:
     """Row-scaled products; see the module's docstring.
 
@@ -87,7 +92,6 @@ class Linear:
         self.offset = evidence.offset + math.log(2) * sum(self._exponents)
         self.interval = interval if self._watch or floored else 1
         self.minimum = matrix_minimum(ring.cores[0])
-        self._turn = False
 
     def weights(self, k: int) -> Array:
         """(b, N) evidence times the power of two that brings the core's largest entry near 1."""
@@ -122,7 +126,7 @@ class Linear:
     def advance(self, state: State, core: Array, weights: Array, *, backward: bool = False) -> State:
         """The state with the matrix Σ_s weights[s] core[s] multiplied on."""
         size, rank = core.shape[0], state.values.shape[1]
-        if rank * size <= rank + size:  # one product with the core beats forming the matrices: a train, one component
+        if through_core(rank, size):
             values = self._through_core(state.values, core, weights, (2, 0, 1) if backward else (1, 0, 2))
         else:
             matrix = self._matrix(core, weights)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ringdist import network
-from ringdist._arithmetic import ORDINARY, Linear, Log, Result, by_chunks, replace_rows, rescue, threshold
+from ringdist._arithmetic import ORDINARY, Linear, Log, Result, by_chunks, replace_rows, rescue, threshold, through_core
 from ringdist._backend import (
     Array,
     accumulator,
@@ -36,6 +36,7 @@ from ringdist._evidence import Evidence, like_zeros
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
+KEPT = 2**27  # numbers that a backward pass may find stored; if there were more, they are computed again
 CACHE = 2**18  # numbers of the matrices that a CPU multiplies side by side
 STEPS = 10  # of a sweep before a level of the tree, which takes several times as many operations, is worth it
 LARGE = 32  # rank from which cores are too large to copy for the sake of fewer operations
@@ -67,6 +68,8 @@ def choose_engine(ring: TensorRing, evidence: Evidence) -> Engine:
     core = ring.cores[0]
     if backend_name(core) == "jax" or not is_concrete(core, evidence.offset):
         return "tree"  # d unrolled steps would have to be compiled
+    if is_lean(ring, evidence):
+        return "sweep"
     rank, cut = max(ring.ranks), min(ring.ranks)
     extra = evidence.num_rows * rank**2 * 2 * (rank - cut)  # operations a column
     return "tree" if extra < (10**9 if on_accelerator(core) else 10**5) else "sweep"
@@ -88,7 +91,12 @@ def _segments(ring: TensorRing, rows: int) -> int:
 
 def sweep(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
     """One matrix after the other, from the thinnest bond."""
-    return _sweep(Linear(ring, evidence, floored=floored, interval=_interval(ring)))
+    linear = Linear(ring, evidence, floored=floored, interval=_interval(ring))
+    if is_lean(ring, evidence):
+        from ringdist._lean import lean_sweep
+
+        return lean_sweep(linear)
+    return _sweep(linear)
 
 
 def _interval(ring: TensorRing) -> int:
@@ -106,6 +114,29 @@ def _sweep(arithmetic: Any) -> Result:
     for k in arithmetic.ring.sequence:
         state = arithmetic.push(state, k)
     return arithmetic.close(state)
+
+
+def is_lean(ring: TensorRing, evidence: Evidence) -> bool:
+    """Whether a sweep keeps only some of its products for the backward pass, which computes the others again."""
+    core = ring.cores[0]
+    if writable(*ring.cores, *evidence.arrays()) or backend_name(core) != "torch" or not is_concrete(core):
+        return False
+    return evidence.num_rows * numbers_kept(ring) > KEPT and _by_matrices(ring)
+
+
+def numbers_kept(ring: TensorRing, *, lean: bool = False) -> int:
+    """How many numbers a sweep leaves to its backward pass, of one row."""
+    cut, shapes = min(ring.ranks), [core.shape for core in ring.cores]
+    if lean and backend_name(ring.cores[0]) == "torch" and _by_matrices(ring):
+        from ringdist._lean import lean_numbers
+
+        return lean_numbers(shapes, cut)
+    return sum((left + cut) * right if _by_matrices(ring) else cut * (size + 1) * right for size, left, right in shapes)
+
+
+def _by_matrices(ring: TensorRing) -> bool:
+    """Whether products are with the matrices of the rows, as those of a wide cut are, and not with the cores."""
+    return not any(through_core(min(ring.ranks), size) for size in ring.shape)
 
 
 def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import opt_einsum
 import scipy.special
 
+from ringdist import contraction
 from ringdist._backend import (
     Array,
     accumulator,
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 DENSE_LIMIT = 2**24  # cells of the largest table
 ENTROPY_LIMIT = 2**16  # cells up to which the entropy is summed exactly
 CHUNK = 2**26  # numbers that a batch may occupy at once
-KEPT = 2**28  # numbers that a backward pass may find stored; if there were more, they are computed again, ...
-AGAIN = 2**27  # ... so many at once: cores are read, and their gradients added up, once for each part of the rows
+MANY = 256  # rows beside which it costs little that every part of them reads the cores once more
 
 
 def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
@@ -50,8 +50,8 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
     Returns:
         (...) in nats (densities per unit of each continuous column), in the cores' dtype; −inf where the mass is zero.
         Gradients flow to the cores, the variables' arrays and x, also those of gradients. Cost O(b d m² (r + N)) for b
-        rows; where the 2 b d m² numbers that a backward pass needs are too many, it computes them again, rows at a
-        time: the cost of one more likelihood, and bounded memory.
+        rows; where the 2 b d m² numbers that a backward pass needs are too many, it computes them again: the cost of
+        one more likelihood, and bounded memory.
 
     Raises:
         ValueError: if the last axis is not d long, a value is outside its support, or the engine is unknown.
@@ -73,7 +73,7 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
 
 def _differentiable(ring: TensorRing, rows: Array, engine: Engine) -> Array:
     """log p of rows (b, d) in the accumulator's dtype, in bounded memory between the passes."""
-    step = _rows_kept(ring, rows)
+    step = _rows_kept(ring, rows, engine)
     if rows.shape[0] <= step:  # Z is one more row, which observes nothing
         values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
         _check_normalizer(ring, values[-1])
@@ -123,13 +123,17 @@ def _rows_per_chunk(ring: TensorRing, engine: Engine) -> int:
     return max(1, CHUNK // (3 * (sum(ring.shape) + at_once)))
 
 
-def _rows_kept(ring: TensorRing, rows: Array) -> int:
-    """Of how many rows a backward pass keeps all products of matrices: of all, if those are not too many."""
-    per_row = 2 * sum(core.shape[1] * core.shape[2] for core in ring.cores)
-    within_jit = backend_name(rows) == "torch" and not is_concrete(rows, ring.cores[0])
-    if within_jit or rows.shape[0] * per_row <= KEPT:
+def _rows_kept(ring: TensorRing, rows: Array, engine: Engine) -> int:
+    """Of how many rows a backward pass keeps what it needs; if there are more, it computes theirs again, part by part.
+
+    Of parts that would be small, a sweep keeps less instead: see `contraction.is_lean`.
+    """
+    if backend_name(rows) == "torch" and not is_concrete(rows, ring.cores[0]):
         return int(rows.shape[0])
-    return max(1, AGAIN // per_row)
+    step = contraction.KEPT // contraction.numbers_kept(ring)
+    if step < MANY and engine in ("auto", "sweep"):
+        step = contraction.KEPT // contraction.numbers_kept(ring, lean=True)
+    return max(1, step)
 
 
 def entropy(ring: TensorRing, n: int = 10_000, rng: Any = None) -> tuple[float, float]:

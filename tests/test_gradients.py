@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import ringdist as rd
+from ringdist import contraction
+from ringdist._backend import writable
 from tests import oracle
 from tests.backends import assert_close
 from tests.oracle import MIXED, Case, Column, make_case
@@ -114,19 +116,21 @@ def test_rows_of_zero_mass_leave_the_others_their_gradients(backend, engine):
         assert_close(a, b, (case, engine))
 
 
+@pytest.mark.parametrize(("numbers", "many"), [(68, 1), (100, 1000)], ids=["rows", "columns too"])
 @pytest.mark.parametrize("engine", ["auto", "sweep", "tree"])
-def test_what_is_computed_again_has_the_same_gradients(backend, engine, monkeypatch):
-    """Two rows at a time, as where all that a backward pass needs would not fit; −inf rows among them."""
+def test_what_is_computed_again_has_the_same_gradients(backend, engine, numbers, many, monkeypatch):
+    """As where all that a backward pass needs would not fit; −inf rows among them."""
     case = make_case(["categorical"] * 3, [3, 2, 3], [2, 2, 3], [0, 1, 2], 0.6, seed=22)
     x, weight = rows(case, 0), (case.joint.ravel() > 0).astype(float)
     expected = gradients(backend, case, x, engine, weight)
-    monkeypatch.setattr(rd.likelihood, "KEPT", 0)
-    monkeypatch.setattr(rd.likelihood, "AGAIN", 2 * 2 * (2 * 2 + 2 * 3 + 3 * 2))
+    monkeypatch.setattr(contraction, "KEPT", numbers)
+    monkeypatch.setattr(rd.likelihood, "MANY", many)
     for a, b in zip(gradients(backend, case, x, engine, weight), expected, strict=True):
         assert_close(a, b, (case, engine))
 
 
-def test_memory_of_a_backward_pass_is_bounded(monkeypatch):
+@pytest.mark.parametrize(("numbers", "many", "least"), [(50_000, 1, 20), (300_000, 1000, 4)], ids=["rows", "columns"])
+def test_memory_of_a_backward_pass_is_bounded(numbers, many, least, monkeypatch):
     """No more numbers are stored between the passes than those of the rows and the result; second derivatives exist."""
     import torch
 
@@ -142,15 +146,48 @@ def test_memory_of_a_backward_pass_is_bounded(monkeypatch):
         return sum(t.numel() for t in stored.values()), value
 
     everything, whole = kept()
-    monkeypatch.setattr(rd.likelihood, "KEPT", 10_000)
-    monkeypatch.setattr(rd.likelihood, "AGAIN", 50_000)
+    monkeypatch.setattr(contraction, "KEPT", numbers)
+    monkeypatch.setattr(rd.likelihood, "MANY", many)
     little, lean = kept()
-    assert little < everything / 20
+    assert little < everything / least
     (slope,) = torch.autograd.grad(lean, core, create_graph=True)
     (expected,) = torch.autograd.grad(whole, core, create_graph=True)
     torch.testing.assert_close(slope, expected)
     for first in (slope, expected):
         assert torch.autograd.grad(first.square().sum(), core)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("exponent", [0, 40], ids=["ordinary", "large"])
+@pytest.mark.parametrize("d", [1, 2, 3, 13, 20])
+def test_a_lean_sweep_has_the_gradients_of_a_recorded_one(d, exponent, device, monkeypatch):
+    """Of cores, means, deviations and rows; of first and second order; blocks of one to three columns, a last short."""
+    torch = pytest.importorskip("torch")
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    generator = torch.Generator().manual_seed(d)
+    options = {"dtype": torch.float64, "device": device}
+    ranks = torch.randint(3, 6, (d,), generator=generator).tolist()
+    ring = rd.TensorRing.random([rd.GaussianMixture([-1.0, 0, 2], [1.0, 2, 1])] * d, ranks, rng=1, xp=torch, **options)
+    cores = [(core * 2.0**exponent).requires_grad_() for core in ring.cores]
+    means, stds = (torch.tensor(v, **options).requires_grad_() for v in ([-1.0, 0, 2], [1.0, 2, 1]))
+    ring = rd.TensorRing(cores, [rd.GaussianMixture(means, stds)] * d, validate=False)
+    x = torch.randn(7, d, generator=generator, dtype=torch.float64).to(device)
+    x[torch.rand(7, d, generator=generator).to(device) < 0.2] = torch.nan
+    x.requires_grad_()
+
+    def slopes() -> list:
+        value = ring.log_prob(x, engine="sweep")
+        inputs = [*cores, means, stds, x]
+        first = torch.autograd.grad(value.square().sum(), inputs, create_graph=True)
+        graph_free = torch.autograd.grad(ring.log_prob(x, engine="sweep").square().sum(), inputs)
+        second = torch.autograd.grad(sum(slope.sin().sum() for slope in first), inputs)
+        return [value, *first, *graph_free, *second]
+
+    expected = slopes()
+    monkeypatch.setattr(contraction, "is_lean", lambda ring, evidence: not writable(*ring.cores))
+    for found, slope in zip(slopes(), expected, strict=True):
+        torch.testing.assert_close(found, slope, rtol=1e-9, atol=1e-9)
 
 
 # The log engine gives such an entry the slope 0, a known defect: see docs/numerics.md.
