@@ -36,9 +36,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(UV) pip install --quiet --python $(PY) --constraint constraints.txt --build-constraint constraints.txt --compile-bytecode --editable ".[$(EXTRAS)]"
 	@touch $@
 
-demo: $(STAMP)  ## fit rings to digits, complete half-missing ones, train a VAE with a ring as its prior
+demo: $(STAMP)  ## rings complete half-missing digits, are the prior of a VAE, and draw digits with wanted attributes
 	$(PY) -m benchmarks demo
 	$(BIN)/ringdist fit --config adapters/configs/vae_digits.yaml --trainer.default_root_dir demo/vae_digits
+	$(BIN)/ringdist fit --config adapters/configs/conditional_digits.yaml --trainer.default_root_dir demo/conditional
+	@echo "7, thick strokes, slant free: demo/sevens.png"
+	$(BIN)/ringdist sample --ckpt_path "$$(ls -t demo/conditional/*/checkpoints/best.ckpt | head -n 1)" \
+	  --attributes digit=7,thickness=2 --output demo/sevens.png
 
 test: $(STAMP)  ## the test suite without what is marked slow
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from adapters import figures
+from adapters.conditions import changed_codes
 from adapters.data.base import ImageData
 from adapters.hopping import mode_hopping
 from adapters.models import VAE, AttributeVAE, ConditionalVAE
@@ -106,7 +107,8 @@ class Figures(Callback):
     Samples; the prior's density over two latent dimensions (paper Fig. 4); the curves of the CSV log. Where the model
     has an encoder, codes of training images over the density, and images above their reconstructions. Where the prior
     has conditionals, rows of images on a walk through its modes (`mode_hopping`, paper Fig. 5). Where the model has
-    categorical attributes, a row of images for each value of the first one, all else free.
+    categorical attributes, a row of images for each value of the first one, all else free; of a `ConditionalVAE` also
+    training images, and below them the same with one attribute changed, to each of its values.
 
     Args:
         every: epochs.
@@ -150,6 +152,8 @@ class Figures(Callback):
             figures.save_grid(model.generate(walk.flatten(0, 1)), folder / "hops.png", columns=walk.shape[1])
         if isinstance(model, AttributeVAE):
             self._draw_conditions(model, folder)
+        if isinstance(model, ConditionalVAE):
+            self._draw_changes(model, data, folder)
 
     def _draw_reconstructions(self, model: LightningModule, data: ImageData, folder: Path) -> None:
         images = data.examples(self.num_images // 2).to(model.device)
@@ -163,6 +167,16 @@ class Figures(Callback):
                 y[:, j] = torch.arange(kind, device=model.device).repeat_interleave(columns)
                 figures.save_grid(model.sample(len(y), y), folder / "conditions.png", columns=columns)
                 return
+
+    def _draw_changes(self, model: ConditionalVAE, data: ImageData, folder: Path) -> None:
+        columns = 8
+        x, y = (rows.to(model.device) for rows in next(data.training_rows(columns, derived_seed(2))))
+        z, rows = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x)]
+        for j, kind in enumerate(model.attributes):
+            for value in range(0 if kind == "continuous" else kind):
+                wanted = torch.where(torch.arange(y.shape[1], device=y.device) == j, float(value), y)
+                rows.append(model.generate(changed_codes(model.prior, z, wanted, j)))
+        figures.save_grid(torch.cat(rows), folder / "changes.png", columns=columns)
 
 
 def image_data(trainer: Trainer) -> ImageData:

@@ -1,4 +1,4 @@
-"""Do generated images have the attributes that were asked for, and do they differ in the others?"""
+"""Do generated images have the attributes that were asked for, and do they differ in the others? Codes with others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from adapters.priors.base import attribute_rows
+from adapters.priors import JointTRIP
+from adapters.priors.base import Rng, attribute_rows, whole
 
 
 class Classifier(Protocol):
@@ -67,6 +68,42 @@ def satisfaction(classifier: Classifier, generated: Iterable[tuple[Tensor, Tenso
         entropies,
         tuple(entropy / math.log(size) for entropy, size in zip(entropies, sizes, strict=True)),
     )
+
+
+@torch.no_grad()
+def changed_codes(
+    prior: JointTRIP, z: Tensor, y: Tensor, attribute: int, num_dimensions: int | None = None, *, rng: Rng = None
+) -> Tensor:
+    """Codes near z with attributes y, of which one is another than z has: the same image with one attribute changed.
+
+    The latents that tell most about the attribute, by the mutual information of their components in the ring, are drawn
+    anew given all other latents and y.
+
+    Args:
+        prior: over codes and attributes.
+        z: (n, d) codes.
+        y: (n, a) attributes as they shall be, NaN where free.
+        attribute: index of the changed one.
+        num_dimensions: latents drawn anew; None: a quarter of them, rounded up.
+        rng: a seed or a generator; None: PyTorch's global one.
+
+    Returns:
+        (n, d).
+
+    Raises:
+        TypeError, ValueError: as of `JointTRIP.sample_given`; ValueError if there is no such attribute, or
+            num_dimensions is not in 1..d.
+    """
+    if not 0 <= attribute < len(prior.attributes):
+        raise ValueError(f"attribute must be in 0..{len(prior.attributes) - 1}, found {attribute}")
+    d = prior.num_latents
+    count = whole("num_dimensions", math.ceil(d / 4) if num_dimensions is None else num_dimensions)
+    if count > d:
+        raise ValueError(f"num_dimensions must be at most {d}, found {count}")
+    information = prior.ring.mutual_information()[d + attribute, :d]
+    anew = torch.zeros(d, dtype=torch.bool, device=z.device)
+    anew[information.topk(count).indices] = True
+    return prior.sample_given(z.masked_fill(anew, torch.nan), y, rng=rng)
 
 
 def _verdicts(

@@ -8,7 +8,8 @@ pytest.importorskip("lightning")
 
 import torch
 
-from adapters.conditions import satisfaction
+from adapters import JointTRIP
+from adapters.conditions import changed_codes, satisfaction
 from adapters.models import AttributeClassifier
 
 NAN = math.nan
@@ -89,3 +90,42 @@ def test_requests_that_make_no_sense(requests, message):
 def test_no_images():
     with pytest.raises(ValueError, match="at least 1 generated image is needed, found 0"):
         satisfaction(Pixels(), [])
+
+
+# ----------------------------------------------------------------------------------------------------- changed codes
+
+
+def told_by(column: int) -> JointTRIP:
+    """Four latents, of which one says what the attribute is: its component 0 goes with value 0, and 1 with 1."""
+    prior = JointTRIP(4, [2], num_components=2, rank=2, order="given", mean_range=(-2.0, 2.0))
+    with torch.no_grad():
+        for stack in prior.cores:
+            stack.copy_(torch.eye(2).expand_as(stack))  # the bond carries a bit that nothing else knows of
+            for k in (column, 4):
+                stack[k] = torch.stack([torch.diag(row) for row in torch.eye(2)])
+    return prior
+
+
+@pytest.mark.parametrize("column", [0, 2])
+def test_only_latents_that_tell_of_the_attribute_change(column):
+    prior = told_by(column)
+    z = prior.sample(200, torch.tensor([0.0]), rng=0)
+    changed = changed_codes(prior, z, torch.ones(200, 1), attribute=0, rng=1)
+    others = [k for k in range(4) if k != column]
+    assert torch.equal(changed[:, others], z[:, others])
+    assert (prior.log_prob_attributes(torch.ones(200, 1), changed).exp() > 0.5).float().mean() > 0.8
+    assert (prior.log_prob_attributes(torch.ones(200, 1), z).exp() > 0.5).float().mean() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attribute": 1}, r"attribute must be in 0\.\.0, found 1"),
+        ({"attribute": -1}, r"attribute must be in 0\.\.0, found -1"),
+        ({"attribute": 0, "num_dimensions": 5}, "num_dimensions must be at most 4, found 5"),
+        ({"attribute": 0, "num_dimensions": 0}, "num_dimensions"),
+    ],
+)
+def test_changes_that_are_none(settings, message):
+    with pytest.raises(ValueError, match=message):
+        changed_codes(told_by(0), torch.zeros(2, 4), torch.zeros(2, 1), **settings)
