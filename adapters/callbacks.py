@@ -108,7 +108,7 @@ class Figures(Callback):
     has an encoder, codes of training images over the density, and images above their reconstructions. Where the prior
     has conditionals, rows of images on a walk through its modes (`mode_hopping`, paper Fig. 5). Where the model has
     categorical attributes, a row of images for each value of the first one, all else free; of a `ConditionalVAE` also
-    training images, and below them the same with one attribute changed, to each of its values.
+    reconstructions of training images, and below them the same with one attribute changed, to each of its values.
 
     Args:
         every: epochs.

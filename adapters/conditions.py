@@ -84,7 +84,8 @@ def changed_codes(
         z: (n, d) codes.
         y: (n, a) attributes as they shall be, NaN where free.
         attribute: index of the changed one.
-        num_dimensions: latents drawn anew; None: a quarter of them, rounded up.
+        num_dimensions: latents drawn anew; None: half of them, rounded up. With more of them the wanted attribute is more likely, and
+            the rest less like it was.
         rng: a seed or a generator; None: PyTorch's global one.
 
     Returns:
@@ -97,7 +98,7 @@ def changed_codes(
     if not 0 <= attribute < len(prior.attributes):
         raise ValueError(f"attribute must be in 0..{len(prior.attributes) - 1}, found {attribute}")
     d = prior.num_latents
-    count = whole("num_dimensions", math.ceil(d / 4) if num_dimensions is None else num_dimensions)
+    count = whole("num_dimensions", math.ceil(d / 2) if num_dimensions is None else num_dimensions)
     if count > d:
         raise ValueError(f"num_dimensions must be at most {d}, found {count}")
     information = prior.ring.mutual_information()[d + attribute, :d]

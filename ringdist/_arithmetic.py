@@ -34,7 +34,7 @@ from ringdist._backend import (
     nonzero_rows,
     safe_log,
     stop_gradient,
-    take_rows,
+    take,
     to_numpy,
 )
 from ringdist._evidence import Evidence, like_zeros
@@ -193,13 +193,13 @@ class Linear:
         """A_k(x)[left, :] times what lies beyond the right bond, (n, m'), for draws of the rows `row`."""
         core = self.ring.cores[k]
         if self.evidence.num_rows == 1:
-            return take_rows(self.matrix(k)[0], left) * beyond
-        slices = take_rows(self.xp.permute_dims(core, (1, 0, 2)), left)  # (n, N, m')
-        return (take_rows(self.weights(k), row)[:, None, :] @ slices)[:, 0, :] * beyond
+            return take(self.matrix(k)[0], left) * beyond
+        slices = take(self.xp.permute_dims(core, (1, 0, 2)), left)  # (n, N, m')
+        return (take(self.weights(k), row)[:, None, :] @ slices)[:, 0, :] * beyond
 
     def value_weights(self, k: int, row: Array, left: Array, right: Array) -> Array:
         """Weights of the components of column k between two given bonds, (n, N)."""
-        return between(self.ring.cores[k], left, right) * take_rows(self.weights(k), row)
+        return between(self.ring.cores[k], left, right) * take(self.weights(k), row)
 
 
 class Log:
@@ -235,11 +235,11 @@ class Log:
         return relative(logs), logs[:, 0] == logs[:, 0]
 
     def bond_weights(self, k: int, row: Array, left: Array, beyond: Array) -> Array:
-        slices = take_rows(self.xp.permute_dims(self._log_core(k), (1, 0, 2)), left)
-        return relative(logsumexp(take_rows(self.evidence.log_weights(k), row)[:, :, None] + slices, axis=1) + beyond)
+        slices = take(self.xp.permute_dims(self._log_core(k), (1, 0, 2)), left)
+        return relative(logsumexp(take(self.evidence.log_weights(k), row)[:, :, None] + slices, axis=1) + beyond)
 
     def value_weights(self, k: int, row: Array, left: Array, right: Array) -> Array:
-        return relative(between(self._log_core(k), left, right) + take_rows(self.evidence.log_weights(k), row))
+        return relative(between(self._log_core(k), left, right) + take(self.evidence.log_weights(k), row))
 
     def _log_core(self, k: int) -> Array:
         return astype(safe_log(self.ring.cores[k]), accumulator(self.ring.cores[k]))
@@ -256,7 +256,7 @@ def between(core: Array, left: Array, right: Array) -> Array:
     """core[:, left, right] as (n, N)."""
     xp = namespace(core)
     flat = xp.reshape(core, (core.shape[0], -1))
-    return xp.take(flat, left * core.shape[2] + right, axis=1).T
+    return take(flat, left * core.shape[2] + right, axis=1).T
 
 
 Result = tuple[Array, Array | None]
@@ -315,7 +315,7 @@ def lost_rows(
     suspect = nonzero_rows(~(finite & (low >= threshold(ring))))
     if suspect.shape[0] == 0:
         return suspect
-    gap = xp.abs(floored(ring.detach(), evidence.rows(suspect).detach()) - take_rows(value, suspect))
+    gap = xp.abs(floored(ring.detach(), evidence.rows(suspect).detach()) - take(value, suspect))
     agree = gap <= tolerance
     return suspect[~(agree if agree.ndim == 1 else xp.all(agree, axis=1))]
 
@@ -339,4 +339,4 @@ def replace_rows(value: Array, rows: Array, replacement: Array) -> Array:
     index = np.arange(value.shape[0])
     index[source] = value.shape[0] + np.arange(source.shape[0])
     merged = xp.concat([value, astype(replacement, value.dtype)], axis=0)
-    return take_rows(merged, indices(index, value))
+    return take(merged, indices(index, value))

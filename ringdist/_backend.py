@@ -75,7 +75,7 @@ def on_accelerator(array: Array) -> bool:
 def stop_gradient(array: Array) -> Array:
     match backend_name(array):
         case "torch":
-            return array.detach()
+            return array.detach() if array.requires_grad else array
         case "jax":
             return sys.modules["jax"].lax.stop_gradient(array)
     return array
@@ -223,9 +223,11 @@ def special(name: str, *arrays: Array) -> Array:
     return getattr(scipy.special, name)(*arrays)
 
 
-def take_rows(array: Array, index: Array) -> Array:
-    """`array[index]` along the first axis, differentiable in every backend."""
-    return namespace(array).take(array, index, axis=0)
+def take(array: Array, index: Array, axis: int = 0) -> Array:
+    """Entries along an axis by their numbers (n,), none of them negative; differentiable in every backend."""
+    if backend_name(array) == "torch":  # array-api-compat first asks, in four operations, which are negative
+        return sys.modules["torch"].index_select(array, axis, index)
+    return namespace(array).take(array, index, axis=axis)
 
 
 def nonzero_rows(mask: Array) -> Array:

@@ -20,7 +20,7 @@ from ringdist._backend import (
     like,
     namespace,
     stop_gradient,
-    take_rows,
+    take,
 )
 from ringdist.variables import Variable
 
@@ -138,7 +138,7 @@ class Evidence:
         if tuple(sequence) == columns:
             return weights
         position = {k: i for i, k in enumerate(columns)}
-        return take_rows(weights, indices([position[k] for k in sequence], weights))
+        return take(weights, indices([position[k] for k in sequence], weights))
 
     def _exp(self, group: int) -> Array:
         if group not in self._weights:
@@ -160,9 +160,8 @@ class Evidence:
 
     def rows(self, index: Array) -> Evidence:
         """The evidence of some rows only."""
-        xp = namespace(self.offset)
-        groups = [(columns, xp.take(w, index, axis=1)) for columns, w in self._groups]
-        return Evidence(groups, take_rows(self.offset, index))
+        groups = [(columns, take(w, index, axis=1)) for columns, w in self._groups]
+        return Evidence(groups, take(self.offset, index))
 
     def detach(self) -> Evidence:
         return Evidence([(c, stop_gradient(w)) for c, w in self._groups], stop_gradient(self.offset))
@@ -179,10 +178,9 @@ def _stack(variables: Sequence[Any]) -> Any:
 
 def _columns(rows: Array, columns: Sequence[int]) -> Array:
     """(g, b): the named columns of rows (b, d)."""
-    xp = namespace(rows)
     if tuple(columns) == tuple(range(rows.shape[1])):
         return rows.T
-    return xp.take(rows, indices(list(columns), rows), axis=1).T
+    return take(rows, indices(list(columns), rows), axis=1).T
 
 
 def _log_density(variables: Sequence[Any], values: Array, missing: Array, core: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, indices, is_concrete, like, logsumexp, namespace, take_rows, to_numpy
+from ringdist._backend import Array, indices, is_concrete, like, logsumexp, namespace, take, to_numpy
 from ringdist._evidence import Evidence, as_rows
 from ringdist.likelihood import log_prob
 from ringdist.sampling import sample_given
@@ -47,7 +47,7 @@ def mode(ring: TensorRing, x: Any = None) -> Array:
     for p, pattern in enumerate(patterns):
         here = np.flatnonzero(np.reshape(member, -1) == p)
         if pattern.any():
-            subset = take_rows(rows, indices(here, core))
+            subset = take(rows, indices(here, core))
             columns = [int(k) for k in np.flatnonzero(pattern)]
             result[here] = to_numpy(_complete(ring, subset, columns, here))
     return namespace(core).reshape(like(result, core), (*shape, ring.num_variables))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, accumulator, astype, indices, is_concrete, like, namespace
+from ringdist._backend import Array, accumulator, astype, indices, is_concrete, like, namespace, take
 from ringdist._evidence import Evidence, as_rows, like_zeros
 from ringdist.posterior import component_posteriors
 
@@ -93,7 +93,7 @@ def _pairwise(ring: TensorRing, diagonal: list[Array], function: Callable[[int, 
         rows.append(xp.concat([function(k, others, joint), like_zeros((d - len(others),), core)]))
     lower = xp.stack(rows)  # in ring order
     place = indices(np.argsort(ring.sequence), core)
-    full = xp.take(xp.take(lower + lower.T, place, axis=0), place, axis=1)
+    full = take(take(lower + lower.T, place, axis=0), place, axis=1)
     return full + like(np.eye(d), core) * xp.stack(diagonal)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +21,12 @@ from ringdist._backend import (
     on_accelerator,
     safe_log,
     stop_gradient,
-    take_rows,
+    take,
     to_numpy,
     uniform,
 )
 from ringdist._evidence import Evidence, as_rows
-from ringdist.contraction import Level, tree_levels
+from ringdist.contraction import LARGE, Level, tree_levels
 from ringdist.variables import Categorical
 
 if TYPE_CHECKING:
@@ -100,18 +101,30 @@ def _descend(ring: TensorRing, levels: list[Level], n: int, stream: Stream) -> A
             xp.concat([xp.reshape(xp.stack([left[:pairs], middle], axis=1), children), left[pairs:]]),
             xp.concat([xp.reshape(xp.stack([middle, right[:pairs]], axis=1), children), right[pairs:]]),
         )
-    components: dict[int, Array] = {}
     shapes: dict[tuple[int, ...], list[int]] = {}
     for j, k in enumerate(ring.sequence):
         shapes.setdefault(tuple(ring.cores[k].shape), []).append(j)
+    parts = []
     for (size, _, rank), sites in shapes.items():
-        site = indices(sites, core)
-        place = xp.take(left * rank + right, site, axis=0)
-        flat = [xp.reshape(ring.cores[ring.sequence[j]], (size, -1)) for j in sites]
-        weights = xp.stack([xp.take(values, place[i], axis=1) for i, values in enumerate(flat)]).mT  # (g, n, N)
-        drawn = draw(weights, xp.take(uniforms[d:], site, axis=0))
-        components.update({ring.sequence[j]: drawn[i] for i, j in enumerate(sites)})
-    return xp.stack([components[k] for k in range(d)], axis=1)
+        site, columns = indices(sites, core), [ring.sequence[j] for j in sites]
+        place = take(left * rank + right, site, axis=0)  # (g, n)
+        if rank < LARGE:
+            flat = xp.reshape(xp.stack([ring.cores[k] for k in columns]), (len(columns), size, -1))
+            weights = flat[indices(range(len(columns)), core)[:, None], :, place]  # (g, n, N)
+        else:
+            slices = [
+                take(xp.reshape(ring.cores[k], (size, -1)), at, axis=1) for k, at in zip(columns, place, strict=True)
+            ]
+            weights = xp.stack(slices).mT
+        parts.append((columns, draw(weights, take(uniforms[d:], site, axis=0))))
+    return _in_order(parts)
+
+
+def _in_order(parts: Sequence[tuple[Sequence[int], Array]]) -> Array:
+    """(n, d) from some columns and their values (g, n) each."""
+    values = namespace(parts[0][1]).concat([values for _, values in parts])
+    places = np.argsort([k for columns, _ in parts for k in columns])
+    return take(values, indices(places, values)).T
 
 
 def sample_given(
@@ -146,7 +159,7 @@ def sample_given(
         index = xp.tile(indices(np.arange(chunk.shape[0]), rows), (draws,))
         evidence = Evidence.of_rows(ring, chunk).detach()
         components = _components(ring.detach(), evidence, index, stream, labels[start : start + step])
-        drawn = _emit(ring, components, take_rows(chunk, index), stream)
+        drawn = _emit(ring, components, take(chunk, index), stream)
         parts.append(xp.reshape(drawn, (draws, chunk.shape[0], ring.num_variables)))
     drawn = xp.concat(parts, axis=1)
     return xp.reshape(drawn, (*shape, ring.num_variables) if n is None else (draws, *shape, ring.num_variables))
@@ -173,17 +186,17 @@ def _components(ring: TensorRing, evidence: Evidence, row: Array, stream: Stream
     if again.shape[0] == 0:
         return components
     xp = namespace(core)
-    some = take_rows(row, again)
+    some = take(row, again)
     used, position = np.unique(to_numpy(some), return_inverse=True)
     subset = evidence.rows(indices(used, core))
     log = Log(ring, subset)
-    redone, low = _draw(log, _suffixes(log), indices(position, core), xp.take(uniforms, again, axis=1))
+    redone, low = _draw(log, _suffixes(log), indices(position, core), take(uniforms, again, axis=1))
     empty = nonzero_rows(low == 0)
     if empty.shape[0]:
         raise ValueError(f"evidence must have positive mass, found zero mass in row {int(labels[int(some[empty[0]])])}")
     source = np.arange(n)
     source[to_numpy(again)] = n + np.arange(again.shape[0])
-    return take_rows(xp.concat([components, redone]), indices(source, core))
+    return take(xp.concat([components, redone]), indices(source, core))
 
 
 def _suffixes(arithmetic: Linear | Log) -> list[State]:
@@ -211,7 +224,7 @@ def _draw(arithmetic: Linear | Log, suffixes: list[State], row: Array, uniforms:
     sequence, d = ring.sequence, ring.num_variables
     shared = suffixes[0].values.shape[0] == 1
     base = row * 0 if shared else row
-    closing, right = (take_rows(part, base) for part in arithmetic.cut_weights(suffixes[0]))
+    closing, right = (take(part, base) for part in arithmetic.cut_weights(suffixes[0]))
     closing = astype(closing, uniforms.dtype)
     low = xp.where(right, xp.sum(closing, axis=-1), 0.0)
     cut = draw(closing, uniforms[0])
@@ -235,17 +248,16 @@ def _emit(ring: TensorRing, components: Array, given: Array | None, stream: Stre
     """Values (n, d) drawn from the components' densities, with the observed entries of `given` in their places."""
     core = ring.cores[0]
     xp = namespace(core)
-    drawn: dict[int, Array] = {}
+    parts = []
     for columns in ring.families:
         variables: list[Any] = [ring.variables[k] for k in columns]
+        values = take(components, indices(list(columns), core), axis=1).T  # (g, n)
         if isinstance(variables[0], Categorical):
-            drawn.update({k: components[:, k] for k in columns})
-            continue
-        chosen = xp.take(components, indices(list(columns), core), axis=1).T  # (g, n)
-        if hasattr(type(variables[0]), "stack"):
-            values = type(variables[0]).stack(variables).sample(chosen, stream.next())
+            pass  # a category is its component
+        elif hasattr(type(variables[0]), "stack"):
+            values = type(variables[0]).stack(variables).sample(values, stream.next())
         else:
-            values = variables[0].sample(chosen[0], stream.next())[None]
-        drawn.update({k: values[i] for i, k in enumerate(columns)})
-    values = xp.stack([like(stop_gradient(drawn[k]), core) for k in range(ring.num_variables)], axis=1)
+            values = variables[0].sample(values[0], stream.next())[None]
+        parts.append((columns, like(stop_gradient(values), core)))
+    values = _in_order(parts)
     return values if given is None else xp.where(xp.isnan(given), values, given)

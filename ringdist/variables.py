@@ -25,6 +25,7 @@ from ringdist._backend import (
     normal,
     poisson,
     special,
+    take,
     to_numpy,
 )
 
@@ -111,7 +112,7 @@ class _Stackable:
         array = self._arrays[parameter]
         xp = namespace(array)
         if array.ndim == 1:
-            return xp.reshape(xp.take(array, xp.reshape(component, (-1,)), axis=0), component.shape)
+            return xp.reshape(take(array, xp.reshape(component, (-1,)), axis=0), component.shape)
         return xp.take_along_axis(array[:, 0, :], component, axis=-1)
 
     def _check_sibling(self, other: Any) -> None:

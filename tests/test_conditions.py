@@ -110,7 +110,7 @@ def told_by(column: int) -> JointTRIP:
 def test_only_latents_that_tell_of_the_attribute_change(column):
     prior = told_by(column)
     z = prior.sample(200, torch.tensor([0.0]), rng=0)
-    changed = changed_codes(prior, z, torch.ones(200, 1), attribute=0, rng=1)
+    changed = changed_codes(prior, z, torch.ones(200, 1), attribute=0, num_dimensions=1, rng=1)
     others = [k for k in range(4) if k != column]
     assert torch.equal(changed[:, others], z[:, others])
     assert (prior.log_prob_attributes(torch.ones(200, 1), changed).exp() > 0.5).float().mean() > 0.8

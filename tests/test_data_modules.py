@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from adapters.data import CIFAR10, MNIST, CelebA, Digits, ImageFolder, Split
+from adapters.data.known import CELEBA_ATTRIBUTES
 from adapters.errors import InputError
 
 
@@ -212,25 +213,41 @@ def test_cifar_as_images(tmp_path, packed):
     assert torch.equal((x[:, 0, 0, 0] * 255 > 50).float(), 1 - y[:, 0])  # airplane is class 0, its images are brighter
 
 
-def test_celeba_is_cut_as_in_the_paper(tmp_path, monkeypatch):
+@pytest.fixture
+def celeba(tmp_path, monkeypatch) -> Path:
+    """Six images as torchvision's CelebA finds them, two in each part, with a name more than the default ones."""
     from torchvision import datasets
 
     root = tmp_path / "celeba"
     names = [f"{i:06}.png" for i in range(6)]
     for i, name in enumerate(names):
         write_image(root / "img_align_celeba" / name, 40 * i, (178, 218))
-    rows = "".join(f"{name} {1 if i % 2 else -1} -1\n" for i, name in enumerate(names))
-    (root / "list_attr_celeba.txt").write_text(f"{len(names)}\nSmiling Young\n{rows}")
+    known = ["Blurry", *CELEBA_ATTRIBUTES]
+    values = [["1" if (i + j) % 2 else "-1" for j in range(len(known))] for i in range(len(names))]
+    rows = "".join(f"{name} {' '.join(row)}\n" for name, row in zip(names, values, strict=True))
+    (root / "list_attr_celeba.txt").write_text(f"{len(names)}\n{' '.join(known)}\n{rows}")
     (root / "list_eval_partition.txt").write_text("".join(f"{n} {i // 2}\n" for i, n in enumerate(names)))
     (root / "identity_CelebA.txt").write_text("".join(f"{n} 1\n" for n in names))
     (root / "list_bbox_celeba.txt").write_text("6\nx y w h\n" + "".join(f"{n} 0 0 1 1\n" for n in names))
     (root / "list_landmarks_align_celeba.txt").write_text("6\na b\n" + "".join(f"{n} 0 0\n" for n in names))
     monkeypatch.setattr(datasets.CelebA, "_check_integrity", lambda self: True)
-    data = CelebA(tmp_path, attributes=["Smiling"], batch_size=2)
-    x, y = batch_of(data, "val")
-    assert x.shape == (2, 3, 64, 64) and y.tolist() == [[0.0], [1.0]]
-    with pytest.raises(ValueError, match="among Smiling, Young, found Old"):
-        CelebA(tmp_path, attributes=["Old"]).setup()
+    return tmp_path
+
+
+def test_celeba_is_cut_as_in_the_paper(celeba):
+    x, y = batch_of(CelebA(celeba, attributes=["Bangs", "Blurry"], batch_size=2), "val")
+    assert x.shape == (2, 3, 64, 64) and y.tolist() == [[0.0, 0.0], [1.0, 1.0]]
+
+
+def test_attributes_of_celeba(celeba):
+    assert len(set(CELEBA_ATTRIBUTES)) == 14
+    data, everything = CelebA(celeba, batch_size=2), CelebA(celeba, attributes="all", batch_size=2)
+    y, all_of_them = batch_of(data, "val")[1], batch_of(everything, "val")[1]
+    assert tuple(data.attribute_names) == CELEBA_ATTRIBUTES
+    assert tuple(everything.attribute_names) == ("Blurry", *CELEBA_ATTRIBUTES)
+    assert torch.equal(y, all_of_them[:, 1:]) and set(y.flatten().tolist()) == {0.0, 1.0}
+    with pytest.raises(ValueError, match=r"among Blurry, Bald, .*, Young, found Old"):
+        CelebA(celeba, attributes=["Old"]).setup()
 
 
 def test_folders_with_attributes(files):
