@@ -84,8 +84,8 @@ def changed_codes(
         z: (n, d) codes.
         y: (n, a) attributes as they shall be, NaN where free.
         attribute: index of the changed one.
-        num_dimensions: latents drawn anew; None: half of them, rounded up. With more of them the wanted attribute is more likely, and
-            the rest less like it was.
+        num_dimensions: latents drawn anew; None: half of them, rounded up. With more of them the wanted attribute is
+            more likely, and the rest less like it was.
         rng: a seed or a generator; None: PyTorch's global one.
 
     Returns:
