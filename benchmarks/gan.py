@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from . import autoencoder, data, report, training, vae
-from .speed import interleaved
+from .measure import interleaved
 
 TEXT = """\
 Samples against training images over the features of a small classifier of the same data (trained by

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from . import report
-from .speed import interleaved
+from .measure import interleaved
 
 ESTIMATORS = (
     ("reinforce, mean of all (paper)", "reinforce", "mean"),

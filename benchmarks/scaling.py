@@ -18,13 +18,13 @@ import torch
 import ringdist as rd
 
 from . import report
-from .speed import interleaved
+from .measure import interleaved
 
 Topology = Literal["ring", "train"]
 COMPONENTS, BATCH = 10, 32
-NUM_COLUMNS = [30, 100, 300, 1000, 3000, 10_000]
+NUM_COLUMNS = [30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000]
 RANK_THEN = 10  # while the number of columns grows
-RANKS = {"ring": [8, 16, 32, 64, 128, 256], "train": [16, 32, 64, 128, 256, 512]}
+RANKS = {"ring": [8, 16, 32, 64, 128, 256, 512], "train": [16, 32, 64, 128, 256, 512]}
 COLUMNS_THEN = 12  # while the rank grows
 
 

@@ -8,12 +8,8 @@ own: no densities, no scaling, no guard against underflow.
 """
 
 import argparse
-import ctypes
 import functools
-import multiprocessing
-import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +20,7 @@ import torch
 import ringdist as rd
 
 from . import reference, report
+from .measure import in_fresh_process, interleaved, memory_mark, memory_peak
 
 COLUMNS, COMPONENTS, BATCH = 100, 10, 128
 # How many times the reference's speed, on two CPU cores.
@@ -225,30 +222,6 @@ def _products(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> Non
         torch.matmul(left, right, out=out)
 
 
-def interleaved(
-    operations: Mapping[str, Callable[[], object]],
-    *,
-    repeats: int,
-    device: str,
-    seconds: float = 1.0,
-    statistic: Callable[[list[float]], float] = statistics.median,
-) -> dict[str, float]:
-    """Milliseconds of each, called in turns, at least ``repeats`` times and for at least ``seconds``."""
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    times: dict[str, list[float]] = {name: [] for name in operations}
-    for operation in [*operations.values()] * 2:
-        operation()
-    end = time.perf_counter() + seconds
-    while min(map(len, times.values())) < repeats or time.perf_counter() < end:
-        for name, operation in operations.items():
-            synchronize()
-            begin = time.perf_counter()
-            operation()
-            synchronize()
-            times[name].append(1000 * (time.perf_counter() - begin))
-    return {name: statistic(measured) for name, measured in times.items()}
-
-
 def compared(rank: int, values: Mapping[str, float], goal: float | None, unit: str = "ms") -> dict[str, Any]:
     ours, theirs = values["ours"], values.get("reference")
     row: dict[str, Any] = {"rank": rank, f"ours, {unit}": ours}
@@ -270,38 +243,15 @@ def efficiency(rank: int, times: Mapping[str, float], goal: float | None) -> dic
     return row | {"share of batched": achieved / batched, "goal share": goal}
 
 
-def in_fresh_process(function: Callable[..., float], *args: object) -> float:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, args)
-
-
 def peak_memory(name: str, rank: int, device: str, checkout: Path | None) -> float:
     """Megabytes that the first training steps take on top of model and data; optimiser state and gradients included."""
     trainer(build(2, device, checkout)[name])()  # libraries allocate their own buffers once
     model = build(rank, device, checkout)[name]
     step = trainer(model)
-    before = _memory_mark(device)
+    before = memory_mark(device)
     step()
     step()
-    return (_memory_peak(device) - before) / 1e6
-
-
-def _memory_mark(device: str) -> float:
-    """Bytes in use now; the peak counts from here."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    ctypes.CDLL(None).malloc_trim(0)  # what the C library keeps from before would be used first and hide a part
-    Path("/proc/self/clear_refs").write_text("5")
-    return _memory_peak(device)
-
-
-def _memory_peak(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    # Not ru_maxrss: it starts from the parent's and cannot be reset.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024.0 * int(status["VmHWM"].split()[0])
+    return (memory_peak(device) - before) / 1e6
 
 
 # --- the figure --------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from ringdist._backend import (
     matrix_minimum,
     namespace,
     nonzero_rows,
+    row_sums,
     safe_log,
     stop_gradient,
     take,
@@ -152,10 +153,10 @@ class Linear:
             low = least if low is None else xp.minimum(low, least)
         if state.age + 1 < self.interval:
             return State(values, state.logs, low, state.age + 1)
-        total = stop_gradient(xp.sum(values, axis=-1, keepdims=True))
+        total = row_sums(values)
         total = xp.where(total > 0, total, 1.0)
-        logs = state.logs + xp.log(astype(total[..., 0], state.logs.dtype))
-        return State(values / total, logs, low)
+        logs = state.logs + xp.log(astype(total, state.logs.dtype))
+        return State(values / total[..., None], logs, low)
 
     def close(self, state: State) -> tuple[Array, Array | None]:
         """log Tr of the state with the evidence's offset, (b,); and the smallest entry met."""

@@ -278,6 +278,15 @@ def matrix_minimum(array: Array) -> Callable[[Array], Array]:
     return lambda values: values.min(axis=(-2, -1))
 
 
+def row_sums(array: Array) -> Array:
+    """The sum over the last axis, without gradient. NumPy adds short rows up several times faster as a product."""
+    if backend_name(array) == "numpy":
+        width = array.shape[-1]
+        sums: Array = np.reshape(array, (-1, width)) @ np.ones(width, dtype=array.dtype)
+        return np.reshape(sums, array.shape[:-1])
+    return stop_gradient(namespace(array).sum(array, axis=-1))
+
+
 # ------------------------------------------------------------------------------------------------- random numbers
 
 

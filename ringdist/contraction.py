@@ -27,6 +27,7 @@ from ringdist._backend import (
     nonzero_rows,
     on_accelerator,
     products_into,
+    row_sums,
     safe_log,
     stop_gradient,
     writable,
@@ -201,7 +202,7 @@ def tree_levels(
         yield Level(values, logs, offset, low, factors)
         if values.shape[0] == 1:
             return
-        total = stop_gradient(xp.sum(values, axis=-1))
+        total = row_sums(values)
         sums = safe_log(astype(total, logs.dtype)) + logs
         common = xp.max(sums, axis=-1, keepdims=True)
         common = xp.where(common == -xp.inf, 0.0, common)
@@ -263,7 +264,7 @@ def _swept_segments(linear: Linear, count: int) -> tuple[Array, Array, Array | N
             least = xp.min(xp.reshape(linear.minimum(values), (count, rows)), axis=0)
             low = least if low is None else xp.minimum(low, least)
         if step % interval == interval - 1:
-            total = stop_gradient(xp.sum(values, axis=-1))
+            total = row_sums(values)
             total = xp.where(total > 0, total, 1.0)
             logs = logs + xp.log(astype(total, logs.dtype))
             values = values / total[..., None]

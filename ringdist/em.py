@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, accumulator, astype, backend_name, is_concrete, like, namespace, to_numpy
+from ringdist._backend import Array, accumulator, astype, backend_name, is_concrete, like, namespace, row_sums, to_numpy
 from ringdist._evidence import Evidence
 from ringdist.fitting import Data, FitResult, Progress, best_of, check_options, numpy_generator
 from ringdist.initialization import shaken
@@ -301,11 +301,11 @@ def _expected_sums(
         if through:
             flat = xp.reshape(p, (count * rank, left)) @ xp.reshape(xp.permute_dims(core, (1, 0, 2)), (left, -1))
             terms = xp.reshape(flat, (count, rank, size, right)) * r[:, :, None, :]
-            joint = xp.sum(terms, axis=(1, 3)) * w
+            joint = xp.sum(row_sums(terms), axis=1) * w
         else:
             environments = xp.reshape(p.mT @ r, (count, -1))
             joint = (environments @ xp.reshape(core, (size, -1)).T) * w
-        mass = xp.sum(joint, axis=1)
+        mass = row_sums(joint)
         empty = to_numpy((mass <= 0) & (weight[chunk] > 0))
         if empty.any():
             row = int(labels[start + int(np.argmax(empty))])
