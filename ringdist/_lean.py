@@ -1,9 +1,10 @@
 """A sweep whose backward pass needs little memory, in PyTorch (DESIGN 4.4).
 
 P_k = P_{k−1} A_k with P_1 = A_1, every few products divided by the sums of its rows. Between the passes only every
-√(d/2)-th P_k is kept. The backward pass computes those of one block at a time again and walks through them in reverse:
-with D_k the slope of P_k, that of A_k is P_{k−1}ᵀ D_k, and D_{k−1} = D_k A_kᵀ. Four products a column instead of three,
-all of them into memory that is used again: fresh pages cost a CPU as much as the arithmetic on them.
+√d-th P_k is kept. The backward pass computes those of one block at a time again and walks through them in reverse: with
+D_k the slope of P_k, that of A_k is P_{k−1}ᵀ D_k, and D_{k−1} = D_k A_kᵀ. Four products a column instead of three, all
+of them into memory that is used again: fresh pages cost a CPU as much as the arithmetic on them. No A_k is kept, for
+to form it is no more than N / m of a product.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ def lean_sweep(linear: Linear) -> Result:
 def lean_numbers(shapes: Sequence[tuple[int, ...]], cut: int) -> int:
     """How many numbers it needs of one row, from the shapes of the cores and the rank of the thinnest bond."""
     length, widest = _block_length(len(shapes)), max(max(shape[1:]) for shape in shapes)
-    return (-(-len(shapes) // length) + length + 2) * cut * widest + (length + 1) * widest**2
+    return (-(-len(shapes) // length) + length + 1) * cut * widest + 2 * widest**2
 
 
 def _block_length(d: int) -> int:
-    """Columns between two products that are kept: d / L of those and 2 L matrices within a block are fewest."""
-    return max(1, math.isqrt(d // 2))
+    """Columns between two products that are kept: those d / L and the L of a block are fewest together."""
+    return math.isqrt(d)
 
 
 class _Diagonal(torch.autograd.Function):
@@ -82,23 +83,19 @@ class _Diagonal(torch.autograd.Function):
         if torch.is_grad_enabled():
             return None, *_recorded(weights, cores, scales, slope, ctx.needs_input_grad[1:])
         size = _Size.of(weights, cores)
-        matrices, states = (slope.new_empty(size.length, n) for n in (size.matrix, size.state))
-        spare, slopes = slope.new_empty(2, size.state), slope.new_empty(size.matrix)
+        states, spare = slope.new_empty(size.length - 1, size.state), slope.new_empty(2, size.state)
+        matrices, slopes = slope.new_empty(2, size.matrix)
         gradients: list[Tensor | None] = [None] * count
         slope = torch.diag_embed(slope)
         for first in reversed(range(0, size.d, size.length)):
             before = kept[first // size.length - 1] if first else None
             block = range(first, min(first + size.length, size.d))
             prefixes = [None if before is None else _shaped(before, size.rows, size.cut, cores[first].shape[1])]
-            factors = []
-            for i, k in enumerate(block):
-                factors.append(_matrix(weights[k], cores[k], matrices[i]))
-                if k < block[-1]:
-                    prefixes.append(_prefix(prefixes[i], factors[i], scales.get(k), states[i]))
-            for i, k in reversed(list(enumerate(block))):
+            for i, k in enumerate(block[:-1]):
+                prefixes.append(_prefix(prefixes[i], weights[k], cores[k], scales.get(k), matrices, states[i]))
+            for prefix, k in zip(reversed(prefixes), reversed(block), strict=True):
                 if k in scales:
                     slope /= scales[k]
-                prefix = prefixes[i]
                 along = slope if prefix is None else _product(prefix.mT, slope, slopes)
                 along = along.flatten(1)
                 if ctx.needs_input_grad[1 + k]:
@@ -106,7 +103,7 @@ class _Diagonal(torch.autograd.Function):
                 if ctx.needs_input_grad[1 + size.d + k]:
                     gradients[size.d + k] = (weights[k].T @ along).view_as(cores[k])
                 if k:
-                    slope = _product(slope, factors[i].mT, spare[k % 2])
+                    slope = _product(slope, _matrix(weights[k], cores[k], matrices).mT, spare[k % 2])
         return None, *gradients
 
 
@@ -138,11 +135,14 @@ def _product(a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
     return torch.bmm(a, b, out=_shaped(memory, a.shape[0], a.shape[1], b.shape[2]))
 
 
-def _prefix(before: Tensor | None, matrix: Tensor, total: Tensor | None, memory: Tensor) -> Tensor:
+def _prefix(
+    before: Tensor | None, weight: Tensor, core: Tensor, total: Tensor | None, matrices: Tensor, memory: Tensor
+) -> Tensor:
     """P_k from P_{k−1}, as the forward pass has scaled it."""
     if before is None:
-        return matrix if total is None else torch.div(matrix, total, out=_shaped(memory, *matrix.shape))
-    values = _product(before, matrix, memory)
+        values = _matrix(weight, core, memory)
+    else:
+        values = _product(before, _matrix(weight, core, matrices), memory)
     return values if total is None else values.div_(total)
 
 
