@@ -31,7 +31,7 @@ def settings() -> dict[str, Setting]:
         "likelihood": BernoulliLikelihood,
         "latents": 40,
         "rank": 14,
-        "updates": 8000,
+        "updates": 4000,
         "learning_rate": 1e-3,
         "prior_learning_rate": 1e-2,
         "warm_up": 800,
