@@ -179,8 +179,9 @@ class TensorRing:
         return f"column {k}" if name is None else f"column {k} ({name!r})"
 
     def detach(self) -> TensorRing:
-        """The same ring with cores that carry no gradient."""
-        return self._with([stop_gradient(core) for core in self.cores], self.variables, self.exponents)
+        """The same ring with cores and variables that carry no gradient."""
+        variables = [_detached(variable) for variable in self.variables]
+        return self._with([stop_gradient(core) for core in self.cores], variables, self.exponents)
 
     def _with(
         self, cores: Sequence[Array], variables: Sequence[Variable], exponents: tuple[int | None, ...] | None = None
@@ -380,6 +381,15 @@ def _check_core(ring: TensorRing, k: int) -> int:
     if most == 0:
         raise ValueError(f"{ring.describe(k)}: the core is all zero, so no value of the column has any mass")
     return max(-120, min(120, math.frexp(most)[1]))
+
+
+def _detached(variable: Variable) -> Variable:
+    arrays = variable.arrays()
+    fixed = {name: stop_gradient(array) for name, array in arrays.items()}
+    if all(fixed[name] is array for name, array in arrays.items()):
+        return variable
+    detached: Variable = rebuild(type(variable), variable.num_components, variable.name, fixed)
+    return detached
 
 
 @dataclasses.dataclass
