@@ -235,19 +235,21 @@ def celeba(tmp_path, monkeypatch) -> Path:
 
 
 def test_celeba_is_cut_as_in_the_paper(celeba):
-    x, y = batch_of(CelebA(celeba, attributes=["Bangs", "Blurry"], batch_size=2), "val")
+    x, y = batch_of(CelebA(celeba, keep=["Bangs", "Blurry"], batch_size=2), "val")
     assert x.shape == (2, 3, 64, 64) and y.tolist() == [[0.0, 0.0], [1.0, 1.0]]
 
 
 def test_attributes_of_celeba(celeba):
     assert len(set(CELEBA_ATTRIBUTES)) == 14
-    data, everything = CelebA(celeba, batch_size=2), CelebA(celeba, attributes="all", batch_size=2)
+    data, everything = CelebA(celeba, batch_size=2), CelebA(celeba, keep=None, batch_size=2)
     y, all_of_them = batch_of(data, "val")[1], batch_of(everything, "val")[1]
     assert tuple(data.attribute_names) == CELEBA_ATTRIBUTES
     assert tuple(everything.attribute_names) == ("Blurry", *CELEBA_ATTRIBUTES)
     assert torch.equal(y, all_of_them[:, 1:]) and set(y.flatten().tolist()) == {0.0, 1.0}
     with pytest.raises(ValueError, match=r"among Blurry, Bald, .*, Young, found Old"):
-        CelebA(celeba, attributes=["Old"]).setup()
+        CelebA(celeba, keep=["Old"]).setup()
+    with pytest.raises(ValueError, match="keep must be a list of names, found 'Smiling'"):
+        CelebA(celeba, keep="Smiling")
 
 
 def test_folders_with_attributes(files):

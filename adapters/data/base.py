@@ -73,6 +73,8 @@ class ImageData(LightningDataModule):
             raise ValueError(f"missing must be a share in [0, 1), found {missing}")
         self.batch_size, self.validation = batch_size, validation
         self.binarization, self.split_seed = binarization, split_seed
+        if isinstance(keep, str):
+            raise ValueError(f"keep must be a list of names, found {keep!r}")
         self.missing, self.keep = missing, keep
         self.splits: dict[Stage, Split] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,23 +127,20 @@ class CelebA(ImageData):
 
     Args:
         path: torchvision's folder.
-        attributes: names of those wanted, in this order; `"all"`: the 40 of the data set.
         download: whether torchvision may fetch the data into that folder.
+        keep: names of the attributes wanted, in this order; None: the 40 of the data set.
         options: of `ImageData`; the data set has validation images of its own.
-
-    Raises:
-        ValueError: if an attribute is unknown.
     """
 
     def __init__(
         self,
         path: str | Path,
-        attributes: Literal["all"] | Sequence[str] = CELEBA_ATTRIBUTES,
         download: bool = False,
+        keep: Sequence[str] | None = CELEBA_ATTRIBUTES,
         **options: Any,
     ):
-        super().__init__(**options)
-        self.path, self.attributes, self.download = Path(path), attributes, download
+        super().__init__(keep=keep, **options)
+        self.path, self.download = Path(path), download
 
     def prepare_data(self) -> None:
         """Fetch, in one process."""
@@ -158,15 +155,11 @@ class CelebA(ImageData):
         part = datasets.CelebA(
             str(self.path), name, transform=v2.Compose([v2.CenterCrop(160), v2.Resize(64), v2.PILToTensor()])
         )
-        known = [attribute for attribute in part.attr_names if attribute]
-        wanted = known if self.attributes == "all" else list(self.attributes)
-        if unknown := sorted(set(wanted) - set(known)):
-            raise ValueError(f"attributes must be among {', '.join(known)}, found {', '.join(unknown)}")
-        self.attribute_names = wanted
+        self.attribute_names = [attribute for attribute in part.attr_names if attribute]
         images = torch.empty((len(part), 3, 64, 64), dtype=torch.uint8)
         for i in range(len(part)):  # into place: a list of them and its stack would need the memory twice
             images[i] = part[i][0]
-        return Split(images, part.attr[:, [known.index(attribute) for attribute in wanted]].float())
+        return Split(images, part.attr[:, : len(self.attribute_names)].float())
 
 
 def _described(data: Digits | MNIST, splits: dict[Stage, Split]) -> dict[Stage, Split]:
