@@ -45,9 +45,9 @@ class Reinitialize(Callback):
         every: epochs between it and each further one; None: there is but one.
         last: epoch after which there is none; None: no limit.
         num_codes: at most; the official code takes 2 000.
-        method: of `prior.reinitialize`, where it has several: "gmm" (the paper's), "em" or "refine".
+        method: of `prior.reinitialize`, where it has several: "gmm" (the paper's) or "em".
         order: of `prior.reinitialize`: "mutual_information" also rearranges the ring.
-        max_epochs: visits of EM, where the method has them.
+        max_epochs: of EM, where the method is "em".
 
     Raises:
         ValueError: if first, every, num_codes or max_epochs is less than 1; when training starts, if the prior has no

@@ -475,25 +475,6 @@ def test_reinitialize_trip(options):
     assert all(torch.isfinite(p.grad).all() for p in parameters)
 
 
-def test_refining_goes_on_from_where_the_prior_is():
-    z = bananas()
-    prior = TRIP(4, 6, 5)
-    torch.manual_seed(0)
-    prior.reinitialize(z, method="em", order="mutual_information", max_epochs=2)
-    order, scores = prior.order.tolist(), [prior.log_prob(z).mean().item()]
-    for _ in range(3):
-        prior.reinitialize(z, method="refine", max_epochs=2)
-        scores.append(prior.log_prob(z).mean().item())
-    assert scores == sorted(scores) and scores[-1] > scores[0] + 0.02, scores
-    assert prior.order.tolist() == order
-    before = {k: v.clone() for k, v in prior.state_dict().items()}
-    with torch.no_grad():
-        prior.cores[0].zero_()
-    with pytest.raises(ValueError, match="the core is all zero"):
-        prior.reinitialize(z, method="refine")
-    assert all(torch.equal(prior.state_dict()[k], v) for k, v in before.items() if k != "cores.0")
-
-
 def test_the_paper_s_reinitialisation_fits_every_dimension():
     torch.manual_seed(0)
     z = torch.cat([torch.randn(300, 2) * 0.1 - 2, torch.randn(300, 2) * 0.1 + 3])
@@ -541,10 +522,9 @@ CODES = torch.randn(50, D, generator=torch.Generator().manual_seed(0))
         (CODES[:, :1], {}, r"z must have shape \(..., 2\), found \(50, 1\)"),
         (CODES[None], {}, r"z must have shape \(n, 2\), found \(1, 50, 2\)"),
         (CODES[:2], {}, "at least 3 rows of codes, found 2"),
-        (CODES, {"method": "svd"}, "method must be one of gmm, em, refine, found 'svd'"),
+        (CODES, {"method": "svd"}, "method must be one of gmm, em, found 'svd'"),
         (CODES, {"order": "random"}, "order must be one of mutual_information, found 'random'"),
         (CODES, {"method": "em", "max_epochs": 0}, "max_epochs must be at least 1, found 0"),
-        (CODES, {"method": "refine", "order": "mutual_information"}, "refine keeps the order"),
         (CODES.round().clamp(0, 1), {"method": "em"}, "column 0: 3 components need as many different codes, found 2"),
     ],
 )

@@ -18,7 +18,7 @@ from ringdist.initialization import bond_ranks
 Order = Literal["random", "given"] | Sequence[int]
 Topology = Literal["ring", "train"]
 Nonnegative = Literal["abs", "softplus", "exp"]
-Method = Literal["gmm", "em", "refine"]
+Method = Literal["gmm", "em"]
 Layout = dict[tuple[int, int, int], list[int]]  # from a core's shape to the columns that have it, both ascending
 PSEUDOCOUNT = 1e-2  # rows: keeps EM from cores with entries of zero, which gradients could not leave again
 
@@ -203,13 +203,8 @@ class RingPrior(Prior):
             columns = rd.ordering.mutual_information(rows.cpu().numpy(), self._families(), self.topology)
         if method == "gmm":
             self._reinitialize_by_mixtures(rows, columns)
-        elif method == "em":
-            self._reinitialize_by_em(self._near_mixture(rows, columns), rows, max_epochs)
-        elif order is None:
-            ring = self.ring.detach()
-            self._reinitialize_by_em(rd.TensorRing(ring.cores, ring.variables, ring.order), rows, max_epochs)
         else:
-            raise ValueError("method refine keeps the order: order must be None")
+            self._reinitialize_by_em(rows, columns, whole("max_epochs", max_epochs))
 
     def _families(self) -> list[Any]:
         """One variable per column, in NumPy, of the right family; the parameters do not matter."""
@@ -225,11 +220,12 @@ class RingPrior(Prior):
         means, log_stds = (torch.stack([fit[i][:, 0] for fit in fits]) for i in (1, 2))
         self._write(self._random_cores(columns, torch.default_generator), means, log_stds, columns)
 
-    def _near_mixture(self, rows: Tensor, columns: Sequence[int]) -> rd.TensorRing:
-        """A ring with components at the codes' quantiles and cores near a mixture of products."""
+    def _reinitialize_by_em(self, rows: Tensor, columns: Sequence[int], max_epochs: int) -> None:
+        """Components at the codes' quantiles, cores near a mixture, then EM for everything."""
+        data = rows.to(self.device, self.dtype)
         uniform = self._ranks == tuple(bond_ranks(self._ranks[-1], len(columns), self.topology))
         start = rd.initialize(
-            rows.to(self.dtype).cpu().numpy(),
+            data.cpu().numpy(),
             [rd.GaussianMixture if v is None else v for v in self._categories],
             self._ranks[-1] if uniform else self._ranks,
             num_components=self.num_components,
@@ -247,17 +243,12 @@ class RingPrior(Prior):
                     f"column {k}: {self._sizes[k]} components need as many different codes, "
                     f"found {variable.num_components}"
                 )
-        return start
-
-    def _reinitialize_by_em(self, start: rd.TensorRing, rows: Tensor, max_epochs: int) -> None:
-        """EM for cores and components from that ring on."""
-        data, visits = rows.to(self.device, self.dtype), whole("max_epochs", max_epochs)
-        ring = rd.fit_em(start, data, max_epochs=visits, pseudocount=PSEUDOCOUNT, rng=global_seed()).ring
-        scale = (-ring.log_normalizer() / len(ring.order)).exp()  # puts Z at 1 without changing the distribution
+        ring = rd.fit_em(start, data, max_epochs=max_epochs, pseudocount=PSEUDOCOUNT, rng=global_seed()).ring
+        scale = (-ring.log_normalizer() / len(columns)).exp()  # puts Z at 1 without changing the distribution
         means, stds = (
             torch.stack([ring.variables[k].arrays()[name] for k in self._gaussians]) for name in ("means", "stds")
         )
-        self._write([core * scale for core in ring.cores], means, stds.log(), ring.order)
+        self._write([core * scale for core in ring.cores], means, stds.log(), columns)
 
 
 def _initial_components(n: int, mean_range: tuple[float, float], std: float | None) -> tuple[Tensor, Tensor]:

@@ -77,13 +77,12 @@ class TRIP(RingPrior):
             z: (n, d) codes, n >= N.
             method: "gmm", the paper's procedure: a Gaussian mixture per dimension, cores drawn anew. "em": exact EM for
                 components and cores together, `max_epochs` visits, from a mixture of products (where all ranks are
-                equal, else from random cores). "refine": EM from the present components and cores on.
-            order: "mutual_information" also rearranges the dimensions around the ring, by the codes; None for "refine".
+                equal, else from random cores).
+            order: "mutual_information" also rearranges the dimensions around the ring, by the codes.
 
         Raises:
             TypeError: if z is not a floating point tensor.
             ValueError: if z is no (n, d) table of finite numbers with n >= N, or an option is unknown; for "em", if a
-                dimension has fewer than N different codes; for "refine", if a code has no mass under the prior. The
-                prior is then as it was.
+                dimension has fewer than N different codes. The prior is then as it was.
         """
         self._reinitialize(codes(z, self.num_latents, least=max(2, self.num_components)), method, order, max_epochs)
