@@ -127,17 +127,17 @@ def is_lean(ring: TensorRing, evidence: Evidence) -> bool:
 
 def numbers_kept(ring: TensorRing, *, lean: bool = False) -> int:
     """How many numbers a sweep leaves to its backward pass, of one row."""
-    cut, shapes = min(ring.ranks), [core.shape for core in ring.cores]
-    if lean and backend_name(ring.cores[0]) == "torch" and _by_matrices(ring):
+    cut, shapes, by_matrices = min(ring.ranks), [core.shape for core in ring.cores], _by_matrices(ring)
+    if lean and backend_name(ring.cores[0]) == "torch" and by_matrices:
         from ringdist._lean import lean_numbers
 
         return lean_numbers(shapes, cut)
-    return sum((left + cut) * right if _by_matrices(ring) else cut * (size + 1) * right for size, left, right in shapes)
+    return sum((left + cut) * right if by_matrices else cut * (size + 1) * right for size, left, right in shapes)
 
 
 def _by_matrices(ring: TensorRing) -> bool:
     """Whether products are with the matrices of the rows, as those of a wide cut are, and not with the cores."""
-    return not any(through_core(min(ring.ranks), size) for size in ring.shape)
+    return not through_core(min(ring.ranks), min(ring.shape))
 
 
 def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
