@@ -316,7 +316,7 @@ def lost_rows(
     suspect = nonzero_rows(~(finite & (low >= threshold(ring))))
     if suspect.shape[0] == 0:
         return suspect
-    gap = xp.abs(floored(ring.detach(), evidence.rows(suspect).detach()) - take(value, suspect))
+    gap = xp.abs(floored(ring._detached_cores(), evidence.rows(suspect).detach()) - take(value, suspect))
     agree = gap <= tolerance
     return suspect[~(agree if agree.ndim == 1 else xp.all(agree, axis=1))]
 

@@ -41,7 +41,7 @@ class Data:
             raise ValueError(f"x must have shape (n, {ring.num_variables}) with n >= 1, found {tuple(x.shape)}")
         if backend_name(x) not in ("numpy", backend_name(ring.cores[0])):
             raise TypeError(f"x must be a NumPy array or of the ring's backend, found {type(x).__name__}")
-        self.x, self.num_rows = x, int(x.shape[0])
+        self.x, self.num_rows = stop_gradient(x), int(x.shape[0])
         weight = np.ones(self.num_rows) if weight is None else to_numpy(weight).astype(np.float64)
         if weight.shape != (self.num_rows,):
             raise ValueError(f"sample_weight must have shape ({self.num_rows},), found {weight.shape}")

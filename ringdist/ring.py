@@ -180,8 +180,12 @@ class TensorRing:
 
     def detach(self) -> TensorRing:
         """The same ring with cores and variables that carry no gradient."""
-        variables = [_detached(variable) for variable in self.variables]
-        return self._with([stop_gradient(core) for core in self.cores], variables, self.exponents)
+        ring = self._detached_cores()
+        return ring._with(ring.cores, [_detached(variable) for variable in ring.variables], ring.exponents)
+
+    def _detached_cores(self) -> TensorRing:
+        """The same ring with cores that carry no gradient: all that components are drawn from, and quicker."""
+        return self._with([stop_gradient(core) for core in self.cores], self.variables, self.exponents)
 
     def _with(
         self, cores: Sequence[Array], variables: Sequence[Variable], exponents: tuple[int | None, ...] | None = None

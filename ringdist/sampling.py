@@ -50,7 +50,7 @@ def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
         raise TypeError(f"n must be a whole number, found {n!r}")
     if n < 0:
         raise ValueError(f"n must be 0 or more, found {n}")
-    stream, ring = Stream(rng, ring.cores[0]), ring.detach()
+    stream, ring = Stream(rng, ring.cores[0]), ring._detached_cores()
     components = _sample_top_down(ring, n, stream) if _prefers_tree(ring) else None
     if components is None:
         row = indices(np.zeros(n), ring.cores[0])
@@ -158,7 +158,7 @@ def sample_given(
         chunk = rows[start : start + step]
         index = xp.tile(indices(np.arange(chunk.shape[0]), rows), (draws,))
         evidence = Evidence.of_rows(ring, chunk).detach()
-        components = _components(ring.detach(), evidence, index, stream, labels[start : start + step])
+        components = _components(ring._detached_cores(), evidence, index, stream, labels[start : start + step])
         drawn = _emit(ring, components, take(chunk, index), stream)
         parts.append(xp.reshape(drawn, (draws, chunk.shape[0], ring.num_variables)))
     drawn = xp.concat(parts, axis=1)

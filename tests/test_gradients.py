@@ -279,7 +279,7 @@ def test_what_has_no_gradient_carries_none():
     means, stds = (torch.tensor(v, dtype=torch.float64).requires_grad_() for v in ([-1.0, 2], [1.0, 0.5]))
     cores = [torch.rand(2, 3, 3, dtype=torch.float64).requires_grad_() for _ in range(3)]
     ring = rd.TensorRing(cores, [rd.GaussianMixture(means, stds)] * 3)
-    fitted = rd.fit_em(ring, torch.randn(20, 3, dtype=torch.float64), max_epochs=1).ring
+    fitted = rd.fit_em(ring, torch.randn(20, 3, dtype=torch.float64, requires_grad=True), max_epochs=1).ring
     found = [*fitted.cores, *fitted.variables[0].arrays().values(), ring.sample(2, rng=0)]
     assert not any(array.requires_grad for array in found)
     assert all(array.requires_grad for array in (*ring.cores, means, stds))
