@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,7 +18,9 @@ from adapters.conditions import changed_codes
 from adapters.data.base import ImageData
 from adapters.hopping import mode_hopping
 from adapters.models import VAE, AttributeVAE, ConditionalVAE
-from adapters.priors import FlowPrior
+from adapters.priors import FlowPrior, Prior
+from adapters.priors.base import choice, whole
+from adapters.priors.ring_prior import Method, NewOrder
 from adapters.seeding import derived_seed, epoch_of
 
 
@@ -50,8 +52,9 @@ class Reinitialize(Callback):
         max_epochs: of EM, where the method is "em".
 
     Raises:
-        ValueError: if first, every, num_codes or max_epochs is less than 1; when training starts, if the prior has no
-            such option.
+        TypeError: if first, every, num_codes or max_epochs is not a whole number.
+        ValueError: if one of them is less than 1, or an option is unknown; when training starts, if the model has no
+            latent codes, or its prior no such re-initialisation.
     """
 
     def __init__(
@@ -66,8 +69,12 @@ class Reinitialize(Callback):
     ):
         counts = {"first": first, "every": every, "num_codes": num_codes, "max_epochs": max_epochs}
         for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
+            if value is not None:
+                whole(name, value)
+        if method is not None:
+            choice("method", method, get_args(Method))
+        if order is not None:
+            choice("order", order, get_args(NewOrder))
         self.first, self.every, self.last, self.num_codes = first, every, last, num_codes
         options = {"method": method, "order": order, "max_epochs": max_epochs}
         self.options = {name: value for name, value in options.items() if value is not None}
@@ -80,7 +87,15 @@ class Reinitialize(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse options that the prior's re-initialisation does not have, before anything is learned."""
+        if not isinstance(pl_module, VAE):
+            raise ValueError(
+                f"re-initialisation is from the codes of a VAE's encoder, found {type(pl_module).__name__}"
+            )
         prior = pl_module.prior
+        while isinstance(prior, FlowPrior):  # whose base is re-initialised
+            prior = prior.base
+        if type(prior).reinitialize is Prior.reinitialize:
+            raise ValueError(f"{type(prior).__name__} cannot be re-initialised from latent codes")
         try:
             inspect.signature(prior.reinitialize).bind(None, **self.options)
         except TypeError as error:
@@ -120,7 +135,8 @@ class Figures(Callback):
     def __init__(
         self, every: int = 10, num_images: int = 64, dimensions: tuple[int, int] = (0, 1), num_codes: int = 1000
     ):
-        self.every, self.num_images, self.dimensions, self.num_codes = every, num_images, dimensions, num_codes
+        self.every, self.num_images = whole("every", every), whole("num_images", num_images)
+        self.dimensions, self.num_codes = dimensions, whole("num_codes", num_codes)
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

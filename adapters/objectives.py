@@ -44,11 +44,12 @@ def expected_reward(
         rng: a seed or a generator; None: PyTorch's global one.
 
     Raises:
+        TypeError: if the reward is no floating point tensor.
         ValueError: if n is too small, an option is unknown, or the reward is not (n,).
     """
     choice("estimator", estimator, get_args(Estimator))
     choice("baseline", baseline, get_args(Baseline))
-    learned = any(parameter.requires_grad for parameter in prior.parameters())
+    learned = prior.is_learned
     whole("n", n, least=2 if learned and estimator != "pathwise" else 1)
     if not learned:
         return _rewards(reward, prior.sample(n, rng=rng)).mean()
@@ -61,13 +62,16 @@ def expected_reward(
         z, log_prob = prior.sample_components(n, rng=rng)
     rewards = _rewards(reward, z)
     advantage = (rewards - rewards.mean()).detach().to(log_prob.dtype)
-    if baseline == "leave_one_out":  # r_i less the mean of the others
+    if baseline == "leave_one_out":  # r_i less the mean of the others: (r_i − mean of all) n / (n − 1)
         advantage = advantage * n / (n - 1)
     return rewards.mean() + (advantage * (log_prob - log_prob.detach())).mean()
 
 
 def _rewards(reward: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     rewards = reward(z)
+    if not isinstance(rewards, Tensor) or not rewards.is_floating_point():
+        kind = f"a tensor of {rewards.dtype}" if isinstance(rewards, Tensor) else type(rewards).__name__
+        raise TypeError(f"reward must return a floating point tensor, found {kind}")
     if rewards.shape != z.shape[:1]:
         raise ValueError(f"reward must return shape {tuple(z.shape[:1])}, found {tuple(rewards.shape)}")
     return rewards

@@ -18,7 +18,9 @@ import numpy as np
 import scipy.special
 
 Array = Any  # an array of one of the three backends
-_NAMESPACES: dict[frozenset[type], Any] = {}  # to ask array-api-compat takes as long as a small operation
+# To ask array-api-compat takes as long as a small operation.
+_NAMESPACES: dict[frozenset[type], Any] = {}
+_BACKENDS: dict[type, str] = {}
 
 
 def namespace(*arrays: Array) -> Any:
@@ -37,11 +39,11 @@ def namespace(*arrays: Array) -> Any:
 
 def backend_name(array: Array) -> str:
     """`"numpy"`, `"torch"` or `"jax"`."""
-    if array_api_compat.is_torch_array(array):
-        return "torch"
-    if array_api_compat.is_jax_array(array):
-        return "jax"
-    return "numpy"
+    kind = type(array)
+    if kind not in _BACKENDS:
+        is_torch, is_jax = array_api_compat.is_torch_array(array), array_api_compat.is_jax_array(array)
+        _BACKENDS[kind] = "torch" if is_torch else "jax" if is_jax else "numpy"
+    return _BACKENDS[kind]
 
 
 def is_array(value: object) -> bool:
@@ -50,15 +52,16 @@ def is_array(value: object) -> bool:
 
 def is_concrete(*arrays: Array) -> bool:
     """Whether values can be looked at: false for JAX tracers, under `torch.compile` and in `torch.func` transforms."""
-    for array in arrays:
-        match backend_name(array):
-            case "jax":
-                if isinstance(array, sys.modules["jax"].core.Tracer):
-                    return False
-            case "torch":
-                torch = sys.modules["torch"]
-                if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(array):
-                    return False
+    backends = set(map(backend_name, arrays))
+    if "jax" in backends and any(isinstance(array, sys.modules["jax"].core.Tracer) for array in arrays):
+        return False
+    if "torch" in backends:
+        torch = sys.modules["torch"]
+        if torch.compiler.is_compiling():
+            return False
+        transforms = torch._C._functorch
+        if transforms.maybe_current_level() is not None:  # asked first, because it is one question for all arrays
+            return not any(isinstance(a, torch.Tensor) and transforms.is_functorch_wrapped_tensor(a) for a in arrays)
     return True
 
 

@@ -59,7 +59,8 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
     """
     rows, shape = as_rows(ring, x)
     xp = namespace(rows)
-    if not writable(*ring.cores) and rows.shape[0] > 0:
+    parameters = [array for variable in ring.variables for array in variable.arrays().values()]
+    if not writable(*ring.cores, *parameters, rows) and rows.shape[0] > 0:
         return xp.reshape(astype(_differentiable(ring, rows, engine), ring.cores[0].dtype), shape)
     log_z = _log_normalizer(ring)
     step = _rows_per_chunk(ring, engine) if is_concrete(rows) else max(1, rows.shape[0])

@@ -63,7 +63,7 @@ class TensorRing:
         *,
         validate: bool = True,
     ):
-        cores = tuple(core if is_array(core) else np.asarray(core, dtype=np.float64) for core in cores)
+        cores = tuple(_own(core) for core in cores)
         variables = tuple(variables)
         if len(cores) != len(variables) or not cores:
             raise ValueError(
@@ -385,6 +385,13 @@ def _check_core(ring: TensorRing, k: int) -> int:
     if most == 0:
         raise ValueError(f"{ring.describe(k)}: the core is all zero, so no value of the column has any mass")
     return max(-120, min(120, math.frexp(most)[1]))
+
+
+def _own(core: Array) -> Array:
+    """The core itself where its library knows of writes to it, else a copy: what a ring remembers stays true."""
+    if backend_name(core) == "numpy":
+        return np.array(core, dtype=core.dtype if is_array(core) else np.float64)
+    return core
 
 
 def _detached(variable: Variable) -> Variable:

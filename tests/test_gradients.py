@@ -141,7 +141,7 @@ def test_memory_of_a_backward_pass_is_bounded(numbers, many, least, monkeypatch)
 
     def kept() -> tuple[int, torch.Tensor]:
         stored = {}
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: stored.setdefault(t.data_ptr(), t), lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (stored.setdefault(t.data_ptr(), t), t)[1], lambda t: t):
             value = ring.log_prob(x).mean()
         return sum(t.numel() for t in stored.values()), value
 
@@ -155,6 +155,33 @@ def test_memory_of_a_backward_pass_is_bounded(numbers, many, least, monkeypatch)
     torch.testing.assert_close(slope, expected)
     for first in (slope, expected):
         assert torch.autograd.grad(first.square().sum(), core)[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("numbers", "many"), [(50_000, 1), (300_000, 1000)], ids=["rows", "columns"])
+def test_memory_is_bounded_where_only_variables_or_rows_have_gradients(numbers, many, monkeypatch):
+    import torch
+
+    start = rd.TensorRing.random([rd.Categorical(3)] * 20, 6, rng=0, xp=torch, dtype=torch.float64)
+    means = torch.tensor([-1.0, 0, 1], dtype=torch.float64)
+    x = torch.randn(500, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def kept(means, x) -> tuple[int, torch.Tensor]:
+        stored = {}
+        ring = rd.TensorRing(start.cores, [rd.GaussianMixture(means, torch.ones_like(means))] * 20)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (stored.setdefault(t.data_ptr(), t), t)[1], lambda t: t):
+            value = ring.log_prob(x).mean()
+        return sum(t.numel() for t in stored.values()), value
+
+    for wanted in (0, 1):
+        inputs = [value.clone().requires_grad_(i == wanted) for i, value in enumerate((means, x))]
+        with monkeypatch.context() as patch:
+            everything, whole = kept(*inputs)
+            patch.setattr(contraction, "KEPT", numbers)
+            patch.setattr(rd.likelihood, "MANY", many)
+            little, lean = kept(*inputs)
+            slope = torch.autograd.grad(lean, inputs[wanted])[0]
+        assert little < everything / 2, (wanted, little, everything)
+        torch.testing.assert_close(slope, torch.autograd.grad(whole, inputs[wanted])[0])
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -5,8 +5,9 @@ import pytest
 pytest.importorskip("lightning")
 
 import torch
+from torch.distributions import Independent, Normal
 
-from adapters import TRIP, GaussianPrior, expected_reward
+from adapters import TRIP, GaussianPrior, VampPrior, expected_reward
 from adapters.hopping import mode_hopping
 from adapters.priors import FlowPrior
 
@@ -62,6 +63,20 @@ def test_a_fixed_prior_is_only_sampled(monkeypatch):
     monkeypatch.setattr(TRIP, "log_prob", None)
     assert not expected_reward(prior, lambda z: z.sum(-1), 1, "reinforce").requires_grad
     assert not expected_reward(GaussianPrior(3), lambda z: z.sum(-1), 1).requires_grad
+
+
+def test_a_prior_that_only_its_encoder_changes_learns():
+    encoder = torch.nn.Linear(3, 2)
+    prior = VampPrior(lambda x: Independent(Normal(encoder(x), torch.ones(2)), 1), (3,), 2, 4, trainable=False)
+    for estimator in ("reinforce", "hybrid", "pathwise"):
+        encoder.zero_grad()
+        expected_reward(prior, lambda z: z[:, 0] ** 2, 8, estimator).backward()
+        assert encoder.weight.grad.abs().max() > 0
+
+
+def test_rewards_are_real_numbers():
+    with pytest.raises(TypeError, match=r"reward must return a floating point tensor, found a tensor of torch\.bool"):
+        expected_reward(TRIP(3, 4, 2), lambda z: z[:, 0] > 0, 4)
 
 
 @pytest.mark.parametrize(

@@ -659,9 +659,44 @@ def gaussian_encoder(x):
     return torch.distributions.Normal(torch.zeros(len(x), D), 1.0)
 
 
+def test_there_is_no_density_at_infinity_and_no_slope(name):
+    prior = make(name)
+    z = torch.zeros(4, D)
+    z[0], z[1, 1] = math.inf, -math.inf
+    z[2, 0] = nan if name in MARGINALISING else 0
+    log_prob = prior.log_prob(z)
+    assert log_prob[:2].tolist() == [-math.inf, -math.inf] and log_prob[2:].isfinite().all()
+    if log_prob.requires_grad:
+        log_prob[2:].sum().backward()
+        assert all(p.grad.isfinite().all() for p in prior.parameters() if p.grad is not None)
+
+
+def test_mixtures_far_from_the_origin_keep_their_digits():
+    prior = GaussianMixturePrior(1, 2)
+    with torch.no_grad():
+        prior.means.copy_(torch.tensor([[1e5], [1e5 + 1]]))
+        prior.log_stds.fill_(math.log(1e-3))
+    expected = scipy.stats.norm(0, 1e-3).logpdf(0) - math.log(2)
+    assert prior.log_prob(torch.tensor([[1e5], [1e5 + 1]])).tolist() == pytest.approx([expected] * 2, abs=1e-3)
+
+
+def test_an_order_that_is_copied_into_place_is_followed():
+    torch.manual_seed(0)
+    prior = TRIP(4, 3, 2, order="given")
+    averaged = torch.optim.swa_utils.AveragedModel(prior, use_buffers=True)
+    prior.reinitialize(bananas(), method="em", order="mutual_information")
+    assert prior.order.tolist() != [0, 1, 2, 3]
+    averaged.update_parameters(prior)
+    assert averaged.module.ring.order == tuple(prior.order.tolist())
+    assert torch.equal(averaged.module.log_prob(bananas()), prior.log_prob(bananas()))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda: JointTRIP(3, []), ValueError, "there must be at least one attribute"),
+        (lambda: JointTRIP(3, "continuous"), TypeError, "attributes must be a list .*, found 'continuous'"),
+        (lambda: make("trip").half().log_prob(torch.zeros(1, D)), TypeError, "found parameters of torch.float16: keep"),
         (lambda: TRIP(0), ValueError, "num_latents must be at least 1, found 0"),
         (lambda: TRIP(2.5), TypeError, "num_latents must be a whole number, found 2.5"),
         (lambda: TRIP(3, 0), ValueError, "num_components must be at least 1, found 0"),
@@ -728,6 +763,10 @@ def test_errors_name_rule_and_finding(call, error, message):
 def test_a_state_dict_with_an_order_that_is_none():
     prior = TRIP(3, 2, 2)
     state = prior.state_dict()
-    state["order"] = torch.tensor([0, 0, 1])
-    with pytest.raises(RuntimeError, match="order must be random, given or a permutation of the 3 columns"):
-        prior.load_state_dict(state)
+    for order, message in (
+        (torch.tensor([0, 0, 1]), "order must be random, given or a permutation of the 3 columns"),
+        (torch.tensor([0.5, 0, 1]), "an entry of order must be a whole number, found 0.5"),
+    ):
+        state["order"] = order
+        with pytest.raises(RuntimeError, match=message):
+            prior.load_state_dict(state)

@@ -131,6 +131,15 @@ def test_rings_take_no_new_attributes_and_their_parts_no_items(numpy_backend):
             part[0] = part[1]
 
 
+def test_writing_to_the_callers_arrays_leaves_the_ring_as_it_is(numpy_backend):
+    cores = [np.array(core) for core in MIXED.cores]
+    ring = rd.TensorRing(cores, numpy_backend.ring(MIXED).variables, MIXED.order)
+    nothing = np.full(len(cores), np.nan)
+    before = ring.log_prob(nothing)
+    cores[0] *= 5
+    assert ring.log_prob(nothing) == before == pytest.approx(0)
+
+
 # ------------------------------------------------------------------------------------------------ pickling
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 from torch.utils.data import DataLoader, TensorDataset
 
-from adapters import TRIP, GaussianPrior, VampPrior
+from adapters import TRIP, FlowPrior, GaussianPrior, VampPrior
 from adapters.callbacks import Figures, Reinitialize, SeededSteps, forget_moments
 from adapters.data import Digits
 from adapters.data.base import ResumableLoader
@@ -284,12 +284,23 @@ def test_when_the_prior_is_fitted_anew():
     assert [epoch for epoch in range(18) if Reinitialize(every=None).is_due(epoch)] == [1]
     with pytest.raises(ValueError, match="every must be at least 1, found 0"):
         Reinitialize(every=0)
+    with pytest.raises(TypeError, match=r"every must be a whole number, found 1\.5"):
+        Reinitialize(every=1.5)
+    with pytest.raises(ValueError, match="method must be one of gmm, em, found 'svd'"):
+        Reinitialize(method="svd")
 
 
-def test_options_that_the_prior_does_not_have(tmp_path):
+@pytest.mark.parametrize("around", [lambda prior: prior, lambda prior: FlowPrior(prior, "maf", transforms=1)])
+def test_options_that_the_prior_does_not_have(tmp_path, around):
     run = trainer(tmp_path, Reinitialize(method="em"), epochs=1, enable_checkpointing=False, limit_val_batches=0)
     with pytest.raises(ValueError, match=r"GaussianPrior\.reinitialize does not take .*method"):
-        run.fit(small_vae(), tiny_digits())
+        run.fit(small_vae(around(GaussianPrior(LATENTS))), tiny_digits())
+
+
+def test_what_codes_say_nothing_about_is_told_before_training(tmp_path):
+    run = trainer(tmp_path, Reinitialize(), epochs=1, enable_checkpointing=False, limit_val_batches=0)
+    with pytest.raises(ValueError, match="VampPrior cannot be re-initialised from latent codes"):
+        run.fit(small_vae(lambda encoder: VampPrior(encoder, (1, 8, 8), LATENTS, 3)), tiny_digits())
 
 
 def test_only_moments_of_changed_parameters_are_forgotten():

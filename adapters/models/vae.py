@@ -14,6 +14,7 @@ from torch.distributions import Distribution, Independent
 from adapters.likelihoods import BernoulliLikelihood, Likelihood
 from adapters.networks import GaussianEncoder
 from adapters.priors import Prior
+from adapters.priors.base import whole
 
 Batch = tuple[Tensor, Tensor]  # images (batch, C, H, W) in [0, 1] and attributes (batch, a), NaN where unknown
 
@@ -130,8 +131,9 @@ class VAE(LightningModule):
             max_rows: images times samples decoded at once. It decides memory, not the result: each sample draws its
                 own noise, and sums are accumulated as logarithms.
         """
+        whole("num_samples", num_samples)
         posterior, y = self.encode(x, y)
-        chunk = max(1, (max_rows or self.max_rows) // len(x))
+        chunk = max(1, (max_rows or self.max_rows) // max(1, len(x)))
         total = torch.full((len(x),), -torch.inf, device=x.device)
         for first in range(0, num_samples, chunk):
             z = torch.stack([posterior.sample() for _ in range(min(chunk, num_samples - first))])

@@ -44,6 +44,11 @@ class Prior(nn.Module, ABC):
         return next(self.parameters()).dtype
 
     @property
+    def is_learned(self) -> bool:
+        """Whether the distribution depends on anything that gradients are to reach."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
@@ -57,15 +62,13 @@ class Prior(nn.Module, ABC):
             z: (..., d) latent codes. Gradients flow to them and to the prior's parameters.
 
         Returns:
-            (...) in the dtype of the prior's parameters.
+            (...) in the dtype of the prior's parameters; −inf where an entry is infinite.
 
         Raises:
             TypeError: if z is not a floating point tensor.
             ValueError: if its last axis is not d long.
         """
-        z = self._checked(z)
-        with full_precision(z):
-            return self._log_prob(z)
+        return self._log_density(self._checked(z))
 
     def sample(self, n: int, *, rng: Rng = None) -> Tensor:
         """n independent samples, (n, d), without gradient."""
@@ -156,6 +159,13 @@ class Prior(nn.Module, ABC):
     def _checked(self, z: Tensor) -> Tensor:
         return real_rows("z", z, self.num_latents).to(self.dtype)
 
+    def _log_density(self, rows: Tensor) -> Tensor:
+        """`_log_prob`, which is spared infinite entries: there is no density there, nor a slope, but NaN."""
+        infinite = rows.isinf()
+        with full_precision(rows):
+            log_prob = self._log_prob(rows.masked_fill(infinite, 0.0))
+        return log_prob.masked_fill(infinite.any(-1), -torch.inf)
+
     def _generator(self, rng: Rng) -> torch.Generator:
         return generator_of(rng, self.device)
 
@@ -193,12 +203,12 @@ class PriorDistribution(Distribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Samples of shape (*sample_shape, *batch_shape, d), without gradient."""
         shape = (*sample_shape, *self.batch_shape)
-        return self.prior.sample(math.prod(shape)).reshape(*shape, -1)
+        return self.prior.sample(math.prod(shape)).reshape(*shape, self.prior.num_latents)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Samples of shape (*sample_shape, *batch_shape, d), through which gradients flow."""
         shape = (*sample_shape, *self.batch_shape)
-        return self.prior.rsample(math.prod(shape)).reshape(*shape, -1)
+        return self.prior.rsample(math.prod(shape)).reshape(*shape, self.prior.num_latents)
 
 
 def full_precision(where: Tensor | torch.device) -> torch.autocast:

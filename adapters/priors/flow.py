@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from adapters.priors.base import Prior, choice
+from adapters.priors.base import Prior, choice, full_precision
 
 Kind = Literal["nsf", "maf"]
 
@@ -38,13 +38,18 @@ class FlowPrior(Prior):
             self.transform.requires_grad_(False)
 
     @property
+    def is_learned(self) -> bool:
+        """Whether the flow or the base is."""
+        return self.base.is_learned or super().is_learned
+
+    @property
     def has_rsample(self) -> bool:  # type: ignore[override]
         """Whether `rsample` is differentiable: where the base's is."""
         return self.base.has_rsample
 
     def reinitialize(self, z: Tensor, **options: Any) -> None:
         """Re-initialise the base from the codes as the flow sees them; the flow stays as it is."""
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(self.device):
             self.base.reinitialize(self.transform()(self._checked(z)), **options)
 
     def _checked(self, z: Tensor) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from adapters.priors.base import Attribute, Rng, attribute_rows, choice, full_precision, whole
 from adapters.priors.fitting import codes
-from adapters.priors.ring_prior import Method, Nonnegative, Order, RingPrior, Topology
+from adapters.priors.ring_prior import Method, NewOrder, Nonnegative, Order, RingPrior, Topology
 from ringdist.posterior import component_posteriors
 
 
@@ -29,8 +28,8 @@ class JointTRIP(RingPrior):
         num_components, rank, order, seed, topology, trainable, nonnegative, mean_range, std: as in `TRIP`.
 
     Raises:
-        TypeError: if a size is not a whole number.
-        ValueError: if a size, attribute, order or option does not fit.
+        TypeError: if a size is not a whole number, or attributes are no list.
+        ValueError: if a size, attribute, order or option does not fit, or there is no attribute.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class JointTRIP(RingPrior):
     ):
         super().__init__(
             num_latents,
-            [_attribute(kind) for kind in attributes],
+            _attributes(attributes),
             num_components,
             rank,
             order,
@@ -74,8 +73,7 @@ class JointTRIP(RingPrior):
             ValueError: if a last axis does not fit, or an attribute is outside its range.
         """
         rows = self._joined(self._checked(z), y)
-        with full_precision(rows):
-            return self._log_prob(rows)
+        return self._log_density(rows)
 
     def log_prob_attributes(self, y: Tensor, z: Tensor) -> Tensor:
         """log p(observed entries of y | z) in nats, (...).
@@ -152,7 +150,7 @@ class JointTRIP(RingPrior):
         y: Tensor | None = None,
         *,
         method: Method = "gmm",
-        order: Literal["mutual_information"] | None = None,
+        order: NewOrder | None = None,
         max_epochs: int = 10,
     ) -> None:
         """Fit to latent codes z (n, d) and attributes y (n, a) anew, in place; see `TRIP.reinitialize`.
@@ -185,6 +183,14 @@ class JointTRIP(RingPrior):
         if y.shape[:-1] != z.shape[:-1]:
             raise ValueError(f"y must have as many rows as z, {tuple(z.shape[:-1])}, found {tuple(y.shape[:-1])}")
         return torch.cat([z, y], dim=-1)
+
+
+def _attributes(kinds: Sequence[Attribute]) -> list[Attribute]:
+    if isinstance(kinds, str) or not isinstance(kinds, Sequence):
+        raise TypeError(f"attributes must be a list with one entry for each, found {kinds!r}")
+    if not kinds:
+        raise ValueError("there must be at least one attribute; TRIP is the prior without")
+    return [_attribute(kind) for kind in kinds]
 
 
 def _attribute(kind: Attribute) -> Attribute:

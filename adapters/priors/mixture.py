@@ -62,12 +62,14 @@ class DiagonalMixture(NamedTuple):
     def _joint(self, z: Tensor) -> Tensor:
         """log w_k + log p(observed entries | k), (..., K).
 
-        (z − μ)² / σ² is expanded so that memory is (..., K) and not (..., K, d); float64 makes up for the cancellation.
+        (z − μ)² / σ² is expanded so that memory is (..., K) and not (..., K, d). Float64, and distances from the centre
+        of the means, make up for the cancellation.
         """
         wide = torch.float32 if z.device.type == "mps" else torch.float64
         z, means, stds = z.to(wide), self.means.to(wide), self.stds.to(wide)
+        centre = means.detach().mean(0)
         observed = ~z.isnan()
-        z = torch.where(observed, z, 0.0)
+        z, means = torch.where(observed, z - centre, 0.0), means - centre
         precision = stds**-2
         constant = means**2 * precision + 2 * stds.log() + LOG_2PI
         square = z**2 @ precision.T - 2 * z @ (means * precision).T + observed.to(wide) @ constant.T

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ringdist as rd
-from adapters.priors.base import Attribute, Prior, choice, whole
+from adapters.priors.base import Attribute, Prior, choice, full_precision, whole
 from adapters.priors.fitting import fit_gaussians, global_seed
 from ringdist.initialization import bond_ranks
 
@@ -19,6 +19,7 @@ Order = Literal["random", "given"] | Sequence[int]
 Topology = Literal["ring", "train"]
 Nonnegative = Literal["abs", "softplus", "exp"]
 Method = Literal["gmm", "em"]
+NewOrder = Literal["mutual_information"]
 Layout = dict[tuple[int, int, int], list[int]]  # from a core's shape to the columns that have it, both ascending
 PSEUDOCOUNT = 1e-2  # rows: keeps EM from cores with entries of zero, which gradients could not leave again
 
@@ -65,6 +66,7 @@ class RingPrior(Prior):
         self._columns = _columns(order, len(self._sizes), generator)
         self._layout = self._layout_of(self._columns)
         self.register_buffer("order", torch.tensor(self._columns))
+        self._seen = id(self.order), self.order._version
         means, stds = _initial_components(self.num_components, mean_range, std)
         self.means = nn.Parameter(means.repeat(len(self._gaussians), 1))
         self.log_stds = nn.Parameter(stds.log().repeat(len(self._gaussians), 1))
@@ -81,6 +83,12 @@ class RingPrior(Prior):
 
     def _ring(self, means: Tensor, log_stds: Tensor) -> rd.TensorRing:
         """The live cores with these Gaussians."""
+        if means.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"{type(self).__name__} calculates in float32 or float64, found parameters of {means.dtype}: keep them "
+                "in float32, as Lightning's mixed precision does (bf16-mixed, 16-mixed)"
+            )
+        self._follow_order()
         cores: list[Any] = [None] * len(self._sizes)
         for raw, columns in zip(self.cores, self._layout.values(), strict=True):
             for k, core in zip(columns, self._map(raw).unbind(0), strict=True):
@@ -108,6 +116,15 @@ class RingPrior(Prior):
                 f"this order needs cores of shapes {sizes}, found {found}: a train with attributes keeps its order"
             )
         self._columns, self._layout = tuple(columns), layout
+
+    def _follow_order(self) -> None:
+        """Arrange by the buffer where someone wrote to it: averages of models and `ddp` copy buffers in place."""
+        if torch.compiler.is_compiling() or self.order.is_inference():
+            return
+        seen = id(self.order), self.order._version
+        if seen != self._seen:
+            self._arrange(self.order.tolist())
+            self._seen = seen
 
     def _map(self, raw: Tensor) -> Tensor:
         """From any real numbers to the non-negative entries of cores."""
@@ -152,7 +169,7 @@ class RingPrior(Prior):
         if order is not None and order.shape == self.order.shape:
             try:
                 self._arrange(_columns(order.tolist(), len(order)))
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 lists[-1].append(f"{prefix}order: {error}")
                 return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
@@ -190,21 +207,23 @@ class RingPrior(Prior):
 
     # ------------------------------------------------------------------------------------------- re-initialisation
 
-    def _reinitialize(self, rows: Tensor, method: Method, order: str | None, max_epochs: int) -> None:
+    def _reinitialize(self, rows: Tensor, method: Method, order: NewOrder | None, max_epochs: int) -> None:
         """From rows (n, columns), float64; NaN only in attributes."""
         choice("method", method, get_args(Method))
+        if order is not None:
+            choice("order", order, get_args(NewOrder))
         least = max(2, self.num_components)
         for k in self._gaussians:
             if (known := int((~rows[:, k].isnan()).sum())) < least:
                 raise ValueError(f"column {k}: re-initialisation needs at least {least} known values, found {known}")
         columns: Sequence[int] = self._columns
         if order is not None:
-            choice("order", order, ("mutual_information",))
             columns = rd.ordering.mutual_information(rows.cpu().numpy(), self._families(), self.topology)
-        if method == "gmm":
-            self._reinitialize_by_mixtures(rows, columns)
-        else:
-            self._reinitialize_by_em(rows, columns, whole("max_epochs", max_epochs))
+        with full_precision(rows):
+            if method == "gmm":
+                self._reinitialize_by_mixtures(rows, columns)
+            else:
+                self._reinitialize_by_em(rows, columns, whole("max_epochs", max_epochs))
 
     def _families(self) -> list[Any]:
         """One variable per column, in NumPy, of the right family; the parameters do not matter."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor
 
 from adapters.priors.fitting import codes
-from adapters.priors.ring_prior import Method, Nonnegative, Order, RingPrior, Topology
+from adapters.priors.ring_prior import Method, NewOrder, Nonnegative, Order, RingPrior, Topology
 
 
 class TRIP(RingPrior):
@@ -66,7 +65,7 @@ class TRIP(RingPrior):
         z: Tensor,
         *,
         method: Method = "gmm",
-        order: Literal["mutual_information"] | None = None,
+        order: NewOrder | None = None,
         max_epochs: int = 10,
     ) -> None:
         """Fit the prior to latent codes anew, in place: optimisers keep their references, but should forget moments.

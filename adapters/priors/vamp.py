@@ -63,6 +63,13 @@ class VampPrior(MixturePrior):
         return self._encoder[0]
 
     @property
+    def is_learned(self) -> bool:
+        """Whether the pseudo-inputs are or the encoder is; any encoder but a module may be."""
+        if super().is_learned or not isinstance(self.encoder, nn.Module):
+            return True
+        return any(parameter.requires_grad for parameter in self.encoder.parameters())
+
+    @property
     def pseudo_inputs(self) -> Tensor:
         """u, (K, *input_shape), in the range of the inputs."""
         if self.bounds is None:
@@ -72,7 +79,10 @@ class VampPrior(MixturePrior):
 
     def mixture(self) -> DiagonalMixture:
         """The encoder's posteriors at the pseudo-inputs, as they are now."""
-        posterior = self.encoder(self.pseudo_inputs)
+        inputs = self.pseudo_inputs
+        if isinstance(self.encoder, nn.Module):  # which need not have the dtype of the prior
+            inputs = inputs.to(next(self.encoder.parameters(), inputs).dtype)
+        posterior = self.encoder(inputs)
         if not (isinstance(posterior, Independent) and isinstance(posterior.base_dist, Normal)):
             raise TypeError(f"the encoder must return Independent(Normal), found {type(posterior).__name__}")
         if posterior.event_shape != (self.num_latents,):
