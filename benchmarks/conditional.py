@@ -4,7 +4,6 @@ The VAE with a tensor ring over codes and attributes against CVAE, TELBO and JMV
 """
 
 import argparse
-import copy
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import Any
 
 import torch
 
-from . import data, report, training
+from . import data, judging, report, training
+from .measure import default_device
 
 TEXT = """\
 Images are drawn for the attributes of test images. A classifier that was trained on real images which the models never
@@ -31,10 +31,8 @@ p(y | z) in training, as TELBO and JMVAE have."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting(training.Setting):  # `load` takes the missing share too
+class Setting(judging.Setting):  # `load` takes the missing share too
     likelihood: Callable[[], Any]
-    classifier: tuple[int, tuple[int, ...], int]  # its features, channels and batches
-    samples: int  # generated images
     fits: tuple[int, int]  # the first and every further, in epochs, where EM fits the ring
     warm_up: int = 0
 
@@ -101,18 +99,16 @@ def settings() -> dict[str, Setting]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_arguments(parser, settings(), datasets=["digits", "mnist"])
+    judging.add_arguments(parser)
     parser.add_argument("--missing", nargs="+", type=float, default=[0.0, 0.9, 0.99], help="shares hidden in training")
     parser.add_argument("--models", nargs="+", help="only those whose names contain one of these")
-    parser.add_argument("--samples", type=int, help="generated images instead of the setting's own number")
 
 
 def main(args: argparse.Namespace) -> None:
     sections: dict[str, list[training.Row]] = {}
     for name in args.datasets:
         setting = settings()[name]
-        judge = Judge(
-            setting, args.data, args.runs and args.runs / name / "classifier", args.samples or setting.samples
-        )
+        judge = Judge(args, name, setting)
         for missing in args.missing:
             images = setting.images(args.data, missing)  # read once for all runs
             found = candidates(setting, judge.sizes, every_order=not missing)
@@ -122,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
             }
             rows = training.study(args, f"{name}-{missing:g}", runs, judge.metrics, head="model")
             sections[f"{name}, missing {missing:.0%}"] = [judge.reference(), *rows]
-    env = report.environment("cuda" if torch.cuda.is_available() else "cpu")
+    env = report.environment(default_device())
     report.write(args.out, "conditional", "Conditional generation", TEXT, sections, env, figure(sections))
 
 
@@ -191,39 +187,18 @@ def _train(
     return judge.verdict(model) | training.sizes(model, "encoder", "decoder")
 
 
-class Judge:
+class Judge(judging.Judge):
     """Requests from the test images, and a classifier that says what images show: trained on the validation images."""
 
-    def __init__(self, setting: Setting, source: Path | None, folder: Path | None, samples: int):
-        from lightning.pytorch import seed_everything
-
-        from adapters.models import AttributeClassifier
-        from adapters.networks import ConvEncoder
-
-        seed_everything(0, verbose=False)
-        self.setting, self.samples = setting, samples
-        self.images = setting.images(source, 0.0)
-        self.images.setup()
-        known = torch.cat([split.attributes for split in self.images.splits.values()]).nan_to_num(0)
-        self.sizes = tuple(int(values.max()) + 1 for values in known.T)
-        names = [name.replace("_", " ") for name in self.images.attribute_names]
-        self.metrics = ("all", *names, "partial", *(f"free {name}" for name in names), "Fréchet distance")
-
-        unseen = copy.copy(self.images)
-        unseen.splits = self.images.splits | {"train": self.images.splits["val"]}
-        features, channels, batches = setting.classifier
-        network = ConvEncoder(self.images.image_shape, features, channels)
-        self.classifier = AttributeClassifier(network, features, self.sizes)
-        with training.folder_or_scratch(folder) as place:
-            trainer = training.fit(self.classifier, unseen, batches, place)
-        tested = trainer.test(self.classifier, self.images, verbose=False)[0]
-        shares = ", ".join(f"{name} {tested[f'test_accuracy_{j}']:.4f}" for j, name in enumerate(names))
-        print(f"classifier: test accuracy {tested['test_accuracy']:.4f} ({shares})", flush=True)
-        self.classifier.to(_device())
+    def __init__(self, args: argparse.Namespace, name: str, setting: Setting):
+        super().__init__(args, name, setting, setting.images(args.data, 0.0), "val")
+        self.metrics = ("all", *self.names, "partial", *(f"free {name}" for name in self.names), "Fréchet distance")
+        self.device = default_device()
+        self.classifier.to(self.device)
 
         generator = torch.Generator().manual_seed(0)
         test = self.images.splits["test"]
-        self.drawn = test.rows(torch.randint(len(test.images), (samples,), generator=generator))
+        self.drawn = test.rows(torch.randint(len(test.images), (self.samples,), generator=generator))
         hidden = torch.rand(self.drawn.attributes.shape, generator=generator) < 0.5
         self.partial = self.drawn.attributes.masked_fill(hidden, torch.nan)
 
@@ -233,19 +208,18 @@ class Judge:
         def real(requests: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             parts = zip(self.drawn.images.split(500), requests.split(500), strict=True)
             for images, y in parts:
-                yield images.to(_device()).float() / (self.images.levels - 1), y.to(_device())
+                yield images.to(self.device).float() / (self.images.levels - 1), y.to(self.device)
 
-        found = self._verdict(real)
-        shown = {k: f"{v:.{2 if v >= 2 else 3}f}" for k, v in found.items()}
+        shown = judging.shown(self._verdict(real))
         return {"model": "real", "seeds": None, **shown, "learned parameters": None, "of all": None, "s": None}
 
     @torch.no_grad()
     def verdict(self, model: Any) -> training.Row:
         """What a model makes of the requests."""
-        model.to(_device()).eval()
+        model.to(self.device).eval()
 
         def generated(requests: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-            for y in requests.to(_device()).split(500):
+            for y in requests.to(self.device).split(500):
                 yield model.sample(len(y), y), y
 
         return self._verdict(generated)
@@ -256,14 +230,10 @@ class Judge:
 
         full = satisfaction(self.classifier, answer(self.drawn.attributes))
         partial = satisfaction(self.classifier, answer(self.partial))
-        real = (self.classifier.features(x.to(_device())) for x in self.images.training_images(self.samples, 0))
+        real = (self.classifier.features(x.to(self.device)) for x in self.images.training_images(self.samples, 0))
         fake = (self.classifier.features(x) for x, _ in answer(self.drawn.attributes))
         values = (full.accuracy, *full.accuracies, partial.accuracy, *partial.diversities, frechet_distance(real, fake))
         return dict(zip(self.metrics, values, strict=True))
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def figure(sections: dict[str, list[training.Row]]) -> Any:

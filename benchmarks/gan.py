@@ -12,15 +12,17 @@ from typing import Any
 
 import torch
 
-from . import autoencoder, data, report, training, vae
-from .measure import interleaved
+from . import autoencoder, data, judging, report, training, vae
+from .measure import default_device, interleaved
 
 TEXT = """\
-Samples against training images over the features of a small classifier of the same data (trained by
-`ringdist fit --config adapters/configs/classifier_*.yaml` with the same settings): *Fréchet distance* (lower is better;
-not FID, whose features are Inception's), *precision* and *recall* (Kynkäänniemi et al. 2019). Means over seeds with
-their standard deviation. *Real* compares held-out images with the training images; where these are few, as on the
-digits, its Fréchet distance is too large. Same networks, optimiser and numbers of batches for all candidates of one
+Samples against training images over the features of a small classifier of the same data, which is trained on the
+training images before all else: *Fréchet distance* (lower is better; not FID, whose features are Inception's),
+*precision* and *recall* (Kynkäänniemi et al. 2019). All three depend on the number of images: 2 000 samples on the
+digits, 10 000 on MNIST and 50 000 on CIFAR-10, unless `--samples` says otherwise, and as many training images, or all
+where there are fewer. *Real* has as many held-out images in the place of samples. Where fewer are held out, as on the
+digits (503) and CIFAR-10 (15 000), it has all of them, and its Fréchet distance is too large beside the others. Means
+over seeds with their standard deviation. Same networks, optimiser and numbers of batches for all candidates of one
 section; a mixture has about as many parameters as the TRIP.
 The estimators of the prior's gradient are those of `python -m benchmarks gradients`. Variational autoencoders are
 those of `python -m benchmarks vae`. *Cost*: one round of training, four steps of the critic and one of the generator,
@@ -30,10 +32,8 @@ METRICS = ("Fréchet distance", "precision", "recall")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting(training.Setting):
-    classifier: tuple[int, int]  # features and batches of the classifier's training
+class Setting(judging.Setting):
     mixture: int | None = None  # components; None: as many parameters as the TRIP
-    samples: int = 10_000
 
 
 def settings() -> dict[str, Setting]:
@@ -49,7 +49,7 @@ def settings() -> dict[str, Setting]:
             learning_rate=5e-4,
             prior_learning_rate=5e-4,
             batch=64,
-            classifier=(64, 660),
+            classifier=(64, (32, 64), 660),
             samples=2000,
         ),
         "mnist": Setting(
@@ -61,7 +61,8 @@ def settings() -> dict[str, Setting]:
             learning_rate=5e-4,
             prior_learning_rate=5e-4,
             batch=64,
-            classifier=(64, 2000),
+            classifier=(64, (32, 64), 2000),
+            samples=10_000,
             path=data.SHARED / "mnist.npz",
         ),
         "cifar10": Setting(
@@ -73,7 +74,7 @@ def settings() -> dict[str, Setting]:
             learning_rate=1e-4,
             prior_learning_rate=1e-4,
             batch=128,
-            classifier=(256, 20_000),
+            classifier=(256, (32, 64), 20_000),
             mixture=1280,
             path=data.SHARED / "cifar10_images.zip",
             samples=50_000,
@@ -83,8 +84,8 @@ def settings() -> dict[str, Setting]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_arguments(parser, settings(), datasets=["digits", "mnist"])
+    judging.add_arguments(parser)
     parser.add_argument("--priors", nargs="+", help="only those whose names contain one of these")
-    parser.add_argument("--samples", type=int, help="generated images instead of the setting's own number")
     parser.add_argument("--two-time-scales", action="store_true", help="one critic step, at three times the rate")
 
 
@@ -92,9 +93,7 @@ def main(args: argparse.Namespace) -> None:
     sections: dict[str, list[dict[str, Any]]] = {}
     for name in args.datasets:
         setting = settings()[name]
-        judge = Judge(
-            setting, args.data, args.runs and args.runs / name / "classifier", args.samples or setting.samples
-        )
+        judge = Judge(args, name, setting, setting.images(args.data), "train")
         runs = {label: functools.partial(_train, args, judge, make) for label, make in candidates(setting).items()}
         sections[f"Cost, {name}"] = cost(judge)
         sections[f"WGAN-GP, {name}"] = [
@@ -107,7 +106,7 @@ def main(args: argparse.Namespace) -> None:
                 args, f"{name}-vae", training.named(runs, args.priors), METRICS
             )
     sections = {title: rows for title, rows in sections.items() if rows}
-    env = report.environment("cuda" if torch.cuda.is_available() else "cpu")
+    env = report.environment(default_device())
     name = "gan-ttur" if args.two_time_scales else "gan"
     report.write(args.out, name, "Priors of an adversarial model", TEXT, sections, env, figure(sections))
 
@@ -175,7 +174,7 @@ def _model(judge: "Judge", prior: Any, estimator: Any, **options: Any) -> Any:
 
 def cost(judge: "Judge") -> list[training.Row]:
     """Milliseconds of a round of training under each prior, and what that is beyond a round with N(0, I)."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     x = next(judge.images.training_images(judge.setting.batch, 0)).to(device)
     rounds = {label: _round(_model(judge, *make(0)).to(device), x) for label, make in candidates(judge.setting).items()}
     times = interleaved(rounds, repeats=10, device=device)
@@ -202,37 +201,20 @@ def _round(model: Any, x: torch.Tensor) -> Callable[[], object]:
     return once
 
 
-class Judge:
-    """Images, and a classifier trained on them whose features tell how far samples are from them."""
-
-    def __init__(self, setting: Setting, source: Path | None, folder: Path | None, samples: int):
-        from lightning.pytorch import seed_everything
-
-        from adapters.models import AttributeClassifier
-        from adapters.networks import ConvEncoder
-
-        seed_everything(0, verbose=False)
-        self.setting, self.samples = setting, samples
-        self.images = setting.images(source)
-        features, batches = setting.classifier
-        network = ConvEncoder(self.images.image_shape, features, (32, 64))
-        self.classifier = AttributeClassifier(network, features, [10])
-        with training.folder_or_scratch(folder) as place:
-            trainer = training.fit(self.classifier, setting.images(source), batches, place)
-        tested = trainer.test(self.classifier, self.images, verbose=False)[0]
-        print(f"classifier: test accuracy {tested['test_accuracy']:.4f}", flush=True)
+class Judge(judging.Judge):
+    """How far samples are from the training images, over the features of a classifier trained on these."""
 
     def reference(self) -> training.Row:
         """Held-out images as if they were samples."""
-        held_out = [self.images.examples(self.samples, stage) for stage in ("val", "test")]
-        found = self._distances(iter(torch.cat(held_out).split(self.setting.batch)))
-        return {"prior": "real", "seeds": None} | {k: f"{v:.{2 if v >= 2 else 3}f}" for k, v in found.items()}
+        held_out = torch.cat([self.images.examples(self.samples, stage) for stage in ("val", "test")])
+        found = self._distances(iter(held_out[: self.samples].split(self.setting.batch)))
+        return {"prior": "real", "seeds": None} | judging.shown(found)
 
     @torch.no_grad()
     def verdict(self, model: Any) -> training.Row:
-        """The distances of samples of a model from the training images."""
+        """Samples of a model."""
         model.eval()
-        counts = torch.full((self.samples // 500,), 500).tolist()
+        counts = [min(500, self.samples - start) for start in range(0, self.samples, 500)]
         return self._distances(model.sample(n) for n in counts)
 
     def _distances(self, generated: Iterator[torch.Tensor]) -> training.Row:

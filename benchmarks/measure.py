@@ -1,4 +1,4 @@
-"""How times and memory are measured."""
+"""How times and memory are measured, and on which device."""
 
 import ctypes
 import multiprocessing
@@ -11,6 +11,11 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
+
+
+def default_device() -> str:
+    """CUDA where there is any."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def interleaved(
