@@ -141,7 +141,12 @@ def test_memory_of_a_backward_pass_is_bounded(numbers, many, least, monkeypatch)
 
     def kept() -> tuple[int, torch.Tensor]:
         stored = {}
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: (stored.setdefault(t.data_ptr(), t), t)[1], lambda t: t):
+
+        def keep(t):
+            stored.setdefault(t.data_ptr(), t)
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             value = ring.log_prob(x).mean()
         return sum(t.numel() for t in stored.values()), value
 
@@ -167,8 +172,13 @@ def test_memory_is_bounded_where_only_variables_or_rows_have_gradients(numbers, 
 
     def kept(means, x) -> tuple[int, torch.Tensor]:
         stored = {}
+
+        def keep(t):
+            stored.setdefault(t.data_ptr(), t)
+            return t
+
         ring = rd.TensorRing(start.cores, [rd.GaussianMixture(means, torch.ones_like(means))] * 20)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: (stored.setdefault(t.data_ptr(), t), t)[1], lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             value = ring.log_prob(x).mean()
         return sum(t.numel() for t in stored.values()), value
 
