@@ -137,7 +137,7 @@ def figure(sections: dict[str, list[Row]]) -> Any:
             heights = [float(row[part].rstrip("%")) for row in rows]
             axes.bar(places, heights, bottom=below, label=part)
             below = [a + b for a, b in zip(below, heights, strict=True)]
-        axes.set_xticks(places, [f"{row['rank']}\n{row['ms']:.3g} ms" for row in rows])
+        axes.set_xticks(places, [f"{row['rank']}\n{report.cell(row['ms'])} ms" for row in rows])
         axes.set(title=head, xlabel="rank", ylabel="% of time")
-    axes.legend()
+    fig.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig

@@ -48,7 +48,7 @@ def _cpu_name() -> str:
 def table(rows: Sequence[Row]) -> str:
     """A markdown table with the keys of the first row as its head; ``None`` is an empty cell."""
     heads = list(rows[0])
-    cells = [[_cell(row.get(head)) for head in heads] for row in rows]
+    cells = [[cell(row.get(head)) for head in heads] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     lines = [heads, ["-" * (width - 1) + ":" for width in widths], *cells]
     return "\n".join(
@@ -56,7 +56,7 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

@@ -286,7 +286,7 @@ def figure(sections: Mapping[str, list[dict[str, Any]]]) -> Any:
     for axes, head in zip(fig.subplots(1, len(heads)), heads, strict=True):
         rows = sections[head]
         unit = "MB" if "memory" in head else "ms"
-        for side in ("ours", "fixed ring", "reference"):
+        for side in ("ours", "reference", "fixed ring"):
             if (key := f"{side}, {unit}") in rows[0]:
                 axes.loglog([row["rank"] for row in rows], [row[key] for row in rows], "o-", label=side)
         axes.set(title=head, xlabel="rank", ylabel=unit)
