@@ -62,12 +62,8 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
     parameters = [array for variable in ring.variables for array in variable.arrays().values()]
     if not writable(*ring.cores, *parameters, rows) and rows.shape[0] > 0:
         return xp.reshape(astype(_differentiable(ring, rows, engine), ring.cores[0].dtype), shape)
-    step = _rows_per_chunk(ring, engine) if is_concrete(rows) else max(1, rows.shape[0])
-    if 0 < rows.shape[0] <= step and _remembered(ring) is None:
-        values = _log_mass_and_normalizer(ring, rows, engine)
-        _remember(ring, values[-1])
-        return xp.reshape(astype(values[:-1] - values[-1], ring.cores[0].dtype), shape)
     log_z = _log_normalizer(ring)
+    step = _rows_per_chunk(ring, engine) if is_concrete(rows) else max(1, rows.shape[0])
     parts = [
         log_mass(ring, Evidence.of_rows(ring, rows[start : start + step]), engine)
         for start in range(0, max(1, rows.shape[0]), step)
@@ -79,21 +75,15 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
 def _differentiable(ring: TensorRing, rows: Array, engine: Engine) -> Array:
     """log p of rows (b, d) in the accumulator's dtype, in bounded memory between the passes."""
     step = _rows_kept(ring, rows, engine)
-    if rows.shape[0] <= step:
-        values = _log_mass_and_normalizer(ring, rows, engine)
+    if rows.shape[0] <= step:  # Z is one more row, which observes nothing
+        values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
+        _check_normalizer(ring, values[-1])
         return values[:-1] - values[-1]
     parts = [
         checkpoint(lambda some: log_mass(ring, Evidence.of_rows(ring, some), engine), rows[start : start + step])
         for start in range(0, rows.shape[0], step)
     ]
     return namespace(rows).concat(parts) - _log_normalizer(ring)
-
-
-def _log_mass_and_normalizer(ring: TensorRing, rows: Array, engine: Engine) -> Array:
-    """log P̂ of rows (b, d) and, behind them, log Z: that of one more row, which observes nothing; (b + 1,)."""
-    values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
-    _check_normalizer(ring, values[-1])
-    return values
 
 
 def log_normalizer(ring: TensorRing) -> Array:
@@ -107,29 +97,18 @@ def log_normalizer(ring: TensorRing) -> Array:
 
 def _log_normalizer(ring: TensorRing) -> Array:
     """log Z in the accumulator's dtype, computed once for arrays that carry no gradient and have not been changed."""
-    value = _remembered(ring)
-    if value is None:
-        value = log_mass(ring, Evidence.missing(ring), "auto")[0]
-        _check_normalizer(ring, value)
-        _remember(ring, value)
-    return value
-
-
-def _remembered(ring: TensorRing) -> Array | None:
-    """log Z, if it is known of the cores as they are now and no gradient is recorded."""
-    if "log_normalizer" not in ring.memory or not writable(*ring.cores) or ring.memory["version"] != _version(ring):
-        return None
+    version = [times_written(core) for core in ring.cores]
+    if None in version or not writable(*ring.cores):
+        return _computed_log_normalizer(ring)
+    if ring.memory.get("version") != version:
+        ring.memory.update(version=version, log_normalizer=_computed_log_normalizer(ring))
     return ring.memory["log_normalizer"]
 
 
-def _remember(ring: TensorRing, value: Array) -> None:
-    version = _version(ring)
-    if writable(*ring.cores) and None not in version:
-        ring.memory.update(version=version, log_normalizer=value)
-
-
-def _version(ring: TensorRing) -> list[int | None]:
-    return [times_written(core) for core in ring.cores]
+def _computed_log_normalizer(ring: TensorRing) -> Array:
+    value = log_mass(ring, Evidence.missing(ring), "auto")[0]
+    _check_normalizer(ring, value)
+    return value
 
 
 def _check_normalizer(ring: TensorRing, value: Array) -> None:
