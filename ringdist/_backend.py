@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import scipy.special
 
 Array = Any  # an array of one of the three backends
+OPERANDS = 64  # arrays that JAX stacks in one operation: to compile one of thousands takes minutes
 # To ask array-api-compat takes as long as a small operation.
 _NAMESPACES: dict[frozenset[type], Any] = {}
 _BACKENDS: dict[type, str] = {}
@@ -231,6 +232,15 @@ def take(array: Array, index: Array, axis: int = 0) -> Array:
     if backend_name(array) == "torch":  # array-api-compat first asks, in four operations, which are negative
         return sys.modules["torch"].index_select(array, axis, index)
     return namespace(array).take(array, index, axis=axis)
+
+
+def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
+    """The arrays, one for each column of a ring, along a new axis."""
+    xp = namespace(arrays[0])
+    if backend_name(arrays[0]) != "jax" or len(arrays) <= OPERANDS:
+        return xp.stack(arrays, axis=axis)
+    pieces = [xp.stack(arrays[i : i + OPERANDS], axis=axis) for i in range(0, len(arrays), OPERANDS)]
+    return xp.concat(pieces, axis=axis)
 
 
 def nonzero_rows(mask: Array) -> Array:

@@ -29,6 +29,7 @@ from ringdist._backend import (
     products_into,
     row_sums,
     safe_log,
+    stack,
     stop_gradient,
     writable,
 )
@@ -286,7 +287,7 @@ def _steps(linear: Linear, count: int, length: int) -> Iterator[tuple[Any, Any]]
     columns, (size, rank, _) = ring.sequence[: count * length], ring.cores[0].shape
     if rank < LARGE:
         weights = _weights_stacked(linear, columns, size)
-        flat = xp.reshape(xp.stack([ring.cores[k] for k in columns]), (count, length, size, rank * rank))
+        flat = xp.reshape(stack([ring.cores[k] for k in columns]), (count, length, size, rank * rank))
         split = (count, length, linear.evidence.num_rows, size)
         yield from zip(xp.unstack(xp.reshape(weights, split), axis=1), xp.unstack(flat, axis=1), strict=True)
         return
@@ -303,7 +304,7 @@ def _weights_stacked(linear: Linear, columns: Sequence[int], size: int) -> Array
     weights = linear.evidence.weights_stacked(columns)
     if weights is None or linear.scaled():
         rows = linear.evidence.num_rows
-        weights = linear.xp.stack([_pad(linear.weights(k), (rows, size)) for k in columns])
+        weights = stack([_pad(linear.weights(k), (rows, size)) for k in columns])
     return weights
 
 
@@ -328,17 +329,17 @@ def _leaves(ring: TensorRing, linear: Linear) -> tuple[Array, tuple[Array, Array
     shape = (size, rank, rank)
     uniform = all(core.shape == shape for core in cores)
     if linear.evidence.num_rows == 1 and rank >= LARGE:  # reading the cores where they are beats copying them together
-        values = xp.stack([_pad(linear.matrix(k), (1, rank, rank)) for k in ring.sequence])
+        values = stack([_pad(linear.matrix(k), (1, rank, rank)) for k in ring.sequence])
     else:
-        stacked = xp.stack(cores if uniform else [_pad(core, shape) for core in cores])  # (d, N, m, m)
+        stacked = stack(cores if uniform else [_pad(core, shape) for core in cores])  # (d, N, m, m)
         weights = _weights_stacked(linear, ring.sequence, size)
         flat = weights @ xp.reshape(stacked, (len(cores), size, rank * rank))
         values = xp.reshape(flat, (len(cores), -1, rank, rank))
     if uniform:
         return values, None
     index = indices(range(rank), cores[0])
-    rows = xp.stack([index < core.shape[1] for core in cores])
-    columns = xp.stack([index < core.shape[2] for core in cores])
+    rows = stack([index < core.shape[1] for core in cores])
+    columns = stack([index < core.shape[2] for core in cores])
     return values, (rows, columns)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, indices, is_concrete, like, logsumexp, namespace, take, to_numpy
+from ringdist._backend import Array, indices, is_concrete, like, logsumexp, namespace, stack, take, to_numpy
 from ringdist._evidence import Evidence, as_rows
 from ringdist.likelihood import log_prob
 from ringdist.sampling import sample_given
@@ -105,7 +105,6 @@ def _ascend(ring: TensorRing, rows: Array, columns: list[int]) -> Array:
 
 
 def _ascend_once(ring: TensorRing, rows: Array, columns: set[int]) -> Array:
-    xp = namespace(rows)
     arithmetic = Linear(ring, Evidence.of_rows(ring, rows))
     suffixes: list[State] = [arithmetic.start()]
     for k in reversed(ring.sequence):
@@ -116,11 +115,11 @@ def _ascend_once(ring: TensorRing, rows: Array, columns: set[int]) -> Array:
         if k in columns:
             log_weights, _ = arithmetic.component_weights(state, k, suffixes[j + 1])
             values[k] = _best_value(ring.variables[k], log_weights, values[k])
-            column = xp.stack([values[i] for i in range(ring.num_variables)], axis=1)
+            column = stack([values[i] for i in range(ring.num_variables)], axis=1)
             state = Linear(ring, Evidence.of_rows(ring, column, [k])).push(state, k)
         else:
             state = arithmetic.push(state, k)
-    return xp.stack([values[k] for k in range(ring.num_variables)], axis=1)
+    return stack([values[k] for k in range(ring.num_variables)], axis=1)
 
 
 def _best_value(variable: Any, log_weights: Array, current: Array) -> Array:

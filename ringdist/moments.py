@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, accumulator, astype, indices, is_concrete, like, namespace, take
+from ringdist._backend import Array, accumulator, astype, indices, is_concrete, like, namespace, stack, take
 from ringdist._evidence import Evidence, as_rows, like_zeros
 from ringdist.posterior import component_posteriors
 
@@ -36,7 +36,7 @@ def mean(ring: TensorRing, x: Any = None) -> Array:
         return xp.reshape(rows + 0, (*shape, ring.num_variables))  # a copy: answers are no views of questions
     weights = component_posteriors(ring, rows, columns)
     expected = {k: w @ like(ring.variables[k].means(), core) for k, w in zip(columns, weights, strict=True)}
-    filled = xp.stack([expected.get(k, rows[:, k]) for k in range(ring.num_variables)], axis=1)
+    filled = stack([expected.get(k, rows[:, k]) for k in range(ring.num_variables)], axis=1)
     return xp.reshape(xp.where(missing, filled, rows), (*shape, ring.num_variables))
 
 

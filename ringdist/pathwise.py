@@ -20,6 +20,7 @@ from ringdist._backend import (
     like,
     namespace,
     nonzero_rows,
+    stack,
     stop_gradient,
 )
 from ringdist._evidence import Evidence, as_rows, like_zeros
@@ -73,7 +74,7 @@ def pathwise(ring: TensorRing, x: Any, given: Any = None) -> Array:
         columns[k] = xp.where(missing, xp.nan, value)
     if low is not None:
         _check_density(ring, low)
-    return xp.reshape(xp.stack([columns[k] for k in range(ring.num_variables)], axis=1), (*shape, ring.num_variables))
+    return xp.reshape(stack([columns[k] for k in range(ring.num_variables)], axis=1), (*shape, ring.num_variables))
 
 
 def moving(value: Array, cdf: Array, density: Array) -> Array:

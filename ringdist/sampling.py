@@ -20,6 +20,7 @@ from ringdist._backend import (
     nonzero_rows,
     on_accelerator,
     safe_log,
+    stack,
     stop_gradient,
     take,
     to_numpy,
@@ -109,7 +110,7 @@ def _descend(ring: TensorRing, levels: list[Level], n: int, stream: Stream) -> A
         site, columns = indices(sites, core), [ring.sequence[j] for j in sites]
         place = take(left * rank + right, site, axis=0)  # (g, n)
         if rank < LARGE:
-            flat = xp.reshape(xp.stack([ring.cores[k] for k in columns]), (len(columns), size, -1))
+            flat = xp.reshape(stack([ring.cores[k] for k in columns]), (len(columns), size, -1))
             weights = flat[indices(range(len(columns)), core)[:, None], :, place]  # (g, n, N)
         else:
             slices = [
@@ -241,7 +242,7 @@ def _draw(arithmetic: Linear | Log, suffixes: list[State], row: Array, uniforms:
         low = xp.minimum(low, astype(xp.sum(weights, axis=-1), low.dtype))
         components[k] = draw(weights, astype(uniforms[d + j], weights.dtype))
         bond = following
-    return xp.stack([components[k] for k in range(d)], axis=1), low
+    return stack([components[k] for k in range(d)], axis=1), low
 
 
 def _emit(ring: TensorRing, components: Array, given: Array | None, stream: Stream) -> Array:

@@ -25,6 +25,7 @@ from ringdist._backend import (
     normal,
     poisson,
     special,
+    stack,
     take,
     to_numpy,
 )
@@ -99,9 +100,8 @@ class _Stackable:
         stacked.num_components = variables[0].num_components
         stacked.name = None
         stacked._arrays = {}
-        for key, array in variables[0]._arrays.items():
-            xp = namespace(array)
-            stacked._arrays[key] = xp.stack([v._arrays[key] for v in variables])[:, None, :]
+        for key in variables[0]._arrays:
+            stacked._arrays[key] = stack([v._arrays[key] for v in variables])[:, None, :]
         return stacked
 
     def arrays(self) -> dict[str, Array]:
