@@ -169,7 +169,7 @@ class Figures(Callback):
         if isinstance(model, AttributeVAE):
             self._draw_conditions(model, folder)
         if isinstance(model, ConditionalVAE):
-            self._draw_changes(model, data, folder)
+            draw_changes(model, data, folder / "changes.png")
 
     def _draw_reconstructions(self, model: LightningModule, data: ImageData, folder: Path) -> None:
         images = data.examples(self.num_images // 2).to(model.device)
@@ -184,16 +184,6 @@ class Figures(Callback):
                 figures.save_grid(model.sample(len(y), y), folder / "conditions.png", columns=columns)
                 return
 
-    def _draw_changes(self, model: ConditionalVAE, data: ImageData, folder: Path) -> None:
-        columns = 8
-        x, y = (rows.to(model.device) for rows in next(data.training_rows(columns, derived_seed(2))))
-        z, rows = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x)]
-        for j, kind in enumerate(model.attributes):
-            for value in range(0 if kind == "continuous" else kind):
-                wanted = torch.where(torch.arange(y.shape[1], device=y.device) == j, float(value), y)
-                rows.append(model.generate(changed_codes(model.prior, z, wanted, j)))
-        figures.save_grid(torch.cat(rows), folder / "changes.png", columns=columns)
-
 
 def image_data(trainer: Trainer) -> ImageData:
     """The run's data module; `TypeError` if it is not one that can hand out training images."""
@@ -201,6 +191,18 @@ def image_data(trainer: Trainer) -> ImageData:
     if not isinstance(data, ImageData):
         raise TypeError(f"this callback needs an ImageData as data module, found {type(data).__name__}")
     return data
+
+
+@torch.no_grad()
+def draw_changes(model: ConditionalVAE, data: ImageData, path: Path, columns: int = 8) -> None:
+    """Draw training images as the model reconstructs them, and below them with one attribute changed to each value."""
+    x, y = (rows.to(model.device) for rows in next(data.training_rows(columns, derived_seed(2))))
+    z, rows = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x)]
+    for j, kind in enumerate(model.attributes):
+        for value in range(0 if kind == "continuous" else kind):
+            wanted = torch.where(torch.arange(y.shape[1], device=y.device) == j, float(value), y)
+            rows.append(model.generate(changed_codes(model.prior, z, wanted, j)))
+    figures.save_grid(torch.cat(rows), path, columns=columns)
 
 
 @torch.no_grad()

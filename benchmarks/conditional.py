@@ -5,7 +5,7 @@ The VAE with a tensor ring over codes and attributes against CVAE, TELBO and JMV
 
 import argparse
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,17 @@ end, ordered by mutual information, with a tenth of the gradient steps' rate bet
 p(y | z) in training, as TELBO and JMVAE have."""
 
 
+CHANGED = """\
+One attribute changed ({model}): the upper row are training images as the model reconstructs them, below it the same
+with each value of each attribute in turn."""
+DRAWN = ("VAE-TRIP, EM, weighted", "CVAE", "TELBO", "JMVAE")  # models whose images the page shows
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting(judging.Setting):  # `load` takes the missing share too
     likelihood: Callable[[], Any]
     fits: tuple[int, int]  # the first and every further, in epochs, where EM fits the ring
+    drawn: tuple[dict[str, int], ...]  # requests that pictures show, all else free
     warm_up: int = 0
 
 
@@ -42,6 +49,14 @@ def settings() -> dict[str, Setting]:
     from adapters.data import MNIST, Digits, ImageFolder
     from adapters.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, PaperLikelihood
 
+    strokes = (
+        {"digit": 7},
+        {"digit": 7, "thickness": 2},
+        {"digit": 3, "slant": 0},
+        {"digit": 3, "slant": 2},
+        {"thickness": 0},
+        {"thickness": 2, "slant": 2},
+    )
     return {
         "digits": Setting(
             load=lambda _, batch, missing: Digits(batch_size=batch, strokes=True, validation=600, missing=missing),
@@ -55,6 +70,7 @@ def settings() -> dict[str, Setting]:
             classifier=(128, (64, 128), 1200),
             samples=4000,
             fits=(3, 5),
+            drawn=strokes,
             warm_up=250,
             batch=64,
             reinitialize=(3, 12, 30),
@@ -73,6 +89,7 @@ def settings() -> dict[str, Setting]:
             classifier=(64, (32, 64), 1500),
             samples=10_000,
             fits=(1, 1),
+            drawn=strokes,
             warm_up=400,
             path=data.SHARED / "mnist.npz",
             reinitialize=(1, 4, 9),
@@ -91,6 +108,7 @@ def settings() -> dict[str, Setting]:
             classifier=(128, (32, 64, 128, 256), 1000),
             samples=30_000,
             fits=(30, 30),
+            drawn=({"gender": 0}, {"gender": 1}, {"age_group": 0}, {"age_group": 7}, {"gender": 1, "age_group": 2}),
             path=data.SHARED / "faces64.zip",
             reinitialize=(90, 450, None),
         ),
@@ -106,6 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     sections: dict[str, list[training.Row]] = {}
+    pictures = []
     for name in args.datasets:
         setting = settings()[name]
         judge = Judge(args, name, setting)
@@ -113,13 +132,17 @@ def main(args: argparse.Namespace) -> None:
             images = setting.images(args.data, missing)  # read once for all runs
             found = candidates(setting, judge.sizes, every_order=not missing)
             runs = {
-                label: functools.partial(_train, args, judge, images, candidate)
+                label: functools.partial(
+                    _train, args, judge, images, candidate, picture(args.out, name, missing, label)
+                )
                 for label, candidate in training.named(found, args.models).items()
             }
             rows = training.study(args, f"{name}-{missing:g}", runs, judge.metrics, head="model")
             sections[f"{name}, missing {missing:.0%}"] = [judge.reference(), *rows]
+        pictures.append(gallery(args.out, name, setting.drawn, args.missing))
     env = report.environment(default_device())
-    report.write(args.out, "conditional", "Conditional generation", TEXT, sections, env, figure(sections))
+    page = "\n\n".join(filter(None, pictures))
+    report.write(args.out, "conditional", "Conditional generation", TEXT, sections, env, figure(sections), page)
 
 
 @dataclass(frozen=True)
@@ -170,9 +193,16 @@ def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -
 
 
 def _train(
-    args: argparse.Namespace, judge: "Judge", images: Any, candidate: Candidate, seed: int, folder: Path
+    args: argparse.Namespace,
+    judge: "Judge",
+    images: Any,
+    candidate: Candidate,
+    picture: Path,
+    seed: int,
+    folder: Path,
 ) -> training.Row:
-    from adapters.callbacks import Reinitialize
+    from adapters.callbacks import Reinitialize, draw_changes
+    from adapters.models import ConditionalVAE
 
     setting = judge.setting
     options = {
@@ -184,6 +214,10 @@ def _train(
     model = candidate.make(images.image_shape, seed, options)
     callbacks = [] if candidate.reinitialize is None else [Reinitialize(**candidate.reinitialize)]
     training.fit(model, images, args.updates or setting.updates, folder, callbacks)
+    if seed == 0:
+        judge.draw(model, picture)
+        if isinstance(model, ConditionalVAE):
+            draw_changes(model, images, changes(picture))
     return judge.verdict(model) | training.sizes(model, "encoder", "decoder")
 
 
@@ -224,6 +258,19 @@ class Judge(judging.Judge):
 
         return self._verdict(generated)
 
+    @torch.no_grad()
+    def draw(self, model: Any, path: Path, columns: int = 10) -> None:
+        """A row of images for each of the setting's requests."""
+        from adapters.figures import save_grid
+
+        y = torch.full((len(self.setting.drawn), len(self.images.attribute_names)), torch.nan)
+        for row, wanted in zip(y, self.setting.drawn, strict=True):
+            for name, value in wanted.items():
+                row[self.images.attribute_names.index(name)] = value
+        model.to(self.device).eval()
+        y = y.repeat_interleave(columns, 0).to(self.device)
+        save_grid(model.sample(len(y), y), path, columns=columns)
+
     def _verdict(self, answer: Callable[[torch.Tensor], Iterator[tuple[torch.Tensor, torch.Tensor]]]) -> training.Row:
         from adapters.conditions import satisfaction
         from adapters.metrics import frechet_distance
@@ -234,6 +281,41 @@ class Judge(judging.Judge):
         fake = (self.classifier.features(x) for x, _ in answer(self.drawn.attributes))
         values = (full.accuracy, *full.accuracies, partial.accuracy, *partial.diversities, frechet_distance(real, fake))
         return dict(zip(self.metrics, values, strict=True))
+
+
+def picture(out: Path, name: str, missing: float, label: str) -> Path:
+    """Where the images of the first run of a model go."""
+    return out / "conditional" / f"{name}-{missing:g}-{training.file_name(label)}.png"
+
+
+def changes(picture: Path) -> Path:
+    """Where those with one attribute changed go."""
+    return picture.with_stem(f"{picture.stem}-changes")
+
+
+def gallery(out: Path, name: str, drawn: Iterable[dict[str, int]], missing: Iterable[float]) -> str:
+    """The part of the page that shows them, as far as there are any: models beside, shares below each other."""
+
+    def shown(path: Path) -> str:
+        return f"![{path.stem}]({path.relative_to(out)})" if path.is_file() else ""
+
+    rows = [
+        {"missing": f"{share:.0%}"} | {label: shown(picture(out, name, share, label)) for label in DRAWN}
+        for share in missing
+    ]
+    if not any(row[label] for row in rows for label in DRAWN):
+        return ""
+    requests = "; ".join(
+        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in wanted.items()) for wanted in drawn
+    )
+    parts = [
+        f"## {name}, images",
+        f"First seed. A row of each picture is one request: {requests}; all else is free.",
+        report.table(rows),
+    ]
+    if changed := " ".join(shown(changes(picture(out, name, share, DRAWN[0]))) for share in missing).strip():
+        parts += [CHANGED.format(model=DRAWN[0]), changed]
+    return "\n\n".join(parts)
 
 
 def figure(sections: dict[str, list[training.Row]]) -> Any:

@@ -72,8 +72,9 @@ def write(
     sections: Mapping[str, Sequence[Row]],
     env: Row,
     figure: "Figure | None",
+    appendix: str = "",
 ) -> None:
-    """Print the tables and write ``name.md``, ``name.json`` and ``name.png`` into ``out``."""
+    """Print the tables and write ``name.md``, which the appendix ends, ``name.json`` and ``name.png`` into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     where = ", ".join(f"{key} {value}" for key, value in env.items() if key != "command")
     parts = [f"# {title}", text, f"Made by `{env['command']}` with {where}."]
@@ -81,6 +82,7 @@ def write(
         figure.savefig(out / f"{name}.png", dpi=150, bbox_inches="tight")
         parts.append(f"![{title}]({name}.png)")
     parts += [f"## {head}\n\n{table(rows)}" for head, rows in sections.items()]
+    parts += [appendix] if appendix else []
     page = "\n\n".join(parts) + "\n"
     (out / f"{name}.md").write_text(page)
     (out / f"{name}.json").write_text(json.dumps({"environment": env, "results": sections}, indent=1) + "\n")

@@ -25,13 +25,20 @@ from . import reference, report
 from .measure import default_device, in_fresh_process, interleaved, memory_mark, memory_peak
 
 COLUMNS, COMPONENTS, BATCH = 100, 10, 128
-# How many times the reference's speed, on two CPU cores.
-GOALS = {
-    "Log-likelihood": {1: 5, 10: 5, 20: 2.5, 50: 2.5, 100: 3},
-    "Sampling": {20: 15, 100: 100},
-    "Training step": {1: 4, 10: 4, 20: 4, 50: 3},
+# How many times the reference's speed, on two CPU cores and on one GPU of the H200's class.
+GOALS: dict[str, dict[str, dict[int, float]]] = {
+    "cpu": {
+        "Log-likelihood": {1: 5, 10: 5, 20: 3.5, 50: 2.5, 100: 3.5},
+        "Sampling": {20: 30, 100: 200},
+        "Training step": {1: 4, 10: 4, 20: 4, 50: 3},
+    },
+    "cuda": {
+        "Log-likelihood": {1: 50, 10: 50, 20: 50, 100: 10},
+        "Sampling": dict.fromkeys((1, 10, 20, 50, 100), 200),
+        "Training step": {1: 30, 10: 30, 20: 30},
+    },
 }
-RATE_GOAL = {100: 0.6}  # of the batched product rate, for the log-likelihood
+RATE_GOAL = {"cpu": {100: 0.7}, "cuda": {100: 0.5}}  # of the batched product rate, for the log-likelihood
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +55,9 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     device = default_device() if args.device == "auto" else args.device
     env = report.environment(device)
+    heads = GOALS[device]
     sections: dict[str, list[dict[str, Any]]] = {
-        head: [] for head in (*GOALS, "Peak memory of a training step", "Agreement with the reference")
+        head: [] for head in (*heads, "Peak memory of a training step", "Agreement with the reference")
     }
     for rank in args.ranks:
         models = build(rank, device, args.reference)
@@ -59,13 +67,13 @@ def main(args: argparse.Namespace) -> None:
             "single": single_product(rank, device),
             "bare": bare_sweep(rank, device),
         }
-        goals = {head: goal.get(rank) if device == "cpu" else None for head, goal in GOALS.items()}
+        goals = {head: goal.get(rank) for head, goal in heads.items()}
         if args.reference:
             sections["Agreement with the reference"].append({"rank": rank, **agreement(models)})
 
         asked = models | {"fixed ring": FixedRing(models["ours"])}
         times = timings({name: model.evaluate for name, model in asked.items()} | products)
-        rates = efficiency(rank, times, RATE_GOAL.get(rank) if device == "cpu" else None)
+        rates = efficiency(rank, times, RATE_GOAL[device].get(rank))
         sections["Log-likelihood"].append(compared(rank, times, goals["Log-likelihood"]) | rates)
         times = timings({name: model.sample for name, model in asked.items()})
         sections["Sampling"].append(compared(rank, times, goals["Sampling"]))
@@ -74,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
         if device == "cuda" or sys.platform == "linux":  # elsewhere a process cannot reset its peak
             memory = {name: in_fresh_process(peak_memory, name, rank, device, args.reference) for name in models}
             sections["Peak memory of a training step"].append(compared(rank, memory, None, unit="MB"))
-        for head in GOALS:
+        for head in heads:
             print(report.table([{head: "", **sections[head][-1]}]), flush=True)
 
     sections = {head: rows for head, rows in sections.items() if rows}

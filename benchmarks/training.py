@@ -64,7 +64,7 @@ def study(
     for label, run in runs.items():
         results = []
         for seed in range(args.seeds):
-            place = args.runs and args.runs / name / _file_name(label) / str(seed)
+            place = args.runs and args.runs / name / file_name(label) / str(seed)
             with folder_or_scratch(place) as folder:
                 stored = folder / "result.json"
                 if stored.is_file():
@@ -155,5 +155,6 @@ def points(axes: Any, rows: list[Row], metric: str, label: str) -> None:
     axes.invert_yaxis()
 
 
-def _file_name(label: str) -> str:
+def file_name(label: str) -> str:
+    """The label as a part of a path."""
     return "".join(c if c.isalnum() else "-" for c in label)
