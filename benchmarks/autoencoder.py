@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,23 @@ def study(args: argparse.Namespace, name: str, candidates: dict[str, Candidate])
     return training.study(args, name, runs, METRICS)
 
 
+def add_final_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--final-samples", type=int, help="of a tighter bound, on trained models (needs --runs)")
+    parser.add_argument("--final-images", type=int, default=200, help="test images that it is found with")
+
+
+def final(args: argparse.Namespace, name: str, candidates: dict[str, Candidate]) -> list[Row]:
+    """One row per candidate: the bound with many more samples, from that of all test images and its gain on some."""
+    if args.runs is None:
+        raise SystemExit("--final-samples needs --runs, where trained models are")
+    setting = settings()[name]
+    runs = {
+        label: functools.partial(_tighten, args, setting, candidate, args.runs / name / training.file_name(label))
+        for label, candidate in candidates.items()
+    }
+    return training.study(args, f"{name}-{args.final_samples}", runs, ("iwae", "gain", f"iwae-{args.final_samples}"))
+
+
 def train(
     args: argparse.Namespace, setting: Setting, candidate: Candidate, seed: int, folder: Path
 ) -> tuple[Any, Any, Any]:
@@ -105,6 +123,17 @@ def _measure(args: argparse.Namespace, setting: Setting, candidate: Candidate, s
     model, images, trainer = train(args, setting, candidate, seed, folder)
     tested = trainer.test(model, images, verbose=False)[0]
     return {metric: tested[f"test_{metric}"] for metric in METRICS} | training.sizes(model, "encoder", "decoder")
+
+
+def _tighten(
+    args: argparse.Namespace, setting: Setting, candidate: Candidate, trained: Path, seed: int, folder: Path
+) -> Row:
+    result = json.loads((trained / str(seed) / "result.json").read_text())
+    model, images, _ = train(args, setting, candidate, seed, trained / str(seed))  # only reads it if that has ended
+    x = images.examples(args.final_images, "test").to(model.device)
+    few, many = (model.iwae(x, samples).mean().item() for samples in (args.samples, args.final_samples))
+    found = {"iwae": result["iwae"], "gain": many - few, f"iwae-{args.final_samples}": result["iwae"] + many - few}
+    return found | {key: result[key] for key in ("parameters", "share")}
 
 
 def _model(setting: Setting, candidate: Candidate, seed: int, shape: Sequence[int], samples: int) -> Any:
