@@ -46,7 +46,7 @@ class Setting(judging.Setting):  # `load` takes the missing share too
 
 def settings() -> dict[str, Setting]:
     """By name; validation images are the classifier's, so there are many."""
-    from adapters.data import MNIST, Digits, ImageFolder
+    from adapters.data import MNIST, CelebA, Digits, ImageFolder
     from adapters.likelihoods import BernoulliLikelihood, DiscretizedLogisticLikelihood, PaperLikelihood
 
     strokes = (
@@ -57,6 +57,23 @@ def settings() -> dict[str, Setting]:
         {"thickness": 0},
         {"thickness": 2, "slant": 2},
     )
+    people = ({"gender": 0}, {"gender": 1}, {"age_group": 0}, {"age_group": 7}, {"gender": 1, "age_group": 2})
+    paper: dict[str, Any] = {
+        "likelihood": PaperLikelihood,
+        "latents": 100,
+        "rank": 20,
+        "channels": (64, 128, 256, 512),
+        "updates": 80_000,
+        "learning_rate": 1e-4,
+        "prior_learning_rate": 1e-3,
+        "samples": 30_000,
+    }
+
+    def faces(size: int | None) -> Callable[..., Any]:
+        return lambda path, batch, missing: ImageFolder(
+            path, "attributes.csv", size=size, batch_size=batch, validation=7000, missing=missing
+        )
+
     return {
         "digits": Setting(
             load=lambda _, batch, missing: Digits(batch_size=batch, strokes=True, validation=600, missing=missing),
@@ -94,23 +111,41 @@ def settings() -> dict[str, Setting]:
             path=data.SHARED / "mnist.npz",
             reinitialize=(1, 4, 9),
         ),
-        "faces": Setting(
-            load=lambda path, batch, missing: ImageFolder(
-                path, "attributes.csv", batch_size=batch, validation=7000, missing=missing
-            ),
+        "faces-small": Setting(
+            load=faces(32),
             likelihood=PaperLikelihood,
-            latents=100,
-            rank=20,
-            channels=(64, 128, 256, 512),
-            updates=80_000,
-            learning_rate=1e-4,
+            latents=32,
+            rank=16,
+            channels=(16, 32, 64),
+            updates=2000,
+            learning_rate=1e-3,
             prior_learning_rate=1e-3,
-            classifier=(128, (32, 64, 128, 256), 1000),
-            samples=30_000,
-            fits=(30, 30),
-            drawn=({"gender": 0}, {"gender": 1}, {"age_group": 0}, {"age_group": 7}, {"gender": 1, "age_group": 2}),
+            classifier=(64, (16, 32, 64), 1000),
+            samples=4000,
+            fits=(1, 2),
+            drawn=people,
+            warm_up=200,
+            batch=64,
             path=data.SHARED / "faces64.zip",
+            reinitialize=(1, 3, None),
+        ),
+        "faces": Setting(
+            load=faces(None),
+            classifier=(128, (32, 64, 128, 256), 1000),
+            drawn=people,
+            path=data.SHARED / "faces64.zip",
+            fits=(30, 30),
             reinitialize=(90, 450, None),
+            **paper,
+        ),
+        "celeba": Setting(
+            load=lambda path, batch, missing: CelebA(path, batch_size=batch, missing=missing),
+            classifier=(128, (32, 64, 128, 256), 4000),
+            drawn=({"Male": 0, "Young": 1}, {"Male": 1, "Smiling": 1}, {"Eyeglasses": 1}, {"Blond_Hair": 1}),
+            path=data.SHARED / "celeba",
+            fits=(4, 4),
+            reinitialize=(7, 35, None),
+            **paper,
         ),
     }
 

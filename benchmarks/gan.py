@@ -5,7 +5,7 @@ The same generator and critic (WGAN-GP) under fixed and learned priors: the pape
 
 import argparse
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ digits (503) and CIFAR-10 (15 000), it has all of them, and its Fréchet distanc
 over seeds with their standard deviation. Same networks, optimiser and numbers of batches for all candidates of one
 section; a mixture has about as many parameters as the TRIP.
 The estimators of the prior's gradient are those of `python -m benchmarks gradients`. Variational autoencoders are
-those of `python -m benchmarks vae`. *Cost*: one round of training, four steps of the critic and one of the generator,
-without logging, interleaved; *share* is what it takes beyond a round with N(0, I)."""
+those of `python -m benchmarks vae`, on MNIST those of binarised images, whose means are compared. *Cost*: one round of
+training, four steps of the critic and one of the generator, without logging, interleaved; *share* is what it takes
+beyond a round with N(0, I)."""
 
 METRICS = ("Fréchet distance", "precision", "recall")
+AUTOENCODERS = {"mnist": "mnist-dynamic"}  # settings with another name; they generate grey levels too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_arguments(parser, settings(), datasets=["digits", "mnist"])
     judging.add_arguments(parser)
     parser.add_argument("--priors", nargs="+", help="only those whose names contain one of these")
+    parser.add_argument("--weights", type=Path, help="torch-fidelity's weights of Inception: FID beside the others")
     parser.add_argument("--two-time-scales", action="store_true", help="one critic step, at three times the rate")
 
 
@@ -98,13 +101,10 @@ def main(args: argparse.Namespace) -> None:
         sections[f"Cost, {name}"] = cost(judge)
         sections[f"WGAN-GP, {name}"] = [
             judge.reference(),
-            *training.study(args, name, training.named(runs, args.priors), METRICS),
+            *training.study(args, name, training.named(runs, args.priors), judge.metrics),
         ]
-        if name in ("digits", "cifar10"):
-            runs = autoencoders(args, judge, name)
-            sections[f"Autoencoders, {name}"] = training.study(
-                args, f"{name}-vae", training.named(runs, args.priors), METRICS
-            )
+        runs = training.named(autoencoders(args, judge, name), args.priors)
+        sections[f"Autoencoders, {name}"] = training.study(args, f"{name}-vae", runs, judge.metrics)
     sections = {title: rows for title, rows in sections.items() if rows}
     env = report.environment(default_device())
     name = "gan-ttur" if args.two_time_scales else "gan"
@@ -135,7 +135,7 @@ def candidates(setting: Setting) -> dict[str, Callable[[int], tuple[Any, Any]]]:
 
 def autoencoders(args: argparse.Namespace, judge: "Judge", name: str) -> dict[str, training.Run]:
     """Runs of the autoencoders, with samples compared like those of the adversarial models."""
-    setting = autoencoder.settings()[name]
+    setting = autoencoder.settings()[AUTOENCODERS.get(name, name)]
 
     def run(candidate: Any, seed: int, folder: Path) -> training.Row:
         model, _, _ = autoencoder.train(args, setting, candidate, seed, folder)
@@ -204,24 +204,37 @@ def _round(model: Any, x: torch.Tensor) -> Callable[[], object]:
 class Judge(judging.Judge):
     """How far samples are from the training images, over the features of a classifier trained on these."""
 
+    def __init__(self, args: argparse.Namespace, name: str, setting: Setting, images: Any, split: str):
+        from adapters.metrics import inception_features
+
+        super().__init__(args, name, setting, images, split)
+        self.device = default_device()
+        self.classifier.to(self.device)
+        self.inception = None if args.weights is None else inception_features(args.weights).to(self.device)
+        self.metrics = METRICS if self.inception is None else (*METRICS, "FID")
+
     def reference(self) -> training.Row:
         """Held-out images as if they were samples."""
         held_out = torch.cat([self.images.examples(self.samples, stage) for stage in ("val", "test")])
-        found = self._distances(iter(held_out[: self.samples].split(self.setting.batch)))
+        found = self._distances(held_out[: self.samples].split(self.setting.batch))
         return {"prior": "real", "seeds": None} | judging.shown(found)
 
     @torch.no_grad()
     def verdict(self, model: Any) -> training.Row:
         """Samples of a model."""
-        model.eval()
+        model.to(self.device).eval()
         counts = [min(500, self.samples - start) for start in range(0, self.samples, 500)]
-        return self._distances(model.sample(n) for n in counts)
+        return self._distances([model.sample(n).cpu() for n in counts])
 
-    def _distances(self, generated: Iterator[torch.Tensor]) -> training.Row:
+    def _distances(self, generated: Sequence[torch.Tensor]) -> training.Row:
         from adapters.metrics import distances
 
-        real = self.images.training_images(self.samples, 0)
-        return dict(zip(METRICS, distances(real, generated, self.classifier), strict=True))
+        def against(network: Any) -> Any:
+            real = (images.to(self.device) for images in self.images.training_images(self.samples, 0))
+            return distances(real, (images.to(self.device) for images in generated), network)
+
+        found = dict(zip(METRICS, against(self.classifier), strict=True))
+        return found if self.inception is None else found | {"FID": against(self.inception).frechet}
 
 
 def figure(sections: dict[str, list[dict[str, Any]]]) -> Any:

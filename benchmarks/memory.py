@@ -33,42 +33,47 @@ BINARY_COLUMNS, EM_RANK, EM_BATCH = 16, 4, 10_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[20, 50, 100])
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--em-rows", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
+    parser.add_argument("--em-rows", type=int, nargs="*", default=[100_000, 1_000_000, 10_000_000])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of training and rows; EM is NumPy's")
     parser.add_argument("--repeats", type=int, default=5, help="least number of timings behind a median")
     report.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
     sections = {
-        "Training": [training(rank, args.repeats) for rank in args.ranks],
-        "Rows": [streamed(rows) for rows in args.rows],
+        "Training": [training(rank, args.device, args.repeats) for rank in args.ranks],
+        "Rows": [_row(rows, *in_fresh_process(_streamed, rows, args.device)) for rows in args.rows],
         "EM": [em(rows) for rows in args.em_rows],
     }
-    report.write(args.out, "memory", "Memory", __doc__ or "", sections, report.environment(), figure(sections))
+    sections = {head: rows for head, rows in sections.items() if rows}
+    report.write(
+        args.out, "memory", "Memory", __doc__ or "", sections, report.environment(args.device), figure(sections)
+    )
 
 
-def training(rank: int, repeats: int) -> dict[str, Any]:
+def training(rank: int, device: str, repeats: int) -> dict[str, Any]:
     row: dict[str, Any] = {"rank": rank}
     for name, lean in (("stored", False), ("lean", True)):
-        row[f"{name}, MB"] = in_fresh_process(_training_memory, rank, lean)
-        forward, step = _training(rank, lean)
-        times = interleaved({"forward": forward, "step": step}, repeats=repeats, device="cpu")
+        row[f"{name}, MB"] = in_fresh_process(_training_memory, rank, lean, device)
+        forward, step = _training(rank, lean, device)
+        times = interleaved({"forward": forward, "step": step}, repeats=repeats, device=device)
         row |= {f"{name}, forward ms": times["forward"], f"{name}, step / forward": times["step"] / times["forward"]}
     return row
 
 
-def _training_memory(rank: int, lean: bool) -> float:
-    _training(2, lean)[1]()  # libraries allocate their own buffers once
-    _, step = _training(rank, lean)
-    before = memory_mark("cpu")
+def _training_memory(rank: int, lean: bool, device: str) -> float:
+    _training(2, lean, device)[1]()  # libraries allocate their own buffers once
+    _, step = _training(rank, lean, device)
+    before = memory_mark(device)
     step()
-    return (memory_peak("cpu") - before) / 1e6
+    return (memory_peak(device) - before) / 1e6
 
 
-def _training(rank: int, lean: bool) -> tuple[Callable[[], object], Callable[[], object]]:
+def _training(rank: int, lean: bool, device: str) -> tuple[Callable[[], object], Callable[[], object]]:
     """Forward pass and training step of a ring whose gradients have their memory."""
     start = rd.TensorRing.random([rd.Categorical(COMPONENTS)] * COLUMNS, rank, rng=0, xp=torch, dtype=torch.float32)
-    x = torch.randint(COMPONENTS, (BATCH, COLUMNS), generator=torch.Generator().manual_seed(0))
+    start = start.to(device=device)
+    x = torch.randint(COMPONENTS, (BATCH, COLUMNS), generator=torch.Generator().manual_seed(0)).to(device)
     cores = [core.requires_grad_() for core in start.cores]
     for core in cores:
         core.grad = torch.zeros_like(core)
@@ -89,20 +94,16 @@ def _training(rank: int, lean: bool) -> tuple[Callable[[], object], Callable[[],
     return forward, step
 
 
-def streamed(rows: int) -> dict[str, Any]:
-    return _row(rows, *in_fresh_process(_streamed, rows))
-
-
-def _streamed(rows: int) -> tuple[float, float]:
+def _streamed(rows: int, device: str) -> tuple[float, float]:
     """Seconds and bytes of one likelihood."""
     means = torch.linspace(-5, 5, COMPONENTS)
     variables = [rd.GaussianMixture(means, torch.ones(COMPONENTS)) for _ in range(MIXED_COLUMNS)]
     ring = rd.TensorRing.random(variables, RANK, rng=0, xp=torch, dtype=torch.float32)
-    x = torch.randn(rows, MIXED_COLUMNS)
+    ring, x = ring.to(device=device), torch.randn(rows, MIXED_COLUMNS, device=device)
     ring.log_prob(x[:100])
-    before, begin = memory_mark("cpu"), time.perf_counter()
-    ring.log_prob(x)
-    return time.perf_counter() - begin, memory_peak("cpu") - before
+    before, begin = memory_mark(device), time.perf_counter()
+    ring.log_prob(x).sum().item()  # which waits for the device
+    return time.perf_counter() - begin, memory_peak(device) - before
 
 
 def em(rows: int) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def figure(sections: dict[str, list[dict[str, Any]]]) -> Any:
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(12, 3.2), layout="constrained")
-    for axes, (title, rows) in zip(fig.subplots(1, 3), sections.items(), strict=True):
+    for axes, (title, rows) in zip(fig.subplots(1, len(sections)), sections.items(), strict=True):
         size = next(iter(rows[0]))
         for key in (key for key in rows[0] if key.endswith("MB")):
             axes.loglog([row[size] for row in rows], [row[key] for row in rows], "o-", label=key)

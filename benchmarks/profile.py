@@ -59,9 +59,8 @@ def main(args: argparse.Namespace) -> None:
                 row |= {"before, ms": earlier["ms"], "before, calls": earlier["calls"]}
             sections.setdefault(head, []).append(row)
     sections["Limits of the machine"] = [limits]
-    name = "profile" if args.device == "cpu" else f"profile-{args.device}"
     env = report.environment(args.device)
-    report.write(args.out, name, "Where the time goes", __doc__ or "", sections, env, figure(sections))
+    report.write(args.out, "profile", "Where the time goes", __doc__ or "", sections, env, figure(sections))
 
 
 def split(operation: Callable[[], object], device: str, repeats: int) -> Row:

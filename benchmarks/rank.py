@@ -7,6 +7,7 @@ import argparse
 from typing import Any
 
 from . import autoencoder, report
+from .measure import default_device
 
 TEXT = """\
 A variational autoencoder with a learned TRIP prior: bounds on the test images in nats per image, means over seeds
@@ -26,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
     for name in args.datasets:
         for title, candidates in groups(autoencoder.settings()[name], args.ranks).items():
             sections[f"{title}, {name}"] = autoencoder.study(args, name, candidates)
-    env = report.environment()
+    env = report.environment(default_device())
     report.write(args.out, "rank", "Rank, topology and re-initialisation", TEXT, sections, env, figure(sections))
 
 

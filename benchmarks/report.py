@@ -75,8 +75,12 @@ def write(
     figure: "Figure | None",
     appendix: str = "",
 ) -> None:
-    """Print the tables and write ``name.md``, which the appendix ends, ``name.json`` and ``name.png`` into ``out``."""
+    """Print the tables and write ``name.md``, which the appendix ends, ``name.json`` and ``name.png`` into ``out``.
+
+    What was measured on CUDA has names of its own, ``name-cuda``.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    name += "" if env["device"] == "cpu" else "-cuda"
     where = ", ".join(f"{key} {value}" for key, value in env.items() if key != "command")
     parts = [f"# {title}", text, f"Made by `{env['command']}` with {where}."]
     if figure is not None:

@@ -2,7 +2,8 @@
 
 Expected: linear in the number of columns for both; in the rank, the third power for rings and the second for trains
 (for large ranks, where arithmetic and not the number of operations decides). Slopes are fitted, in logarithms, to the
-upper half of each curve; times are the least of several. Products of larger matrices run at a higher rate, which
+upper half of each curve; times are the least of several. *Operations* are those of the likelihood's products,
+2 · rows · Σ m m' (cut + N). Products of larger matrices run at a higher rate, which
 flattens the rings' curve over the rank; at rank 512 the train's cores (126 MB) are more than a cache holds, which bends
 its curve upwards.
 """
@@ -31,20 +32,21 @@ COLUMNS_THEN = 12  # while the rank grows
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", type=int, nargs="+", default=NUM_COLUMNS, help=f"at rank {RANK_THEN}")
     parser.add_argument("--ranks", type=int, nargs="+", help=f"with {COLUMNS_THEN} columns; default: {RANKS}")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=5, help="least number of timings")
     report.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
-    env = report.environment()
+    env = report.environment(args.device)
     curves: dict[str, list[dict[str, Any]]] = {"columns": [], "rank": []}
     for topology in get_args(Topology):
         for columns in args.columns:
             row = {"topology": topology, "columns": columns, "rank": RANK_THEN}
-            curves["columns"].append(row | measure(topology, columns, RANK_THEN, args.repeats))
+            curves["columns"].append(row | measure(topology, columns, RANK_THEN, args))
         for rank in args.ranks or RANKS[topology]:
             row = {"topology": topology, "columns": COLUMNS_THEN, "rank": rank}
-            curves["rank"].append(row | measure(topology, COLUMNS_THEN, rank, args.repeats))
+            curves["rank"].append(row | measure(topology, COLUMNS_THEN, rank, args))
         print(f"{topology} done", flush=True)
     sections = {
         "Slopes": slopes(curves),
@@ -55,18 +57,23 @@ def main(args: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def measure(topology: Topology, columns: int, rank: int, repeats: int) -> dict[str, float]:
-    """Least milliseconds of one log-likelihood and one drawing of a batch."""
+def measure(topology: Topology, columns: int, rank: int, args: argparse.Namespace) -> dict[str, float]:
+    """Least milliseconds of one log-likelihood and one drawing of a batch; the former for a million operations too."""
     means = torch.linspace(-5, 5, COMPONENTS)
     variables = [rd.GaussianMixture(means, torch.ones(COMPONENTS)) for _ in range(columns)]
     ring = rd.TensorRing.random(variables, rank, topology=topology, rng=0, xp=torch, dtype=torch.float32)
+    ring = ring.to(device=args.device)
     x = ring.sample(BATCH, rng=1)
+    engine: Any = "sweep" if args.device == "cpu" else "auto"
     operations = {
-        "log-likelihood, ms": lambda: ring.log_prob(x, engine="sweep"),
+        "log-likelihood, ms": lambda: ring.log_prob(x, engine=engine),
         "sampling, ms": lambda: ring.sample(BATCH, rng=1),
     }
     # What else the machine does only adds time, and would bend the curves: the least time is the one that scales.
-    return interleaved(operations, repeats=repeats, device="cpu", seconds=1.0, statistic=min)
+    times = interleaved(operations, repeats=args.repeats, device=args.device, seconds=1.0, statistic=min)
+    cut = min(ring.ranks)
+    work = 2 * BATCH * sum(left * right * (cut + COMPONENTS) for _, left, right in (core.shape for core in ring.cores))
+    return times | {"log-likelihood, µs per 10⁶ operations": times["log-likelihood, ms"] / work * 1e9}
 
 
 def slopes(curves: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -86,8 +86,7 @@ def main(args: argparse.Namespace) -> None:
             print(report.table([{head: "", **sections[head][-1]}]), flush=True)
 
     sections = {head: rows for head, rows in sections.items() if rows}
-    name = "speed" if device == "cpu" else f"speed-{device}"
-    report.write(args.out, name, "Speed", __doc__ or "", sections, env, figure(sections))
+    report.write(args.out, "speed", "Speed", __doc__ or "", sections, env, figure(sections))
 
 
 # --- the two sides -----------------------------------------------------------------------------------------------

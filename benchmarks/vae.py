@@ -1,6 +1,6 @@
 """What does a learned prior bring to a variational autoencoder?
 
-The same encoder and decoder under nine priors with about as many parameters: the paper's Tables 1 (bounds) and 7.
+The same encoder and decoder under ten priors with about as many parameters: the paper's Tables 1 (bounds) and 7.
 """
 
 import argparse
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import autoencoder, report, training
+from .measure import default_device
 
 TEXT = """\
 Bounds on the test images in nats per image, with one code (*elbo*, its *reconstruction* and *kl*) and
@@ -39,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
         if args.final_samples:
             finals[f"{name}, {args.final_samples} samples"] = autoencoder.final(args, name, found)
     text = TEXT + ("\n\n" + PUBLISHED if any(name.startswith("mnist-dynamic") for name in args.datasets) else "")
-    env = report.environment()
+    env = report.environment(default_device())
     picture = figure(sections)
     report.write(args.out, "vae", "Priors of a variational autoencoder", text, sections | finals, env, picture)
 
@@ -52,7 +53,7 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
     budget = d * (2 * n + n * setting.rank**2)
     half_rank = max(1, round(((budget / 2 / d - 2 * n) / n) ** 0.5))
     mixture = 1000 if name != "digits" else round(budget / (2 * d + 1))
-    shape = (3, 32, 32) if name == "cifar10" else (1, 8, 8) if name == "digits" else (1, 28, 28)
+    shape = (3, 32, 32) if name.startswith("cifar10") else (1, 8, 8) if name == "digits" else (1, 28, 28)
     pseudo_inputs = max(2, budget // (shape[0] * shape[1] * shape[2]))
 
     def trip(seed: int, rank: int = setting.rank, **options: Any) -> Any:
