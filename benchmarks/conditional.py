@@ -100,7 +100,7 @@ def settings() -> dict[str, Setting]:
             latents=16,
             rank=16,
             channels=(16, 32),
-            updates=4000,
+            updates=2000,
             learning_rate=1e-3,
             prior_learning_rate=1e-3,
             classifier=(64, (32, 64), 1500),
