@@ -5,6 +5,11 @@ ring's mean and covariance. *Size* is the mean estimate's length along the exact
 error is beside it). *Variance* is the trace of the covariance of a batch's estimate over the squared length of the
 exact gradient, for each kind of parameter, so that it reads as noise over signal. *Time* is that of value and
 gradient, beside those of a fixed prior (which only samples), in one interleaved run.
+
+No estimator wins everywhere. *Pathwise* has the least variance while modes overlap, for cores 7 to 13 times less up to
+a gap of 4, at twice the time; but its variance grows without bound with the gap, and from 8 on it is the worst.
+*Hybrid* is the default: its variance for cores is that of *reinforce*, for means and deviations up to 900 times less,
+it costs as much, and no gap spoils it.
 """
 
 import argparse

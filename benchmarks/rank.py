@@ -14,7 +14,8 @@ A variational autoencoder with a learned TRIP prior: bounds on the test images i
 with their standard deviation. *Rank*: rings re-initialised as in the paper (a mixture per dimension, cores drawn
 anew; here after epochs 3, 15 and 27 of 62); rank 1 is an independent prior. *Train*: with nearly as many parameters
 as the ring. *Re-initialisation*: not at all, the paper's, by exact EM on the codes, and by EM in the order of mutual
-information."""
+information. *Of all*: the prior's share of the parameters; at the paper's size (100 latents, rank 20) it is 4 %, of a
+WGAN (128 latents, rank 40) 18 %."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
