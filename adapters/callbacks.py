@@ -23,16 +23,20 @@ from adapters.priors.base import choice, whole
 from adapters.priors.ring_prior import Method, NewOrder
 from adapters.seeding import derived_seed, epoch_of
 
+MODEL_NOISE = 1  # the number that tells it from what data modules draw at the same place
+
 
 class SeededSteps(Callback):
     """Seeds PyTorch's generators at every training step from the run's seed, the process, the epoch and the batch.
 
     The noise of a step then does not depend on how the run came there: resumed runs repeat the unbroken one.
+    `ImageData` draws the pixels of a step by its process, epoch and batch; the seed here has one number more, so that
+    the model's noise is not made of the same random numbers.
     """
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed this step."""
-        torch.manual_seed(derived_seed(trainer.global_rank, epoch_of(trainer), batch_idx))
+        torch.manual_seed(derived_seed(trainer.global_rank, epoch_of(trainer), batch_idx, MODEL_NOISE))
 
 
 class Reinitialize(Callback):

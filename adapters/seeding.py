@@ -14,8 +14,11 @@ def run_seed() -> int:
 
 
 def derived_seed(*place: int) -> int:
-    """A seed for one place of the run, e.g. (process, step): neighbouring places have unrelated seeds."""
-    return int(np.random.SeedSequence([run_seed(), *place]).generate_state(1)[0])
+    """A seed for one place of the run, e.g. (process, step): neighbouring places have unrelated seeds.
+
+    Their number is part of it, because a seed sequence is padded with zeros: (0,) and (0, 0) are two places.
+    """
+    return int(np.random.SeedSequence([run_seed(), *place, len(place)]).generate_state(1)[0])
 
 
 def epoch_of(trainer: Trainer) -> int:

@@ -159,6 +159,15 @@ def test_the_bound_is_the_importance_weighted_one_with_one_sample(model):
     torch.testing.assert_close(model.iwae(x, 1, y), elbo)
 
 
+@pytest.mark.parametrize("max_rows", [1, 4, 7, 12])
+def test_memory_does_not_change_the_bound(model, max_rows):
+    bounds = []
+    for rows in (10_000, max_rows):
+        torch.manual_seed(0)
+        bounds.append(model.iwae(images(), 5, attributes(), max_rows=rows))
+    torch.testing.assert_close(*bounds)
+
+
 def test_a_codes_scale_in_a_cvae_is_that_of_the_prior():
     """The decoder sees m(y) + s(y) ε: moving p(z | y) moves what it sees, and the divergence stays."""
     model, seen = make("cvae"), []

@@ -408,6 +408,181 @@ def test_the_ring_is_live():
     assert torch.equal(prior.ring.variables[0].means(), ring.variables[0].means())
 
 
+@pytest.fixture
+def normalisers(monkeypatch) -> list:
+    """One entry for every time that log Z is computed."""
+    from ringdist import likelihood
+
+    computed, compute = [], likelihood._computed_log_normalizer
+    monkeypatch.setattr(likelihood, "_computed_log_normalizer", lambda ring: computed.append(ring) or compute(ring))
+    return computed
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", ["trip", "joint", "flow"])
+def test_the_normaliser_is_computed_once_per_update(name, context, normalisers):
+    prior, z = make(name), torch.zeros(5, D)
+    for update in range(3):
+        with context():
+            values = [prior.log_prob(z[:n]) for n in (5, 3, 1, 5)]
+            prior.sample(4)
+        assert len(normalisers) == update + 1 and torch.equal(values[0], values[3])
+        with torch.no_grad():
+            prior.get_parameter("base.cores.0" if name == "flow" else "cores.0").mul_(1.1)
+
+
+def test_fixed_priors_compute_their_normaliser_once(normalisers):
+    """Also what was computed in inference mode is of use where codes have slopes, a few or too many to keep."""
+    prior = make("trip", trainable=False)
+    with torch.inference_mode():
+        expected = prior.log_prob(torch.ones(3, D))
+    z = torch.ones(3, D, requires_grad=True)
+    torch.testing.assert_close(prior.log_prob(z).detach(), expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ringdist.contraction.KEPT", 1)
+        patch.setattr("ringdist.likelihood.MANY", 0)
+        value = prior.log_prob(z)
+        value.sum().backward()
+    torch.testing.assert_close(value.detach(), expected)
+    assert z.grad.abs().sum() > 0 and len(normalisers) == 1
+
+
+def step(optimizer, **options):
+    def change(prior):
+        for parameter in prior.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer(prior.parameters(), lr=0.1, **options).step()
+
+    return change
+
+
+def in_place(prior):
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.mul_(1.3)
+
+
+def past_the_version_counters(prior):
+    for parameter in prior.parameters():
+        parameter.data.mul_(1.3)
+
+
+def load(prior, **options):
+    state = {name: v * 1.3 if v.is_floating_point() else v for name, v in prior.state_dict().items()}
+    prior.load_state_dict(state, **options)
+
+
+def from_a_vector(prior):
+    for factor in (1.3, 0.7):  # the memory of the first vector is free for the second
+        torch.nn.utils.vector_to_parameters(
+            torch.nn.utils.parameters_to_vector(prior.parameters()).detach() * factor, prior.parameters()
+        )
+        prior.sample(1)
+
+
+def averaged(prior):
+    average = torch.optim.swa_utils.AveragedModel(prior)
+    average.module.sample(1)
+    average.update_parameters(prior)
+    in_place(prior)
+    average.update_parameters(prior)
+    return average.module
+
+
+def changed_copy(copied):
+    def change(prior):
+        other = copied(prior)
+        in_place(other)
+        return other
+
+    return change
+
+
+def rearranged(prior):
+    prior.order.copy_(prior.order.flip(0))
+
+
+CHANGES = {
+    "Adam": step(torch.optim.Adam),
+    "fused Adam": step(torch.optim.Adam, fused=True),
+    "SGD": step(torch.optim.SGD),
+    "in place": in_place,
+    "data": past_the_version_counters,
+    "load": load,
+    "assign": lambda prior: load(prior, assign=True),
+    "vector": from_a_vector,
+    "double": lambda prior: prior.double(),
+    "there and back": lambda prior: [prior.double(), past_the_version_counters(prior), prior.float()][0],
+    "average": averaged,
+    "deepcopy": changed_copy(copy.deepcopy),
+    "pickle": changed_copy(lambda prior: pickle.loads(pickle.dumps(prior))),
+    "reinitialize": lambda prior: prior.reinitialize(bananas(), method="em", order="mutual_information"),
+    "order": rearranged,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_what_queries_keep_is_never_stale(change, context):
+    def queries(prior):
+        with context():
+            z = torch.full((3, 4), 0.3, dtype=prior.dtype)
+            return [prior.log_prob(z), prior.sample(3, rng=0), prior.sample_given(z.log(), rng=0)]
+
+    prior = JointTRIP(4, [2, 3], **RING, order="given")
+    before, state = queries(prior), list(prior.state_dict())
+    result = change(prior)
+    prior = result if isinstance(result, Prior) else prior
+    assert list(prior.state_dict()) == state
+    fresh = JointTRIP(4, [2, 3], **RING).to(prior.dtype)
+    fresh.load_state_dict(prior.state_dict())
+    found = queries(prior)
+    assert all(map(torch.equal, found, queries(fresh)))
+    assert found[0].dtype != before[0].dtype or not torch.equal(found[0], before[0])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own, of dual numbers
+def test_queries_keep_nothing_of_what_is_traced():
+    prior = make("trip").double()
+    z = prior.sample(3)
+    means, direction = prior.means.detach(), torch.ones_like(prior.means)
+    functional = functools.partial(torch.func.functional_call, Called(prior))
+    expected = torch.autograd.functional.jvp(lambda m: functional({"prior.means": m}, (z,)), means, direction)[1]
+    with torch.no_grad():
+        value = prior.log_prob(z)
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(means, direction)
+            out = torch.autograd.forward_ad.unpack_dual(functional({"prior.means": dual}, (z,)))
+        torch.testing.assert_close(out.tangent, expected)
+    assert not value.requires_grad and prior.log_prob(z).requires_grad
+    slopes = torch.func.jvp(lambda m: functional({"prior.means": m}, (z,)), (means,), (direction,))[1]
+    torch.testing.assert_close(slopes.detach(), expected)
+    many = torch.func.vmap(lambda m: functional({"prior.means": m}, (z,)))(torch.stack([means, means + 1]))
+    torch.testing.assert_close(many[0].detach(), value)
+    with torch.no_grad():
+        assert torch.equal(prior.log_prob(z), value)
+
+
+class Called(torch.nn.Module):
+    """A prior's log_prob as a module's forward, for `torch.func.functional_call`."""
+
+    def __init__(self, prior):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, z):
+        return self.prior.log_prob(z)
+
+
+def test_the_ring_is_the_user_s():
+    """Writes into a ring that was handed out do not reach the queries."""
+    prior, z = make("trip"), torch.zeros(2, D)
+    with torch.no_grad():
+        before = prior.log_prob(z)
+        prior.ring.cores[0].zero_()
+        assert torch.equal(prior.log_prob(z), before)
+
+
 def test_orders():
     assert TRIP(4, 2, 2, order="given").order.tolist() == [0, 1, 2, 3]
     assert TRIP(4, 2, 2, order=[2, 0, 3, 1]).ring.order == (2, 0, 3, 1)
@@ -551,6 +726,18 @@ def test_attributes_sum_to_the_marginal():
     torch.testing.assert_close(prior.log_prob(z, some), joint[:, 3:].logsumexp(-1))
 
 
+def test_attributes_given_a_code_without_density():
+    prior = make("joint")
+    y, z = torch.tensor([[1.0, nan]]).expand(4, 2), torch.zeros(4, D)
+    for value in (math.inf, -math.inf, 1e30):
+        z[2, 1] = value
+        assert prior.log_prob(z, y)[2] == prior.log_prob(z)[2] == -math.inf
+        with pytest.raises(ValueError, match="z must have a positive density, found 0 in row 2"):
+            prior.log_prob_attributes(y, z)
+    z[2, 1] = nan
+    assert prior.log_prob_attributes(y.reshape(2, 2, 2), z.reshape(2, 2, D)).isfinite().all()
+
+
 def test_samples_given_attributes():
     prior = exact("joint")
     y = torch.tensor([[0.0, 2.0], [1.0, nan]]).repeat_interleave(3000, 0)
@@ -627,7 +814,13 @@ def test_reinitialize_with_continuous_attributes(method, order):
     prior = JointTRIP(4, [2, "continuous"], 6, 5)
     prior.reinitialize(z, y, method=method, order=order)
     assert (prior.means[4] > 4).all() and (prior.means[4] < 6).all()
-    y[6:, 1] = nan
+    kept = prior.means[4].clone(), prior.log_stds[4].clone()
+    y[:, 1] = nan  # never known: its components stay, the rest is fitted
+    prior.reinitialize(z + 1, y, method=method, order=order)
+    assert torch.equal(prior.means[4], kept[0]) and torch.equal(prior.log_stds[4], kept[1])
+    assert prior.log_prob(z + 1, y).mean() > prior.log_prob(z - 3, y).mean()
+    assert all(value.isfinite().all() for value in prior.state_dict().values())
+    y[:4, 1] = 5.0
     with pytest.raises(ValueError, match="column 5: re-initialisation needs at least 6 known values, found 4"):
         prior.reinitialize(z, y, method=method)
 

@@ -22,6 +22,7 @@ from adapters.data.base import ResumableLoader
 from adapters.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from adapters.models import VAE
 from adapters.networks import ConvDecoder, ConvEncoder
+from adapters.seeding import derived_seed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
@@ -114,6 +115,11 @@ def test_memory_is_bounded():
     vae.decoder.register_forward_hook(lambda module, args, output: rows.append(len(output)))
     vae.iwae(images(), 50, max_rows=20)
     assert max(rows) <= 20 and sum(rows) == 50 * 6
+    rows.clear()
+    vae.iwae(images(), 3, max_rows=4)  # fewer than there are images
+    assert rows == [4, 2] * 3
+    with pytest.raises(ValueError, match="max_rows must be at least 1, found 0"):
+        vae.iwae(images(), 3, max_rows=0)
 
 
 def test_the_closed_form_of_the_divergence_is_the_mean_of_its_estimates():
@@ -262,6 +268,24 @@ def test_another_seed_is_another_run(tmp_path):
         trainer(tmp_path, epochs=1, enable_checkpointing=False).fit(vae, tiny_digits())
         ends.append(parameters(vae))
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
+
+
+def test_places_of_a_run_have_seeds_of_their_own():
+    places = [(0,), (0, 0), (0, 0, 0), (1,), (1, 0), (0, 1), (2, 0), (0, 2)]
+    assert len({derived_seed(*place) for place in places}) == len(places)
+
+
+def test_noise_of_the_model_is_not_that_of_the_pixels(tmp_path):
+    """Both are functions of process, epoch and batch, and must not be one stream of random numbers."""
+    seeds = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seeds.append(torch.initial_seed())
+
+    trainer(tmp_path, Watch(), epochs=2, enable_checkpointing=False).fit(small_vae(), tiny_digits())
+    pixels = {derived_seed(0, epoch, batch) for epoch in range(3) for batch in range(6)}
+    assert len(set(seeds)) == 8 and not pixels & set(seeds)
 
 
 def test_a_loader_goes_on_where_it_was():

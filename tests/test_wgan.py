@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from adapters import TRIP, GaussianPrior
+from adapters import TRIP, FlowPrior, GaussianPrior, VampPrior
 from adapters.callbacks import Figures, SeededSteps
 from adapters.data import Digits
 from adapters.errors import DivergenceError
 from adapters.models import WGAN
-from adapters.networks import ConvDecoder, ConvEncoder
+from adapters.networks import ConvDecoder, ConvEncoder, GaussianEncoder
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
@@ -39,7 +39,7 @@ def small_wgan(prior=None, **settings) -> WGAN:
     )
 
 
-def fit(model, folder=None, steps: int = 0, **options) -> pl.Trainer:
+def fit(model, folder=None, steps: int = 0, batch_size: int = 50, **options) -> pl.Trainer:
     """Eight epochs' worth of nothing but training, unless told otherwise."""
     options = {"max_epochs": 1, "limit_train_batches": steps or 8} | options
     trainer = pl.Trainer(
@@ -52,7 +52,7 @@ def fit(model, folder=None, steps: int = 0, **options) -> pl.Trainer:
         default_root_dir=folder,
         **options,
     )
-    trainer.fit(model, Digits(batch_size=50))
+    trainer.fit(model, Digits(batch_size=batch_size))
     return trainer
 
 
@@ -157,6 +157,28 @@ def test_the_prior_learns(estimator, loss):
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
+@pytest.mark.parametrize("baseline", ["leave_one_out", "mean"])
+@pytest.mark.parametrize("estimator", ["reinforce", "hybrid", "pathwise"])
+def test_a_last_batch_of_one_image(estimator, baseline):
+    model = small_wgan(critic_steps=1, estimator=estimator, baseline=baseline)
+    before = copied(model)
+    fit(model, steps=1, batch_size=1)
+    assert changed(model, before, "generator.0") and changed(model, before, "prior")
+
+
+@pytest.mark.parametrize("settings", [{"channels_last": True}, {"constraint": "spectral_norm"}])
+def test_mixed_precision(settings):
+    model = small_wgan(critic_steps=1, **settings)
+    before = copied(model)
+    fit(model, steps=2, precision="bf16-mixed")
+    for part in ("critic", "generator.0", "prior"):
+        assert changed(model, before, part)
+    for name, value in model.state_dict().items():
+        assert value.isfinite().all() and value.dtype in (torch.float32, torch.int64), name
+    if "channels_last" in settings:
+        assert model.critic[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_fixed_priors_stay():
     for prior in (GaussianPrior(LATENTS), TRIP(LATENTS, 4, 2, trainable=False)):
         model = small_wgan(prior)
@@ -245,6 +267,39 @@ def test_a_critic_that_is_no_number_stops_the_run_before_its_step(tmp_path):
     assert kept["global_step"] == 5 and all(value.isfinite().all() for value in kept["state_dict"].values())
 
 
+class Root(nn.Module):
+    """A network's outputs and a root added to them: at zero it has a value, and a slope that is no number."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network, self.shift = network, nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.network(x) + self.shift.square().sqrt()
+
+
+@pytest.mark.parametrize(("part", "batch"), [("critic", 5), ("generator", 7)])
+def test_a_slope_that_is_no_number_stops_the_run_before_its_step(tmp_path, part, batch):
+    model = small_wgan()
+    setattr(model, part, Root(getattr(model, part)))
+
+    class Spoil(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch_, batch_idx):
+            if batch_idx == batch:
+                getattr(pl_module, part).shift.data.zero_()
+                self.before = copied(pl_module)
+
+    spoil = Spoil()
+    checkpoint = ModelCheckpoint(tmp_path, filename="step", every_n_train_steps=1, enable_version_counter=False)
+    with pytest.raises(DivergenceError, match=r"the gradients must be finite, found nan; .* is from before this step"):
+        fit(model, tmp_path, callbacks=[spoil, checkpoint])
+    learned = [name for name, _ in getattr(model, part).named_parameters()]
+    assert learned and not any(changed(model, spoil.before, f"{part}.{name}") for name in learned)
+    kept = torch.load(tmp_path / "step.ckpt", weights_only=True)
+    assert kept["global_step"] == batch + batch // 4
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+
+
 def test_an_exploding_critic_stops_the_run():
     with pytest.raises(DivergenceError, match="must stay within ±1e-06"):
         fit(small_wgan(max_loss=1e-6))
@@ -263,6 +318,13 @@ def test_an_exploding_critic_stops_the_run():
 def test_errors(options, error, message):
     with pytest.raises(error, match=message):
         small_wgan(**options)
+
+
+@pytest.mark.parametrize("around", [lambda prior: prior, lambda prior: FlowPrior(prior, "maf", transforms=1)])
+def test_there_is_no_encoder_for_a_vamp_prior(around):
+    encoder = GaussianEncoder(nn.Sequential(nn.Flatten(), nn.Linear(64, 2 * LATENTS)))
+    with pytest.raises(TypeError, match="a VampPrior needs a model with an encoder, such as a VAE; a WGAN has none"):
+        small_wgan(around(VampPrior(encoder, (1, 8, 8), LATENTS, num_pseudo_inputs=4)))
 
 
 def test_norms():

@@ -128,26 +128,38 @@ class VAE(LightningModule):
             x: (batch, C, H, W).
             num_samples: k.
             y: attributes; with those of them that the model knows it bounds log p(x, y_observed).
-            max_rows: images times samples decoded at once. It decides memory, not the result: each sample draws its
-                own noise, and sums are accumulated as logarithms.
+            max_rows: images times samples decoded at once; None: the model's. It decides memory, not the result: each
+                sample draws its own noise for the whole batch, which only then is split where it has more rows, and
+                sums are accumulated as logarithms.
+
+        Raises:
+            TypeError: if a number is not a whole one.
+            ValueError: if it is less than 1.
         """
         whole("num_samples", num_samples)
+        max_rows = whole("max_rows", self.max_rows if max_rows is None else max_rows)
         posterior, y = self.encode(x, y)
-        chunk = max(1, (max_rows or self.max_rows) // max(1, len(x)))
+        chunk = max(1, max_rows // max(1, len(x)))
         total = torch.full((len(x),), -torch.inf, device=x.device)
         for first in range(0, num_samples, chunk):
             z = torch.stack([posterior.sample() for _ in range(min(chunk, num_samples - first))])
-            total = torch.logaddexp(total, self._log_weights(posterior, z, x, y).logsumexp(0))
+            total = torch.logaddexp(total, self._log_weights(posterior, z, x, y, max_rows).logsumexp(0))
         return total - math.log(num_samples)
 
-    def _log_weights(self, posterior: Independent, z: Tensor, x: Tensor, y: Tensor | None) -> Tensor:
+    def _log_weights(self, posterior: Independent, z: Tensor, x: Tensor, y: Tensor | None, max_rows: int) -> Tensor:
         """log p(x | z) + log p(z, y_observed) − log q(z | x) for codes (k, batch, d), (k, batch)."""
         k, batch, _ = z.shape
-        rows = z.flatten(0, 1)
-        y = None if y is None else y.repeat(k, 1)
-        log_prior, attributes = self._log_prior(rows, y)
-        reconstruction = self.decode(rows, y).log_prob(x.repeat(k, *(1,) * (x.ndim - 1)))
-        return (reconstruction + log_prior + attributes).reshape(k, batch) - posterior.log_prob(z)
+        index = torch.arange(batch, device=x.device).repeat(k)
+        parts = [
+            self._log_joint(rows, x[images], None if y is None else y[images])
+            for rows, images in zip(z.flatten(0, 1).split(max_rows), index.split(max_rows), strict=True)
+        ]
+        return torch.cat(parts).reshape(k, batch) - posterior.log_prob(z)
+
+    def _log_joint(self, z: Tensor, x: Tensor, y: Tensor | None) -> Tensor:
+        """log p(x | z) + log p(z, y_observed) of rows, (rows,)."""
+        log_prior, attributes = self._log_prior(z, y)
+        return self.decode(z, y).log_prob(x) + log_prior + attributes
 
     @torch.no_grad()
     def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:

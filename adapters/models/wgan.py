@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from adapters.errors import DivergenceError
 from adapters.models.vae import Batch
 from adapters.objectives import Baseline, Estimator, expected_reward
-from adapters.priors import Prior
+from adapters.priors import FlowPrior, Prior, VampPrior
 from adapters.priors.base import choice, whole
 
 Loss = Literal["wasserstein", "gan"]
@@ -46,13 +48,13 @@ class WGAN(LightningModule):
         critic_learning_rate: of Adam for the critic; None: the same.
         prior_learning_rate: of Adam for the prior; None: the same.
         betas: of Adam.
-        max_loss: a loss beyond this, or one that is not a number, stops the run.
+        max_loss: a loss beyond this, or one that is not a number, stops the run; so does a gradient that is not finite.
         channels_last: memory format of convolutions, which suits CUDA.
         compile: whether `torch.compile` takes the generator; not the critic, whose penalty needs derivatives of
             derivatives.
 
     Raises:
-        TypeError: if prior is no prior.
+        TypeError: if prior is no prior, or is or contains a VampPrior: there is no encoder here that it could share.
         ValueError: if an option is unknown or critic_steps less than 1.
     """
 
@@ -79,6 +81,11 @@ class WGAN(LightningModule):
         super().__init__()
         if not isinstance(prior, Prior):
             raise TypeError(f"prior must be a Prior, found {type(prior).__name__}")
+        innermost = prior
+        while isinstance(innermost, FlowPrior):
+            innermost = innermost.base
+        if isinstance(innermost, VampPrior):  # whose encoder would neither be learned nor saved
+            raise TypeError("a VampPrior needs a model with an encoder, such as a VAE; a WGAN has none")
         choice("loss", loss, get_args(Loss))
         choice("constraint", constraint, get_args(Constraint))
         choice("estimator", estimator, get_args(Estimator))
@@ -134,8 +141,8 @@ class WGAN(LightningModule):
         return loss, gap.detach()
 
     def generator_loss(self, n: int) -> Tensor:
-        """What the generator and the prior minimise, on n generated images."""
-        return -expected_reward(self.prior, self._reward, n, self.estimator, baseline=self.baseline)
+        """What the generator and the prior minimise, on n generated images, 2 at least: baselines compare rewards."""
+        return -expected_reward(self.prior, self._reward, max(2, n), self.estimator, baseline=self.baseline)
 
     def _codes(self, n: int) -> Tensor:
         """n codes from the prior: those of all steps until it changes are drawn at once, for little more than n."""
@@ -160,7 +167,6 @@ class WGAN(LightningModule):
         """A step of the critic and, where it is time, one of generator and prior."""
         critic, generator = self._optimizers()
         loss, gap = self.critic_loss(batch[0])
-        self._check(loss)
         self._step(critic, loss)
         if self.constraint == "clip":
             with torch.no_grad():
@@ -170,7 +176,6 @@ class WGAN(LightningModule):
         if self.trainer.fit_loop.epoch_loop.total_batch_idx % self.critic_steps == self.critic_steps - 1:
             self.toggle_optimizer(generator)
             loss = self.generator_loss(len(batch[0]))
-            self._check(loss)
             self._step(generator, loss)
             self.untoggle_optimizer(generator)
             self._drawn = self._drawn[:0]
@@ -215,18 +220,32 @@ class WGAN(LightningModule):
     def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
         optimizer.zero_grad()
         self.manual_backward(loss)
+        self._check(loss, [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None])
         optimizer.step()
 
     def _optimizers(self) -> tuple[LightningOptimizer, LightningOptimizer]:
         critic, generator = self.optimizers()
         return critic, generator
 
-    def _check(self, value: Tensor) -> None:
-        """Stop before a step that would carry the damage into the parameters, and so into the next checkpoint."""
-        number = value.detach().item()
+    def _check(self, loss: Tensor, gradients: Sequence[Tensor]) -> None:
+        """Stop before a step that would carry the damage into the parameters, and so into the next checkpoint.
+
+        A loss can be finite and its slope not, such as that of a square root at 0.
+        """
+        steepest = torch.nn.utils.get_total_norm(gradients, torch.inf).to(loss.device)
+        number, slope = torch.stack([loss.detach().float(), steepest.float()]).tolist()  # waits for a device once
         if not abs(number) <= self.max_loss:
-            raise DivergenceError(
-                f"step {self.global_step}: the losses must stay within ±{self.max_loss:g}, "
-                f"found {number:g}; lower the learning rates or strengthen the constraint; "
-                "the last checkpoint is from before this step"
-            )
+            rule, found = f"the losses must stay within ±{self.max_loss:g}", number
+        elif not math.isfinite(slope) and not self._scales_gradients:
+            rule, found = "the gradients must be finite", slope
+        else:
+            return
+        raise DivergenceError(
+            f"step {self.global_step}: {rule}, found {found:g}; lower the learning rates or strengthen the constraint; "
+            "the last checkpoint is from before this step"
+        )
+
+    @property
+    def _scales_gradients(self) -> bool:
+        """Whether a scaler (16-mixed) multiplies gradients, which may overflow: it leaves out such steps by itself."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.distributions import Distribution, constraints
 
 Rng: TypeAlias = "int | torch.Generator | None"
@@ -227,6 +228,22 @@ def generator_of(rng: Rng, device: torch.device) -> torch.Generator:
         index = torch.cuda.current_device() if device.index is None else device.index
         return torch.cuda.default_generators[index]
     return torch.default_generator
+
+
+def is_readable(*tensors: Tensor) -> bool:
+    """Whether values can be looked at: not while compiling, tracing or capturing, nor in transforms of `torch.func`."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.maybe_current_level() is not None:
+        return False
+    if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
+        return False
+    return not (any(tensor.is_cuda for tensor in tensors) and torch.cuda.is_current_stream_capturing())
+
+
+def is_settled(*tensors: Tensor) -> bool:
+    """Whether what is made of the tensors depends on their values alone: no derivative is recorded, nothing traced."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return False
+    return is_readable(*tensors) and all(unpack_dual(tensor).tangent is None for tensor in tensors)
 
 
 def whole(label: str, value: int, *, least: int = 1) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Attribute, Rng, attribute_rows, choice, full_precision, whole
+from adapters.priors.base import Attribute, Rng, attribute_rows, choice, full_precision, is_readable, whole
 from adapters.priors.fitting import codes
 from adapters.priors.ring_prior import Method, NewOrder, Nonnegative, Order, RingPrior, Topology
 from ringdist.posterior import component_posteriors
@@ -79,9 +79,13 @@ class JointTRIP(RingPrior):
         """log p(observed entries of y | z) in nats, (...).
 
         Raises:
-            TypeError, ValueError: as `log_prob`.
+            TypeError, ValueError: as `log_prob`; ValueError if p(z) is 0, as where an entry is infinite: nothing has a
+                probability given that. Where values cannot be looked at, as while compiling, the result is NaN there.
         """
-        return self.log_prob(z, y) - self.log_prob(z)
+        marginal = self.log_prob(z)
+        if is_readable(marginal) and bool((empty := marginal.reshape(-1) == -torch.inf).any()):
+            raise ValueError(f"z must have a positive density, found 0 in row {int(empty.nonzero()[0])}")
+        return self.log_prob(z, y) - marginal
 
     def attribute_posterior(self, z: Tensor) -> list[Tensor]:
         """p(y_i | z) of each attribute: the probabilities of its values, (..., N_i).
@@ -95,7 +99,7 @@ class JointTRIP(RingPrior):
         rows = self._joined(self._checked(z), None)
         columns = range(self.num_latents, rows.shape[-1])
         with full_precision(rows):
-            parts = component_posteriors(self.ring, rows.reshape(-1, rows.shape[-1]), columns)
+            parts = component_posteriors(self._query_ring(), rows.reshape(-1, rows.shape[-1]), columns)
         return [part.reshape(*rows.shape[:-1], -1) for part in parts]
 
     def sample_attributes(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
@@ -118,7 +122,7 @@ class JointTRIP(RingPrior):
             return super().sample(n, rng=rng)[:, : self.num_latents]
         rows = self._open_rows(n, y)
         with torch.no_grad(), full_precision(rows):
-            return self.ring.sample_given(rows, rng=self._generator(rng))[:, : self.num_latents]
+            return self._query_ring().sample_given(rows, rng=self._generator(rng))[:, : self.num_latents]
 
     def rsample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """As `sample`, with pathwise gradients; attributes that are not given are marginalised.
@@ -130,7 +134,7 @@ class JointTRIP(RingPrior):
             return super().rsample(n, rng=rng)[:, : self.num_latents]
         rows = self._open_rows(n, y)
         with full_precision(rows):
-            ring = self.ring
+            ring = self._query_ring()
             with torch.no_grad():
                 drawn = ring.sample_given(rows, rng=self._generator(rng))
             drawn[:, self.num_latents :] = rows[:, self.num_latents :]  # attributes that are not given are marginalised
@@ -155,6 +159,8 @@ class JointTRIP(RingPrior):
     ) -> None:
         """Fit to latent codes z (n, d) and attributes y (n, a) anew, in place; see `TRIP.reinitialize`.
 
+        A continuous attribute that is never known keeps its components.
+
         Raises:
             TypeError, ValueError: as `TRIP.reinitialize` and `log_prob`; ValueError if a train would have to change
                 the shape of a core for its new order. The prior is then as it was.
@@ -166,7 +172,7 @@ class JointTRIP(RingPrior):
         """Latents and attributes side by side, the NaN entries of both drawn given the others."""
         rows = self._joined(self._checked(z), y)
         with torch.no_grad(), full_precision(rows):
-            return self.ring.sample_given(rows, rng=self._generator(rng))
+            return self._query_ring().sample_given(rows, rng=self._generator(rng))
 
     def _open_rows(self, n: int, y: Tensor) -> Tensor:
         """n rows of unknown latents with the attributes beside them."""

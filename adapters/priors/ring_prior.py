@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ringdist as rd
-from adapters.priors.base import Attribute, Prior, choice, full_precision, whole
+from adapters.priors.base import Attribute, Prior, choice, full_precision, is_settled, whole
 from adapters.priors.fitting import fit_gaussians, global_seed
 from ringdist.initialization import bond_ranks
 
@@ -24,6 +24,21 @@ Layout = dict[tuple[int, int, int], list[int]]  # from a core's shape to the col
 PSEUDOCOUNT = 1e-2  # rows: keeps EM from cores with entries of zero, which gradients could not leave again
 
 
+class Kept(NamedTuple):
+    """A ring without gradient, and what it was made of."""
+
+    ring: rd.TensorRing
+    columns: tuple[int, ...]
+    values: list[Tensor]
+
+    def is_made_of(self, columns: tuple[int, ...], parameters: Sequence[Tensor]) -> bool:
+        """Whether it still is what order and parameters make."""
+        return self.columns == columns and all(
+            old.dtype == new.dtype and old.device == new.device and torch.equal(old, new)
+            for old, new in zip(self.values, parameters, strict=True)
+        )
+
+
 class RingPrior(Prior):
     """A `ringdist.TensorRing` over num_latents Gaussian mixtures and, behind them, attributes.
 
@@ -34,6 +49,7 @@ class RingPrior(Prior):
     """
 
     order: Tensor
+    _kept: Kept | None = None  # of the last query without gradient
 
     def __init__(
         self,
@@ -80,6 +96,26 @@ class RingPrior(Prior):
     def ring(self) -> rd.TensorRing:
         """The ring over the live parameters, built anew; gradients flow, and values are not checked."""
         return self._ring(self.means, self.log_stds)
+
+    def _query_ring(self) -> rd.TensorRing:
+        """The ring; where no gradient is recorded, the same one until a parameter changes, and so is its log Z.
+
+        The values themselves are compared, which takes a few per cent of the time of log Z: writes through `.data`, as
+        averages of weights make them, and those of fused optimisers escape version counters. A comparison would wait
+        for an accelerator, so there the ring is made anew.
+        """
+        parameters = [self.means, self.log_stds, *self.cores]
+        if self.device.type != "cpu" or not is_settled(*parameters):
+            return self.ring
+        self._follow_order()
+        if self._kept is None or not self._kept.is_made_of(self._columns, parameters):
+            with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode would be of no use outside
+                self._kept = Kept(self.ring, self._columns, [parameter.detach().clone() for parameter in parameters])
+        return self._kept.ring
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the ring that is kept: copies and pickles make their own."""
+        return {**super().__getstate__(), "_kept": None}
 
     def _ring(self, means: Tensor, log_stds: Tensor) -> rd.TensorRing:
         """The live cores with these Gaussians."""
@@ -177,13 +213,13 @@ class RingPrior(Prior):
     # ---------------------------------------------------------------------------------------------------- queries
 
     def _log_prob(self, z: Tensor) -> Tensor:
-        return self.ring.log_prob(z)
+        return self._query_ring().log_prob(z)
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
-        return self.ring.sample(n, rng=generator)
+        return self._query_ring().sample(n, rng=generator)
 
     def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        return self.ring.sample_given(z, rng=generator)
+        return self._query_ring().sample_given(z, rng=generator)
 
     def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Components from the ring of their joint probabilities; attributes are marginalised."""
@@ -199,7 +235,7 @@ class RingPrior(Prior):
         return z, ring.log_prob(rows)
 
     def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
-        ring = self.ring
+        ring = self._query_ring()
         with torch.no_grad():
             z = ring.sample(n, rng=generator)
         z[:, self.num_latents :] = torch.nan  # attributes are marginalised
@@ -213,39 +249,45 @@ class RingPrior(Prior):
         if order is not None:
             choice("order", order, get_args(NewOrder))
         least = max(2, self.num_components)
-        for k in self._gaussians:
-            if (known := int((~rows[:, k].isnan()).sum())) < least:
-                raise ValueError(f"column {k}: re-initialisation needs at least {least} known values, found {known}")
+        counts = (~rows.isnan()).sum(0).tolist()
+        fitted = {k for k in self._gaussians if counts[k]}  # an attribute that is never known keeps its components
+        for k in sorted(fitted):
+            if counts[k] < least:
+                raise ValueError(
+                    f"column {k}: re-initialisation needs at least {least} known values, found {counts[k]}"
+                )
         columns: Sequence[int] = self._columns
         if order is not None:
             columns = rd.ordering.mutual_information(rows.cpu().numpy(), self._families(), self.topology)
         with full_precision(rows):
             if method == "gmm":
-                self._reinitialize_by_mixtures(rows, columns)
+                self._reinitialize_by_mixtures(rows, columns, fitted)
             else:
-                self._reinitialize_by_em(rows, columns, whole("max_epochs", max_epochs))
+                self._reinitialize_by_em(rows, columns, fitted, whole("max_epochs", max_epochs))
 
     def _families(self) -> list[Any]:
         """One variable per column, in NumPy, of the right family; the parameters do not matter."""
         return [rd.GaussianMixture([0.0], [1.0]) if v is None else v for v in self._categories]
 
-    def _reinitialize_by_mixtures(self, rows: Tensor, columns: Sequence[int]) -> None:
+    def _reinitialize_by_mixtures(self, rows: Tensor, columns: Sequence[int], fitted: Set[int]) -> None:
         """A 1-D mixture per real column, cores drawn anew (the paper's procedure)."""
-        known = [rows[~rows[:, k].isnan(), k : k + 1] for k in self._gaussians]
-        fits = [
-            fit_gaussians(values, self.num_components, max_iter=100, init="kmeans", seed=global_seed())
-            for values in known
-        ]
-        means, log_stds = (torch.stack([fit[i][:, 0] for fit in fits]) for i in (1, 2))
+        means, log_stds = (parameter.detach().clone() for parameter in (self.means, self.log_stds))
+        for i, k in enumerate(self._gaussians):
+            if k not in fitted:
+                continue
+            known = rows[~rows[:, k].isnan(), k : k + 1]
+            fit = fit_gaussians(known, self.num_components, max_iter=100, init="kmeans", seed=global_seed())
+            means[i], log_stds[i] = fit.means[:, 0], fit.log_stds[:, 0]
         self._write(self._random_cores(columns, torch.default_generator), means, log_stds, columns)
 
-    def _reinitialize_by_em(self, rows: Tensor, columns: Sequence[int], max_epochs: int) -> None:
+    def _reinitialize_by_em(self, rows: Tensor, columns: Sequence[int], fitted: Set[int], max_epochs: int) -> None:
         """Components at the codes' quantiles, cores near a mixture, then EM for everything."""
         data = rows.to(self.device, self.dtype)
+        before = self._ring(self.means.detach(), self.log_stds.detach()).variables
         uniform = self._ranks == tuple(bond_ranks(self._ranks[-1], len(columns), self.topology))
         start = rd.initialize(
             data.cpu().numpy(),
-            [rd.GaussianMixture if v is None else v for v in self._categories],
+            [rd.GaussianMixture if k in fitted else variable for k, variable in enumerate(before)],
             self._ranks[-1] if uniform else self._ranks,
             num_components=self.num_components,
             order=columns,
@@ -264,10 +306,12 @@ class RingPrior(Prior):
                 )
         ring = rd.fit_em(start, data, max_epochs=max_epochs, pseudocount=PSEUDOCOUNT, rng=global_seed()).ring
         scale = (-ring.log_normalizer() / len(columns)).exp()  # puts Z at 1 without changing the distribution
-        means, stds = (
-            torch.stack([ring.variables[k].arrays()[name] for k in self._gaussians]) for name in ("means", "stds")
-        )
-        self._write([core * scale for core in ring.cores], means, stds.log(), columns)
+        means, log_stds = (parameter.detach().clone() for parameter in (self.means, self.log_stds))
+        for i, k in enumerate(self._gaussians):
+            if k in fitted:
+                arrays = ring.variables[k].arrays()
+                means[i], log_stds[i] = arrays["means"], arrays["stds"].log()
+        self._write([core * scale for core in ring.cores], means, log_stds, columns)
 
 
 def _initial_components(n: int, mean_range: tuple[float, float], std: float | None) -> tuple[Tensor, Tensor]:
