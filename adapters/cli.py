@@ -5,24 +5,34 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import yaml
-from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
 from torch import Tensor, nn
 
 from adapters import figures
 from adapters.callbacks import SeededSteps
+from adapters.checkpoints import (
+    CONFIG,
+    check_states,
+    class_paths,
+    foreign_names,
+    load_data,
+    load_generator,
+    load_model,
+    read_checkpoint,
+)
 from adapters.data import ImageData
 from adapters.errors import DivergenceError, InputError
 from adapters.hopping import mode_hopping
 from adapters.metrics import distances, evaluating, inception_features
 from adapters.models import AttributeClassifier, AttributeVAE
-from adapters.priors.base import attribute_rows
+from adapters.priors.base import Attribute, attribute_rows
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -75,9 +85,13 @@ class RingdistCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and look at the checkpoint before anything is built or written."""
         super().parse_arguments(parser, args)
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path is not None:
-            read_checkpoint(path)
+        config = self.config[self.config.subcommand]
+        path = config.get("ckpt_path")
+        if path is not None:  # Lightning builds the model that a checkpoint's hyperparameters name, if there are any
+            known = class_paths(config.as_dict())
+            found = foreign_names(read_checkpoint(path).get("hyper_parameters"))
+            if foreign := [name for name in found if name not in known]:
+                raise InputError(f"{path}: its hyperparameters name {foreign[0]}, which the configuration does not")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with two loggers that share one folder unless others are configured."""
@@ -89,21 +103,28 @@ class RingdistCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
-        """Compare the checkpoint with the model before anything is written."""
+        """Compare checkpoint and data with the model before anything is written."""
         self._compare()
 
     def before_validate(self) -> None:
-        """Compare the checkpoint with the model before anything is written."""
+        """Compare checkpoint and data with the model before anything is written."""
         self._compare()
 
     def before_test(self) -> None:
-        """Compare the checkpoint with the model before anything is written."""
+        """Compare checkpoint and data with the model before anything is written."""
         self._compare()
 
     def _compare(self) -> None:
         path = self._get(self.config, "ckpt_path")
         if path is not None:
             check_states(path, read_checkpoint(path)["state_dict"], self.model.state_dict())
+        model, data = self.model, self.datamodule
+        # In one process, because it may have to fetch the data: what is wrong there is wrong in all of them.
+        if isinstance(data, ImageData) and self.trainer.is_global_zero:
+            if isinstance(model, AttributeVAE | AttributeClassifier):
+                data.prepare_data()
+                data.setup()
+                check_attributes(data, model.attributes if isinstance(model, AttributeVAE) else model.sizes)
 
 
 def sample(
@@ -124,8 +145,11 @@ def sample(
         seed: of the draws.
         run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
     """
-    config = None if run_config is None else run_config.read_text()
-    model = load_model(ckpt_path, config)
+    check_picture(output)
+    if n < 1:
+        raise InputError(f"n must be at least 1, found {n}")
+    config = read_config(run_config)
+    model = load_generator(ckpt_path, config)
     seed_everything(seed, verbose=False)
     if attributes is None:
         images = model.sample(n)
@@ -133,7 +157,7 @@ def sample(
         images = sample_given(model, n, attributes, load_data(ckpt_path, config).attribute_names)
     else:
         raise InputError(f"{ckpt_path}: {type(model).__name__} has no attributes")
-    figures.save_grid(images, output)
+    write_picture(images, output)
 
 
 def hop(
@@ -156,13 +180,14 @@ def hop(
         seed: of the draws.
         run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
     """
-    model = load_model(ckpt_path, None if run_config is None else run_config.read_text())
+    check_picture(output)
+    model = load_generator(ckpt_path, read_config(run_config))
     seed_everything(seed, verbose=False)
     try:
         walks = mode_hopping(model.prior, rows, steps, num_dimensions)
     except (NotImplementedError, ValueError) as error:
         raise InputError(f"{ckpt_path}: {error}") from error
-    figures.save_grid(model.generate(walks.flatten(0, 1)), output, columns=steps + 1)
+    write_picture(model.generate(walks.flatten(0, 1)), output, columns=steps + 1)
 
 
 def evaluate(
@@ -189,10 +214,9 @@ def evaluate(
     """
     if n < 2 or batch_size < 1:
         raise InputError(f"n must be at least 2 and batch_size at least 1, found {n} and {batch_size}")
-    config = None if run_config is None else run_config.read_text()
-    model, data = load_model(ckpt_path, config).to(device), load_data(ckpt_path, config)
-    if not hasattr(model, "sample"):
-        raise InputError(f"{ckpt_path}: {type(model).__name__} draws no images")
+    check_device(device)
+    config = read_config(run_config)
+    model, data = load_generator(ckpt_path, config).to(device), load_data(ckpt_path, config)
     network = load_features(features, weights).to(device)
     check_features(features, network, data.image_shape, device)
     seed_everything(seed, verbose=False)
@@ -209,7 +233,6 @@ def evaluate(
     print(*(f"{name:<{width}}  {value:>8}" for name, value in table.items()), sep="\n")
 
 
-CONFIG = "ringdist_config"  # the key in checkpoints
 INCEPTION = "inception"
 COMMANDS: dict[str, Callable[..., None]] = {"evaluate": evaluate, "hop": hop, "sample": sample}
 COMMANDS_HELP = "Further commands: " + "; ".join(
@@ -217,38 +240,10 @@ COMMANDS_HELP = "Further commands: " + "; ".join(
 )
 
 
-def load_model(path: str, config: str | None = None) -> LightningModule:
-    """The model in a checkpoint of `ringdist fit`, ready for use.
-
-    Args:
-        path: the checkpoint.
-        config: the run's configuration as YAML; None: that in the checkpoint, whose classes must be this project's or
-            PyTorch's, so that a checkpoint cannot have other code imported.
-
-    Raises:
-        InputError: if there is no such checkpoint or configuration in it, or it names other classes.
-    """
-    checkpoint = read_checkpoint(path)
-    model = built(path, checkpoint, config, "model", LightningModule)
-    check_states(path, checkpoint["state_dict"], model.state_dict())
-    model.load_state_dict(checkpoint["state_dict"])
-    return model.eval()
-
-
-def load_data(path: str, config: str | None = None) -> ImageData:
-    """The data module of a run, set up; arguments and errors as of `load_model`."""
-    data = built(path, read_checkpoint(path), config, "data", LightningDataModule)
-    if not isinstance(data, ImageData):
-        raise InputError(f"{path}: the data must be an ImageData, found {type(data).__name__}")
-    data.prepare_data()
-    data.setup()
-    return data
-
-
 def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequence[str]) -> Tensor:
     """n images with the attributes NAME=VALUE,...; `InputError` naming the part that is none, or its rule."""
     if len(names) != len(model.attributes):
-        raise InputError(f"the data has the attributes {', '.join(names)}, the model {len(model.attributes)} of them")
+        raise other_attributes(names, len(model.attributes))
     y = torch.full((len(names),), torch.nan, device=model.device)
     for part in specification.split(","):
         name, _, value = (word.strip() for word in part.partition("="))
@@ -287,62 +282,57 @@ def check_features(name: str, network: nn.Module, image_shape: Sequence[int], de
         raise InputError(f"{name}: the network takes no images of shape {shape} ({error})") from error
 
 
-Part = TypeVar("Part")
+def check_attributes(data: ImageData, kinds: Sequence[Attribute]) -> None:
+    """`InputError` naming the first image whose attributes a model of these kinds does not have."""
+    names = data.attribute_names
+    for stage, split in data.splits.items():
+        if split.attributes.shape[1] != len(kinds):
+            raise other_attributes(names, len(kinds))
+        for j, (values, kind) in enumerate(zip(split.attributes.unbind(1), kinds, strict=True)):
+            if kind == "continuous":
+                outside, rule = values.isinf(), "is a finite number"
+            else:
+                outside = ~(values.isnan() | torch.isin(values, torch.arange(kind)))
+                rule = f"takes whole numbers 0..{kind - 1}"
+            if bool(outside.any()):
+                row = int(outside.nonzero()[0])
+                name = names[j] if j < len(names) else f"attribute {j}"
+                raise InputError(f"{data.origin(stage, row)}: {name} {rule} in the model, found {values[row].item():g}")
 
 
-def built(path: str, checkpoint: dict[str, Any], config: str | None, name: str, kind: type[Part]) -> Part:
-    """The "model" or the "data" of a run; arguments and errors as of `load_model`."""
-    if config is None and CONFIG not in checkpoint:
-        raise InputError(
-            f"{path}: the checkpoint does not say how to build its {name}; only `ringdist fit` writes that"
-        )
-    settings = yaml.safe_load(config or checkpoint[CONFIG]).get(name)
-    if settings is None:
-        raise InputError(f"{path}: the run's configuration names no {name}")
-    foreign = [found for found in class_paths(settings) if not found.startswith(("adapters.", "torch.nn."))]
-    if foreign and config is None:
-        raise InputError(f"{path}: classes named in a checkpoint are not imported; give --run_config for {foreign[0]}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{name}", type=kind)
-    part: Part = parser.instantiate_classes(parser.parse_object({name: settings}))[name]
-    return part
+def other_attributes(names: Sequence[str], number: int) -> InputError:
+    """The error of data whose attributes are not as many as the model's."""
+    return InputError(f"the data has the attributes {', '.join(names) or '(none)'}, the model {number} of them")
 
 
-def class_paths(settings: Any) -> list[str]:
-    """All classes that a configuration names."""
-    if isinstance(settings, list):
-        return [name for value in settings for name in class_paths(value)]
-    if isinstance(settings, dict):
-        own = [str(settings["class_path"])] if "class_path" in settings else []
-        return own + class_paths(list(settings.values()))
-    return []
+def check_picture(path: Path) -> None:
+    """`InputError` if a file's name does not end as that of a picture does."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise InputError(f"{path}: must end in .png, .jpg or the like to say how to write a picture")
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """The content of a Lightning checkpoint; `InputError` if the file is something else."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such checkpoint")
+def write_picture(images: Tensor, path: Path, columns: int | None = None) -> None:
+    """`figures.save_grid`; `InputError` if the file cannot be written."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # fed with other bytes, an unpickler raises whatever it stumbles over
-        raise InputError(f"{path}: not a readable checkpoint") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "pytorch-lightning_version"} <= checkpoint.keys():
-        raise InputError(f"{path}: not a checkpoint of a training run")
-    return checkpoint
+        figures.save_grid(images, path, columns)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from error
 
 
-def check_states(path: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """`InputError` naming the first entry by which a checkpoint does not fit the model."""
-    for name in sorted(found.keys() | expected.keys()):
-        ours, theirs = expected.get(name), found.get(name)
-        if ours is None or theirs is None:
-            where = "the model" if ours is None else "the checkpoint"
-            raise InputError(f"{path}: a checkpoint of another model: {where} has no {name}")
-        if getattr(ours, "shape", None) != getattr(theirs, "shape", None):
-            raise InputError(
-                f"{path}: a checkpoint of another model: {name} has shape {tuple(theirs.shape)} there and "
-                f"{tuple(ours.shape)} in the model"
-            )
+def check_device(name: str) -> None:
+    """`InputError` if PyTorch has no such device here."""
+    try:
+        torch.zeros(1, device=name).item()
+    except (AssertionError, RuntimeError) as error:  # the former where PyTorch is built without CUDA
+        raise InputError(f"device {name!r} cannot be used here ({str(error).partition(chr(10))[0]})") from error
+
+
+def read_config(path: Path | None) -> str | None:
+    """The text of a configuration, if one is given; `InputError` if it cannot be read."""
+    try:
+        return None if path is None else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable configuration ({error})") from error
 
 
 if __name__ == "__main__":

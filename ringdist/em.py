@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,7 +64,8 @@ def fit_em(
             `patience` epochs without a better one (None: never).
         max_epochs: visits of every core.
         batch_size: None for exact EM on all rows, whose likelihood never decreases if pseudocount is 0; else rows per
-            damped step, with memory bounded by the batch. The step decays as (t + 2)^(-step_decay).
+            damped step, drawn from all rows whatever their order, with memory bounded by the batch. The step decays as
+            (t + 2)^(-step_decay).
         pseudocount: added to every expected count, in rows: a Dirichlet prior on each core's share of the mass.
         variance_floor: least variance of a Gaussian component, relative to the variance of its column.
         restarts: fits from the given ring and from restarts − 1 random ones of its shape; the best is returned.
@@ -145,7 +146,7 @@ class _Job:
                     size = Sizes(total, self._sum(ring, data.weight[index].sum()), floors)
                     if size.batch > 0:
                         step = (steps + 2.0) ** -self.step_decay
-                        ring, _ = self._visit(ring, rows, weight, data.labels[index], step, size)
+                        ring, _ = self._visit(ring, rows, weight, index, step, size)
                     steps += 1
                 value = data.mean_log_prob(ring) * own
             ring = _balanced(ring)
@@ -183,7 +184,7 @@ class _Job:
         return {k: float(self.variance_floor * v) for k, v in zip(columns, variance, strict=True) if v > 0}
 
     def _visit(
-        self, ring: TensorRing, rows: Array, weight: Array, labels: np.ndarray, step: float, size: Sizes
+        self, ring: TensorRing, rows: Array, weight: Array, labels: Sequence[int] | np.ndarray, step: float, size: Sizes
     ) -> tuple[TensorRing, float]:
         """Every core once; the new ring and its log-likelihood Σ weight log p(row) of these rows."""
         xp = namespace(rows)
@@ -278,7 +279,7 @@ def _suffixes(arithmetic: Linear) -> Iterator[State]:
 
 
 def _expected_sums(
-    data: Linear, prefix: State, k: int, suffix: State, weight: Array, labels: np.ndarray
+    data: Linear, prefix: State, k: int, suffix: State, weight: Array, labels: Sequence[int] | np.ndarray
 ) -> tuple[Array, Array]:
     """T_k[s] = Σ_rows weight p(x_k | s) E(x) / P̂(x), (N, m, m'), and weight p(s_k | x), (b, N)."""
     xp, core = data.xp, data.ring.cores[k]
@@ -355,7 +356,7 @@ def _merge_equal_rows(ring: TensorRing, data: Data) -> Data:
     """Equal rows of an all-categorical table once, with their weights added up: the same sums from fewer rows."""
     if not all(isinstance(variable, Categorical) for variable in ring.variables):
         return data
-    values = np.nan_to_num(to_numpy(data.x).astype(np.float64), nan=-1.0)
+    values = np.nan_to_num(to_numpy(data.x).astype(np.float64), nan=np.inf)  # an infinity of x becomes finite
     unique, first, member = np.unique(values, axis=0, return_index=True, return_inverse=True)
     if unique.shape[0] > 0.8 * data.num_rows:
         return data

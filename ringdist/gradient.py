@@ -87,6 +87,8 @@ def _run(
     for epoch in track.epochs():
         for index in data.batches(batch_size or data.num_rows, rng):
             rows, weight = data.batch(ring, index)
+            if not bool((weight > 0).any()):
+                continue
             value, parameters = step(rows, weight)
             if not np.isfinite(value):
                 raise FloatingPointError(f"the likelihood of a batch became {value} in epoch {epoch + 1}")
@@ -131,7 +133,9 @@ def _jax_step(ring: TensorRing, optimizer: Any) -> Callable[[Array, Array], tupl
 
 
 def _loss(ring: TensorRing, rows: Array, weight: Array) -> Array:
+    """Weighted mean of −log p(row); a row of weight 0 counts as one that observes nothing, without value and slope."""
     xp = namespace(rows)
+    rows = xp.where(weight[:, None] > 0, rows, xp.nan)
     return -xp.sum(log_prob(ring, rows) * weight) / xp.sum(weight)
 
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, indices, is_concrete, like, logsumexp, namespace, stack, take, to_numpy
+from ringdist._arithmetic import Linear, State, replace_rows
+from ringdist._backend import (
+    Array,
+    backend_name,
+    indices,
+    is_array,
+    is_concrete,
+    like,
+    logsumexp,
+    namespace,
+    stack,
+    stop_gradient,
+    take,
+    to_numpy,
+)
 from ringdist._evidence import Evidence, as_rows
 from ringdist.likelihood import log_prob
 from ringdist.sampling import sample_given
@@ -22,6 +34,7 @@ EXACT_LIMIT = 2**12  # completions of a row up to which all are compared
 STARTS = 8  # completions that the search starts from
 PASSES = 20  # sweeps of coordinate ascent at most
 REFINEMENTS = 40  # halvings of the step around a continuous column's best point
+CHUNK = 2**23  # numbers in the temporaries of rows that are completed together
 
 
 def mode(ring: TensorRing, x: Any = None) -> Array:
@@ -31,95 +44,150 @@ def mode(ring: TensorRing, x: Any = None) -> Array:
     Elsewhere a bounded search: coordinate ascent (each column's best value given all others, exact for categorical
     columns, whole sweeps at once) from several completions drawn from the posterior with a fixed seed. The density of
     the result is never below that of any completion it started from; that it is the global maximum is not guaranteed.
+    Rows are completed together, whichever columns each of them misses.
 
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
     """
     core = ring.cores[0]
+    ring = ring.detach()
     x = like(np.full(ring.num_variables, np.nan), core) if x is None else x
-    rows, shape = as_rows(ring.detach(), x)
+    rows, shape = as_rows(ring, stop_gradient(x) if is_array(x) else x)
     if not is_concrete(rows):
         raise ValueError("mode looks at values and cannot be traced")
-    ring = ring.detach()
-    missing = np.isnan(to_numpy(rows))
     result = to_numpy(rows).copy()
-    patterns, member = np.unique(missing, axis=0, return_inverse=True)
-    for p, pattern in enumerate(patterns):
-        here = np.flatnonzero(np.reshape(member, -1) == p)
-        if pattern.any():
-            subset = take(rows, indices(here, core))
-            columns = [int(k) for k in np.flatnonzero(pattern)]
-            result[here] = to_numpy(_complete(ring, subset, columns, here))
+    missing = np.isnan(result)
+    incomplete = np.flatnonzero(missing.any(axis=1))
+    if incomplete.shape[0]:
+        _check_mass(ring, take(rows, indices(incomplete, core)), incomplete)
+    counts = _completions(ring, missing[incomplete])
+    few = incomplete[counts <= EXACT_LIMIT]
+    magnitude = np.ceil(np.log2(counts[counts <= EXACT_LIMIT]))
+    for bits in np.unique(magnitude):  # at most 12: rows of nearly equal numbers of completions go together
+        for some in _pieces(few[magnitude == bits], 2 ** int(bits) * ring.num_variables):
+            result[some] = _enumerated(ring, result[some], missing[some], 2 ** int(bits))
+    for some in _pieces(incomplete[counts > EXACT_LIMIT], STARTS * _numbers_per_start(ring)):
+        result[some] = to_numpy(_searched(ring, take(rows, indices(some, core)), missing[some], some))
     return namespace(core).reshape(like(result, core), (*shape, ring.num_variables))
 
 
-def _complete(ring: TensorRing, rows: Array, columns: list[int], labels: np.ndarray) -> Array:
-    categorical = all(isinstance(ring.variables[k], Categorical) for k in columns)
-    if categorical and math.prod(ring.shape[k] for k in columns) <= EXACT_LIMIT:
-        grid = np.indices([ring.shape[k] for k in columns]).reshape(len(columns), -1).T
-        candidates = (_filled(rows, columns, like(cells, rows)) for cells in grid)
-    else:
-        starts = sample_given(ring, rows, STARTS, rng=0, labels=labels)
-        candidates = (_ascend(ring, starts[i], columns) for i in range(STARTS))
-    return _best(ring, candidates, labels)
+def _check_mass(ring: TensorRing, rows: Array, labels: np.ndarray) -> None:
+    empty = np.flatnonzero(to_numpy(log_prob(ring, rows)) == -np.inf)
+    if empty.shape[0]:
+        raise ValueError(f"evidence must have positive mass, found zero mass in row {int(labels[empty[0]])}")
 
 
-def _best(ring: TensorRing, candidates: Iterator[Array], labels: np.ndarray) -> Array:
-    xp = namespace(ring.cores[0])
-    best = next(candidates)
-    value = log_prob(ring, best)
-    for other in candidates:
-        contender = log_prob(ring, other)
-        better = contender > value
-        best, value = xp.where(better[:, None], other, best), xp.where(better, contender, value)
-    if bool(xp.any(value == -xp.inf)):
-        row = int(labels[np.flatnonzero(to_numpy(value) == -np.inf)[0]])
-        raise ValueError(f"evidence must have positive mass, found zero mass in row {row}")
+def _completions(ring: TensorRing, missing: np.ndarray) -> np.ndarray:
+    """How many completions rows with these missing entries (n, d) have, (n,) in float64; infinite beyond its range."""
+    sizes = [variable.num_components if isinstance(variable, Categorical) else np.inf for variable in ring.variables]
+    with np.errstate(over="ignore"):
+        return np.prod(np.where(missing, sizes, 1.0), axis=1)
+
+
+def _pieces(rows: np.ndarray, numbers_per_row: int) -> Iterator[np.ndarray]:
+    """The rows in parts whose temporaries stay within CHUNK numbers."""
+    step = max(1, CHUNK // numbers_per_row)
+    for start in range(0, rows.shape[0], step):
+        yield rows[start : start + step]
+
+
+def _enumerated(ring: TensorRing, rows: np.ndarray, missing: np.ndarray, count: int) -> np.ndarray:
+    """The best of all completions of rows (n, d) that have at most `count`; a row that has fewer repeats them."""
+    n, d = rows.shape
+    sizes = np.where(missing, ring.shape, 1)
+    strides = np.cumprod(sizes[:, ::-1], axis=1)[:, ::-1] // sizes  # the last missing column changes fastest
+    best, value = rows, np.full(n, -np.inf)
+    block = max(1, CHUNK // (n * d))
+    for start in range(0, count, block):
+        number = np.arange(start, min(start + block, count))[:, None]
+        cells = np.where(missing[:, None], number // strides[:, None] % sizes[:, None], rows[:, None])  # (n, block, d)
+        values = to_numpy(log_prob(ring, like(np.reshape(cells, (-1, d)), ring.cores[0])))
+        values = np.reshape(values, cells.shape[:2])
+        top = np.argmax(values, axis=1)[:, None]
+        found = np.take_along_axis(values, top, axis=1)[:, 0]
+        best = np.where((found > value)[:, None], np.take_along_axis(cells, top[..., None], axis=1)[:, 0], best)
+        value = np.maximum(found, value)
     return best
 
 
-def _filled(rows: Array, columns: list[int], cells: Array) -> Array:
-    xp = namespace(rows)
-    return xp.stack(
-        [
-            xp.zeros_like(rows[:, k]) + cells[columns.index(k)] if k in columns else rows[:, k]
-            for k in range(rows.shape[1])
-        ],
-        axis=1,
-    )
+def _numbers_per_start(ring: TensorRing) -> int:
+    """Numbers in the suffix states and evidence of one row of the search, and in the densities of its candidates."""
+    return sum(min(ring.ranks) * m + n for n, m, _ in (core.shape for core in ring.cores)) + 2 * max(ring.shape) ** 2
 
 
-def _ascend(ring: TensorRing, rows: Array, columns: list[int]) -> Array:
-    """Coordinate ascent in sweeps: suffix states are computed once a sweep, the prefix carries the new values."""
+def _searched(ring: TensorRing, rows: Array, missing: np.ndarray, labels: np.ndarray) -> Array:
+    """The best of the completions of rows (n, d) that coordinate ascent finds from STARTS draws of each."""
+    xp, (n, d) = namespace(rows), rows.shape
+    starts = xp.reshape(sample_given(ring, rows, STARTS, rng=0, labels=labels), (-1, d))
+    found, values = _ascend(ring, starts, np.tile(missing, (STARTS, 1)))
+    best = xp.argmax(xp.reshape(values, (STARTS, n)), axis=0)
+    return take(found, best * n + indices(np.arange(n), rows))
+
+
+def _ascend(ring: TensorRing, rows: Array, free: np.ndarray) -> tuple[Array, Array]:
+    """Coordinate ascent in sweeps, each row until it gains nothing; the rows (n, d) and their log p.
+
+    Args:
+        free: (n, d) bool, the entries that may change.
+    """
     xp = namespace(rows)
-    value = log_prob(ring, rows)
+    values, active = log_prob(ring, rows), np.arange(rows.shape[0])
     for _ in range(PASSES):
-        updated = _ascend_once(ring, rows, set(columns))
+        index = indices(active, rows)
+        before, updated = take(values, index), _ascend_once(ring, take(rows, index), free[active])
         after = log_prob(ring, updated)
-        better = after > value
-        rows, gain = xp.where(better[:, None], updated, rows), xp.where(better, after - value, 0.0)
-        value = xp.where(better, after, value)
-        if not bool(xp.any(gain > 1e-6)):
+        better = after > before
+        rows = replace_rows(rows, index, xp.where(better[:, None], updated, take(rows, index)))
+        values = replace_rows(values, index, xp.where(better, after, before))
+        gains = to_numpy(better & (after > before + 1e-6))
+        if not gains.any():
             break
-    return rows
+        if not _compiles(rows):
+            active = active[gains]
+    return rows, values
 
 
-def _ascend_once(ring: TensorRing, rows: Array, columns: set[int]) -> Array:
+def _ascend_once(ring: TensorRing, rows: Array, free: np.ndarray) -> Array:
+    """One sweep: suffix states are computed once, the prefix carries the new values."""
+    xp, (n, d) = namespace(rows), rows.shape
     arithmetic = Linear(ring, Evidence.of_rows(ring, rows))
     suffixes: list[State] = [arithmetic.start()]
     for k in reversed(ring.sequence):
         suffixes.append(arithmetic.push(suffixes[-1], k, backward=True))
-    suffixes.reverse()
-    state, values = arithmetic.start(), {k: rows[:, k] for k in range(ring.num_variables)}
-    for j, k in enumerate(ring.sequence):
-        if k in columns:
-            log_weights, _ = arithmetic.component_weights(state, k, suffixes[j + 1])
-            values[k] = _best_value(ring.variables[k], log_weights, values[k])
-            column = stack([values[i] for i in range(ring.num_variables)], axis=1)
-            state = Linear(ring, Evidence.of_rows(ring, column, [k])).push(state, k)
-        else:
+    suffixes.pop()
+    state, columns = arithmetic.start(), [rows[:, k] for k in range(d)]
+    for k in ring.sequence:
+        suffix, moving = suffixes.pop(), np.flatnonzero(free[:, k])
+        if not moving.shape[0]:
             state = arithmetic.push(state, k)
-    return stack([values[k] for k in range(ring.num_variables)], axis=1)
+            continue
+        every = _compiles(rows) or moving.shape[0] == n
+        index = indices(np.arange(n) if every else moving, rows)
+        before, behind = (part if every else _of_rows(part, index) for part in (state, suffix))
+        current = columns[k] if every else take(columns[k], index)
+        log_weights, _ = arithmetic.component_weights(before, k, behind)
+        best = _best_value(ring.variables[k], log_weights, current)
+        if every:
+            columns[k] = xp.where(like(free[:, k], rows, xp.bool), best, current)
+        else:
+            columns[k] = replace_rows(columns[k], index, best)
+        evidence = Evidence.of_rows(ring, xp.broadcast_to(columns[k][:, None], (n, d)), [k])
+        state = Linear(ring, evidence).push(state, k)
+    return stack(columns, axis=1)
+
+
+def _compiles(array: Array) -> bool:
+    """Whether every new number of rows has all operations compiled anew, which costs more than rows too many."""
+    return backend_name(array) == "jax"
+
+
+def _of_rows(state: State, index: Array) -> State:
+    """The state of some rows; what all rows share stays one row."""
+    values, logs, low = (
+        part if part is None or part.shape[0] == 1 else take(part, index)
+        for part in (state.values, state.logs, state.low)
+    )
+    return State(values, logs, low, state.age, state.is_start)
 
 
 def _best_value(variable: Any, log_weights: Array, current: Array) -> Array:

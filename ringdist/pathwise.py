@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ringdist._arithmetic import Linear, State
+from ringdist._arithmetic import Linear, State, replace_rows, threshold
 from ringdist._backend import (
     Array,
+    accumulator,
     astype,
     backend_name,
     is_concrete,
@@ -22,6 +23,7 @@ from ringdist._backend import (
     nonzero_rows,
     stack,
     stop_gradient,
+    take,
 )
 from ringdist._evidence import Evidence, as_rows, like_zeros
 
@@ -35,7 +37,8 @@ def pathwise(ring: TensorRing, x: Any, given: Any = None) -> Array:
     E[f(ring.pathwise(x))] has the gradient of E[f(x)], estimated without bias; its variance grows with the gap between
     modes, steeply so beyond a few deviations. One sweep in ring order from the thinnest bond, O(n d m² (r + N)): the
     product of all matrices before column k, with the moving values in it, and the stored products behind it give the
-    weights of the column's components.
+    weights of the column's components. Rows whose mass comes near underflow in float32 are swept again in float64,
+    except under tracing.
 
     Args:
         x: (..., d) samples, from `ring.sample` or, with evidence, from `ring.sample_given`. NaN entries are
@@ -48,17 +51,34 @@ def pathwise(ring: TensorRing, x: Any, given: Any = None) -> Array:
     Raises:
         TypeError: if the ring is of NumPy, which has no gradients, or an array of another backend than the ring.
         ValueError: if shapes do not fit, a value is outside its variable's support, x differs from the evidence, a
-            whole number was drawn, or a row has no density that the dtype can hold.
+            whole number was drawn, or a row has no density that float64 can hold.
     """
     rows, fixed, shape = _checked(ring, x, given)
     xp = namespace(rows)
     if rows.shape[0] == 0:
         return xp.reshape(rows, (*shape, ring.num_variables))
-    linear = Linear(ring, Evidence.missing(ring) if given is None else Evidence.of_rows(ring, fixed))
+    values, density, total = _swept(ring, rows, fixed, given is None)
+    if is_concrete(total) and rows.dtype != accumulator(rows):
+        lost = ~((total >= threshold(ring)) & (density > 0))
+        if bool(xp.any(lost)):
+            values, density = _swept_again(ring, rows, fixed, given is None, lost)
+    _check_density(ring, density)
+    return xp.reshape(values, (*shape, ring.num_variables))
+
+
+def _swept(ring: TensorRing, rows: Array, fixed: Array, nothing_given: bool) -> tuple[Array, Array, Array]:
+    """The moving samples (n, d), and on the way of each row the least density and the least mass in the products, (n,).
+
+    The masses are relative to what the products were scaled by: one near underflow means that the paths with the mass
+    may have been lost.
+    """
+    xp = namespace(rows)
+    linear = Linear(ring, Evidence.missing(ring) if nothing_given else Evidence.of_rows(ring, fixed))
     suffixes = [linear.start()]
     for k in reversed(ring.sequence[1:]):
         suffixes.append(linear.push(suffixes[-1], k, backward=True))
-    columns, state, low = {}, linear.start(), None
+    columns, state = {}, linear.start()
+    least_density = least_total = like_zeros((rows.shape[0],), rows) + 1
     for k in ring.sequence:
         core, suffix = ring.cores[k], suffixes.pop()
         if _is_integer(ring, k):
@@ -66,15 +86,28 @@ def pathwise(ring: TensorRing, x: Any, given: Any = None) -> Array:
             continue
         missing, free = xp.isnan(rows[:, k]), xp.isnan(fixed[:, k])
         value = xp.where(missing, _typical(ring, k), rows[:, k])
-        cdf, density = _conditional(ring, k, _component_weights(core, state, suffix), value)
+        weights, total = _component_weights(core, state, suffix)
+        cdf, density = _conditional(ring, k, weights, value)
         density = xp.where(free & ~missing, density, 1.0)  # what stands still must not divide by zero
-        low = density if low is None else xp.minimum(low, density)
+        least_density, least_total = xp.minimum(least_density, density), xp.minimum(least_total, total)
         value = xp.where(free, moving(value, cdf, density), fixed[:, k])
         state = linear.advance(state, core, _evidence_weights(ring, k, value, missing))
         columns[k] = xp.where(missing, xp.nan, value)
-    if low is not None:
-        _check_density(ring, low)
-    return xp.reshape(stack([columns[k] for k in range(ring.num_variables)], axis=1), (*shape, ring.num_variables))
+    return stack([columns[k] for k in range(ring.num_variables)], axis=1), least_density, least_total
+
+
+def _swept_again(ring: TensorRing, rows: Array, fixed: Array, nothing_given: bool, lost: Array) -> tuple[Array, Array]:
+    """The moving samples and their least density, those of the rows `lost` (n,) in float64.
+
+    In the sweep of the others they observe nothing: a row without a number would leave no slope one.
+    """
+    xp, index = namespace(rows), nonzero_rows(lost)
+    others, others_fixed = (xp.where(lost[:, None], xp.nan, part) for part in (rows, fixed))
+    values = _swept(ring, others, others_fixed, nothing_given)
+    wide, wide_fixed = (astype(take(part, index), accumulator(part)) for part in (rows, fixed))
+    again = _swept(ring.to(dtype=accumulator(rows)), wide, wide_fixed, nothing_given)
+    density = replace_rows(astype(values[1], again[1].dtype), index, again[1])  # float32 may not hold that of the rows
+    return replace_rows(values[0], index, again[0]), density
 
 
 def moving(value: Array, cdf: Array, density: Array) -> Array:
@@ -96,8 +129,8 @@ def _conditional(ring: TensorRing, k: int, weights: Array, value: Array) -> tupl
     return cdf, xp.sum(stop_gradient(weights) * xp.exp(log_density), axis=-1)
 
 
-def _component_weights(core: Array, prefix: State, suffix: State) -> Array:
-    """p(s | columns before, evidence behind) of the core's components, (n or 1, N)."""
+def _component_weights(core: Array, prefix: State, suffix: State) -> tuple[Array, Array]:
+    """p(s | columns before, evidence behind) of the core's components, (n or 1, N), and their sum before division."""
     xp, size = namespace(core), core.shape[0]
     logs = prefix.logs + suffix.logs  # of the values of the cut bond, (n or 1, r)
     share = xp.exp(astype(logs - xp.max(logs, axis=-1, keepdims=True), core.dtype))
@@ -109,7 +142,8 @@ def _component_weights(core: Array, prefix: State, suffix: State) -> Array:
     else:
         environment = values.mT @ suffix.values  # (n, m, m')
         weights = xp.reshape(environment, (environment.shape[0], -1)) @ xp.reshape(core, (size, -1)).T
-    return weights / xp.sum(weights, axis=-1, keepdims=True)
+    total = xp.sum(weights, axis=-1, keepdims=True)
+    return weights / total, stop_gradient(total[:, 0]) / xp.max(stop_gradient(core))
 
 
 def _evidence_weights(ring: TensorRing, k: int, value: Array, missing: Array) -> Array:

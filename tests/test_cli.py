@@ -1,6 +1,7 @@
 """The `ringdist` command: training, interruption, checkpoints, samples, bad input."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import torch
 import yaml
 from PIL import Image
 
-from adapters.cli import class_paths, main, read_checkpoint
+from adapters.checkpoints import class_paths, foreign_names, read_checkpoint
+from adapters.cli import check_attributes, main
+from adapters.data import Digits
+from adapters.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "adapters" / "configs"
@@ -204,6 +208,23 @@ def test_every_configuration_is_understood(name, capsys):
     )
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_epochs_of_configurations_are_as_many_updates_as_they_say(name):
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    config = yaml.safe_load(text)
+    said = re.search(r"max_epochs: (\d+) +# ([\d ]+) (?:updates|batches)", text)
+    if said is None:
+        assert "max_epochs" in text and not re.search(r"max_epochs: \d+ *#", text)
+        return
+    images = {"MNIST": 60_000, "CIFAR10": 50_000, "CelebA": 162_770, "ImageFolder": 21_255}  # not for testing
+    kind = config["data"]["class_path"].rpartition(".")[2]
+    options = config["data"]["init_args"]
+    held_out = 0 if kind == "CelebA" else options.get("validation", 0.1)
+    training = images[kind] - (held_out if held_out >= 1 else round(held_out * images[kind]))
+    batches = int(said[1]) * -(-training // options["batch_size"])
+    assert 0 <= batches / int(said[2].replace(" ", "")) - 1 < 0.01, batches
+
+
 # -------------------------------------------------------------------------------------------------- interrupted, shared
 
 
@@ -303,6 +324,168 @@ def test_classes_named_in_a_checkpoint_are_not_imported(trained, tmp_path, capsy
     torch.save(content, tmp_path / "odd.ckpt")
     message = refused(capsys, "sample", "--ckpt_path", str(tmp_path / "odd.ckpt"), "--output", "x.png")
     assert "does not say how to build its model" in message
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch) -> str:
+    """The name of a module that can be imported, with an encoder and a function that makes priors."""
+    (tmp_path / "elsewhere_on_path.py").write_text(
+        "from torch import nn\nfrom adapters import Prior\n"
+        "class Encoder(nn.Identity): pass\n"
+        "def make(encoder: nn.Module) -> Prior: raise SystemError\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "elsewhere_on_path", raising=False)
+    return "elsewhere_on_path"
+
+
+FOREIGN = {  # settings of a model by which jsonargparse would import `elsewhere`, or run what is not a network
+    "short": {"encoder": "{}.Encoder"},
+    "class path": {"encoder": {"class_path": "{}.Encoder"}},
+    "in YAML": {"encoder": "class_path: {}.Encoder"},
+    "in JSON": {"encoder": '{{"class_path": "{}.Encoder"}}'},
+    "escaped": {"encoder": '{{"class_path": "{}\\u002eEncoder"}}'},
+    "unreadable date": {"encoder": "{{class_path: {}.Encoder, init_args: {{a: 2020-13-45}}}}"},
+    "dotted key": {"encoder.class_path": "{}.Encoder"},
+    "function": {"prior": "{}.make"},
+    "function of ours": {"prior": "adapters.cli.main"},
+    "through our imports": {"prior": "adapters.checkpoints.importlib.import_module"},
+    "through PyTorch's": {"encoder": "torch.nn.modules.module.torch.jit.ScriptModule"},
+    "no network": {"encoder": {"class_path": "adapters.cli.RingdistCLI"}},
+    "imported by us": {"encoder": {"class_path": "adapters.cli.LightningModule"}},
+    "loaded, by its last name": {"encoder": "FrechetInceptionDistance"},
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_checkpoint_cannot_have_other_code_imported(case, trained, elsewhere, tmp_path, capsys):
+    import torchmetrics.image.fid  # noqa: F401  # a network that is loaded and neither ours nor PyTorch's
+
+    def filled(value):
+        return {k: filled(v) for k, v in value.items()} if isinstance(value, dict) else value.format(elsewhere)
+
+    content = torch.load(trained / "checkpoints" / "step.ckpt", weights_only=True)
+    config = yaml.safe_load(content["ringdist_config"])
+    config["model"]["init_args"] |= filled(FOREIGN[case])
+    torch.save(content | {"ringdist_config": yaml.safe_dump(config)}, tmp_path / "odd.ckpt")
+    message = refused(capsys, "sample", "--ckpt_path", str(tmp_path / "odd.ckpt"), "--output", "x.png")
+    assert "classes named in a checkpoint are not imported; give --run_config for" in message
+    assert elsewhere not in sys.modules
+
+
+def test_hyperparameters_in_a_checkpoint_cannot_have_other_code_imported(trained, elsewhere, tmp_path, capsys):
+    content = torch.load(trained / "checkpoints" / "step.ckpt", weights_only=True)
+    torch.save(content | {"hyper_parameters": {"_class_path": f"{elsewhere}.Encoder"}}, tmp_path / "odd.ckpt")
+    message = refused(
+        capsys, "test", "--config", tiny(tmp_path / "run.yaml"), "--ckpt_path", str(tmp_path / "odd.ckpt")
+    )
+    assert f"its hyperparameters name {elsewhere}.Encoder" in message and elsewhere not in sys.modules
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_checkpoints_of_all_configurations_are_taken(name):
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    assert not foreign_names({part: config[part] for part in ("model", "data")})
+
+
+def test_names_of_files_are_no_import_paths():
+    assert not foreign_names(["attributes.csv", "data/mnist.npz", "runs/a.b", "../x.zip", "C:\\data.zip", "", "abs"])
+
+
+def test_a_checkpoint_whose_configuration_cannot_be_used(trained, tmp_path, capsys):
+    content = torch.load(trained / "checkpoints" / "step.ckpt", weights_only=True)
+    path, config = tmp_path / "odd.ckpt", content["ringdist_config"]
+    for found, message in (
+        ("model: [", "the run's configuration cannot be read (while parsing"),
+        (3, "the run's configuration cannot be read"),
+        ("model", "the run's configuration must name model and data, found 'model'"),
+        ("model: &model [*model]", "the run's model cannot be built (maximum recursion depth"),
+        ("model: 3", "the run's model cannot be built ("),
+        (config.replace("rank:", "ranks:"), "the run's model cannot be built ("),
+        (config.replace("norm: null", "norm: odd", 1), "the run's model cannot be built ("),
+        (config.replace("- 32", "- 0.5", 1), "the run's model cannot be built ("),
+    ):
+        torch.save(content | {"ringdist_config": found}, path)
+        printed = refused(capsys, "sample", "--ckpt_path", str(path), "--output", "x.png")
+        assert f"{path}: {message}" in printed and printed.count("\n") == 1, printed
+    torch.save(content | {"state_dict": 3}, path)
+    message = refused(capsys, "sample", "--ckpt_path", str(path), "--output", "x.png")
+    assert "not a checkpoint of a training run" in message
+
+
+@pytest.mark.parametrize("command", ["sample", "hop"])
+def test_pictures_that_cannot_be_drawn(command, trained, classifier, tmp_path, capsys, monkeypatch):
+    drawn = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--output"]
+    message = refused(capsys, command, "--ckpt_path", classifier, "--output", "x.png")
+    assert f"{classifier}: AttributeClassifier draws no images" in message
+    message = refused(capsys, command, *drawn, "x.png", "--run_config", "no.yaml")
+    assert "no.yaml: not a readable configuration" in message
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(capsys, command, *drawn, "file/x.png")
+    with monkeypatch.context() as patch:
+        patch.setattr("adapters.cli.read_checkpoint", lambda path: pytest.fail("a model is loaded"))
+        for name in ("x.foo", "x"):
+            assert f"{name}: must end in .png" in refused(capsys, command, *drawn, name)
+    number = {"sample": "--n", "hop": "--rows"}[command]
+    for given in ("0", "-1"):
+        message = refused(capsys, command, *drawn, "x.png", number, given)
+        assert f"{number[2:]} must be at least 1, found {given}" in message
+    assert not list(tmp_path.glob("x*"))
+
+
+@pytest.mark.parametrize("device", ["cuda:97", "toaster", "meta"])
+def test_a_device_that_is_not_there(device, trained, classifier, capsys):
+    arguments = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--features", classifier]
+    message = refused(capsys, "evaluate", *arguments, "--device", device)
+    assert f"device '{device}' cannot be used here (" in message
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    """A folder of images, 8x8, and its table of two attributes."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(20):
+        Image.new("L", (8, 8), 10 * i).save(folder / f"{i:02}.png")
+    rows = "".join(f"{i:02}.png,{i % 10},{i % 2}\n" for i in range(20))
+    (folder / "attributes.csv").write_text("image,age_group,gender\n" + rows)
+    return folder / "attributes.csv"
+
+
+@pytest.mark.parametrize("name", ["conditional_digits", "classifier_digits"])
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ([9, 2], r"09.png: age_group takes whole numbers 0..8 in the model, found 9"),
+        ([10, 2], r"07.png: gender takes whole numbers 0..1 in the model, found 12"),
+        ([10], r"the data has the attributes age_group, gender, the model 1 of them"),
+    ],
+)
+def test_attributes_that_the_model_does_not_have(name, sizes, message, table, tmp_path, capsys):
+    table.write_text(table.read_text().replace("07.png,7,1", "07.png,7,12").replace("19.png,9", "19.png,"))
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    model = config["model"]["init_args"]
+    if "prior" in model:
+        model["prior"]["init_args"]["attributes"] = sizes
+    else:
+        model["sizes"] = sizes
+    options = {"path": str(table.parent), "attributes": "attributes.csv", "mode": "L"}
+    config["data"] = {"class_path": "adapters.data.ImageFolder", "init_args": options}
+    config["trainer"]["default_root_dir"] = str(tmp_path / "run")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    for command in ("fit", "test"):
+        assert message in refused(capsys, command, "--config", str(tmp_path / "run.yaml"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_continuous_attribute_that_is_infinite():
+    data = Digits()
+    data.setup()
+    check_attributes(data, [10])
+    check_attributes(data, ["continuous"])
+    data.splits["val"].attributes[3, 0] = -torch.inf
+    with pytest.raises(InputError, match="image 3 of val: digit is a finite number in the model, found -inf"):
+        check_attributes(data, ["continuous"])
 
 
 def test_data_that_cannot_be_read(tmp_path, capsys):

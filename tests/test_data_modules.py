@@ -353,6 +353,81 @@ def test_archives_that_cannot_be_read(tmp_path, make):
         make(tmp_path / "empty").setup()
 
 
+def damaged(file: Path, name: str) -> None:
+    """Put other bytes into the middle of what a member of an archive holds."""
+    with zipfile.ZipFile(file) as archive:
+        member = archive.getinfo(name)
+    content = bytearray(file.read_bytes())
+    start = member.header_offset + 30 + len(name)
+    content[start : start + member.compress_size] = b"\xff" * member.compress_size
+    file.write_bytes(content)
+
+
+def encrypted(file: Path, name: str) -> None:
+    """Say of a member of an archive that it is encrypted."""
+    with zipfile.ZipFile(file) as archive:
+        offset = archive.getinfo(name).header_offset
+        directory = archive.start_dir
+    content = bytearray(file.read_bytes())
+    content[offset + 6] |= 1
+    entry = content.index(name.encode(), directory) - 46
+    content[entry + 8] |= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [damaged, encrypted])
+@pytest.mark.parametrize("name", ["images/07.png", "attributes.csv"])
+def test_members_of_archives_that_cannot_be_read(folder, change, name):
+    file = folder.with_suffix(".zip")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    change(file, name)
+    with pytest.raises(InputError, match=rf"faces\.zip: {name} cannot be read"):
+        ImageFolder(file, "attributes.csv").setup()
+
+
+def test_an_image_that_is_too_large(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(InputError, match=r"images/00\.png cannot be read \(Image size \(64 pixels\) exceeds limit"):
+        ImageFolder(folder, "attributes.csv").setup()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"image,\xe4ge\n00.png,1\n", r"attributes\.csv: a table must be in UTF-8 \(.*0xe4"),
+        (b"image,age\n00.png," + b"1" * 200_000 + b"\n", r"attributes\.csv, row 2: field larger than field limit"),
+    ],
+    ids=["not UTF-8", "long field"],
+)
+def test_a_table_that_cannot_be_read(folder, content, message):
+    (folder / "attributes.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        ImageFolder(folder, "attributes.csv").setup()
+
+
+def test_blank_lines_of_a_table_are_skipped(folder):
+    table = folder / "attributes.csv"
+    first, second, *others = table.read_text().splitlines()
+    table.write_text("\n".join(["", first, "  ", second, "", *others, "", ""]))
+    data = ImageFolder(folder, "attributes.csv")
+    data.setup()
+    assert sum(int(split.attributes[:, 1].isnan().sum()) for split in data.splits.values()) == 1
+    table.write_text(table.read_text() + "30.png,1,1\n")
+    with pytest.raises(InputError, match=rf"row {len(others) + 7}: each row must name an image"):
+        ImageFolder(folder, "attributes.csv").setup()
+
+
+def test_where_images_are_from(files):
+    data = ImageFolder(files, "attributes.csv", test=5, validation=5)
+    data.setup()
+    for stage, split in data.splits.items():
+        for row, image in enumerate(split.images):
+            assert data.origin(stage, row) == f"{files}: images/{int(image[0, 0, 0]) // 10:02}.png"
+    assert Digits().origin("val", 3) == "image 3 of val"
+
+
 def test_cifar_in_another_layout(tmp_path):
     write_image(tmp_path / "x" / "cat" / "0.png", 0)
     with pytest.raises(InputError, match=r"laid out as train\|test/CLASS/NAME, found x/cat/0\.png"):
@@ -366,6 +441,10 @@ def test_arrays_that_are_none(tmp_path):
     file.write_text("no")
     with pytest.raises(InputError, match=r"not a readable \.npz file"):
         MNIST(file).setup()
+    with file.open("wb") as target:
+        np.save(target, np.zeros(3))
+    with pytest.raises(InputError, match=r"not a readable \.npz file"):
+        MNIST(file).setup()
     np.savez(file, x_train=np.zeros(3))
     with pytest.raises(InputError, match="arrays x_test, y_test, y_train are missing, found x_train"):
         MNIST(file).setup()
@@ -375,6 +454,26 @@ def test_arrays_that_are_none(tmp_path):
         InputError, match=r"x_train must be \(n, height, width\) in uint8 .* found \(3, 28, 28\) in float64"
     ):
         MNIST(file).setup()
+
+
+def test_arrays_that_are_damaged(tmp_path):
+    file = tmp_path / "mnist.npz"
+    np.savez_compressed(file, x_train=np.arange(1000))
+    content = file.read_bytes()
+    file.write_bytes(content[:-40])
+    with pytest.raises(InputError, match=r"mnist\.npz: not a readable \.npz file \(File is not a zip file"):
+        MNIST(file).setup()
+    file.write_bytes(content)
+    damaged(file, "x_train.npy")
+    with pytest.raises(InputError, match=r"mnist\.npz: not a readable \.npz file \(Error -3 while decompressing"):
+        MNIST(file).setup()
+
+
+@pytest.mark.parametrize("make", [MNIST, CIFAR10, CelebA])
+def test_folders_without_what_torchvision_looks_for(tmp_path, make):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(InputError, match=rf"{tmp_path}: torchvision cannot read {make.__name__} .*Dataset not found"):
+        make(tmp_path).setup()
 
 
 @pytest.mark.parametrize(

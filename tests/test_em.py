@@ -419,6 +419,42 @@ def test_memory_is_that_of_a_batch(tmp_path, monkeypatch):
     assert history["train"][0] > start.log_prob(np.asarray(x[:1000])).mean()
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 1000, 4096, 4097])
+def test_an_order_that_is_not_stored_is_a_permutation(monkeypatch, n):
+    monkeypatch.setattr(fitting, "STORED_ORDER", 0)
+    data = fitting.Data(rd.TensorRing.random([rd.Categorical(2)], 1, rng=0), np.zeros((n, 1)))
+    batches = list(data.batches(7, np.random.default_rng(0)))
+    assert [len(batch) for batch in batches[:-1]] == [7] * ((n - 1) // 7)
+    assert all((np.diff(batch) > 0).all() for batch in batches)
+    np.testing.assert_array_equal(np.sort(np.concatenate(batches)), np.arange(n))
+    again, other = (list(data.batches(7, np.random.default_rng(seed))) for seed in (0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+    assert n < 1000 or not any(np.array_equal(a, b) for a, b in zip(batches[:-1], other[:-1], strict=True))
+
+
+def test_an_order_that_is_not_stored_is_shuffled():
+    """The means of batches scatter as those of simple random samples do, and neighbouring places are independent."""
+    n, size = 50_000, 50
+    keys = np.random.default_rng(0).integers(0, 2**64, size=fitting.ROUNDS, dtype=np.uint64)
+    order = fitting.shuffled(slice(0, n), n, keys) / n
+    means = order.reshape(-1, size).mean(1)
+    assert means.std() == pytest.approx((1 / 12 / size) ** 0.5, rel=0.1)
+    for gap in (1, 2, size):
+        assert abs(np.corrcoef(order[gap:], order[:-gap])[0, 1]) < 0.02
+
+
+def test_batches_of_many_rows_take_the_memory_of_one():
+    n = 5_000_000
+    ring = rd.TensorRing.random([rd.Categorical(2)] * 3, 2, rng=0)
+    tracemalloc.start()
+    data = fitting.Data(ring, np.broadcast_to(np.uint8(1), (n, 3)))
+    batches = itertools.islice(data.batches(2**14, np.random.default_rng(0)), 3)
+    seen = sum(data.batch(ring, index)[1].sum() for index in batches)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seen == 3 * 2**14 and peak < n, f"{peak / 2**20:.1f} MiB"
+
+
 # ---------------------------------------------------------------------------------------------------------- errors
 
 
@@ -486,6 +522,15 @@ def test_data_that_does_not_fit(backend):
     for settings in ({}, {"validation": x}):
         with pytest.raises(ValueError, match=r"column 0 \('label'\): category 7 is outside 0..2"):
             rd.fit_em(ring, MIXED.possible_rows(6) if settings else x, max_epochs=1, **settings)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_minus_one_is_no_missing_category(turned):
+    """Where equal rows are merged before they are checked, NaN and -1 stay apart."""
+    ring = rd.TensorRing.random([rd.Categorical(2)] * 3, 2, rng=0)
+    x = np.array([[np.nan, 0, 1]] * 6 + [[-1, 0, 1]] * 6)
+    with pytest.raises(ValueError, match=r"column 0: category -1 is outside 0\.\.1"):
+        rd.fit_em(ring, x[::-1] if turned else x)
 
 
 def test_data_of_another_backend():

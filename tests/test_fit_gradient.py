@@ -104,6 +104,23 @@ def test_weights_count_rows(torch_backend):
         np.testing.assert_allclose(left, right, rtol=1e-6)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, None])
+def test_rows_of_weight_zero_do_not_exist(backend, batch_size):
+    """Neither in a batch of their own nor with zero mass: the fit is that of the other rows, alone in its batches."""
+    cores = [np.ones((3, 1, 2)), np.stack([np.ones((2, 1)), np.ones((2, 1)), np.zeros((2, 1))])]
+    ring = rd.TensorRing([backend.array(core) for core in cores], [rd.Categorical(3)] * 2)
+    x = np.array([[0, 1], [1, 2], [2, 0], [1, 2], [1, 0], [0, 2], [2, 1], [2, 2]])
+    weight = (x[:, 1] < 2).astype(float)
+    settings = {"sample_weight": weight, "batch_size": batch_size, "max_epochs": 3, "rng": 0}
+    fitted = rd.fit_gradient(ring, x, adam(backend), **settings)
+    assert np.isfinite(fitted.history["train"]).all() and len(fitted.history["train"]) == 3
+    assert all(np.isfinite(array).all() for array in numbers(backend, fitted.ring))
+    if batch_size is None:
+        alone = rd.fit_gradient(ring, x[weight > 0], adam(backend), batch_size=None, max_epochs=3)
+        for a, b in zip(numbers(backend, fitted.ring), numbers(backend, alone.ring), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
 def test_gradients_and_em_find_the_same_optimum(torch_backend):
     """One rank-1 ring has one optimum: the columns' own distributions."""
     x = np.random.default_rng(0).integers(0, 3, (50, 2))

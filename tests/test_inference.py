@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ringdist import modes
 from tests import oracle
 from tests.backends import assert_close
 from tests.oracle import DISCRETE, MIXED, TABLE, TRAIN, Case
@@ -230,6 +231,40 @@ def test_mode_of_a_large_ring_is_a_completion(numpy_backend):
     completed = ring.mode(drawn[:5])
     np.testing.assert_array_equal(completed[:, :20], drawn[:5, :20])
     assert not np.isnan(completed).any(), completed
+
+
+@pytest.mark.parametrize("kinds", [["categorical"], ["gaussian"], ["categorical", "gaussian", "poisson"]], ids="-".join)
+def test_mode_completes_rows_together_whatever_each_misses(numpy_backend, monkeypatch, kinds):
+    """No density is below that of rows on their own, and there are as many sweeps as for rows that miss the same."""
+    d = 12
+    case = oracle.make_case((kinds * d)[:d], [5] * d, [3] * d, range(d), seed=9)
+    ring = numpy_backend.ring(case)
+    rng, calls = np.random.default_rng(1), []
+    sweep = modes._ascend_once
+    monkeypatch.setattr(modes, "_ascend_once", lambda *a: calls.append(len(a[1])) or sweep(*a))
+    x = ring.sample(30, rng=0)
+    x[rng.random(x.shape) < 0.6] = np.nan
+    x[0], x[1] = ring.sample(1, rng=1)[0], np.nan
+    completed = ring.mode(x)
+    assert len(calls) <= modes.PASSES, calls
+    np.testing.assert_array_equal(completed[~np.isnan(x)], x[~np.isnan(x)])
+    alone = np.stack([ring.mode(row) for row in x[:4]])
+    assert (ring.log_prob(completed[:4]) >= ring.log_prob(alone) - 0.2).all(), kinds
+
+
+def test_mode_compares_completions_of_rows_that_miss_different_columns_at_once(numpy_backend, monkeypatch):
+    case = oracle.make_case(["categorical"] * 6, [2, 3, 4, 2, 3, 2], [3] * 6, range(6), seed=10)
+    ring, everything = numpy_backend.ring(case), oracle.configurations(case.shape)
+    x, calls = case.possible_rows(64, missing=0.5), []
+    log_prob = modes.log_prob
+    monkeypatch.setattr(modes, "log_prob", lambda *a: calls.append(1) or log_prob(*a))
+    completed = ring.mode(x)
+    assert len(calls) <= 13, calls
+    monkeypatch.setattr(modes, "CHUNK", 50)  # rows and completions in pieces
+    np.testing.assert_array_equal(ring.mode(x), completed)
+    for row, completion in zip(x, completed, strict=True):
+        agree = ((everything == row) | np.isnan(row)).all(-1)
+        assert_close(oracle.mass(case, completion), oracle.mass(case, everything[agree]).max(), (case, row))
 
 
 # -------------------------------------------------------------------------------------------- information

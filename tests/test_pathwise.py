@@ -195,6 +195,49 @@ def test_evidence_beyond_the_range_of_the_dtype_has_finite_gradients():
     assert all(bool(v.grad.isfinite().all()) for v in values)
 
 
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_path_that_float32_loses_on_the_way(validate):
+    """Two decoupled paths: the evidence is far more likely on one, but in the end only the other is possible."""
+    backend, d, drawn = load_backend("torch"), 90, 80
+    columns = [oracle.Column("gaussian", 2, {"means": np.array([0.0, 2.0]), "stds": np.ones(2)})] * d
+    cores = [np.stack([np.diag([1.0, 0.1]), np.diag([0.1, 1.0])]) for _ in range(d)]
+    cores[0], cores[-1] = cores[0].sum(1, keepdims=True), np.stack([np.array([[1.0], [0.0]])] * 2)
+    case = Case(tuple(cores), tuple(columns), tuple(range(d)))
+    given = np.full((3, d), 2.0)
+    given[1] = 0.5  # an ordinary row between two others
+    given[:, drawn] = nan
+    x = np.where(np.isnan(given), np.array([[0.3], [0.1], [-0.4]]), given)
+    results = []
+    for dtype in ("float64", "float32"):
+        values = [backend.array(v, dtype).requires_grad_() for v in parameters(case)]
+        ring = ring_of(backend, case, values)
+        ring = rd.TensorRing(ring.cores, ring.variables, validate=validate)
+        rows, evidence = backend.array(x, dtype), backend.array(given, dtype)
+        assert np.isfinite(backend.numpy(ring.log_prob(evidence))).all()
+        samples = ring.pathwise(rows, evidence)
+        np.testing.assert_array_equal(backend.numpy(samples), backend.numpy(rows))
+        samples[:, drawn].sum().backward()
+        # Not of the zero entries: to join the paths is worth more than float32 can hold.
+        results.append([v.grad.where((v > 0) | (v.ndim < 3), 0.0).numpy() for v in values])
+    for wide, narrow in zip(*results, strict=True):
+        assert narrow.dtype == np.float32
+        np.testing.assert_allclose(narrow, wide, rtol=1e-4, atol=1e-5)
+
+
+def test_a_density_that_float32_cannot_hold():
+    """16 deviations below all means: the slope is a quotient of two numbers near exp(−128)."""
+    backend, results = load_backend("torch"), []
+    x = numpy_ring(TRAIN).sample(3, rng=0)
+    means, stds = (TRAIN.columns[0].parameters[name] for name in ("means", "stds"))
+    x[1, 0] = (means - 16 * stds).min()
+    for dtype in ("float64", "float32"):
+        values = [backend.array(v, dtype).requires_grad_() for v in parameters(TRAIN)]
+        ring_of(backend, TRAIN, values).pathwise(backend.array(x, dtype)).sum().backward()
+        results.append([v.grad.numpy() for v in values])
+    for wide, narrow in zip(*results, strict=True):
+        np.testing.assert_allclose(narrow, wide, rtol=1e-3, atol=1e-3)
+
+
 def test_long_rings_in_float32():
     backend = load_backend("torch")
     case = make_case(["gaussian"] * 300, [3] * 300, [2] * 300, range(300), seed=35)

@@ -148,9 +148,13 @@ class ImageData(LightningDataModule):
         yield from self._batches(stage, torch.arange(len(self.splits[stage].images)), 0)
 
     def examples(self, n: int, stage: Stage = "val") -> Tensor:
-        """The first n images of a split as floats."""
+        """The first n images of a split as floats, drawn as in the first batch of `rows`."""
         self.setup()
-        return self._scaled(self.splits[stage].images[:n], (0,) if stage == "train" and self._draws() else None)
+        return self._scaled(self.splits[stage].images[:n], (0, 0) if stage == "train" and self._draws() else None)
+
+    def origin(self, stage: Stage, row: int) -> str:
+        """Where the image in a row of a split is from, for messages."""
+        return f"image {row} of {stage}"
 
     # ------------------------------------------------------------------------------------------------- the details
 

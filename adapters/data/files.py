@@ -48,16 +48,24 @@ class ImageFolder(ImageData):
     ):
         super().__init__(**options)
         self.path, self.attributes, self.size, self.mode, self.test = Path(path), attributes, size, mode, test
+        self.names: Sequence[str] = ()  # of the images, when they have been read
 
     def load(self) -> dict[Stage, Split]:
         """Training and test images, cut by the seed of the split."""
         with open_files(self.path) as files:
             table = self._table_name(files)
-            names = [name for name in files.names if name != table]
-            attributes = self._table(files, names)
-            images = read_images(files, names, self.mode, self.size)
+            self.names = [name for name in files.names if name != table]
+            attributes = self._table(files, self.names)
+            images = read_images(files, self.names, self.mode, self.size)
         test, train = self.cut(Split(images, attributes), self.test, "test")
         return {"train": train, "test": test}
+
+    def origin(self, stage: Stage, row: int) -> str:
+        """The image's name."""
+        index = torch.arange(len(self.names))
+        test, train = self.cut(Split(index, index), self.test, "test")  # as in `load` and thereafter
+        image = {"test": test, **self._validation_split(train)}[stage].images[row]
+        return f"{self.path}: {self.names[int(image)]}"
 
     def _table_name(self, files: Files) -> str | None:
         """The name of the table in the folder or archive, where it is given by name or by path; None if not there."""
@@ -73,7 +81,11 @@ class ImageFolder(ImageData):
         if name not in files.names and not Path(name).is_file():
             raise InputError(f"{name}: there is no such table, neither in {self.path} nor as a path")
         content = files.read(name) if name in files.names else Path(name).read_bytes()
-        self.attribute_names, table = read_attributes(name, content.decode("utf-8-sig"), images)
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name}: a table must be in UTF-8 ({error})") from error
+        self.attribute_names, table = read_attributes(name, text, images)
         return table
 
 
@@ -87,7 +99,7 @@ class Files(NamedTuple):
 
 @contextmanager
 def open_files(path: Path) -> Iterator[Files]:
-    """A folder or zip archive; `InputError` if it is neither, or holds nothing."""
+    """A folder or zip archive; `InputError` if it is neither, or holds nothing, or a file in it cannot be read."""
     if path.is_dir():
         names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
         yield _files(path, names, lambda name: (path / name).read_bytes())
@@ -106,7 +118,14 @@ def _files(path: Path, names: Sequence[str], read: Callable[[str], bytes]) -> Fi
     shown = sorted(name for name in names if not any(part.startswith((".", "__")) for part in name.split("/")))
     if not shown:
         raise InputError(f"{path}: there are no files in it")
-    return Files(path, shown, read)
+
+    def content(name: str) -> bytes:
+        try:
+            return read(name)
+        except Exception as error:  # broken archives make zipfile and zlib raise many kinds, encrypted ones others
+            raise InputError(f"{path}: {name} cannot be read ({error})") from error
+
+    return Files(path, shown, content)
 
 
 def read_images(files: Files, names: Sequence[str], mode: Mode = "RGB", size: int | None = None) -> Tensor:
@@ -133,12 +152,13 @@ def read_images(files: Files, names: Sequence[str], mode: Mode = "RGB", size: in
 
 
 def _decoded(files: Files, name: str) -> Image.Image:
+    content = io.BytesIO(files.read(name))
     try:
-        image = Image.open(io.BytesIO(files.read(name)))
+        image = Image.open(content)
         image.load()
     except UnidentifiedImageError as error:
         raise InputError(f"{files.path}: {name} is not an image") from error
-    except (OSError, SyntaxError, zipfile.BadZipFile) as error:
+    except Exception as error:  # fed with other bytes, a decoder raises whatever it stumbles over
         raise InputError(f"{files.path}: {name} cannot be read ({error})") from error
     return image
 
@@ -173,8 +193,8 @@ def read_attributes(source: str, text: str, images: Sequence[str]) -> tuple[list
         InputError: naming row and rule if there is no column `image`, a row has too few or too many cells, a value is
             no number, an image is not there, ambiguous or listed twice.
     """
-    rows = csv.reader(io.StringIO(text))
-    header = next(rows, [])
+    rows = _rows(source, text)
+    _, header = next(rows, (0, []))
     if not header or header[0] != "image" or len(set(header)) < len(header):
         raise InputError(
             f"{source}: the first row must be image,ATTRIBUTE,... with different names, found {','.join(header)}"
@@ -182,8 +202,8 @@ def read_attributes(source: str, text: str, images: Sequence[str]) -> tuple[list
     position = _positions(images)
     values = torch.full((len(images), len(header) - 1), torch.nan)
     seen: dict[int, int] = {}
-    for row in rows:
-        place = f"{source}, row {rows.line_num}"
+    for number, row in rows:
+        place = f"{source}, row {number}"
         if len(row) != len(header):
             raise InputError(f"{place}: a row must have {len(header)} cells, found {len(row)}")
         i = position.get(row[0])
@@ -193,9 +213,20 @@ def read_attributes(source: str, text: str, images: Sequence[str]) -> tuple[list
             raise InputError(f"{place}: several images are called {row[0]!r}; rows must give their paths")
         if i in seen:
             raise InputError(f"{place}: an image must have one row, {row[0]!r} has been in row {seen[i]} already")
-        seen[i] = rows.line_num
+        seen[i] = number
         values[i] = torch.tensor([_number(place, *cell) for cell in zip(header[1:], row[1:], strict=True)])
     return header[1:], values
+
+
+def _rows(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table and the lines in which they end, without blank lines."""
+    rows = csv.reader(io.StringIO(text))
+    try:
+        for row in rows:
+            if len(row) > 1 or "".join(row).strip():
+                yield rows.line_num, row
+    except csv.Error as error:
+        raise InputError(f"{source}, row {rows.line_num}: {error}") from error
 
 
 def _positions(images: Sequence[str]) -> dict[str, int]:

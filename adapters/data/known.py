@@ -80,14 +80,13 @@ class MNIST(ImageData):
     def prepare_data(self) -> None:
         """Fetch, in one process."""
         if self.download:
-            datasets.MNIST(self.path, download=True)
+            _torchvision(datasets.MNIST, self.path, download=True)
 
     def load(self) -> dict[Stage, Split]:
         """Training and test images."""
         if self.path.suffix == ".npz":
             return _described(self, _read_arrays(self.path))
-        train, test = datasets.MNIST(self.path, train=True), datasets.MNIST(self.path, train=False)
-        return _described(self, {"train": _split(train.data, train.targets), "test": _split(test.data, test.targets)})
+        return _described(self, _parts(datasets.MNIST, self.path))
 
 
 class CIFAR10(ImageData):
@@ -108,14 +107,13 @@ class CIFAR10(ImageData):
     def prepare_data(self) -> None:
         """Fetch, in one process."""
         if self.download:
-            datasets.CIFAR10(self.path, download=True)
+            _torchvision(datasets.CIFAR10, self.path, download=True)
 
     def load(self) -> dict[Stage, Split]:
         """Training and test images."""
         if not (self.path / datasets.CIFAR10.base_folder).is_dir():
             return read_class_folders(self.path)
-        train, test = datasets.CIFAR10(self.path, train=True), datasets.CIFAR10(self.path, train=False)
-        return {"train": _split(train.data, train.targets), "test": _split(test.data, test.targets)}
+        return _parts(datasets.CIFAR10, self.path)
 
 
 class CelebA(ImageData):
@@ -145,21 +143,34 @@ class CelebA(ImageData):
     def prepare_data(self) -> None:
         """Fetch, in one process."""
         if self.download:
-            datasets.CelebA(str(self.path), download=True)
+            _torchvision(datasets.CelebA, self.path, download=True)
 
     def load(self) -> dict[Stage, Split]:
         """The data set's own three parts."""
         return {"train": self._part("train"), "val": self._part("valid"), "test": self._part("test")}
 
     def _part(self, name: str) -> Split:
-        part = datasets.CelebA(
-            str(self.path), name, transform=v2.Compose([v2.CenterCrop(160), v2.Resize(64), v2.PILToTensor()])
-        )
+        cut = v2.Compose([v2.CenterCrop(160), v2.Resize(64), v2.PILToTensor()])
+        part = _torchvision(datasets.CelebA, self.path, split=name, transform=cut)
         self.attribute_names = [attribute for attribute in part.attr_names if attribute]
         images = torch.empty((len(part), 3, 64, 64), dtype=torch.uint8)
         for i in range(len(part)):  # into place: a list of them and its stack would need the memory twice
             images[i] = part[i][0]
         return Split(images, part.attr[:, : len(self.attribute_names)].float())
+
+
+def _torchvision(kind: type, path: Path, **options: Any) -> Any:
+    """A data set of torchvision; `InputError` naming its folder if it is not there."""
+    try:
+        return kind(str(path), **options)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: torchvision cannot read {kind.__name__} there ({error})") from error
+
+
+def _parts(kind: type, path: Path) -> dict[Stage, Split]:
+    """Training and test images of a data set of torchvision that holds them in memory."""
+    train, test = _torchvision(kind, path, train=True), _torchvision(kind, path, train=False)
+    return {"train": _split(train.data, train.targets), "test": _split(test.data, test.targets)}
 
 
 def _described(data: Digits | MNIST, splits: dict[Stage, Split]) -> dict[Stage, Split]:
@@ -182,9 +193,9 @@ def _read_arrays(path: Path) -> dict[Stage, Split]:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as source, np.load(source, allow_pickle=False) as file:  # which leaves broken ones open
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # broken archives make zipfile, zlib and NumPy raise many kinds
         raise InputError(f"{path}: not a readable .npz file ({error})") from error
     if missing := {"x_train", "y_train", "x_test", "y_test"} - arrays.keys():
         raise InputError(f"{path}: arrays {', '.join(sorted(missing))} are missing, found {', '.join(sorted(arrays))}")
