@@ -24,9 +24,9 @@ from ringdist._backend import (
     Array,
     accumulator,
     astype,
+    identity,
     indices,
     is_concrete,
-    like,
     log_scaled_sum,
     logsumexp,
     matrix_minimum,
@@ -118,7 +118,7 @@ class Linear:
         core = self.ring.cores[0]
         rank = min(self.ring.ranks)
         logs = like_zeros((1, rank), core, accumulator(core))
-        return State(like(self.xp.eye(rank), core)[None, :, :], logs, None, is_start=True)
+        return State(identity(rank, core)[None, :, :], logs, None, is_start=True)
 
     def push(self, state: State, k: int, *, backward: bool = False) -> State:
         """The state with the matrix of column k multiplied on (on the left of its transpose if backward)."""

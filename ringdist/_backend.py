@@ -7,44 +7,60 @@ arrays' own class, so that nothing imports PyTorch or JAX unless the caller's ar
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 import array_api_compat
 import numpy as np
 import scipy.special
 
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
 Array = Any  # an array of one of the three backends
 OPERANDS = 64  # arrays that JAX stacks in one operation: to compile one of thousands takes minutes
-# To ask array-api-compat takes as long as a small operation.
+# To ask array-api-compat takes as long as a small operation, and torch.compile cannot trace it for NumPy's arrays.
 _NAMESPACES: dict[frozenset[type], Any] = {}
-_BACKENDS: dict[type, str] = {}
+_BACKENDS: dict[type, str] = {np.ndarray: "numpy"}
 
 
 def namespace(*arrays: Array) -> Any:
     """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are no arrays."""
     kinds = frozenset(map(type, arrays))
-    if kinds not in _NAMESPACES:
-        try:
-            _NAMESPACES[kinds] = array_api_compat.array_namespace(*arrays)
-        except TypeError as error:
-            names = sorted(f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in kinds)
-            raise TypeError(
-                f"all arrays must come from one backend (NumPy, PyTorch or JAX), found {', '.join(names)}"
-            ) from error
-    return _NAMESPACES[kinds]
+    if kinds in _NAMESPACES:
+        return _NAMESPACES[kinds]
+    try:
+        found = array_api_compat.array_namespace(*arrays)
+    except TypeError as error:
+        names = sorted(f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in kinds)
+        raise TypeError(
+            f"all arrays must come from one backend (NumPy, PyTorch or JAX), found {', '.join(names)}"
+        ) from error
+    if not _is_compiling():
+        _NAMESPACES[kinds] = found
+    return found
 
 
 def backend_name(array: Array) -> str:
     """`"numpy"`, `"torch"` or `"jax"`."""
     kind = type(array)
-    if kind not in _BACKENDS:
-        is_torch, is_jax = array_api_compat.is_torch_array(array), array_api_compat.is_jax_array(array)
-        _BACKENDS[kind] = "torch" if is_torch else "jax" if is_jax else "numpy"
-    return _BACKENDS[kind]
+    if kind in _BACKENDS:
+        return _BACKENDS[kind]
+    is_torch, is_jax = array_api_compat.is_torch_array(array), array_api_compat.is_jax_array(array)
+    found = "torch" if is_torch else "jax" if is_jax else "numpy"
+    if not _is_compiling():
+        _BACKENDS[kind] = found
+    return found
+
+
+def _is_compiling() -> bool:
+    """Whether `torch.compile` traces: what it would remember, it would find at the next call, and compile again."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
 
 
 def is_array(value: object) -> bool:
@@ -52,7 +68,10 @@ def is_array(value: object) -> bool:
 
 
 def is_concrete(*arrays: Array) -> bool:
-    """Whether values can be looked at: false for JAX tracers, under `torch.compile` and in `torch.func` transforms."""
+    """Whether values of arrays on one device can be looked at.
+
+    False for JAX tracers, under `torch.compile`, in `torch.func` transforms and while a CUDA graph is captured.
+    """
     backends = set(map(backend_name, arrays))
     if "jax" in backends and any(isinstance(array, sys.modules["jax"].core.Tracer) for array in arrays):
         return False
@@ -60,10 +79,47 @@ def is_concrete(*arrays: Array) -> bool:
         torch = sys.modules["torch"]
         if torch.compiler.is_compiling():
             return False
+        if getattr(arrays[0], "is_cuda", False) and torch.cuda.is_current_stream_capturing():
+            return False
         transforms = torch._C._functorch
         if transforms.maybe_current_level() is not None:  # asked first, because it is one question for all arrays
             return not any(isinstance(a, torch.Tensor) and transforms.is_functorch_wrapped_tensor(a) for a in arrays)
     return True
+
+
+class cached_property(Generic[R]):
+    """`functools.cached_property` without the lock that it takes in Python 3.11, which `torch.compile` cannot trace."""
+
+    def __init__(self, function: Callable[[Any], R]):
+        self.function, self.__doc__ = function, function.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> R: ...
+
+    def __get__(self, instance: object, owner: type) -> Self | R:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.function.__name__] = self.function(instance)  # found there from now on
+        return value
+
+
+def outside_autocast(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """The method of an object with `cores`, out of reach of `torch.autocast`: products of 8 or 11 bits lose digits."""
+
+    @functools.wraps(method)
+    def outside(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        core: Array = self.cores[0]  # type: ignore[attr-defined]
+        if backend_name(core) == "torch":
+            torch = sys.modules["torch"]
+            if torch.is_autocast_enabled(core.device.type):
+                with torch.autocast(core.device.type, enabled=False):
+                    return method(self, *args, **kwargs)
+        return method(self, *args, **kwargs)
+
+    return cast(Callable[Concatenate[S, P], R], outside)
 
 
 def on_accelerator(array: Array) -> bool:
@@ -106,6 +162,8 @@ def like(value: Array, array: Array, dtype: Any = None) -> Array:
     xp = namespace(array)
     if is_array(value) and backend_name(value) == backend_name(array):
         return astype(value, dtype or array.dtype)
+    if isinstance(value, float) and backend_name(array) == "torch":  # asarray makes an accelerator wait for the host
+        return sys.modules["torch"].full((), value, dtype=dtype or array.dtype, device=array.device)
     device = None if backend_name(array) == "jax" else array_api_compat.device(array)
     return xp.asarray(value, dtype=dtype or array.dtype, device=device)
 
@@ -117,9 +175,42 @@ def index_dtype(array: Array) -> Any:
     return namespace(array).int64
 
 
-def indices(values: Any, array: Array) -> Array:
+def indices(values: Sequence[int] | np.ndarray, array: Array) -> Array:
     """Whole numbers as an index array with the backend and device of `array`."""
+    if backend_name(array) == "torch" and array.device.type == "cuda":
+        return _cuda_indices(values, array)
+    if isinstance(values, range):
+        values = np.arange(values.start, values.stop, values.step)
     return like(np.asarray(values, dtype=np.int64), array, index_dtype(array))
+
+
+def _cuda_indices(values: Sequence[int] | np.ndarray, array: Array) -> Array:
+    """Whole numbers on the device of `array`, for which neither host nor device waits."""
+    torch = sys.modules["torch"]
+    if isinstance(values, range):
+        return torch.arange(values.start, values.stop, values.step, device=array.device)
+    if is_concrete(array):
+        host = torch.as_tensor(np.asarray(values, dtype=np.int64))
+        return host.pin_memory().to(array.device, non_blocking=True)
+    runs = [range(0)]  # the device counts them itself: a graph that is replayed must not read the host's memory
+    for value in values:
+        if value == runs[-1].stop:
+            runs[-1] = range(runs[-1].start, int(value) + 1)
+        else:
+            runs.append(range(int(value), int(value) + 1))
+    return torch.cat([torch.arange(run.start, run.stop, device=array.device) for run in runs])
+
+
+def identity(size: int, array: Array) -> Array:
+    """The identity matrix with the backend, dtype and device of `array`."""
+    device = {} if backend_name(array) == "jax" else {"device": array_api_compat.device(array)}
+    return namespace(array).eye(size, dtype=array.dtype, **device)
+
+
+def counted(size: int, array: Array) -> Array:
+    """0, 1, ..., size - 1 with the backend, dtype and device of `array`."""
+    device = {} if backend_name(array) == "jax" else {"device": array_api_compat.device(array)}
+    return namespace(array).arange(size, dtype=array.dtype, **device)
 
 
 def astype(array: Array, dtype: Any) -> Array:
@@ -239,8 +330,16 @@ def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
     xp = namespace(arrays[0])
     if backend_name(arrays[0]) != "jax" or len(arrays) <= OPERANDS:
         return xp.stack(arrays, axis=axis)
-    pieces = [xp.stack(arrays[i : i + OPERANDS], axis=axis) for i in range(0, len(arrays), OPERANDS)]
-    return xp.concat(pieces, axis=axis)
+    pieces = [_materialised(xp.stack(arrays[i : i + OPERANDS], axis=axis)) for i in range(0, len(arrays), OPERANDS)]
+    return _materialised(xp.concat(pieces, axis=axis))
+
+
+def _materialised(array: Array) -> Array:
+    """The array of JAX, which XLA does not compile anew into every operation that uses it."""
+    jax = sys.modules["jax"]
+    if jax.__version_info__ < (0, 6):  # its barrier has no gradient, and before 0.4.38 no vmap
+        return array
+    return jax.lax.optimization_barrier(array)
 
 
 def nonzero_rows(mask: Array) -> Array:
@@ -328,6 +427,8 @@ def _generator(rng: Any, backend: str, array: Array) -> Any:
                 return np.random.default_rng(rng)
         case "torch":
             torch = sys.modules["torch"]
+            if not is_concrete(array) and (rng is None or any(rng is g for g in _global_generators())):
+                return None  # neither torch.compile nor a CUDA graph takes another than the global one
             if isinstance(rng, torch.Generator):
                 return rng
             if rng is None or seed is not None:
@@ -348,6 +449,11 @@ def _generator(rng: Any, backend: str, array: Array) -> Any:
                 return rng
     expected = {"numpy": "numpy.random.Generator", "torch": "torch.Generator", "jax": "jax.random.key"}[backend]
     raise TypeError(f"rng must be a seed or a {expected}, found {type(rng).__name__}")
+
+
+def _global_generators() -> tuple[Any, ...]:
+    torch = sys.modules["torch"]
+    return (torch.default_generator, *torch.cuda.default_generators)
 
 
 def uniform(rng: Any, shape: Iterable[int], array: Array) -> Array:

@@ -15,6 +15,7 @@ from ringdist._backend import (
     astype,
     backend_name,
     checkpoint,
+    identity,
     is_concrete,
     like,
     log_scaled_sum,
@@ -97,8 +98,10 @@ def log_normalizer(ring: TensorRing) -> Array:
 
 def _log_normalizer(ring: TensorRing) -> Array:
     """log Z in the accumulator's dtype, computed once for arrays that carry no gradient and have not been changed."""
-    version = [times_written(core) for core in ring.cores]
-    if None in version or not writable(*ring.cores):
+    # Fused optimisers write to parameters without counting it.
+    fixed = writable(*ring.cores) and not any(getattr(core, "requires_grad", False) for core in ring.cores)
+    version = [times_written(core) for core in ring.cores] if fixed else [None]
+    if None in version:
         return _computed_log_normalizer(ring)
     if ring.memory.get("version") != version:
         ring.memory.update(version=version, log_normalizer=_computed_log_normalizer(ring))
@@ -171,7 +174,7 @@ def inner(ring: TensorRing, other: TensorRing) -> Array:
         raise ValueError(f"rings must have one order up to rotation, found {list(ring.order)} and {list(other.order)}")
     r, q = min(ring.ranks), int(other.cores[ring.sequence[0]].shape[1])
     core = ring.cores[0]
-    state = like(xp.eye(r * q), core)  # cut bonds (r q) x current bonds (m m')
+    state = identity(r * q, core)  # cut bonds (r q) x current bonds (m m')
     logs = like_zeros((r * q,), core, accumulator(core))
     for k in ring.sequence:
         try:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,9 +25,23 @@ from ringdist import (
     sampling,
     transforms,
 )
-from ringdist._backend import Array, backend_name, is_array, is_concrete, namespace, stop_gradient, to_numpy
+from ringdist._backend import (
+    Array,
+    backend_name,
+    is_array,
+    is_concrete,
+    namespace,
+    outside_autocast,
+    stop_gradient,
+    to_numpy,
+)
 from ringdist._evidence import family_groups
 from ringdist.variables import BUILT_IN, Variable, rebuild
+
+if not TYPE_CHECKING:
+    from ringdist._backend import cached_property
+else:  # what documentation knows for a property
+    from functools import cached_property
 
 Column = int | str
 Topology = Literal["ring", "train"]
@@ -78,6 +92,8 @@ class TensorRing:
             raise ValueError(f"order must be a permutation of the {len(cores)} columns, found {list(order)}")
         self._set(cores, variables, order, bool(validate), (None,) * len(cores))
         _check_shapes(self)
+        for name in ("ranks", "shape", "sequence", "families"):  # torch.compile compiles again where they come later
+            getattr(self, name)
         if validate and is_concrete(*cores):
             exponents = tuple(_check_core(self, k) for k in range(len(cores)))
             self.__dict__["exponents"] = exponents
@@ -126,17 +142,17 @@ class TensorRing:
 
     # ------------------------------------------------------------------------------------------------ what it is
 
-    @functools.cached_property
+    @cached_property
     def memory(self) -> dict[str, Any]:
         """What has been computed from the values once and for all."""
         return {}
 
-    @functools.cached_property
+    @cached_property
     def ranks(self) -> tuple[int, ...]:
         """`ranks[j]`: the left bond of `cores[order[j]]`."""
         return tuple(int(self.cores[k].shape[1]) for k in self.order)
 
-    @functools.cached_property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """N_k of every column."""
         return tuple(int(core.shape[0]) for core in self.cores)
@@ -157,14 +173,14 @@ class TensorRing:
         """Whether some bond has rank 1."""
         return min(self.ranks) == 1
 
-    @functools.cached_property
+    @cached_property
     def sequence(self) -> tuple[int, ...]:
         """The columns in ring order from the thinnest bond, where the engines cut."""
         ranks = self.ranks
         cut = ranks.index(min(ranks))
         return self.order[cut:] + self.order[:cut]
 
-    @functools.cached_property
+    @cached_property
     def families(self) -> tuple[tuple[int, ...], ...]:
         """Groups of columns whose densities one call evaluates."""
         return family_groups(self.variables)
@@ -222,76 +238,94 @@ class TensorRing:
 
     # ---------------------------------------------------------------------------------------------------- queries
 
+    @outside_autocast
     def log_prob(self, x: Array, *, engine: contraction.Engine = "auto") -> Array:
         """log p(x); see `ringdist.likelihood.log_prob`."""
         return likelihood.log_prob(self, x, engine)
 
+    @outside_autocast
     def log_normalizer(self) -> Array:
         """log Z = log Tr ∏_k Σ_s Q_k[s]; see `ringdist.likelihood.log_normalizer`."""
         return likelihood.log_normalizer(self)
 
+    @outside_autocast
     def component_posterior(self, k: Column, x: Array) -> Array:
         """p(s_k | observed entries of the row); see `ringdist.posterior.component_posterior`."""
         return posterior.component_posterior(self, k, x)
 
+    @outside_autocast
     def sample(self, n: int, *, rng: Any = None) -> Array:
         """n exact samples, (n, d); see `ringdist.sampling.sample`."""
         return sampling.sample(self, n, rng=rng)
 
+    @outside_autocast
     def sample_given(self, x: Array, n: int | None = None, *, rng: Any = None) -> Array:
         """The NaN entries of x drawn from p(missing | observed); see `ringdist.sampling.sample_given`."""
         return sampling.sample_given(self, x, n, rng=rng)
 
+    @outside_autocast
     def pathwise(self, x: Array, given: Array | None = None) -> Array:
         """Samples x with pathwise gradients (PyTorch, JAX); see `ringdist.pathwise.pathwise`."""
         return pathwise.pathwise(self, x, given)
 
+    @outside_autocast
     def marginal(self, keep: Sequence[Column]) -> TensorRing:
         """The marginal over some columns as a ring; see `ringdist.transforms.marginal`."""
         return transforms.marginal(self, keep)
 
+    @outside_autocast
     def condition(self, evidence: Mapping[Column, float]) -> TensorRing:
         """The conditional over the remaining columns as a ring; see `ringdist.transforms.condition`."""
         return transforms.condition(self, evidence)
 
+    @outside_autocast
     def mean(self, x: Array | None = None) -> Array:
         """E[column], or E[column | observed entries]; see `ringdist.moments.mean`."""
         return moments.mean(self, x)
 
+    @outside_autocast
     def covariance(self) -> Array:
         """Exact (d, d) covariance; see `ringdist.moments.covariance`."""
         return moments.covariance(self)
 
+    @outside_autocast
     def cdf(self, k: Column, x: Array) -> Array:
         """P(X_k <= x_k | other observed entries); see `ringdist.posterior.cdf`."""
         return posterior.cdf(self, k, x)
 
+    @outside_autocast
     def quantile(self, k: Column, q: Array, x: Array) -> Array:
         """The smallest value of column k with F >= q; see `ringdist.posterior.quantile`."""
         return posterior.quantile(self, k, q, x)
 
+    @outside_autocast
     def mode(self, x: Array | None = None) -> Array:
         """The best completion found; see `ringdist.modes.mode` for what is guaranteed."""
         return modes.mode(self, x)
 
+    @outside_autocast
     def mutual_information(self) -> Array:
         """(d, d) in nats between component variables; see `ringdist.moments.mutual_information`."""
         return moments.mutual_information(self)
 
+    @outside_autocast
     def entropy(self, n: int = 10_000, rng: Any = None) -> tuple[float, float]:
         """Entropy in nats and its standard error; see `ringdist.likelihood.entropy`."""
         return likelihood.entropy(self, n, rng)
 
+    @outside_autocast
     def inner(self, other: TensorRing) -> Array:
         """Σ or ∫ p q; see `ringdist.likelihood.inner`."""
         return likelihood.inner(self, other)
 
+    @outside_autocast
     def to_dense(self) -> Array:
         """The table of probabilities of a small discrete ring; see `ringdist.likelihood.to_dense`."""
         return likelihood.to_dense(self)
 
     # ------------------------------------------------------------------------------------------- other forms of it
 
+    @outside_autocast
     def to_train(self) -> TensorRing:
         """The same distribution as a train, exactly; see `ringdist.transforms.to_train`."""
         return transforms.to_train(self)

@@ -13,6 +13,7 @@ from ringdist._backend import (
     Stream,
     astype,
     draw,
+    index_dtype,
     indices,
     is_concrete,
     like,
@@ -26,7 +27,7 @@ from ringdist._backend import (
     to_numpy,
     uniform,
 )
-from ringdist._evidence import Evidence, as_rows
+from ringdist._evidence import Evidence, as_rows, like_zeros
 from ringdist.contraction import LARGE, Level, tree_levels
 from ringdist.variables import Categorical
 
@@ -45,7 +46,8 @@ def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
 
     Args:
         n: number of samples, 0 or more.
-        rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX).
+        rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX); under
+            `torch.compile` it is PyTorch's global generator, and a seed or another generator breaks the graph.
     """
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
         raise TypeError(f"n must be a whole number, found {n!r}")
@@ -54,7 +56,7 @@ def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
     stream, ring = Stream(rng, ring.cores[0]), ring._detached_cores()
     components = _sample_top_down(ring, n, stream) if _prefers_tree(ring) else None
     if components is None:
-        row = indices(np.zeros(n), ring.cores[0])
+        row = like_zeros((n,), ring.cores[0], index_dtype(ring.cores[0]))
         components = _components(ring, Evidence.missing(ring), row, stream, np.zeros(1))
     return _emit(ring, components, None, stream)
 
@@ -93,7 +95,7 @@ def _descend(ring: TensorRing, levels: list[Level], n: int, stream: Stream) -> A
     for level in levels[:0:-1]:
         before, behind = (factor[:, 0] for factor in level.factors or ())
         pairs = before.shape[0]
-        segment = indices(np.arange(pairs), core)[:, None]
+        segment = indices(range(pairs), core)[:, None]
         weights = before[segment, left[:pairs]] * behind.mT[segment, right[:pairs]]  # (pairs, n, m)
         middle = draw(weights, uniforms[used : used + pairs])
         used += pairs
@@ -124,7 +126,8 @@ def _descend(ring: TensorRing, levels: list[Level], n: int, stream: Stream) -> A
 def _in_order(parts: Sequence[tuple[Sequence[int], Array]]) -> Array:
     """(n, d) from some columns and their values (g, n) each."""
     values = namespace(parts[0][1]).concat([values for _, values in parts])
-    places = np.argsort([k for columns, _ in parts for k in columns])
+    found = [k for columns, _ in parts for k in columns]
+    places = sorted(range(len(found)), key=found.__getitem__)
     return take(values, indices(places, values)).T
 
 
@@ -135,7 +138,8 @@ def sample_given(
 
     Args:
         x: (..., d) evidence. n: draws per row; None is one draw without a leading axis.
-        rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX).
+        rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX); under
+            `torch.compile` it is PyTorch's global generator, and a seed or another generator breaks the graph.
         labels: the numbers by which errors name the rows, 0, 1, ... if None.
 
     Returns:
@@ -157,7 +161,7 @@ def sample_given(
     parts = []
     for start in range(0, max(1, rows.shape[0]), step):
         chunk = rows[start : start + step]
-        index = xp.tile(indices(np.arange(chunk.shape[0]), rows), (draws,))
+        index = xp.tile(indices(range(chunk.shape[0]), rows), (draws,))
         evidence = Evidence.of_rows(ring, chunk).detach()
         components = _components(ring._detached_cores(), evidence, index, stream, labels[start : start + step])
         drawn = _emit(ring, components, take(chunk, index), stream)

@@ -18,6 +18,7 @@ import numpy as np
 from ringdist._backend import (
     Array,
     astype,
+    counted,
     is_array,
     is_concrete,
     like,
@@ -212,7 +213,7 @@ class Categorical(_Stackable):
         return self
 
     def _values(self, x: Array) -> Array:
-        return like(np.arange(self.num_components), x)
+        return counted(self.num_components, x)
 
 
 class GaussianMixture(_Stackable):

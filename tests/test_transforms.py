@@ -1,11 +1,14 @@
 """jax.jit, vmap and pytrees; torch.compile and torch.func: log_prob inside them is log_prob outside."""
 
+import contextlib
+import functools
 import time
 
 import numpy as np
 import pytest
 
 import ringdist as rd
+from ringdist import _backend
 from tests import oracle
 from tests.backends import assert_close, load_backend
 from tests.oracle import MIXED, TABLE, make_case
@@ -114,6 +117,20 @@ def test_validation_is_skipped_under_tracing_and_done_outside(jaxed):
     assert np.isneginf(np.asarray(jax.jit(ring.log_prob)(bad))).all()
 
 
+def test_many_arrays_are_stacked_in_pieces(jaxed, monkeypatch):
+    """Stacking them is what it would be in one piece, with gradients, and over a batch."""
+    import jax
+
+    monkeypatch.setattr(_backend, "OPERANDS", 3)
+    arrays = np.random.default_rng(0).normal(size=(3, 7, 2))
+    weights = jaxed.array(np.arange(2.0 * arrays.shape[1]).reshape(-1, 2))
+    stacked = jax.jit(jax.vmap(lambda a: _backend.stack(list(a))))(jaxed.array(arrays))
+    np.testing.assert_array_equal(np.asarray(stacked), arrays)
+    score = jax.grad(lambda a: (weights * _backend.stack(list(a)) ** 2).sum())
+    gradient = jax.jit(jax.vmap(score))(jaxed.array(arrays))
+    assert_close(np.asarray(gradient), 2 * np.asarray(weights) * arrays, "stack")
+
+
 @pytest.mark.slow
 def test_the_tree_of_ten_thousand_columns_compiles_in_seconds(jaxed):
     import jax
@@ -150,17 +167,21 @@ def test_the_takeover_is_right_under_jit(jaxed):
 
 # array-api-compat caches class look-ups; Dynamo traces through the caches and says so
 CACHES = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+# Inductor warns of deprecated functions that it calls itself, and of what a GPU could do besides.
+INDUCTOR = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+# Tracing takes seconds even for two columns.
+PAIR = make_case(["categorical"] * 2, [3, 2], [2, 2], [1, 0], seed=4)
 
 
-@CACHES
+@INDUCTOR
 @pytest.mark.slow
 @pytest.mark.parametrize("compiler", ["eager", "inductor"])
 def test_torch_compile(torched, compiler):
-    """Values and gradients, by tracing only and by torch's own compiler; graph breaks are allowed."""
+    """Values and gradients, by tracing only and by torch's own compiler."""
     torch = torched.xp
     torch._dynamo.reset()
     x, values = MIXED.rows(6), []
-    for transform in (lambda f: f, lambda f: torch.compile(f, backend=compiler)):
+    for transform in (lambda f: f, lambda f: torch.compile(f, backend=compiler, fullgraph=True)):
         cores = [torched.array(core).requires_grad_() for core in MIXED.cores]
         ring = rd.TensorRing(cores, torched.variables(MIXED), order=MIXED.order)
         log_prob = transform(ring.log_prob)(torched.array(x))
@@ -169,6 +190,202 @@ def test_torch_compile(torched, compiler):
     assert_close(values[1][0], oracle.log_prob(MIXED, x), MIXED)
     for compiled, plain in zip(*values, strict=True):
         assert_close(compiled, plain, MIXED)
+
+
+@CACHES
+@pytest.mark.parametrize("case", [PAIR, pytest.param(MIXED, marks=pytest.mark.slow)], ids=["pair", "mixed"])
+def test_log_prob_is_one_graph_that_is_compiled_once(torched, case):
+    torch = torched.xp
+    ring, x = torched.ring(case), case.rows(6)
+    with fresh_compiler(torch) as compiled:
+        log_prob = compiled(ring.log_prob)
+        assert_close(log_prob(torched.array(x)).numpy(), oracle.log_prob(case, x), case)
+        ring.log_prob(torched.array(x))  # what a query remembers must not ask for another graph
+        log_prob(torched.array(x[::-1]))
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, torch._dynamo.utils.counters
+
+
+@CACHES
+def test_gradients_of_a_compiled_prior(torched):
+    torch, prior = torched.xp, trip()
+    z = torch.randn(5, 2, generator=torched.rng())
+    gradients = []
+    with fresh_compiler(torch) as compiled:
+        for log_prob in (prior.log_prob, compiled(prior.log_prob, backend="aot_eager")):
+            gradients.append(torch.autograd.grad(log_prob(z).sum(), list(prior.parameters())))
+    for actual, expected in zip(*gradients, strict=True):
+        assert_close(actual.numpy(), expected.numpy(), prior, rtol=1e-5, atol=1e-6)
+
+
+@CACHES
+def test_the_log_prob_of_a_compiled_joint_prior(torched):
+    torch, prior = torched.xp, joint()
+    z, y = torch.randn(2, 1, generator=torched.rng()), torch.tensor([[1.0], [torch.nan]])
+    with fresh_compiler(torch) as compiled:
+        actual = compiled(prior.log_prob)(z, y)
+        assert_close(actual.detach().numpy(), prior.log_prob(z, y).detach().numpy(), prior, rtol=1e-5)
+
+
+@CACHES
+@pytest.mark.parametrize("method", [pytest.param("sample", marks=pytest.mark.slow), "rsample"])
+def test_samples_of_a_compiled_prior(torched, method):
+    """Their moments are the exact ones, and they are the draws of the same global seed outside."""
+    torch, prior, n = torched.xp, trip(), 4000
+    mean, covariance = (f().detach().numpy() for f in (prior.ring.mean, prior.ring.covariance))
+    with fresh_compiler(torch) as compiled:
+        z = drawn(torch, compiled(getattr(prior, method)), n)
+    assert_close(z, drawn(torch, getattr(prior, method), n), method, rtol=1e-4, atol=1e-4)
+    spread = np.sqrt(covariance.diagonal())
+    assert (abs(z.mean(0) - mean) < 5 * spread / np.sqrt(n)).all(), (method, z.mean(0), mean)
+    assert (abs(np.cov(z.T) - covariance) < 0.1 * np.outer(spread, spread)).all(), (method, np.cov(z.T))
+
+
+@CACHES
+@pytest.mark.parametrize("method", ["sample", pytest.param("rsample", marks=pytest.mark.slow)])
+def test_samples_of_a_compiled_joint_prior(torched, method):
+    torch, prior = torched.xp, joint()
+    y = torch.tensor([[1.0], [torch.nan], [0.0]])
+    with fresh_compiler(torch) as compiled:
+        z = drawn(torch, compiled(getattr(prior, method)), 3, y)
+    assert_close(z, drawn(torch, getattr(prior, method), 3, y), method, rtol=1e-4, atol=1e-4)
+
+
+@CACHES
+def test_samples_of_a_compiled_ring(torched):
+    torch, ring = torched.xp, torched.ring(PAIR)
+    with fresh_compiler(torch) as compiled:
+        sample = compiled(ring.sample)
+        x = drawn(torch, sample, 5000)
+        assert (x != sample(5000).numpy()).any(), "the global generator has not moved on"
+    p_value = oracle.chi_square(oracle.counts(x, PAIR.shape), PAIR.joint)
+    assert p_value > 1e-3, (PAIR, p_value)
+
+
+@CACHES
+@pytest.mark.slow
+def test_a_seed_is_kept_under_compilation(torched):
+    """It breaks the graph, but draws what it draws outside."""
+    torch, ring = torched.xp, torched.ring(PAIR)
+    torch._dynamo.reset()
+    x = torch.compile(lambda: ring.sample(7, rng=3), backend="eager")()
+    assert bool((x == ring.sample(7, rng=3)).all()), x
+
+
+def test_autocast_does_not_reach_a_ring(torched):
+    """Bit by bit."""
+    torch, ring = torched.xp, torched.ring(MIXED, "float32")
+    x = torched.array(MIXED.rows(6), "float32")
+    for query in (lambda: ring.log_prob(x), lambda: ring.sample(20, rng=1), ring.mean):
+        expected = query()
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = query()
+        assert actual.dtype == expected.dtype and bool((actual == expected).all()), (actual, expected)
+
+
+@CACHES
+@pytest.mark.slow
+def test_autocast_does_not_reach_a_compiled_ring(torched):
+    torch, ring = torched.xp, torched.ring(PAIR, "float32")
+    x = torched.array(PAIR.rows(6), "float32")
+    with fresh_compiler(torch) as compiled:
+        log_prob = compiled(ring.log_prob)
+        expected = log_prob(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert bool((log_prob(x) == expected).all()), (log_prob(x), expected)
+
+
+@contextlib.contextmanager
+def fresh_compiler(torch):
+    """`torch.compile` of whole graphs only, which by default traces without generating code."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield functools.partial(torch.compile, fullgraph=True, backend="eager")
+    torch._dynamo.reset()
+
+
+def drawn(torch, sample, *arguments):
+    """What a seed of the global generator draws."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return sample(*arguments).detach().numpy()
+
+
+def trip():
+    return pytest.importorskip("adapters").TRIP(2, 2, 2)
+
+
+def joint():
+    return pytest.importorskip("adapters").JointTRIP(1, [2], 2, 2)
+
+
+# -------------------------------------------------------------------------------------------------- on a GPU
+
+
+REAL = make_case(["categorical", "gaussian", "poisson"] * 2, [3] * 6, [4] * 6, [2, 0, 5, 1, 4, 3], seed=5)
+
+
+@INDUCTOR
+def test_compiled_queries_never_wait_for_the_device():
+    cuda = load_backend("torch-cuda")
+    torch = cuda.xp
+    cores = [cuda.array(core, "float32").requires_grad_() for core in REAL.cores]
+    ring = rd.TensorRing(cores, cuda.variables(REAL, "float32"), order=REAL.order)
+    x = cuda.array(REAL.rows(50), "float32")
+    torch._dynamo.reset()
+    log_prob, sample = (torch.compile(f, fullgraph=True) for f in (ring.log_prob, ring.sample))
+    for attempt in range(3):
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error" if attempt == 2 else "default")
+        try:
+            log_prob(x).sum().backward()
+            sample(50)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@INDUCTOR
+def test_a_training_step_of_replayed_graphs():
+    cuda = load_backend("torch-cuda")
+    torch, prior = cuda.xp, trip().to("cuda")
+    z = torch.randn(64, 2, device="cuda")
+    torch._dynamo.reset()
+
+    def loss(z):
+        return -prior.log_prob(z).mean()
+
+    compiled, optimizer = (
+        torch.compile(loss, mode="reduce-overhead", fullgraph=True),
+        torch.optim.Adam(prior.parameters()),
+    )
+    for _ in range(5):
+        optimizer.zero_grad()
+        expected = loss(z)
+        torch.compiler.cudagraph_mark_step_begin()
+        actual = compiled(z)
+        assert_close(actual.item(), expected.item(), prior, rtol=1e-4)
+        actual.backward()
+        gradients = torch.autograd.grad(expected, list(prior.parameters()))
+        for parameter, gradient in zip(prior.parameters(), gradients, strict=True):
+            assert_close(cuda.numpy(parameter.grad), cuda.numpy(gradient), prior, rtol=1e-3, atol=1e-5)
+        optimizer.step()
+
+
+def test_log_prob_in_a_captured_graph():
+    """No step of it depends on values or comes from the host."""
+    cuda = load_backend("torch-cuda")
+    torch, ring = cuda.xp, cuda.ring(REAL)
+    x = cuda.array(REAL.rows(20))
+    ring.log_prob(x)  # libraries make their handles outside
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value = ring.log_prob(x)
+    rows = REAL.rows(20)[::-1]
+    x.copy_(cuda.array(rows))
+    graph.replay()
+    assert_close(cuda.numpy(value), oracle.log_prob(REAL, rows), REAL)
+
+
+# ------------------------------------------------------------------------------------------ torch, without compiler
 
 
 def test_torch_func_gradients(torched):
