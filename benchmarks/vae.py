@@ -42,7 +42,8 @@ def main(args: argparse.Namespace) -> None:
     text = TEXT + ("\n\n" + PUBLISHED if any(name.startswith("mnist-dynamic") for name in args.datasets) else "")
     env = report.environment(default_device())
     picture = figure(sections)
-    report.write(args.out, "vae", "Priors of a variational autoencoder", text, sections | finals, env, picture)
+    tables = {title: rows for title, rows in (sections | finals).items() if rows}
+    report.write(args.out, "vae", "Priors of a variational autoencoder", text, tables, env, picture)
 
 
 def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder.Candidate]:
