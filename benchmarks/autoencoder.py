@@ -39,14 +39,8 @@ def settings() -> dict[str, Setting]:
         "path": data.SHARED / "mnist.npz",
     }
     paper = small | {"channels": (64, 128), "updates": 80_000, "learning_rate": 1e-4, "prior_learning_rate": 1e-3}
-    cifar10: Row = {
+    cifar10: Row = training.PAPER | {
         "load": lambda path, batch: CIFAR10(path, batch_size=batch, validation=5000),
-        "latents": 100,
-        "rank": 20,
-        "channels": (64, 128, 256, 512),
-        "updates": 80_000,
-        "learning_rate": 1e-4,
-        "prior_learning_rate": 1e-3,
         "path": data.SHARED / "cifar10_images.zip",
     }
     return {

@@ -58,16 +58,7 @@ def settings() -> dict[str, Setting]:
         {"thickness": 2, "slant": 2},
     )
     people = ({"gender": 0}, {"gender": 1}, {"age_group": 0}, {"age_group": 7}, {"gender": 1, "age_group": 2})
-    paper: dict[str, Any] = {
-        "likelihood": PaperLikelihood,
-        "latents": 100,
-        "rank": 20,
-        "channels": (64, 128, 256, 512),
-        "updates": 80_000,
-        "learning_rate": 1e-4,
-        "prior_learning_rate": 1e-3,
-        "samples": 30_000,
-    }
+    paper: dict[str, Any] = training.PAPER | {"likelihood": PaperLikelihood, "samples": 30_000}
 
     def faces(size: int | None) -> Callable[..., Any]:
         return lambda path, batch, missing: ImageFolder(

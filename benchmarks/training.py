@@ -20,6 +20,16 @@ Row = dict[str, Any]
 Run = Callable[[int, Path], Row]  # from a seed and a folder for checkpoints to the measured values
 
 
+PAPER: Row = {  # the paper's size of an autoencoder and its prior
+    "latents": 100,
+    "rank": 20,
+    "channels": (64, 128, 256, 512),
+    "updates": 80_000,
+    "learning_rate": 1e-4,
+    "prior_learning_rate": 1e-3,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """A data set, the size of the networks and the optimiser: what all candidates share."""
