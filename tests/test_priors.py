@@ -357,6 +357,7 @@ def test_zuko_takes_a_prior_as_the_base_of_a_flow():
     assert prior.means.grad is not None
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of Inductor, about itself
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 # Dynamo looks at the ring's cores where it breaks the graph.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
