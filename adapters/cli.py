@@ -104,17 +104,6 @@ class RingdistCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Compare checkpoint and data with the model before anything is written."""
-        self._compare()
-
-    def before_validate(self) -> None:
-        """Compare checkpoint and data with the model before anything is written."""
-        self._compare()
-
-    def before_test(self) -> None:
-        """Compare checkpoint and data with the model before anything is written."""
-        self._compare()
-
-    def _compare(self) -> None:
         path = self._get(self.config, "ckpt_path")
         if path is not None:
             check_states(path, read_checkpoint(path)["state_dict"], self.model.state_dict())
@@ -125,6 +114,8 @@ class RingdistCLI(LightningCLI):
                 data.prepare_data()
                 data.setup()
                 check_attributes(data, model.attributes if isinstance(model, AttributeVAE) else model.sizes)
+
+    before_validate = before_test = before_fit
 
 
 def sample(

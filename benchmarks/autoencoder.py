@@ -96,7 +96,9 @@ def final(args: argparse.Namespace, name: str, candidates: dict[str, Candidate])
         raise SystemExit("--final-samples needs --runs, where trained models are")
     setting = settings()[name]
     runs = {
-        label: functools.partial(_tighten, args, setting, candidate, args.runs / name / training.file_name(label))
+        label: functools.partial(
+            _tighten, args, setting, candidate, functools.partial(training.place, args.runs, name, label)
+        )
         for label, candidate in candidates.items()
     }
     return training.study(args, f"{name}-{args.final_samples}", runs, ("iwae", "gain", f"iwae-{args.final_samples}"))
@@ -121,10 +123,15 @@ def _measure(args: argparse.Namespace, setting: Setting, candidate: Candidate, s
 
 
 def _tighten(
-    args: argparse.Namespace, setting: Setting, candidate: Candidate, trained: Path, seed: int, folder: Path
+    args: argparse.Namespace,
+    setting: Setting,
+    candidate: Candidate,
+    trained: Callable[[int], Path],
+    seed: int,
+    folder: Path,
 ) -> Row:
-    result = json.loads((trained / str(seed) / "result.json").read_text())
-    model, images, _ = train(args, setting, candidate, seed, trained / str(seed))  # only reads it if that has ended
+    result = json.loads((trained(seed) / training.RESULT).read_text())
+    model, images, _ = train(args, setting, candidate, seed, trained(seed))  # only reads it if that has ended
     x = images.examples(args.final_images, "test").to(model.device)
     few, many = (model.iwae(x, samples).mean().item() for samples in (args.samples, args.final_samples))
     found = {"iwae": result["iwae"], "gain": many - few, f"iwae-{args.final_samples}": result["iwae"] + many - few}

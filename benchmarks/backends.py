@@ -20,8 +20,8 @@ import ringdist as rd
 
 from . import report
 from .measure import interleaved
+from .speed import BATCH, Start
 
-COLUMNS, COMPONENTS, BATCH = 100, 10, 128
 Parameters = tuple[list[Any], list[Any]]  # cores (N, m, m) and means (N,)
 
 
@@ -35,7 +35,11 @@ def main(args: argparse.Namespace) -> None:
     env = report.environment() | {"jax": jax.__version__}
     sections: dict[str, list[dict[str, Any]]] = {"Log-likelihood": [], "Sampling": [], "Gradient": [], "Agreement": []}
     for rank in args.ranks:
-        parameters, x = draw(rank)
+        start = Start.draw(rank, "cpu")
+        parameters, x = (
+            ([(root**2).numpy() for root in start.roots], [mean.numpy() for mean in start.means]),
+            start.x.numpy(),
+        )
         libraries: dict[str, Library] = {
             "torch": Torch(parameters, x),
             "numpy": NumPy(parameters, x),
@@ -52,15 +56,6 @@ def main(args: argparse.Namespace) -> None:
         values = {name: np.asarray(library.log_prob(), np.float64) for name, library in libraries.items()}
         sections["Agreement"].append({"rank": rank} | agreement(values))
     report.write(args.out, "backends", "Backends", __doc__ or "", sections, env, figure(sections))
-
-
-def draw(rank: int) -> tuple[Parameters, np.ndarray]:
-    """Cores of a scale that keeps the normaliser near 1, means, and rows near them."""
-    rng = np.random.default_rng(rank)
-    cores = [rng.random((COMPONENTS, rank, rank), np.float32) * 2 / (COMPONENTS * rank) for _ in range(COLUMNS)]
-    means = [rng.uniform(-5, 5, COMPONENTS).astype(np.float32) for _ in range(COLUMNS)]
-    x = np.stack([rng.choice(mean, BATCH) + rng.normal(size=BATCH) for mean in means], axis=1)
-    return (cores, means), x.astype(np.float32)
 
 
 def ring(xp: ModuleType, cores: list[Any], means: list[Any]) -> rd.TensorRing:

@@ -253,8 +253,6 @@ class Judge(judging.Judge):
     def __init__(self, args: argparse.Namespace, name: str, setting: Setting):
         super().__init__(args, name, setting, setting.images(args.data, 0.0), "val")
         self.metrics = ("all", *self.names, "partial", *(f"free {name}" for name in self.names), "Fréchet distance")
-        self.device = default_device()
-        self.classifier.to(self.device)
 
         generator = torch.Generator().manual_seed(0)
         test = self.images.splits["test"]

@@ -209,8 +209,6 @@ class Judge(judging.Judge):
         from adapters.metrics import inception_features
 
         super().__init__(args, name, setting, images, split)
-        self.device = default_device()
-        self.classifier.to(self.device)
         self.inception = None if args.weights is None else inception_features(args.weights).to(self.device)
         self.metrics = METRICS if self.inception is None else (*METRICS, "FID")
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from . import training
+from .measure import default_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Judge:
         from adapters.networks import ConvEncoder
 
         self.setting, self.images, self.samples = setting, images, args.samples or setting.samples
+        self.device = default_device()
         images.setup()
         known = torch.cat([rows.attributes for rows in images.splits.values()]).nan_to_num(0)
         self.sizes = tuple(int(values.max()) + 1 for values in known.T)
@@ -48,6 +50,7 @@ class Judge:
             trainer = training.fit(self.classifier, seen, batches, folder)
         tested = trainer.test(self.classifier, images, verbose=False)[0]
         shares = ", ".join(f"{name} {tested[f'test_accuracy_{j}']:.4f}" for j, name in enumerate(self.names))
+        self.classifier.to(self.device)
         print(f"classifier: test accuracy {tested['test_accuracy']:.4f} ({shares})", flush=True)
 
 

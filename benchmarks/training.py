@@ -20,6 +20,7 @@ Row = dict[str, Any]
 Run = Callable[[int, Path], Row]  # from a seed and a folder for checkpoints to the measured values
 
 
+RESULT = "result.json"  # in the folder of a run that has ended
 PAPER: Row = {  # the paper's size of an autoencoder and its prior
     "latents": 100,
     "rank": 20,
@@ -74,9 +75,8 @@ def study(
     for label, run in runs.items():
         results = []
         for seed in range(args.seeds):
-            place = args.runs and args.runs / name / file_name(label) / str(seed)
-            with folder_or_scratch(place) as folder:
-                stored = folder / "result.json"
+            with folder_or_scratch(args.runs and place(args.runs, name, label, seed)) as folder:
+                stored = folder / RESULT
                 if stored.is_file():
                     results.append(json.loads(stored.read_text()))
                 elif time.monotonic() < end:
@@ -86,6 +86,11 @@ def study(
             rows.append({head: label} | summary(results, metrics))
             print(report.table(rows), flush=True)
     return rows
+
+
+def place(runs: Path, name: str, label: str, seed: int) -> Path:
+    """The folder of one run of a study."""
+    return runs / name / file_name(label) / str(seed)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The seam between the algorithms and the array libraries.
 
 Everything else in the package is written against the array API standard through `array-api-compat`; the few things
-the standard does not cover (random numbers, special functions, tracing, gradients) are dispatched here, on the
-arrays' own class, so that nothing imports PyTorch or JAX unless the caller's arrays are theirs.
+the standard does not cover (special functions, tracing, gradients; random numbers in `_random`) are dispatched here, on
+the arrays' own class, so that nothing imports PyTorch or JAX unless the caller's arrays are theirs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
 import array_api_compat
 import numpy as np
@@ -20,7 +20,6 @@ import scipy.special
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S")
 Array = Any  # an array of one of the three backends
 OPERANDS = 64  # arrays that JAX stacks in one operation: to compile one of thousands takes minutes
 # To ask array-api-compat takes as long as a small operation, and torch.compile cannot trace it for NumPy's arrays.
@@ -106,12 +105,22 @@ class cached_property(Generic[R]):
         return value
 
 
-def outside_autocast(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """The method of an object with `cores`, out of reach of `torch.autocast`: products of 8 or 11 bits lose digits."""
+class HasCores(Protocol):
+    """A ring, as far as this module needs to know it."""
+
+    @property
+    def cores(self) -> Sequence[Array]: ...
+
+
+H = TypeVar("H", bound=HasCores)
+
+
+def outside_autocast(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], R]:
+    """The method out of reach of `torch.autocast`: products of 8 or 11 bits lose digits."""
 
     @functools.wraps(method)
-    def outside(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
-        core: Array = self.cores[0]  # type: ignore[attr-defined]
+    def outside(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        core = self.cores[0]
         if backend_name(core) == "torch":
             torch = sys.modules["torch"]
             if torch.is_autocast_enabled(core.device.type):
@@ -119,7 +128,7 @@ def outside_autocast(method: Callable[Concatenate[S, P], R]) -> Callable[Concate
                     return method(self, *args, **kwargs)
         return method(self, *args, **kwargs)
 
-    return cast(Callable[Concatenate[S, P], R], outside)
+    return outside
 
 
 def on_accelerator(array: Array) -> bool:
@@ -348,8 +357,11 @@ def nonzero_rows(mask: Array) -> Array:
 
 
 def times_written(array: Array) -> int | None:
-    """How often the array was written to in place, where its library counts that (else 0); None if it stopped to."""
-    if backend_name(array) == "torch" and array.is_inference():
+    """How often the array was written to in place, where its library counts that (else 0); None if it may not.
+
+    PyTorch counts neither writes to tensors of inference mode nor those of fused optimisers to parameters.
+    """
+    if backend_name(array) == "torch" and (array.is_inference() or array.requires_grad):
         return None
     return getattr(array, "_version", 0)
 
@@ -397,108 +409,3 @@ def row_sums(array: Array) -> Array:
         sums: Array = np.reshape(array, (-1, width)) @ np.ones(width, dtype=array.dtype)
         return np.reshape(sums, array.shape[:-1])
     return stop_gradient(namespace(array).sum(array, axis=-1))
-
-
-# ------------------------------------------------------------------------------------------------- random numbers
-
-
-class Stream:
-    """Randomness from a seed or a backend's own generator or key.
-
-    `next()` hands out what the backend draws with: the one generator of NumPy and PyTorch, a fresh key of JAX.
-    """
-
-    def __init__(self, rng: Any, array: Array):
-        self._backend = backend_name(array)
-        self._state = _generator(rng, self._backend, array)
-
-    def next(self) -> Any:
-        if self._backend != "jax":
-            return self._state
-        self._state, key = sys.modules["jax"].random.split(self._state)
-        return key
-
-
-def _generator(rng: Any, backend: str, array: Array) -> Any:
-    seed = int(rng) if isinstance(rng, int | np.integer) and not isinstance(rng, bool) else None
-    match backend:
-        case "numpy":
-            if rng is None or seed is not None or isinstance(rng, np.random.Generator):
-                return np.random.default_rng(rng)
-        case "torch":
-            torch = sys.modules["torch"]
-            if not is_concrete(array) and (rng is None or any(rng is g for g in _global_generators())):
-                return None  # neither torch.compile nor a CUDA graph takes another than the global one
-            if isinstance(rng, torch.Generator):
-                return rng
-            if rng is None or seed is not None:
-                generator = torch.Generator(device=array.device)
-                if seed is None:
-                    generator.seed()
-                else:
-                    generator.manual_seed(seed)
-                return generator
-        case "jax":
-            import jax
-
-            if rng is None:
-                raise ValueError("a JAX ring needs rng: a seed or a key from jax.random.key, found None")
-            if seed is not None:
-                return jax.random.key(seed)
-            if backend_name(rng) == "jax":
-                return rng
-    expected = {"numpy": "numpy.random.Generator", "torch": "torch.Generator", "jax": "jax.random.key"}[backend]
-    raise TypeError(f"rng must be a seed or a {expected}, found {type(rng).__name__}")
-
-
-def _global_generators() -> tuple[Any, ...]:
-    torch = sys.modules["torch"]
-    return (torch.default_generator, *torch.cuda.default_generators)
-
-
-def uniform(rng: Any, shape: Iterable[int], array: Array) -> Array:
-    """Uniform numbers in [0, 1) with the backend, dtype and device of `array`."""
-    match backend_name(array):
-        case "torch":
-            torch = sys.modules["torch"]
-            return torch.rand(tuple(shape), generator=rng, dtype=array.dtype, device=array.device)
-        case "jax":
-            return sys.modules["jax"].random.uniform(rng, tuple(shape), dtype=array.dtype)
-    return rng.random(tuple(shape), dtype=array.dtype)
-
-
-def normal(rng: Any, shape: Iterable[int], array: Array) -> Array:
-    """Standard normal numbers with the backend, dtype and device of `array`."""
-    match backend_name(array):
-        case "torch":
-            torch = sys.modules["torch"]
-            return torch.randn(tuple(shape), generator=rng, dtype=array.dtype, device=array.device)
-        case "jax":
-            return sys.modules["jax"].random.normal(rng, tuple(shape), dtype=array.dtype)
-    return rng.standard_normal(tuple(shape), dtype=array.dtype)
-
-
-def poisson(rng: Any, rates: Array) -> Array:
-    """Poisson counts of the given rates, in their dtype."""
-    match backend_name(rates):
-        case "torch":
-            return sys.modules["torch"].poisson(rates, generator=rng)
-        case "jax":
-            return astype(sys.modules["jax"].random.poisson(rng, rates), rates.dtype)
-    return rng.poisson(rates).astype(rates.dtype)
-
-
-def draw(weights: Array, u: Array) -> Array:
-    """The index drawn from unnormalised `weights` (..., N) by inverting their cumulative sum at `u` (...) in [0, 1).
-
-    Entries of zero weight are never drawn: u is at most 1 − 2^-24 (2^-53 in float64), so that u times the total rounds
-    to less than the total. Where all weights are zero the last index is returned.
-    """
-    xp = namespace(weights)
-    cumulative = xp.cumulative_sum(weights, axis=-1)
-    level = u[..., None] * cumulative[..., -1:]
-    if backend_name(weights) == "torch":
-        below = sys.modules["torch"].searchsorted(cumulative.contiguous(), level, right=True)[..., 0]
-    else:
-        below = xp.sum(cumulative <= level, axis=-1)
-    return xp.clip(below, max=weights.shape[-1] - 1)

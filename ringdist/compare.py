@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ringdist._backend import Stream, namespace, to_numpy
+from ringdist._backend import namespace, to_numpy
+from ringdist._random import Stream
 from ringdist.likelihood import log_prob, to_dense
 from ringdist.variables import Categorical
 

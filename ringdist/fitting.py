@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from ringdist._backend import Array, Stream, backend_name, indices, is_array, like, stop_gradient, to_numpy, uniform
+from ringdist._backend import Array, backend_name, indices, is_array, like, stop_gradient, to_numpy
 from ringdist._evidence import as_rows
+from ringdist._random import Stream, uniform
 from ringdist.likelihood import log_prob
 
 if TYPE_CHECKING:

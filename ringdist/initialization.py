@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ringdist._backend import (
-    Stream,
     backend_name,
     backend_of_namespace,
     convert,
@@ -17,8 +16,8 @@ from ringdist._backend import (
     dtype_name,
     like,
     namespace,
-    uniform,
 )
+from ringdist._random import Stream, uniform
 from ringdist.mixture import component_densities, component_shares, cores_near, fit_mixture
 from ringdist.variables import Categorical, GaussianMixture, PoissonMixture, Variable, rebuild
 

@@ -98,9 +98,9 @@ def log_normalizer(ring: TensorRing) -> Array:
 
 def _log_normalizer(ring: TensorRing) -> Array:
     """log Z in the accumulator's dtype, computed once for arrays that carry no gradient and have not been changed."""
-    # Fused optimisers write to parameters without counting it.
-    fixed = writable(*ring.cores) and not any(getattr(core, "requires_grad", False) for core in ring.cores)
-    version = [times_written(core) for core in ring.cores] if fixed else [None]
+    if not writable(*ring.cores):
+        return _computed_log_normalizer(ring)
+    version = [times_written(core) for core in ring.cores]
     if None in version:
         return _computed_log_normalizer(ring)
     if ring.memory.get("version") != version:

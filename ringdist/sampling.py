@@ -10,9 +10,7 @@ import numpy as np
 from ringdist._arithmetic import Linear, Log, State, lost_rows, relative, threshold
 from ringdist._backend import (
     Array,
-    Stream,
     astype,
-    draw,
     index_dtype,
     indices,
     is_concrete,
@@ -25,9 +23,9 @@ from ringdist._backend import (
     stop_gradient,
     take,
     to_numpy,
-    uniform,
 )
 from ringdist._evidence import Evidence, as_rows, like_zeros
+from ringdist._random import Stream, draw, uniform
 from ringdist.contraction import LARGE, Level, tree_levels
 from ringdist.variables import Categorical
 

@@ -23,13 +23,12 @@ from ringdist._backend import (
     is_concrete,
     like,
     namespace,
-    normal,
-    poisson,
     special,
     stack,
     take,
     to_numpy,
 )
+from ringdist._random import normal, poisson
 
 
 @runtime_checkable

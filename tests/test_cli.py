@@ -1,5 +1,6 @@
 """The `ringdist` command: training, interruption, checkpoints, samples, bad input."""
 
+import importlib
 import os
 import re
 import signal
@@ -63,6 +64,15 @@ def tiny(path: Path, name: str = "vae_digits", **trainer) -> str:
 
 def states(checkpoint: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(str(checkpoint))["state_dict"]
+
+
+@pytest.fixture
+def one_thread():
+    """As many threads as `launched` processes have: other numbers of them round sums differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def launched(*arguments: str) -> subprocess.Popen:
@@ -229,7 +239,7 @@ def test_epochs_of_configurations_are_as_many_updates_as_they_say(name):
 
 
 @pytest.mark.parametrize("name", ["vae_digits", pytest.param("wgan_gp_digits", marks=pytest.mark.slow)])
-def test_a_killed_run_ends_as_the_unbroken_one(name, tmp_path):
+def test_a_killed_run_ends_as_the_unbroken_one(name, tmp_path, one_thread):
     epochs = {"name": name, "max_epochs": 8}
     main(["fit", "--config", tiny(tmp_path / "unbroken.yaml", **epochs)])
     checkpoint = tmp_path / "killed" / "version_0" / "checkpoints" / "step.ckpt"
@@ -326,6 +336,9 @@ def test_classes_named_in_a_checkpoint_are_not_imported(trained, tmp_path, capsy
     assert "does not say how to build its model" in message
 
 
+# ---------------------------------------------------------------------------------- what a checkpoint may have imported
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch) -> str:
     """The name of a module that can be imported, with an encoder and a function that makes priors."""
@@ -359,7 +372,7 @@ FOREIGN = {  # settings of a model by which jsonargparse would import `elsewhere
 
 @pytest.mark.parametrize("case", FOREIGN)
 def test_a_checkpoint_cannot_have_other_code_imported(case, trained, elsewhere, tmp_path, capsys):
-    import torchmetrics.image.fid  # noqa: F401  # a network that is loaded and neither ours nor PyTorch's
+    importlib.import_module("torchmetrics.image.fid")  # a network that is loaded and neither ours nor PyTorch's
 
     def filled(value):
         return {k: filled(v) for k, v in value.items()} if isinstance(value, dict) else value.format(elsewhere)
@@ -413,6 +426,9 @@ def test_a_checkpoint_whose_configuration_cannot_be_used(trained, tmp_path, caps
     assert "not a checkpoint of a training run" in message
 
 
+# -------------------------------------------------------------------------------------------- bad options, bad data
+
+
 @pytest.mark.parametrize("command", ["sample", "hop"])
 def test_pictures_that_cannot_be_drawn(command, trained, classifier, tmp_path, capsys, monkeypatch):
     drawn = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--output"]
@@ -423,7 +439,7 @@ def test_pictures_that_cannot_be_drawn(command, trained, classifier, tmp_path, c
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refused(capsys, command, *drawn, "file/x.png")
     with monkeypatch.context() as patch:
-        patch.setattr("adapters.cli.read_checkpoint", lambda path: pytest.fail("a model is loaded"))
+        patch.setattr("adapters.checkpoints.read_checkpoint", lambda path: pytest.fail("a model is loaded"))
         for name in ("x.foo", "x"):
             assert f"{name}: must end in .png" in refused(capsys, command, *drawn, name)
     number = {"sample": "--n", "hop": "--rows"}[command]
