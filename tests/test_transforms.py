@@ -24,6 +24,18 @@ def torched():
     return load_backend("torch")
 
 
+def trip():
+    return pytest.importorskip("adapters").TRIP(2, 2, 2)
+
+
+def joint():
+    return pytest.importorskip("adapters").JointTRIP(1, [2], 2, 2)
+
+
+def mixture():
+    return pytest.importorskip("adapters").GaussianMixturePrior(2, 3)
+
+
 # ----------------------------------------------------------------------------------------------------- jax
 
 
@@ -241,6 +253,25 @@ def test_samples_of_a_compiled_prior(torched, method):
 
 
 @CACHES
+@pytest.mark.parametrize("kind", [trip, pytest.param(joint, marks=pytest.mark.slow), mixture])
+@pytest.mark.parametrize("estimator", ["hybrid", pytest.param("reinforce", marks=pytest.mark.slow)])
+def test_a_compiled_expected_reward(torched, kind, estimator):
+    """Value and gradient of the same global seed outside."""
+    torch, prior = torched.xp, kind()
+    from adapters import expected_reward
+
+    def reward():
+        return expected_reward(prior, lambda z: z.sin().sum(-1), 50, estimator)
+
+    with fresh_compiler(torch) as compiled:
+        actual, expected = (seeded(torch, f) for f in (compiled(reward), reward))
+        found, wanted = (torch.autograd.grad(value, list(prior.parameters())) for value in (actual, expected))
+    assert_close(actual.item(), expected.item(), estimator, rtol=1e-5, atol=1e-6)
+    for one, other in zip(found, wanted, strict=True):
+        assert_close(one.numpy(), other.numpy(), estimator, rtol=1e-3, atol=1e-5)
+
+
+@CACHES
 @pytest.mark.parametrize("method", ["sample", pytest.param("rsample", marks=pytest.mark.slow)])
 def test_samples_of_a_compiled_joint_prior(torched, method):
     torch, prior = torched.xp, joint()
@@ -305,17 +336,13 @@ def fresh_compiler(torch):
 
 def drawn(torch, sample, *arguments):
     """What a seed of the global generator draws."""
+    return seeded(torch, sample, *arguments).detach().numpy()
+
+
+def seeded(torch, function, *arguments):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return sample(*arguments).detach().numpy()
-
-
-def trip():
-    return pytest.importorskip("adapters").TRIP(2, 2, 2)
-
-
-def joint():
-    return pytest.importorskip("adapters").JointTRIP(1, [2], 2, 2)
+        return function(*arguments)
 
 
 # -------------------------------------------------------------------------------------------------- on a GPU

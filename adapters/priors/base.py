@@ -13,6 +13,7 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.distributions import Distribution, constraints
 
 Rng: TypeAlias = "int | torch.Generator | None"
+Generator: TypeAlias = "torch.Generator | None"  # None: the global one of the device
 Attribute = int | Literal["continuous"]  # the number of values 0, 1, ..., or a real number
 
 
@@ -144,16 +145,16 @@ class Prior(nn.Module, ABC):
     def _log_prob(self, z: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _sample(self, n: int, generator: torch.Generator) -> Tensor: ...
+    def _sample(self, n: int, generator: Generator) -> Tensor: ...
 
     @abstractmethod
-    def _rsample(self, n: int, generator: torch.Generator) -> Tensor: ...
+    def _rsample(self, n: int, generator: Generator) -> Tensor: ...
 
     @abstractmethod
-    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
+    def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]: ...
 
     @abstractmethod
-    def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor: ...
+    def _sample_given(self, z: Tensor, generator: Generator) -> Tensor: ...
 
     # ----------------------------------------------------------------------------------------------------- checks
 
@@ -167,7 +168,7 @@ class Prior(nn.Module, ABC):
             log_prob = self._log_prob(rows.masked_fill(infinite, 0.0))
         return log_prob.masked_fill(infinite.any(-1), -torch.inf)
 
-    def _generator(self, rng: Rng) -> torch.Generator:
+    def _generator(self, rng: Rng) -> Generator:
         return generator_of(rng, self.device)
 
 
@@ -218,8 +219,10 @@ def full_precision(where: Tensor | torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
-def generator_of(rng: Rng, device: torch.device) -> torch.Generator:
+def generator_of(rng: Rng, device: torch.device) -> Generator:
     """A seed's generator, the given one, or PyTorch's global generator of the device."""
+    if rng is None and torch.compiler.is_compiling():
+        return None  # which stands for the global generator, and is what a graph can take
     if isinstance(rng, torch.Generator):
         return rng
     if rng is not None:

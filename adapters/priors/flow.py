@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from adapters.priors.base import Prior, choice, full_precision
+from adapters.priors.base import Generator, Prior, choice, full_precision
 
 Kind = Literal["nsf", "maf"]
 
@@ -62,13 +62,13 @@ class FlowPrior(Prior):
         inner, ladj = self.transform().call_and_ladj(z)
         return self.base.log_prob(inner) + ladj
 
-    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def _sample(self, n: int, generator: Generator) -> Tensor:
         return self.transform().inv(self.base.sample(n, rng=generator))
 
-    def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
+    def _rsample(self, n: int, generator: Generator) -> Tensor:
         return self.transform().inv(self.base.rsample(n, rng=generator))
 
-    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         inner, log_prob = self.base.sample_components(n, rng=generator)
         return self.transform().inv(inner), log_prob
 
@@ -80,7 +80,7 @@ class FlowPrior(Prior):
         """
         raise NotImplementedError("a FlowPrior cannot sample given some entries: it has no conditionals")
 
-    def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
+    def _sample_given(self, z: Tensor, generator: Generator) -> Tensor:
         return self.sample_given(z)
 
 

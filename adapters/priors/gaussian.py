@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adapters.priors.base import Prior, real_rows, whole
+from adapters.priors.base import Generator, Prior, real_rows, whole
 from adapters.priors.fitting import LEAST_STD, codes, fit_gaussians, global_seed
 from adapters.priors.mixture import LOG_2PI, DiagonalMixture, MixturePrior
 
@@ -55,19 +55,19 @@ class GaussianPrior(Prior):
         terms = -0.5 * (gap**2 + LOG_2PI) - self.log_std
         return torch.where(missing, 0.0, terms).sum(-1)
 
-    def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
+    def _rsample(self, n: int, generator: Generator) -> Tensor:
         shape = (n, self.num_latents)
         noise = torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
         return self.mean + self.log_std.exp() * noise
 
-    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def _sample(self, n: int, generator: Generator) -> Tensor:
         return self._rsample(n, generator)
 
-    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         z = self._rsample(n, generator)
         return z, z.new_zeros(n)
 
-    def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
+    def _sample_given(self, z: Tensor, generator: Generator) -> Tensor:
         return torch.where(z.isnan(), self._sample(z.shape[0], generator), z)
 
 

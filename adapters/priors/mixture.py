@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Prior
+from adapters.priors.base import Generator, Prior
 from ringdist.pathwise import moving
 
 LOG_2PI = math.log(2 * math.pi)
@@ -26,12 +26,12 @@ class DiagonalMixture(NamedTuple):
         """log p of the observed entries of z (..., d), (...)."""
         return torch.logsumexp(self._joint(z), dim=-1).to(z.dtype)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(self, n: int, generator: Generator) -> Tensor:
         """n samples, (n, d)."""
         component = _draw(self.log_weights.expand(n, -1), generator)
         return self._emit(component, generator)
 
-    def sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """n samples (n, d) that move with their components, and log p (n,) as a function of the weights."""
         with torch.no_grad():
             component = _draw(self.log_weights.expand(n, -1), generator)
@@ -39,12 +39,12 @@ class DiagonalMixture(NamedTuple):
         fixed = DiagonalMixture(self.log_weights, self.means.detach(), self.stds.detach())
         return z, fixed.log_prob(z.detach())
 
-    def sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
+    def sample_given(self, z: Tensor, generator: Generator) -> Tensor:
         """The NaN entries of z (n, d) drawn given the others."""
         component = _draw(self._joint(z), generator)
         return torch.where(z.isnan(), self._emit(component, generator), z)
 
-    def rsample(self, n: int, generator: torch.Generator) -> Tensor:
+    def rsample(self, n: int, generator: Generator) -> Tensor:
         """n samples, (n, d), with pathwise gradients: dimension after dimension, the posterior of k carried along."""
         with torch.no_grad():
             z = self.sample(n, generator)
@@ -75,7 +75,7 @@ class DiagonalMixture(NamedTuple):
         square = z**2 @ precision.T - 2 * z @ (means * precision).T + observed.to(wide) @ constant.T
         return self.log_weights.to(wide) - 0.5 * square
 
-    def _emit(self, component: Tensor, generator: torch.Generator) -> Tensor:
+    def _emit(self, component: Tensor, generator: Generator) -> Tensor:
         mean, std = self.means[component], self.stds[component]
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return mean + std * noise
@@ -91,20 +91,20 @@ class MixturePrior(Prior):
     def _log_prob(self, z: Tensor) -> Tensor:
         return self.mixture().log_prob(z)
 
-    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def _sample(self, n: int, generator: Generator) -> Tensor:
         return self.mixture().sample(n, generator)
 
-    def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
+    def _rsample(self, n: int, generator: Generator) -> Tensor:
         return self.mixture().rsample(n, generator)
 
-    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         return self.mixture().sample_components(n, generator)
 
-    def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
+    def _sample_given(self, z: Tensor, generator: Generator) -> Tensor:
         return self.mixture().sample_given(z, generator)
 
 
-def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+def _draw(logits: Tensor, generator: Generator) -> Tensor:
     """One component per row of logits (n, K)."""
     if logits.shape[0] == 0:  # which torch.multinomial refuses
         return torch.zeros(0, dtype=torch.long, device=logits.device)

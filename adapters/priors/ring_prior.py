@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ringdist as rd
-from adapters.priors.base import Attribute, Prior, choice, full_precision, is_settled, whole
+from adapters.priors.base import Attribute, Generator, Prior, choice, full_precision, is_settled, whole
 from adapters.priors.fitting import fit_gaussians, global_seed
 from ringdist.initialization import bond_ranks
 
@@ -215,13 +215,13 @@ class RingPrior(Prior):
     def _log_prob(self, z: Tensor) -> Tensor:
         return self._query_ring().log_prob(z)
 
-    def _sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def _sample(self, n: int, generator: Generator) -> Tensor:
         return self._query_ring().sample(n, rng=generator)
 
-    def _sample_given(self, z: Tensor, generator: torch.Generator) -> Tensor:
+    def _sample_given(self, z: Tensor, generator: Generator) -> Tensor:
         return self._query_ring().sample_given(z, rng=generator)
 
-    def _sample_components(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Components from the ring of their joint probabilities; attributes are marginalised."""
         ring = self._ring(self.means.detach(), self.log_stds.detach())
         chosen = rd.TensorRing(ring.cores, [rd.Categorical(m) for m in self._sizes], self._columns, validate=False)
@@ -234,7 +234,7 @@ class RingPrior(Prior):
         rows = F.pad(z.detach(), (0, len(self._sizes) - self.num_latents), value=torch.nan)
         return z, ring.log_prob(rows)
 
-    def _rsample(self, n: int, generator: torch.Generator) -> Tensor:
+    def _rsample(self, n: int, generator: Generator) -> Tensor:
         ring = self._query_ring()
         with torch.no_grad():
             z = ring.sample(n, rng=generator)
