@@ -151,16 +151,16 @@ def _train(args: argparse.Namespace, judge: "Judge", make: Any, seed: int, folde
     options: dict[str, Any] = {}
     if args.two_time_scales:
         options = {"critic_learning_rate": 3 * judge.setting.learning_rate, "critic_steps": 1}
-    model = _model(judge, *make(seed), **options)
+    model = wgan(judge.setting, judge.images.image_shape, *make(seed), **options)
     training.fit(model, judge.images, args.updates or judge.setting.updates, folder)
     return judge.verdict(model) | training.sizes(model, "generator", "critic")
 
 
-def _model(judge: "Judge", prior: Any, estimator: Any, **options: Any) -> Any:
+def wgan(setting: Setting, shape: tuple[int, int, int], prior: Any, estimator: Any = "hybrid", **options: Any) -> Any:
+    """The model of a setting for images of this shape."""
     from adapters.models import WGAN
     from adapters.networks import ConvDecoder, ConvEncoder
 
-    setting, shape = judge.setting, judge.images.image_shape
     return WGAN(
         ConvDecoder(setting.latents, shape, setting.channels, norm="batch"),
         ConvEncoder(shape, 1, setting.channels, norm="layer"),
@@ -177,14 +177,16 @@ def cost(judge: "Judge") -> list[training.Row]:
     """Milliseconds of a round of training under each prior, and what that is beyond a round with N(0, I)."""
     device = default_device()
     x = next(judge.images.training_images(judge.setting.batch, 0)).to(device)
-    rounds = {label: _round(_model(judge, *make(0)).to(device), x) for label, make in candidates(judge.setting).items()}
+    models = {label: wgan(judge.setting, x.shape[1:], *make(0)) for label, make in candidates(judge.setting).items()}
+    rounds = {label: training_round(model.to(device), x) for label, model in models.items()}
     times = interleaved(rounds, repeats=10, device=device)
     return [
         {"prior": label, "ms": time, "share": f"{time / times['N(0, I)'] - 1:.0%}"} for label, time in times.items()
     ]
 
 
-def _round(model: Any, x: torch.Tensor) -> Callable[[], object]:
+def training_round(model: Any, x: torch.Tensor) -> Callable[[], object]:
+    """Steps of the critic on images x and one of the generator."""
     critic, generator = model.configure_optimizers()
 
     def step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

@@ -1,0 +1,63 @@
+"""Do bfloat16, channels-last memory and compilation speed up adversarial training?
+
+A round of training, four steps of the critic and one of the generator, of the models of `python -m benchmarks gan`
+with a TRIP prior (hybrid estimator), on random images: *channels last* is the memory format of convolutions, *bf16*
+autocast to bfloat16, in which the prior does not take part, *compiled* `torch.compile` of the generator. Rounds are
+interleaved; *speed* is relative to the plain round. The time of compilation is not counted.
+"""
+
+import argparse
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from . import gan, report, training
+from .measure import default_device, interleaved
+
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+BF16 = functools.partial(torch.autocast, dtype=torch.bfloat16)
+FORMS: dict[str, tuple[dict[str, bool], Any]] = {  # options of the model, and what its rounds run in
+    "plain": ({}, None),
+    "channels last": ({"channels_last": True}, None),
+    "compiled": ({"compile": True}, None),
+    "bf16": ({}, BF16),
+    "bf16, channels last": ({"channels_last": True}, BF16),
+    "bf16, channels last, compiled": ({"channels_last": True, "compile": True}, BF16),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--datasets", nargs="+", choices=list(SHAPES), default=["digits", "mnist"])
+    parser.add_argument("--repeats", type=int, default=10)
+    report.add_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    device = default_device()
+    sections = {name: study(name, args.repeats, device) for name in args.datasets}
+    env = report.environment(device)
+    report.write(args.out, "acceleration", "Acceleration", __doc__ or "", sections, env, None)
+
+
+def study(name: str, repeats: int, device: str) -> list[training.Row]:
+    setting = gan.settings()[name]
+    x = torch.rand(setting.batch, *SHAPES[name], device=device)
+    times = interleaved({form: rounds(setting, x, form) for form in FORMS}, repeats=repeats, device=device)
+    return [{"form": form, "ms": time, "speed": times["plain"] / time} for form, time in times.items()]
+
+
+def rounds(setting: gan.Setting, x: torch.Tensor, form: str) -> Callable[[], object]:
+    from adapters import TRIP
+
+    options, context = FORMS[form]
+    prior = TRIP(setting.latents, setting.components, setting.rank, mean_range=(-1.0, 1.0), std=1 / setting.components)
+    once = gan.training_round(gan.wgan(setting, x.shape[1:], prior, **options).to(x.device), x)
+
+    def within() -> None:
+        with contextlib.nullcontext() if context is None else context(x.device.type):
+            once()
+
+    return within
