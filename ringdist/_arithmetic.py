@@ -88,10 +88,11 @@ class Linear:
         self.ring, self.evidence = ring, evidence
         self.xp = namespace(ring.cores[0])
         self.floor = threshold(ring) if floored else None
-        self._watch = not floored and is_concrete(ring.cores[0], evidence.offset)
+        self.looks = is_concrete(ring.cores[0], evidence.offset)  # at values, so that rows are done again if need be
+        self.watches = self.looks and not floored
         self._exponents = [e if e is not None and abs(e) > ORDINARY else 0 for e in ring.exponents]
         self.offset = evidence.offset + math.log(2) * sum(self._exponents)
-        self.interval = interval if self._watch or floored else 1
+        self.interval = interval if self.looks else 1
         self.minimum = matrix_minimum(ring.cores[0])
 
     def weights(self, k: int) -> Array:
@@ -148,7 +149,7 @@ class Linear:
         low = state.low
         if self.floor is not None:
             values = xp.where(values < self.floor, self.floor, values)
-        elif self._watch:
+        elif self.watches:
             least = self.minimum(values)
             low = least if low is None else xp.minimum(low, least)
         if state.age + 1 < self.interval:
@@ -172,7 +173,7 @@ class Linear:
         low = None
         if self.floor is not None:
             environment = xp.where(environment < self.floor, self.floor, environment)
-        elif self._watch:
+        elif self.watches:
             low = self.minimum(environment)
             for other in (prefix.low, suffix.low):
                 low = low if other is None else xp.minimum(low, other)

@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from ringdist import network
-from ringdist._arithmetic import ORDINARY, Linear, Log, Result, by_chunks, replace_rows, rescue, threshold, through_core
+from ringdist._arithmetic import (
+    ORDINARY,
+    Linear,
+    Log,
+    Result,
+    State,
+    by_chunks,
+    replace_rows,
+    rescue,
+    threshold,
+    through_core,
+)
 from ringdist._backend import (
     Array,
     accumulator,
@@ -41,6 +52,7 @@ if TYPE_CHECKING:
 KEPT = 2**27  # numbers that a backward pass may find stored; if there were more, they are computed again
 CACHE = 2**18  # numbers of the matrices that a CPU multiplies side by side
 STEPS = 10  # of a sweep before a level of the tree, which takes several times as many operations, is worth it
+FEW = 16  # segments that take fewer operations one after the other than pairwise
 LARGE = 32  # rank from which cores are too large to copy for the sake of fewer operations
 Engine = Literal["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"]
 
@@ -104,7 +116,7 @@ def sweep(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
 def _interval(ring: TensorRing) -> int:
     """How many matrices can be multiplied before an entry can overflow, 8 at most."""
     growth = 1.0
-    for (size, left, right), exponent in zip((c.shape for c in ring.cores), ring.exponents, strict=True):
+    for (size, left, right), exponent in set(zip((tuple(c.shape) for c in ring.cores), ring.exponents, strict=True)):
         known = ORDINARY if exponent is None else min(exponent, ORDINARY)
         growth = max(growth, math.log2(size * max(left, right)) + known)
     limit = math.log2(float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).max))
@@ -142,23 +154,39 @@ def _by_matrices(ring: TensorRing) -> bool:
 
 
 def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
-    """Pairwise products of row-scaled matrices, all pairs of a level in one batched product."""
+    """Segments of the ring side by side, then pairwise products of row-scaled matrices, all of a level in one."""
+    linear = Linear(ring, evidence, floored=floored, interval=_interval(ring))
     if max(ring.ranks) == 1:
-        return _independent(ring, evidence, floored)
-    for level in tree_levels(ring, evidence, floored):
-        top = level
-    diagonal = namespace(top.values).linalg.diagonal(top.values[0])
-    return log_scaled_sum(diagonal, top.logs[0]) + top.offset, top.low
+        return _independent(linear)
+    count = _segments(ring, evidence.num_rows)
+    start = _swept_segments(linear, count) if count < ring.num_variables else _leaves(linear)
+    # Backward passes of many small products are slower than those of some large ones.
+    sweeps = linear.looks and writable(*ring.cores, *evidence.arrays()) and not on_accelerator(ring.cores[0])
+    for level in _levels(linear, start):
+        if sweeps and level.values.shape[0] <= FEW and level.inside is None:
+            break
+    return _swept(linear, level)
 
 
-def _independent(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
+def _independent(linear: Linear) -> Result:
     """Matrices of one entry need no products: the sum of their logarithms."""
-    linear = Linear(ring, evidence, floored=floored)
-    values = _leaves(ring, linear)[0][..., 0, 0]  # (d, b)
+    xp, values = linear.xp, _leaves(linear).values[..., 0, 0]  # (d, b)
     if linear.floor is not None:
-        values = linear.xp.where(values < linear.floor, linear.floor, values)
-    low = linear.xp.min(values, axis=0) if is_concrete(values) and not floored else None
-    return linear.xp.sum(safe_log(astype(values, accumulator(values))), axis=0) + linear.offset, low
+        values = xp.where(values < linear.floor, linear.floor, values)
+    low = xp.min(values, axis=0) if linear.watches else None
+    return xp.sum(safe_log(astype(values, accumulator(values))), axis=0) + linear.offset, low
+
+
+def _swept(linear: Linear, level: Level) -> Result:
+    """The trace of the product of a level's segments, one after the other."""
+    state, offset = State(level.values[0], level.logs[0], level.low), level.offset
+    if level.values.shape[0] > 1:
+        scaled = _scaled(level.values[1:], level.logs[1:])
+        offset = offset + scaled.offset
+        for values, share in zip(level.values[1:], scaled.share, strict=True):
+            state = linear.rescale(state.values @ (values * share[..., None]), state)
+    diagonal = linear.xp.linalg.diagonal(state.values)
+    return log_scaled_sum(diagonal, state.logs) + offset, state.low
 
 
 class Level(NamedTuple):
@@ -168,78 +196,95 @@ class Level(NamedTuple):
     logs: Array  # (k, b, m) of the scale of the rows
     offset: Array  # (b,)
     low: Array | None  # (b,) smallest entry met so far
-    factors: tuple[Array, Array] | None  # whose products the values are, (k, b, m, m) each but for a last odd segment
+    span: int  # matrices in a segment, at most
+    inside: tuple[Array, Array] | None = None  # rows and columns (k, m) that are no padding; None where all are
+    factors: tuple[Array, Array] | None = None  # whose products the values are, (k, b, m, m), but for an odd segment
 
 
-def tree_levels(
-    ring: TensorRing, evidence: Evidence, floored: bool = False, *, matrices: bool = False
-) -> Iterator[Level]:
-    """The levels of the tree of products, from segments of the ring (`matrices`: single ones) to the product of all.
+def tree_levels(ring: TensorRing, evidence: Evidence) -> Iterator[Level]:
+    """The levels of the tree of products, from single matrices to the product of all."""
+    linear = Linear(ring, evidence, interval=_interval(ring))
+    return _levels(linear, _leaves(linear))
 
-    Segments 2i and 2i + 1 of a level make segment i of the next; a last one without partner moves up as it is. Left
-    factors have their rows divided by their sums, the logarithms kept beside them; right factors keep the scale of
-    their rows relative to the largest. Where values cannot be looked at (no rescue under tracing) the scale of the
-    right factors goes into the columns of the left ones relative to the largest term of each row, so that decoupled
+
+def _levels(linear: Linear, level: Level) -> Iterator[Level]:
+    """The level and those above it, to the product of all.
+
+    Segments 2i and 2i + 1 of a level make segment i of the next; a last one without partner moves up as it is. As long
+    as no entry can overflow, segments are multiplied as they are. From then on left factors have their rows divided by
+    their sums, the logarithms kept beside them; right factors keep the scale of their rows relative to the largest.
+    Where values cannot be looked at (no rescue under tracing) all products are scaled, and the scale of the right
+    factors goes into the columns of the left ones relative to the largest term of each row, so that decoupled
     components of different decay survive.
     """
-    xp = namespace(ring.cores[0])
-    watch = not floored and is_concrete(ring.cores[0], evidence.offset)
-    floor = threshold(ring) if floored else None
-    linear = Linear(ring, evidence, floored=floored)
-    offset, low, minimum, factors = linear.offset, None, linear.minimum, None
-    count = ring.num_variables if matrices else _segments(ring, evidence.num_rows)
-    if count < ring.num_variables:
-        (values, logs, low), inside = _swept_segments(linear, count), None
-    else:
-        values, inside = _leaves(ring, linear)  # (d, b, m, m); what is no padding
-        logs = like_zeros(values.shape[:-1], values, accumulator(values))
+    xp, floor, low = linear.xp, linear.floor, level.low
+    left, right = slice(0, -1, 2), slice(1, None, 2)
     while True:
+        values, logs, inside = level.values, level.logs, level.inside
         if floor is not None:
             raised = xp.where(values < floor, floor, values)
             values = raised if inside is None else xp.where(_mask(inside), raised, values)
-        if watch:
-            least = xp.min(minimum(values if inside is None else xp.where(_mask(inside), values, 1.0)), axis=0)
+        if linear.watches:
+            known = values if inside is None else xp.where(_mask(inside), values, 1.0)
+            least = xp.min(linear.minimum(known), axis=0)
             low = least if low is None else xp.minimum(low, least)
-        yield Level(values, logs, offset, low, factors)
+        level = level._replace(values=values, low=low)
+        yield level
         if values.shape[0] == 1:
             return
-        total = row_sums(values)
-        sums = safe_log(astype(total, logs.dtype)) + logs
-        common = xp.max(sums, axis=-1, keepdims=True)
-        common = xp.where(common == -xp.inf, 0.0, common)
-        offset = offset + xp.sum(common[..., 0], axis=0)
-        sums = sums - common
-        total = xp.where(total > 0, total, 1.0)
-        scale = xp.log(astype(total, logs.dtype)) + logs - common  # rows without mass have one too, for their slopes
-        total, left, right = total[..., None], slice(0, -1, 2), slice(1, None, 2)
-        if watch or floored:  # the limit is met only by rows without mass, or near underflow as a whole
-            share = astype(xp.exp(xp.clip(logs[right] - common[right], max=80.0)), values.dtype)
-            before, behind, outer = values[left] / total[left], values[right] * share[..., None], scale[left]
+        if linear.looks and 2 * level.span <= linear.interval:  # no product was scaled yet: all logs are 0
+            before, behind, outer, odd = values[left], values[right], logs[left], values[-1:]
+            offset, last = level.offset, logs[-1:]
         else:
-            before, shift = _aligned(values[left] / total[left], sums[right], scale[right])
-            behind, outer = values[right] / total[right], scale[left] + shift
-        products, factors = before @ behind, (before, behind)
+            scaled = _scaled(values, logs)
+            offset, total = level.offset + scaled.offset, scaled.total[..., None]
+            odd, last = values[-1:] / total[-1:], scaled.scale[-1:]
+            if linear.looks:
+                share = scaled.share[right]
+                before, behind, outer = values[left] / total[left], values[right] * share[..., None], scaled.scale[left]
+            else:
+                before, shift = _aligned(values[left] / total[left], scaled.sums[right], scaled.scale[right])
+                behind, outer = values[right] / total[right], scaled.scale[left] + shift
+        products = before @ behind
         if values.shape[0] % 2:
-            products = xp.concat([products, values[-1:] / total[-1:]])
-            outer = xp.concat([outer, scale[-1:]])
+            products, outer = xp.concat([products, odd]), xp.concat([outer, last])
         if inside is not None:
             rows, columns = inside
             inside = (rows[::2], xp.concat([columns[right], columns[-1:]]) if values.shape[0] % 2 else columns[right])
-        values, logs = products, outer
+        level = Level(products, outer, offset, low, 2 * level.span, inside, (before, behind))
 
 
-def _swept_segments(linear: Linear, count: int) -> tuple[Array, Array, Array | None]:
-    """Products of `count` equally long segments, swept side by side, and behind them the matrices that are left over.
+class _Scaled(NamedTuple):
+    """What divides the rows of some segments (k, b, m, m), and what they are relative to the largest."""
 
-    Returns:
-        (k, b, m, m) values, (k, b, m) logarithms of the scale of their rows, and the smallest entry met, (b,).
-    """
+    total: Array  # (k, b, m) sums of the rows, 1 where there is no mass
+    sums: Array  # (k, b, m) logarithm of the mass of a row less the segment's largest, −inf where there is none
+    scale: Array  # the same, but finite: rows without mass have a scale too, for their slopes
+    share: Array  # (k, b, m) exp(logs) relative to the largest mass, in the dtype of the values
+    offset: Array  # (b,) sum over the segments of the logarithms of the largest mass
+
+
+def _scaled(values: Array, logs: Array) -> _Scaled:
+    xp = namespace(values)
+    total = row_sums(values)
+    sums = safe_log(astype(total, logs.dtype)) + logs
+    common = xp.max(sums, axis=-1, keepdims=True)
+    common = xp.where(common == -xp.inf, 0.0, common)
+    total = xp.where(total > 0, total, 1.0)
+    scale = xp.log(astype(total, logs.dtype)) + logs - common
+    # The limit is met only by rows without mass, or near underflow as a whole.
+    share = astype(xp.exp(xp.clip(logs - common, max=80.0)), values.dtype)
+    return _Scaled(total, sums - common, scale, share, xp.sum(common[..., 0], axis=0))
+
+
+def _swept_segments(linear: Linear, count: int) -> Level:
+    """Products of `count` equally long segments, swept side by side, and behind them the matrices left over."""
     xp, ring, evidence = linear.xp, linear.ring, linear.evidence
     sequence, core, rows = ring.sequence, ring.cores[0], evidence.num_rows
     rank, length = core.shape[1], len(sequence) // count
     # On a CPU the pages of fresh arrays cost as much as the arithmetic on them: without gradients, use some again.
     reuse = writable(*ring.cores, *evidence.arrays())
-    interval, stacks = _interval(ring), (count * rows, rank, rank)
+    interval, stacks = linear.interval, (count * rows, rank, rank)
     product, products = products_into(core)
     spare, *memory = [empty(stacks, core) for _ in range(3)] if reuse else [core] * 3
     low: Array | None = None
@@ -275,7 +320,7 @@ def _swept_segments(linear: Linear, count: int) -> tuple[Array, Array, Array | N
     if rest:
         values = xp.concat([values, xp.stack([linear.matrix(k) for k in rest])])
         logs = xp.concat([logs, like_zeros((len(rest), rows, rank), core, logs.dtype)])
-    return values, logs, low
+    return Level(values, logs, linear.offset, low, span=length)
 
 
 def _steps(linear: Linear, count: int, length: int) -> Iterator[tuple[Any, Any]]:
@@ -321,9 +366,9 @@ def _aligned(left: Array, sums: Array, scale: Array) -> tuple[Array, Array]:
     return left * xp.exp(factor), astype(shift[..., 0], scale.dtype)
 
 
-def _leaves(ring: TensorRing, linear: Linear) -> tuple[Array, tuple[Array, Array] | None]:
-    """A_k(x_k) in ring order from the cut, (d, b, m, m), zero-padded to the widest rank, and what is no padding."""
-    xp = linear.xp
+def _leaves(linear: Linear) -> Level:
+    """A_k(x_k) in ring order from the cut, zero-padded to the widest rank."""
+    xp, ring = linear.xp, linear.ring
     cores = [ring.cores[k] for k in ring.sequence]
     size, rank = max(c.shape[0] for c in cores), max(ring.ranks)
     shape = (size, rank, rank)
@@ -335,12 +380,12 @@ def _leaves(ring: TensorRing, linear: Linear) -> tuple[Array, tuple[Array, Array
         weights = _weights_stacked(linear, ring.sequence, size)
         flat = weights @ xp.reshape(stacked, (len(cores), size, rank * rank))
         values = xp.reshape(flat, (len(cores), -1, rank, rank))
-    if uniform:
-        return values, None
-    index = indices(range(rank), cores[0])
-    rows = stack([index < core.shape[1] for core in cores])
-    columns = stack([index < core.shape[2] for core in cores])
-    return values, (rows, columns)
+    inside = None
+    if not uniform:
+        index = indices(range(rank), cores[0])
+        inside = stack([index < core.shape[1] for core in cores]), stack([index < core.shape[2] for core in cores])
+    logs = like_zeros(values.shape[:-1], values, accumulator(values))
+    return Level(values, logs, linear.offset, None, span=1, inside=inside)
 
 
 def _mask(inside: tuple[Array, Array]) -> Array:

@@ -72,7 +72,7 @@ def _sample_top_down(ring: TensorRing, n: int, stream: Stream) -> Array | None:
     """
     core = ring.cores[0]
     xp = namespace(core)
-    levels = list(tree_levels(ring, Evidence.missing(ring), matrices=True))
+    levels = list(tree_levels(ring, Evidence.missing(ring)))
     low = levels[-1].low
     if low is not None and bool(low[0] < threshold(ring)):
         return None
