@@ -93,6 +93,29 @@ class RingdistCLI(LightningCLI):
             if foreign := [name for name in found if name not in known]:
                 raise InputError(f"{path}: its hyperparameters name {foreign[0]}, which the configuration does not")
 
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; where a setting breaks a rule of ours, that rule is the error."""
+        first: list[Exception] = []  # jsonargparse may try another meaning of the setting and end with its error
+
+        def build(kind: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+            try:
+                return kind(*args, **kwargs)
+            except (TypeError, ValueError) as error:
+                first.append(error)
+                raise
+
+        self.parser.add_instantiator(build, nn.Module, subclasses=True)
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            cause = first[0] if first else cause
+            if not _raised_here(cause):
+                raise
+            raise InputError(f"the configuration cannot be used: {cause}") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with two loggers that share one folder unless others are configured."""
         settings = self._get(self.config_init, "trainer")
@@ -229,6 +252,15 @@ COMMANDS: dict[str, Callable[..., None]] = {"evaluate": evaluate, "hop": hop, "s
 COMMANDS_HELP = "Further commands: " + "; ".join(
     f"{name}: {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()
 )
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether the error comes from our own code, and not from a class of the user's or a library."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    module = "" if frame is None else frame.tb_frame.f_globals.get("__name__", "")
+    return module.partition(".")[0] in ("adapters", "ringdist")
 
 
 def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequence[str]) -> Tensor:

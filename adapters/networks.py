@@ -29,7 +29,7 @@ class ConvEncoder(nn.Sequential):
             single images, so that "batch" will not do there.
 
     Raises:
-        ValueError: if the image cannot be halved that often, or the norm is unknown.
+        ValueError: if the image cannot be halved that often, channels are missing, or the norm is unknown.
     """
 
     def __init__(
@@ -100,7 +100,11 @@ def diagonal_gaussian(outputs: Tensor) -> Independent:
 
 
 def smallest_size(image_shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int]:
-    """Height and width after halving once per entry of `channels`; `ValueError` if that leaves a remainder."""
+    """Height and width after halving once per entry of `channels`; `ValueError` if a number does not do."""
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(f"image_shape must be three positive numbers (C, H, W), found {list(image_shape)}")
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels must be positive numbers, one for each layer, found {list(channels)}")
     _, height, width = image_shape
     factor = 2 ** len(channels)
     if height % factor or width % factor:

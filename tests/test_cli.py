@@ -429,6 +429,40 @@ def test_a_checkpoint_whose_configuration_cannot_be_used(trained, tmp_path, caps
 # -------------------------------------------------------------------------------------------- bad options, bad data
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("--model.prior.rank=-2", "ranks must be at least 1, found -2"),
+        (
+            "--model.prior.mean_range=[3,-3]",
+            "mean_range must be two finite numbers in ascending order, found (3.0, -3.0)",
+        ),
+        ("--model.val_samples=0", "val_samples must be at least 1, found 0"),
+        ("--model.warm_up_steps=-1", "warm_up_steps must be at least 0, found -1"),
+        ("--model.encoder.channels=[]", "channels must be positive numbers, one for each layer, found []"),
+        ("--data.batch_size=0", "batch_size must be at least 1, found 0"),
+    ],
+)
+def test_settings_that_break_a_rule(setting, message, tmp_path, capsys):
+    config = tiny(tmp_path / "run.yaml")
+    assert f"the configuration cannot be used: {message}" in refused(capsys, "fit", "--config", config, setting)
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_of_other_code_keep_their_traceback(tmp_path):
+    """A class of the user's is for the user to mend."""
+    path = Path(tiny(tmp_path / "run.yaml"))
+    config = yaml.safe_load(path.read_text())
+    config["model"]["init_args"]["encoder"] = {
+        "class_path": "torch.nn.GroupNorm",
+        "init_args": {"num_groups": 3, "num_channels": 4},
+    }
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"num_channels \(4\) must be divisible by num_groups \(3\)") as raised:
+        main(["fit", "--config", str(path)])
+    assert not isinstance(raised.value, InputError)
+
+
 @pytest.mark.parametrize("command", ["sample", "hop"])
 def test_pictures_that_cannot_be_drawn(command, trained, classifier, tmp_path, capsys, monkeypatch):
     drawn = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--output"]

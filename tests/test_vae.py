@@ -189,6 +189,22 @@ def test_the_papers_networks(shape):
     assert decoder(torch.zeros(2, 100)).shape == (2, *shape)
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels", "message"),
+    [
+        ((1, 8, 8), (), r"channels must be positive numbers, one for each layer, found \[\]"),
+        ((1, 8, 8), (4, 0), r"channels must be positive numbers, one for each layer, found \[4, 0\]"),
+        ((8, 8), (4,), r"image_shape must be three positive numbers \(C, H, W\), found \[8, 8\]"),
+        ((1, 0, 8), (4,), r"image_shape must be three positive numbers \(C, H, W\), found \[1, 0, 8\]"),
+    ],
+)
+@pytest.mark.parametrize("network", [ConvEncoder, ConvDecoder])
+def test_sizes_that_are_none(network, shape, channels, message):
+    arguments = (shape, 2) if network is ConvEncoder else (2, shape)
+    with pytest.raises(ValueError, match=message):
+        network(*arguments, channels)
+
+
 def test_an_image_that_cannot_be_halved():
     with pytest.raises(ValueError, match="sides that are multiples of 8, found 28x28"):
         ConvEncoder((1, 28, 28), 2, (1, 2, 3))

@@ -56,7 +56,9 @@ class VAE(LightningModule):
         max_rows: images times samples decoded at once there: what bounds the memory.
 
     Raises:
-        TypeError: if prior is neither a prior nor a function that returns one.
+        TypeError: if prior is neither a prior nor a function that returns one, or a number of steps, samples or rows is
+            not whole.
+        ValueError: if such a number is too small.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class VAE(LightningModule):
         self.likelihood = likelihood if likelihood is not None else BernoulliLikelihood()
         self.learning_rate, self.betas = learning_rate, betas
         self.prior_learning_rate = learning_rate if prior_learning_rate is None else prior_learning_rate
-        self.beta, self.warm_up_steps, self.analytic_kl = beta, warm_up_steps, analytic_kl
-        self.val_samples, self.test_samples, self.max_rows = val_samples, test_samples, max_rows
+        self.beta, self.analytic_kl = beta, analytic_kl
+        self.warm_up_steps = whole("warm_up_steps", warm_up_steps, least=0)
+        self.val_samples, self.test_samples = whole("val_samples", val_samples), whole("test_samples", test_samples)
+        self.max_rows = whole("max_rows", max_rows)
 
     # ---------------------------------------------------------------------------------------------------- queries
 
