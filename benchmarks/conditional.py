@@ -27,7 +27,8 @@ training. Same encoder, decoder, likelihood, optimiser and updates for all; *lea
 encoder and decoder. VAE-TRIP is re-initialised from latent codes as in the paper, in a random order, the given one
 (codes, then attributes) or by mutual information. *EM*: fitted by exact EM to 2 000 codes every few epochs up to the
 end (10 000 on MNIST, 5 000 of faces), ordered by mutual information, with a tenth of the gradient steps' rate between;
-*weighted*: also with 50 log p(y | z) in training, as TELBO and JMVAE have."""
+*weighted*: also with 50 log p(y | z) in training, as TELBO and JMVAE have; *double rank*: 32 instead of 16 (40 instead
+of 20 at the paper's size)."""
 
 
 CHANGED = """\
@@ -189,9 +190,9 @@ def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -
         encoder = ConvEncoder(shape, 2 * setting.latents, setting.channels)
         return encoder, ConvDecoder(num_inputs, outputs, setting.channels)
 
-    def ring(order: Any, again: dict[str, Any], **changed: Any) -> Candidate:
+    def ring(order: Any, again: dict[str, Any], rank: int = setting.rank, **changed: Any) -> Candidate:
         def make(shape: Any, seed: int, options: dict[str, Any]) -> Any:
-            size = (setting.latents, sizes, setting.components, setting.rank)
+            size = (setting.latents, sizes, setting.components, rank)
             prior = JointTRIP(*size, order, seed, mean_range=(-3.0, 3.0))
             return ConditionalVAE(*networks(shape, setting.latents, options), prior, **options | changed)
 
@@ -205,16 +206,18 @@ def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -
 
     first, every, codes = setting.fits
     fits = {"first": first, "every": every, "num_codes": codes, "method": "em", "order": "mutual_information"}
-    slow = setting.prior_learning_rate / 10
+    learned: dict[str, Any] = {"prior_learning_rate": setting.prior_learning_rate / 10}
+    weighted = learned | {"attribute_weight": 50.0}
     rings = {
         "VAE-TRIP (paper)": ring("random", setting.again(method="gmm")),
         "VAE-TRIP, order given": ring("given", setting.again(method="gmm")),
         "VAE-TRIP, order by MI": ring("random", setting.again(method="gmm", order="mutual_information")),
-        "VAE-TRIP, EM": ring("random", fits, prior_learning_rate=slow),
-        "VAE-TRIP, EM, weighted": ring("random", fits, prior_learning_rate=slow, attribute_weight=50.0),
+        "VAE-TRIP, EM": ring("random", fits, **learned),
+        "VAE-TRIP, EM, weighted": ring("random", fits, **weighted),
+        "VAE-TRIP, EM, weighted, double rank": ring("random", fits, 2 * setting.rank, **weighted),
     }
-    everywhere = ("VAE-TRIP (paper)", "VAE-TRIP, EM", "VAE-TRIP, EM, weighted")
-    chosen = {label: candidate for label, candidate in rings.items() if every_order or label in everywhere}
+    orders = ("VAE-TRIP, order given", "VAE-TRIP, order by MI")
+    chosen = {label: candidate for label, candidate in rings.items() if every_order or label not in orders}
     return chosen | {"CVAE": baseline(CVAE, sum(sizes)), "TELBO": baseline(TELBO), "JMVAE": baseline(JMVAE)}
 
 
