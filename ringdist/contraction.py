@@ -1,8 +1,8 @@
 """Engines: the log-mass log Σ_s P̂[s] ∏_k p(x_k | s_k) = log Tr ∏_k A_k(x_k) of rows of evidence.
 
 `sweep` carries an (r, m) state around the ring from its thinnest bond (DESIGN 4.1); `tree` multiplies all matrices
-pairwise in ⌈log2 d⌉ batched steps, on a CPU the products of segments, which it sweeps side by side; `log` is the sweep by
-log-sum-exp, the oracle and the refuge of the others; `opt_einsum` and `tensornetwork` hand the same network to those
+pairwise in ⌈log2 d⌉ batched steps, on a CPU the products of segments, which it sweeps side by side; `log` is the sweep
+by log-sum-exp, the oracle and the refuge of the others; `opt_einsum` and `tensornetwork` hand the same network to those
 libraries.
 """
 
