@@ -29,6 +29,10 @@ those of `python -m benchmarks vae`, on MNIST those of binarised images, whose m
 training, four steps of the critic and one of the generator, without logging, interleaved; *share* is what it takes
 beyond a round with N(0, I)."""
 
+TWO_TIME_SCALES = """\
+Two time scales (Heusel et al. 2017, arXiv:1706.08500): one step of the critic for each of the generator, at three times
+its rate, and as many steps in all as in the runs of [the other page](gan.md), so that the critic has fewer."""
+
 METRICS = ("Fréchet distance", "precision", "recall")
 AUTOENCODERS = {"mnist": "mnist-dynamic"}  # settings with another name; they generate grey levels too
 
@@ -98,7 +102,8 @@ def main(args: argparse.Namespace) -> None:
         setting = settings()[name]
         judge = Judge(args, name, setting, setting.images(args.data), "train")
         runs = {label: functools.partial(_train, args, judge, make) for label, make in candidates(setting).items()}
-        sections[f"Cost, {name}"] = cost(judge)
+        if not args.two_time_scales:
+            sections[f"Cost, {name}"] = cost(judge)
         sections[f"WGAN-GP, {name}"] = [
             judge.reference(),
             *training.study(args, name, training.named(runs, args.priors), judge.metrics),
@@ -108,8 +113,10 @@ def main(args: argparse.Namespace) -> None:
             sections[f"Autoencoders, {name}"] = training.study(args, f"{name}-vae", runs, judge.metrics)
     sections = {title: rows for title, rows in sections.items() if rows}
     env = report.environment(default_device())
-    name = "gan-ttur" if args.two_time_scales else "gan"
-    report.write(args.out, name, "Priors of an adversarial model", TEXT, sections, env, figure(sections))
+    name, title, text = "gan", "Priors of an adversarial model", TEXT
+    if args.two_time_scales:
+        name, title, text = "gan-ttur", f"{title}, two time scales", f"{TWO_TIME_SCALES}\n\n{TEXT}"
+    report.write(args.out, name, title, text, sections, env, figure(sections))
 
 
 def candidates(setting: Setting) -> dict[str, Callable[[int], tuple[Any, Any]]]:
