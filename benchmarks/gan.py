@@ -31,7 +31,8 @@ beyond a round with N(0, I)."""
 
 TWO_TIME_SCALES = """\
 Two time scales (Heusel et al. 2017, arXiv:1706.08500): one step of the critic for each of the generator, at three times
-its rate, and as many steps in all as in the runs of [the other page](gan.md), so that the critic has fewer."""
+its rate, on as many batches as in [the other runs](gan.md): the critic takes as many steps as there, generator and
+prior four times as many."""
 
 METRICS = ("Fréchet distance", "precision", "recall")
 AUTOENCODERS = {"mnist": "mnist-dynamic"}  # settings with another name; they generate grey levels too
