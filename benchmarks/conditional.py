@@ -5,6 +5,7 @@ The VAE with a tensor ring over codes and attributes against CVAE, TELBO and JMV
 
 import argparse
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +166,8 @@ def main(args: argparse.Namespace) -> None:
                 for label, candidate in training.named(found, args.models).items()
             }
             rows = training.study(args, f"{name}-{missing:g}", runs, judge.metrics, head="model")
-            sections[f"{name}, missing {missing:.0%}"] = [judge.reference(), *rows]
+            if rows:
+                sections[f"{name}, missing {missing:.0%}"] = [judge.reference(), *rows]
         pictures.append(gallery(args.out, name, setting.drawn, args.missing))
     env = report.environment(default_device())
     page = "\n\n".join(filter(None, pictures))
@@ -330,7 +332,8 @@ def gallery(out: Path, name: str, drawn: Iterable[dict[str, int]], missing: Iter
         {"missing": f"{share:.0%}"} | {label: shown(picture(out, name, share, label)) for label in DRAWN}
         for share in missing
     ]
-    if not any(row[label] for row in rows for label in DRAWN):
+    rows = [row for row in rows if any(row[label] for label in DRAWN)]
+    if not rows:
         return ""
     requests = "; ".join(
         ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in wanted.items()) for wanted in drawn
@@ -348,8 +351,11 @@ def gallery(out: Path, name: str, drawn: Iterable[dict[str, int]], missing: Iter
 def figure(sections: dict[str, list[training.Row]]) -> Any:
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(5 * len(sections), 3.5), layout="constrained")
-    for axes, (title, rows) in zip(fig.subplots(1, len(sections), squeeze=False)[0], sections.items(), strict=True):
+    columns = min(3, len(sections))
+    lines = math.ceil(len(sections) / columns)
+    fig = Figure(figsize=(5 * columns, 3.5 * lines), layout="constrained")
+    for i, (title, rows) in enumerate(sections.items()):
+        axes = fig.add_subplot(lines, columns, i + 1)
         training.points(axes, rows, "all", "requested attributes found")
         axes.set_title(title)
     return fig
