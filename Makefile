@@ -38,7 +38,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## rings complete half-missing digits, are the prior of a VAE, and draw digits with wanted attributes
 	$(PY) -m benchmarks demo
-	$(BIN)/ringdist fit --config adapters/configs/vae_digits.yaml --trainer.default_root_dir demo/vae_digits
+	$(BIN)/ringdist fit --config adapters/configs/vae_digits.yaml --trainer.max_epochs 32 \
+	  --trainer.default_root_dir demo/vae_digits
 	$(BIN)/ringdist fit --config adapters/configs/conditional_digits.yaml --trainer.default_root_dir demo/conditional
 	@echo "7, thick strokes, slant free: demo/sevens.png"
 	$(BIN)/ringdist sample --ckpt_path "$$(ls -t demo/conditional/*/checkpoints/best.ckpt | head -n 1)" \

@@ -36,7 +36,7 @@ def _generator(rng: Any, backend: str, array: Array) -> Any:
                 return np.random.default_rng(rng)
         case "torch":
             torch = sys.modules["torch"]
-            if not is_concrete(array) and (rng is None or any(rng is g for g in _global_generators())):
+            if rng is None and not is_concrete(array):
                 return None  # neither torch.compile nor a CUDA graph takes another than the global one
             if isinstance(rng, torch.Generator):
                 return rng
@@ -60,31 +60,26 @@ def _generator(rng: Any, backend: str, array: Array) -> Any:
     raise TypeError(f"rng must be a seed or a {expected}, found {type(rng).__name__}")
 
 
-def _global_generators() -> tuple[Any, ...]:
-    torch = sys.modules["torch"]
-    return (torch.default_generator, *torch.cuda.default_generators)
-
-
 def uniform(rng: Any, shape: Iterable[int], array: Array) -> Array:
     """Uniform numbers in [0, 1) with the backend, dtype and device of `array`."""
-    match backend_name(array):
-        case "torch":
-            torch = sys.modules["torch"]
-            return torch.rand(tuple(shape), generator=rng, dtype=array.dtype, device=array.device)
-        case "jax":
-            return sys.modules["jax"].random.uniform(rng, tuple(shape), dtype=array.dtype)
-    return rng.random(tuple(shape), dtype=array.dtype)
+    return _numbers({"torch": "rand", "jax": "uniform", "numpy": "random"}, rng, shape, array)
 
 
 def normal(rng: Any, shape: Iterable[int], array: Array) -> Array:
     """Standard normal numbers with the backend, dtype and device of `array`."""
-    match backend_name(array):
+    return _numbers({"torch": "randn", "jax": "normal", "numpy": "standard_normal"}, rng, shape, array)
+
+
+def _numbers(names: dict[str, str], rng: Any, shape: Iterable[int], array: Array) -> Array:
+    """What the backend's function of that name draws."""
+    backend = backend_name(array)
+    name, shape = names[backend], tuple(shape)
+    match backend:
         case "torch":
-            torch = sys.modules["torch"]
-            return torch.randn(tuple(shape), generator=rng, dtype=array.dtype, device=array.device)
+            return getattr(sys.modules["torch"], name)(shape, generator=rng, dtype=array.dtype, device=array.device)
         case "jax":
-            return sys.modules["jax"].random.normal(rng, tuple(shape), dtype=array.dtype)
-    return rng.standard_normal(tuple(shape), dtype=array.dtype)
+            return getattr(sys.modules["jax"].random, name)(rng, shape, dtype=array.dtype)
+    return getattr(rng, name)(shape, dtype=array.dtype)
 
 
 def poisson(rng: Any, rates: Array) -> Array:
