@@ -64,6 +64,16 @@ def threshold(ring: TensorRing) -> float:
     return 4 * terms * float(info.smallest_normal) / float(info.eps)
 
 
+def safe_interval(ring: TensorRing) -> int:
+    """How many matrices can be multiplied before an entry can overflow, 8 at most."""
+    growth = 1.0
+    for (size, left, right), exponent in set(zip((tuple(c.shape) for c in ring.cores), ring.exponents, strict=True)):
+        known = ORDINARY if exponent is None else min(exponent, ORDINARY)
+        growth = max(growth, math.log2(size * max(left, right)) + known)
+    limit = math.log2(float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).max))
+    return max(1, min(8, int(limit / growth) - 1))
+
+
 def through_core(rank: int, size: int) -> bool:
     """Whether one product of a state with the core beats forming the matrices: in a train, and of one component."""
     return rank * size <= rank + size

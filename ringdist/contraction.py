@@ -8,20 +8,18 @@ libraries.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ringdist import network
 from ringdist._arithmetic import (
-    ORDINARY,
     Linear,
     Log,
     Result,
-    State,
     by_chunks,
     replace_rows,
     rescue,
+    safe_interval,
     threshold,
     through_core,
 )
@@ -30,31 +28,21 @@ from ringdist._backend import (
     accumulator,
     astype,
     backend_name,
-    empty,
-    indices,
     is_concrete,
-    largest_exponent,
-    log_scaled_sum,
     namespace,
     nonzero_rows,
     on_accelerator,
-    products_into,
-    row_sums,
     safe_log,
-    stack,
     stop_gradient,
     writable,
 )
-from ringdist._evidence import Evidence, like_zeros
+from ringdist._evidence import Evidence
+from ringdist._tree import tree
 
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
 KEPT = 2**27  # numbers that a backward pass may find stored; if there were more, they are computed again
-CACHE = 2**18  # numbers of the matrices that a CPU multiplies side by side
-STEPS = 10  # of a sweep before a level of the tree, which takes several times as many operations, is worth it
-FEW = 16  # segments that take fewer operations one after the other than pairwise
-LARGE = 32  # rank from which cores are too large to copy for the sake of fewer operations
 Engine = Literal["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"]
 
 
@@ -90,38 +78,14 @@ def choose_engine(ring: TensorRing, evidence: Evidence) -> Engine:
     return "tree" if extra < (10**9 if on_accelerator(core) else 10**5) else "sweep"
 
 
-def _segments(ring: TensorRing, rows: int) -> int:
-    """How many segments of the ring to sweep side by side before their products are multiplied pairwise.
-
-    On an accelerator every matrix is a segment; on a CPU as many as fit the cache, in a ring of equal cores.
-    """
-    core, d = ring.cores[0], ring.num_variables
-    if backend_name(core) == "jax" or on_accelerator(core) or not is_concrete(core):
-        return d
-    if len({core.shape for core in ring.cores}) > 1:
-        return d
-    fit = CACHE // (rows * core.shape[1] ** 2)
-    return d if fit >= 8 * d else max(1, min(d // STEPS, fit))  # the tree where its arrays are small throughout
-
-
 def sweep(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
     """One matrix after the other, from the thinnest bond."""
-    linear = Linear(ring, evidence, floored=floored, interval=_interval(ring))
+    linear = Linear(ring, evidence, floored=floored, interval=safe_interval(ring))
     if is_lean(ring, evidence):
         from ringdist._lean import lean_sweep
 
         return lean_sweep(linear)
     return _sweep(linear)
-
-
-def _interval(ring: TensorRing) -> int:
-    """How many matrices can be multiplied before an entry can overflow, 8 at most."""
-    growth = 1.0
-    for (size, left, right), exponent in set(zip((tuple(c.shape) for c in ring.cores), ring.exponents, strict=True)):
-        known = ORDINARY if exponent is None else min(exponent, ORDINARY)
-        growth = max(growth, math.log2(size * max(left, right)) + known)
-    limit = math.log2(float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).max))
-    return max(1, min(8, int(limit / growth) - 1))
 
 
 def _sweep(arithmetic: Any) -> Result:
@@ -152,257 +116,6 @@ def numbers_kept(ring: TensorRing, *, lean: bool = False) -> int:
 def _by_matrices(ring: TensorRing) -> bool:
     """Whether products are with the matrices of the rows, as those of a wide cut are, and not with the cores."""
     return not through_core(min(ring.ranks), min(ring.shape))
-
-
-def tree(ring: TensorRing, evidence: Evidence, floored: bool) -> Result:
-    """Segments of the ring side by side, then pairwise products of row-scaled matrices, all of a level in one."""
-    linear = Linear(ring, evidence, floored=floored, interval=_interval(ring))
-    if max(ring.ranks) == 1:
-        return _independent(linear)
-    count = _segments(ring, evidence.num_rows)
-    start = _swept_segments(linear, count) if count < ring.num_variables else _leaves(linear)
-    # Backward passes of many small products are slower than those of some large ones.
-    sweeps = linear.looks and writable(*ring.cores, *evidence.arrays()) and not on_accelerator(ring.cores[0])
-    for level in _levels(linear, start):
-        if sweeps and level.values.shape[0] <= FEW and level.inside is None:
-            break
-    return _swept(linear, level)
-
-
-def _independent(linear: Linear) -> Result:
-    """Matrices of one entry need no products: the sum of their logarithms."""
-    xp, values = linear.xp, _leaves(linear).values[..., 0, 0]  # (d, b)
-    if linear.floor is not None:
-        values = xp.where(values < linear.floor, linear.floor, values)
-    low = xp.min(values, axis=0) if linear.watches else None
-    return xp.sum(safe_log(astype(values, accumulator(values))), axis=0) + linear.offset, low
-
-
-def _swept(linear: Linear, level: Level) -> Result:
-    """The trace of the product of a level's segments, one after the other."""
-    state, offset = State(level.values[0], level.logs[0], level.low), level.offset
-    if level.values.shape[0] > 1:
-        scaled = _scaled(level.values[1:], level.logs[1:])
-        offset = offset + scaled.offset
-        for values, share in zip(level.values[1:], scaled.share, strict=True):
-            state = linear.rescale(state.values @ (values * share[..., None]), state)
-    diagonal = linear.xp.linalg.diagonal(state.values)
-    return log_scaled_sum(diagonal, state.logs) + offset, state.low
-
-
-class Level(NamedTuple):
-    """The k segments of a level of the tree: exp(logs)[..., None] * values, all of them together times exp(offset)."""
-
-    values: Array  # (k, b, m, m)
-    logs: Array  # (k, b, m) of the scale of the rows
-    offset: Array  # (b,)
-    low: Array | None  # (b,) smallest entry met so far
-    span: int  # matrices in a segment, at most
-    inside: tuple[Array, Array] | None = None  # rows and columns (k, m) that are no padding; None where all are
-    factors: tuple[Array, Array] | None = None  # whose products the values are, (k, b, m, m), but for an odd segment
-
-
-def tree_levels(ring: TensorRing, evidence: Evidence) -> Iterator[Level]:
-    """The levels of the tree of products, from single matrices to the product of all."""
-    linear = Linear(ring, evidence, interval=_interval(ring))
-    return _levels(linear, _leaves(linear))
-
-
-def _levels(linear: Linear, level: Level) -> Iterator[Level]:
-    """The level and those above it, to the product of all.
-
-    Segments 2i and 2i + 1 of a level make segment i of the next; a last one without partner moves up as it is. As long
-    as no entry can overflow, segments are multiplied as they are. From then on left factors have their rows divided by
-    their sums, the logarithms kept beside them; right factors keep the scale of their rows relative to the largest.
-    Where values cannot be looked at (no rescue under tracing) all products are scaled, and the scale of the right
-    factors goes into the columns of the left ones relative to the largest term of each row, so that decoupled
-    components of different decay survive.
-    """
-    xp, floor, low = linear.xp, linear.floor, level.low
-    left, right = slice(0, -1, 2), slice(1, None, 2)
-    while True:
-        values, logs, inside = level.values, level.logs, level.inside
-        if floor is not None:
-            raised = xp.where(values < floor, floor, values)
-            values = raised if inside is None else xp.where(_mask(inside), raised, values)
-        if linear.watches:
-            known = values if inside is None else xp.where(_mask(inside), values, 1.0)
-            least = xp.min(linear.minimum(known), axis=0)
-            low = least if low is None else xp.minimum(low, least)
-        level = level._replace(values=values, low=low)
-        yield level
-        if values.shape[0] == 1:
-            return
-        if linear.looks and 2 * level.span <= linear.interval:  # no product was scaled yet: all logs are 0
-            before, behind, outer, odd = values[left], values[right], logs[left], values[-1:]
-            offset, last = level.offset, logs[-1:]
-        else:
-            scaled = _scaled(values, logs)
-            offset, total = level.offset + scaled.offset, scaled.total[..., None]
-            odd, last = values[-1:] / total[-1:], scaled.scale[-1:]
-            if linear.looks:
-                share = scaled.share[right]
-                before, behind, outer = values[left] / total[left], values[right] * share[..., None], scaled.scale[left]
-            else:
-                before, shift = _aligned(values[left] / total[left], scaled.sums[right], scaled.scale[right])
-                behind, outer = values[right] / total[right], scaled.scale[left] + shift
-        products = before @ behind
-        if values.shape[0] % 2:
-            products, outer = xp.concat([products, odd]), xp.concat([outer, last])
-        if inside is not None:
-            rows, columns = inside
-            inside = (rows[::2], xp.concat([columns[right], columns[-1:]]) if values.shape[0] % 2 else columns[right])
-        level = Level(products, outer, offset, low, 2 * level.span, inside, (before, behind))
-
-
-class _Scaled(NamedTuple):
-    """What divides the rows of some segments (k, b, m, m), and what they are relative to the largest."""
-
-    total: Array  # (k, b, m) sums of the rows, 1 where there is no mass
-    sums: Array  # (k, b, m) logarithm of the mass of a row less the segment's largest, −inf where there is none
-    scale: Array  # the same, but finite: rows without mass have a scale too, for their slopes
-    share: Array  # (k, b, m) exp(logs) relative to the largest mass, in the dtype of the values
-    offset: Array  # (b,) sum over the segments of the logarithms of the largest mass
-
-
-def _scaled(values: Array, logs: Array) -> _Scaled:
-    xp = namespace(values)
-    total = row_sums(values)
-    sums = safe_log(astype(total, logs.dtype)) + logs
-    common = xp.max(sums, axis=-1, keepdims=True)
-    common = xp.where(common == -xp.inf, 0.0, common)
-    total = xp.where(total > 0, total, 1.0)
-    scale = xp.log(astype(total, logs.dtype)) + logs - common
-    # The limit is met only by rows without mass, or near underflow as a whole.
-    share = astype(xp.exp(xp.clip(logs - common, max=80.0)), values.dtype)
-    return _Scaled(total, sums - common, scale, share, xp.sum(common[..., 0], axis=0))
-
-
-def _swept_segments(linear: Linear, count: int) -> Level:
-    """Products of `count` equally long segments, swept side by side, and behind them the matrices left over."""
-    xp, ring, evidence = linear.xp, linear.ring, linear.evidence
-    sequence, core, rows = ring.sequence, ring.cores[0], evidence.num_rows
-    rank, length = core.shape[1], len(sequence) // count
-    # On a CPU the pages of fresh arrays cost as much as the arithmetic on them: without gradients, use some again.
-    reuse = writable(*ring.cores, *evidence.arrays())
-    interval, stacks = linear.interval, (count * rows, rank, rank)
-    product, products = products_into(core)
-    spare, *memory = [empty(stacks, core) for _ in range(3)] if reuse else [core] * 3
-    low: Array | None = None
-    values: Any = None
-    logs = like_zeros((count * rows, rank), core, accumulator(core))
-    target = xp.reshape(spare, (count, rows, rank * rank)) if reuse else spare
-    for step, (weights, flat) in enumerate(_steps(linear, count, length)):
-        if reuse and isinstance(weights, list):
-            for out, w, q in zip(target, weights, flat, strict=True):
-                product(w, q, out=out)
-        elif reuse:
-            products(weights, flat, out=target)
-        if reuse:
-            values = spare + 0 if step == 0 else products(values, spare, out=memory[step % 2])
-        else:
-            matrices = xp.reshape(
-                xp.stack(weights) @ xp.stack(flat) if isinstance(weights, list) else weights @ flat, stacks
-            )
-            values = matrices if step == 0 else values @ matrices
-        if linear.floor is not None:
-            values = xp.where(values < linear.floor, linear.floor, values)
-        else:
-            least = xp.min(xp.reshape(linear.minimum(values), (count, rows)), axis=0)
-            low = least if low is None else xp.minimum(low, least)
-        if step % interval == interval - 1:
-            total = row_sums(values)
-            total = xp.where(total > 0, total, 1.0)
-            logs = logs + xp.log(astype(total, logs.dtype))
-            values = values / total[..., None]
-    values = xp.reshape(values, (count, rows, rank, rank))
-    logs = xp.reshape(logs, (count, rows, rank))
-    rest = sequence[count * length :]
-    if rest:
-        values = xp.concat([values, xp.stack([linear.matrix(k) for k in rest])])
-        logs = xp.concat([logs, like_zeros((len(rest), rows, rank), core, logs.dtype)])
-    return Level(values, logs, linear.offset, low, span=length)
-
-
-def _steps(linear: Linear, count: int, length: int) -> Iterator[tuple[Any, Any]]:
-    """Evidence weights (b, N) and flat cores (N, m²) of the segments' first columns, of their second ones, and so on.
-
-    Small cores are stacked once, (count, b, N) and (count, N, m²) a step; lists of large ones stay where they are.
-    """
-    xp, ring = linear.xp, linear.ring
-    columns, (size, rank, _) = ring.sequence[: count * length], ring.cores[0].shape
-    if rank < LARGE:
-        weights = _weights_stacked(linear, columns, size)
-        flat = xp.reshape(stack([ring.cores[k] for k in columns]), (count, length, size, rank * rank))
-        split = (count, length, linear.evidence.num_rows, size)
-        yield from zip(xp.unstack(xp.reshape(weights, split), axis=1), xp.unstack(flat, axis=1), strict=True)
-        return
-    for step in range(length):
-        side_by_side = columns[step::length]
-        yield (
-            [linear.weights(k) for k in side_by_side],
-            [xp.reshape(ring.cores[k], (size, rank * rank)) for k in side_by_side],
-        )
-
-
-def _weights_stacked(linear: Linear, columns: Sequence[int], size: int) -> Array:
-    """(d, b, N) evidence weights, zero-padded to the largest number of components."""
-    weights = linear.evidence.weights_stacked(columns)
-    if weights is None or linear.scaled():
-        rows = linear.evidence.num_rows
-        weights = stack([_pad(linear.weights(k), (rows, size)) for k in columns])
-    return weights
-
-
-def _aligned(left: Array, sums: Array, scale: Array) -> tuple[Array, Array]:
-    """left[i, k] exp(scale[k]), each row relative to its largest term, and the logarithm of that term (detached).
-
-    `sums` is `scale` where the right factor has mass in row k, else −inf. Entries and rows without mass have no terms,
-    but the factors of what they would be are kept, as far as they are finite: slopes need them.
-    """
-    xp = namespace(left)
-    shift = stop_gradient(xp.max(safe_log(left) + astype(sums, left.dtype)[..., None, :], axis=-1, keepdims=True))
-    shift = xp.where(shift == -xp.inf, 0.0, shift)
-    factor = xp.clip(astype(scale, left.dtype)[..., None, :] - shift, max=largest_exponent(left))
-    return left * xp.exp(factor), astype(shift[..., 0], scale.dtype)
-
-
-def _leaves(linear: Linear) -> Level:
-    """A_k(x_k) in ring order from the cut, zero-padded to the widest rank."""
-    xp, ring = linear.xp, linear.ring
-    cores = [ring.cores[k] for k in ring.sequence]
-    size, rank = max(c.shape[0] for c in cores), max(ring.ranks)
-    shape = (size, rank, rank)
-    uniform = all(core.shape == shape for core in cores)
-    if linear.evidence.num_rows == 1 and rank >= LARGE:  # reading the cores where they are beats copying them together
-        values = stack([_pad(linear.matrix(k), (1, rank, rank)) for k in ring.sequence])
-    else:
-        stacked = stack(cores if uniform else [_pad(core, shape) for core in cores])  # (d, N, m, m)
-        weights = _weights_stacked(linear, ring.sequence, size)
-        flat = weights @ xp.reshape(stacked, (len(cores), size, rank * rank))
-        values = xp.reshape(flat, (len(cores), -1, rank, rank))
-    inside = None
-    if not uniform:
-        index = indices(range(rank), cores[0])
-        inside = stack([index < core.shape[1] for core in cores]), stack([index < core.shape[2] for core in cores])
-    logs = like_zeros(values.shape[:-1], values, accumulator(values))
-    return Level(values, logs, linear.offset, None, span=1, inside=inside)
-
-
-def _mask(inside: tuple[Array, Array]) -> Array:
-    rows, columns = inside
-    return (rows[:, :, None] & columns[:, None, :])[:, None, :, :]
-
-
-def _pad(array: Array, shape: tuple[int, ...]) -> Array:
-    """The array with zeros behind it on every axis, up to `shape`."""
-    xp = namespace(array)
-    for axis, length in enumerate(shape):
-        missing = length - array.shape[axis]
-        if missing:
-            block = tuple(missing if a == axis else n for a, n in enumerate(array.shape))
-            array = xp.concat([array, like_zeros(block, array)], axis=axis)
-    return array
 
 
 def _library(ring: TensorRing, evidence: Evidence, contract: Callable[[list[Array]], Array]) -> Array:

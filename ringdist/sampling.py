@@ -26,7 +26,7 @@ from ringdist._backend import (
 )
 from ringdist._evidence import Evidence, as_rows, like_zeros
 from ringdist._random import Stream, draw, uniform
-from ringdist.contraction import LARGE, Level, tree_levels
+from ringdist._tree import LARGE, Level, tree_levels
 from ringdist.variables import Categorical
 
 if TYPE_CHECKING:
