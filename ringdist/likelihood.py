@@ -22,7 +22,6 @@ from ringdist._backend import (
     namespace,
     on_accelerator,
     stop_gradient,
-    times_written,
     to_numpy,
     writable,
 )
@@ -97,15 +96,8 @@ def log_normalizer(ring: TensorRing) -> Array:
 
 
 def _log_normalizer(ring: TensorRing) -> Array:
-    """log Z in the accumulator's dtype, computed once for arrays that carry no gradient and have not been changed."""
-    if not writable(*ring.cores):
-        return _computed_log_normalizer(ring)
-    version = [times_written(core) for core in ring.cores]
-    if None in version:
-        return _computed_log_normalizer(ring)
-    if ring.memory.get("version") != version:
-        ring.memory.update(version=version, log_normalizer=_computed_log_normalizer(ring))
-    return ring.memory["log_normalizer"]
+    """log Z in the accumulator's dtype."""
+    return ring._remembered("log_normalizer", lambda: _computed_log_normalizer(ring))
 
 
 def _computed_log_normalizer(ring: TensorRing) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,7 +33,9 @@ from ringdist._backend import (
     namespace,
     outside_autocast,
     stop_gradient,
+    times_written,
     to_numpy,
+    writable,
 )
 from ringdist._evidence import family_groups
 from ringdist.variables import BUILT_IN, Variable, rebuild
@@ -143,8 +145,8 @@ class TensorRing:
     # ------------------------------------------------------------------------------------------------ what it is
 
     @cached_property
-    def memory(self) -> dict[str, Any]:
-        """What has been computed from the values once and for all."""
+    def _memory(self) -> dict[str, Any]:
+        """What has been computed from the cores, and how often they had been written to by then."""
         return {}
 
     @cached_property
@@ -196,11 +198,13 @@ class TensorRing:
 
     def detach(self) -> TensorRing:
         """The same ring with cores and variables that carry no gradient."""
-        ring = self._detached_cores()
-        return ring._with(ring.cores, [_detached(variable) for variable in ring.variables], ring.exponents)
+        cores, variables = [stop_gradient(core) for core in self.cores], [_detached(v) for v in self.variables]
+        return self._with(cores, variables, self.exponents)
 
     def _detached_cores(self) -> TensorRing:
-        """The same ring with cores that carry no gradient: all that components are drawn from, and quicker."""
+        """The same ring with cores that record no gradient: all that components are drawn from, and quicker."""
+        if writable(*self.cores):
+            return self
         return self._with([stop_gradient(core) for core in self.cores], self.variables, self.exponents)
 
     def _with(
@@ -211,6 +215,18 @@ class TensorRing:
         unknown = (None,) * len(cores)
         ring._set(tuple(cores), tuple(variables), self.order, self.validate, exponents or unknown)
         return ring
+
+    def _remembered(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` makes of the cores; once, as long as they carry no gradient and nobody writes to them."""
+        version = [times_written(core) for core in self.cores] if writable(*self.cores) else [None]
+        if None in version:
+            return compute()
+        if self._memory.get("version") != version:
+            self._memory.clear()
+            self._memory["version"] = version
+        if name not in self._memory:
+            self._memory[name] = compute()
+        return self._memory[name]
 
     def _replaced(self, k: int, core: Array, variable: Variable) -> TensorRing:
         """The ring with another core and variable in column k, unchecked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,13 +26,14 @@ from ringdist._backend import (
 )
 from ringdist._evidence import Evidence, as_rows, like_zeros
 from ringdist._random import Stream, draw, uniform
-from ringdist._tree import LARGE, Level, tree_levels
+from ringdist._tree import LARGE, tree_levels
 from ringdist.variables import Categorical
 
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
 CHUNK = 2**26  # numbers in the stored states of one chunk of rows
+KEPT = 2**24  # numbers of a tree of products that is kept from call to call
 
 
 def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
@@ -51,11 +52,13 @@ def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
         raise TypeError(f"n must be a whole number, found {n!r}")
     if n < 0:
         raise ValueError(f"n must be 0 or more, found {n}")
-    stream, ring = Stream(rng, ring.cores[0]), ring._detached_cores()
-    components = _sample_top_down(ring, n, stream) if _prefers_tree(ring) else None
-    if components is None:
+    stream, tree = Stream(rng, ring.cores[0]), _tree_of(ring) if _prefers_tree(ring) else None
+    detached = ring._detached_cores()
+    if tree is not None:
+        components = _sample_top_down(detached, tree, n, stream)
+    else:
         row = like_zeros((n,), ring.cores[0], index_dtype(ring.cores[0]))
-        components = _components(ring, Evidence.missing(ring), row, stream, np.zeros(1))
+        components = _components(detached, Evidence.missing(ring), row, stream, np.zeros(1))
     return _emit(ring, components, None, stream)
 
 
@@ -65,50 +68,66 @@ def _prefers_tree(ring: TensorRing) -> bool:
     return rank - min(ring.ranks) < 128 or on_accelerator(ring.cores[0])
 
 
-def _sample_top_down(ring: TensorRing, n: int, stream: Stream) -> Array | None:
-    """Components (n, d) drawn down the tree of products, or None where some product came near underflow.
+class _Tree(NamedTuple):
+    """A ring's tree of products, as bonds are drawn from it."""
+
+    cut: Array  # (m,) weights of the bond at the cut
+    halves: list[tuple[Array, Array]]  # from the top, k segments' left parts by row and right ones by column (k m, m)
+
+
+def _tree_of(ring: TensorRing) -> _Tree | None:
+    """The tree, kept from call to call if it is small."""
+    if 2 * ring.num_variables * max(ring.ranks) ** 2 > KEPT:
+        return _computed_tree(ring)
+    return ring._remembered("tree", lambda: _computed_tree(ring))
+
+
+def _computed_tree(ring: TensorRing) -> _Tree | None:
+    """None where some product came near underflow."""
+    ring = ring._detached_cores()
+    *_, top = levels = list(tree_levels(ring, Evidence.missing(ring)))
+    if top.low is not None and bool(top.low[0] < threshold(ring)):
+        return None
+    xp, rank = namespace(top.values), top.values.shape[-1]
+    logs = safe_log(xp.linalg.diagonal(top.values[0, 0])) + astype(top.logs[0, 0], top.values.dtype)
+    factors = [level.factors for level in levels[:0:-1] if level.factors is not None]
+    halves = [(xp.reshape(a, (-1, rank)), xp.reshape(b.mT, (-1, rank))) for a, b in factors]
+    return _Tree(relative(logs), halves)
+
+
+def _sample_top_down(ring: TensorRing, tree: _Tree, n: int, stream: Stream) -> Array:
+    """Components (n, d) drawn down the tree of products.
 
     Given the bonds at both ends of a segment, the bond in its middle has the weights left[a, c] right[c, b].
     """
-    core = ring.cores[0]
-    xp = namespace(core)
-    levels = list(tree_levels(ring, Evidence.missing(ring)))
-    low = levels[-1].low
-    if low is not None and bool(low[0] < threshold(ring)):
-        return None
     step = max(1, CHUNK // (ring.num_variables * max(ring.ranks)))
-    parts = [_descend(ring, levels, min(step, n - start), stream) for start in range(0, max(n, 1), step)]
-    return xp.concat(parts)
+    parts = [_descend(ring, tree, min(step, n - start), stream) for start in range(0, max(n, 1), step)]
+    return namespace(ring.cores[0]).concat(parts)
 
 
-def _descend(ring: TensorRing, levels: list[Level], n: int, stream: Stream) -> Array:
-    core, d = ring.cores[0], ring.num_variables
+def _descend(ring: TensorRing, tree: _Tree, n: int, stream: Stream) -> Array:
+    core, d, widest = ring.cores[0], ring.num_variables, tree.cut.shape[0]
     xp = namespace(core)
     uniforms = uniform(stream.next(), (2 * d, n), core)
-    top = levels[-1]
-    root = relative(safe_log(xp.linalg.diagonal(top.values[0, 0])) + astype(top.logs[0, 0], core.dtype))
-    cut = draw(xp.broadcast_to(root, (n, root.shape[0])), uniforms[0])
-    left = right = cut[None, :]  # the bonds at the ends of every segment, (k, n)
+    cut = draw(xp.broadcast_to(tree.cut, (n, widest)), uniforms[0])
+    bonds = xp.stack([cut, cut])  # before, between and behind the segments, (k + 1, n)
     used = 1
-    for level in levels[:0:-1]:
-        before, behind = (factor[:, 0] for factor in level.factors or ())
-        pairs = before.shape[0]
-        segment = indices(range(pairs), core)[:, None]
-        weights = before[segment, left[:pairs]] * behind.mT[segment, right[:pairs]]  # (pairs, n, m)
+    for before, behind in tree.halves:
+        pairs = before.shape[0] // widest
+        first = indices(range(0, before.shape[0], widest), core)[:, None]  # row of every segment
+        left, right = (xp.reshape(first + ends, (-1,)) for ends in (bonds[:pairs], bonds[1 : pairs + 1]))
+        weights = xp.reshape(take(before, left, axis=0) * take(behind, right, axis=0), (pairs, n, widest))
         middle = draw(weights, uniforms[used : used + pairs])
         used += pairs
-        children = (2 * pairs, n)
-        left, right = (
-            xp.concat([xp.reshape(xp.stack([left[:pairs], middle], axis=1), children), left[pairs:]]),
-            xp.concat([xp.reshape(xp.stack([middle, right[:pairs]], axis=1), children), right[pairs:]]),
-        )
+        halved = xp.reshape(xp.stack([bonds[:pairs], middle], axis=1), (2 * pairs, n))
+        bonds = xp.concat([halved, bonds[pairs:]])
     shapes: dict[tuple[int, ...], list[int]] = {}
     for j, k in enumerate(ring.sequence):
         shapes.setdefault(tuple(ring.cores[k].shape), []).append(j)
     parts = []
     for (size, _, rank), sites in shapes.items():
         site, columns = indices(sites, core), [ring.sequence[j] for j in sites]
-        place = take(left * rank + right, site, axis=0)  # (g, n)
+        place = take(bonds[:-1] * rank + bonds[1:], site, axis=0)  # (g, n)
         if rank < LARGE:
             flat = xp.reshape(stack([ring.cores[k] for k in columns]), (len(columns), size, -1))
             weights = flat[indices(range(len(columns)), core)[:, None], :, place]  # (g, n, N)

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 
 import ringdist as rd
+from ringdist import likelihood, sampling
 
 torch = pytest.importorskip("torch")
 zuko = pytest.importorskip("zuko")
@@ -409,27 +410,39 @@ def test_the_ring_is_live():
     assert torch.equal(prior.ring.variables[0].means(), ring.variables[0].means())
 
 
+def counted(monkeypatch, module, name: str) -> list:
+    """One entry for every call of the function."""
+    calls, function = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda ring: calls.append(ring) or function(ring))
+    return calls
+
+
 @pytest.fixture
 def normalisers(monkeypatch) -> list:
     """One entry for every time that log Z is computed."""
-    from ringdist import likelihood
+    return counted(monkeypatch, likelihood, "_computed_log_normalizer")
 
-    computed, compute = [], likelihood._computed_log_normalizer
-    monkeypatch.setattr(likelihood, "_computed_log_normalizer", lambda ring: computed.append(ring) or compute(ring))
-    return computed
+
+@pytest.fixture
+def trees(monkeypatch) -> list:
+    """One entry for every time that the tree of products is made to draw from it."""
+    return counted(monkeypatch, sampling, "_computed_tree")
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("name", ["trip", "joint", "flow"])
-def test_the_normaliser_is_computed_once_per_update(name, context, normalisers):
+def test_normaliser_and_tree_are_computed_once_per_update(name, context, normalisers, trees):
     prior, z = make(name), torch.zeros(5, D)
+    drawn = []
     for update in range(3):
         with context():
             values = [prior.log_prob(z[:n]) for n in (5, 3, 1, 5)]
-            prior.sample(4)
-        assert len(normalisers) == update + 1 and torch.equal(values[0], values[3])
+            drawn.append([prior.sample(50, rng=0) for _ in range(2)])
+        assert len(normalisers) == len(trees) == update + 1 and torch.equal(values[0], values[3])
+        assert torch.equal(*drawn[-1])
         with torch.no_grad():
-            prior.get_parameter("base.cores.0" if name == "flow" else "cores.0").mul_(1.1)
+            prior.get_parameter("base.cores.0" if name == "flow" else "cores.0").exp_()
+    assert not torch.equal(drawn[0][0], drawn[1][0])
 
 
 def test_fixed_priors_compute_their_normaliser_once(normalisers):
