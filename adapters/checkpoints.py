@@ -17,7 +17,8 @@ from torch import nn
 from adapters.data import ImageData
 from adapters.errors import InputError
 
-CONFIG = "ringdist_config"  # the key in checkpoints
+CONFIG = "ringdist_config"  # keys in checkpoints
+ATTRIBUTES = "ringdist_attributes"
 OWN = "adapters.", "torch.nn."  # packages whose classes a checkpoint may name
 KINDS = nn.Module, LightningDataModule  # and which: others, as `RingdistCLI`, might run what their arguments name
 Part = TypeVar("Part")
@@ -48,6 +49,14 @@ def load_generator(path: str, config: str | None = None) -> LightningModule:
     if not hasattr(model, "sample"):
         raise InputError(f"{path}: {type(model).__name__} draws no images")
     return model
+
+
+def attribute_names(path: str) -> list[str]:
+    """The names of the attributes of a run's data; `InputError` if the checkpoint does not tell them."""
+    names = read_checkpoint(path).get(ATTRIBUTES)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: the checkpoint does not name the attributes; only `ringdist fit` writes that")
+    return names
 
 
 def load_data(path: str, config: str | None = None) -> ImageData:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from adapters import figures
 from adapters.callbacks import SeededSteps
 from adapters.checkpoints import (
+    ATTRIBUTES,
     CONFIG,
+    attribute_names,
     check_states,
     class_paths,
     foreign_names,
@@ -49,11 +51,16 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 class ConfigInCheckpoint(SaveConfigCallback):
-    """Writes the configuration beside the logs, as Lightning does, and into every checkpoint too."""
+    """Writes the configuration beside the logs, as Lightning does, and into every checkpoint too.
+
+    Beside it go the names of the data's attributes, so that nobody needs the data to draw images with some of them.
+    """
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration."""
+        """Add the configuration and the names."""
         checkpoint[CONFIG] = self.parser.dump(self.config, skip_none=False)
+        data = getattr(trainer, "datamodule", None)
+        checkpoint[ATTRIBUTES] = list(data.attribute_names) if isinstance(data, ImageData) else []
 
 
 class RingdistCLI(LightningCLI):
@@ -164,11 +171,11 @@ def sample(
         raise InputError(f"n must be at least 1, found {n}")
     config = read_config(run_config)
     model = load_generator(ckpt_path, config)
-    seed_everything(seed, verbose=False)
+    set_seed(seed)
     if attributes is None:
         images = model.sample(n)
     elif isinstance(model, AttributeVAE):
-        images = sample_given(model, n, attributes, load_data(ckpt_path, config).attribute_names)
+        images = sample_given(model, n, attributes, attribute_names(ckpt_path))
     else:
         raise InputError(f"{ckpt_path}: {type(model).__name__} has no attributes")
     write_picture(images, output)
@@ -196,7 +203,7 @@ def hop(
     """
     check_picture(output)
     model = load_generator(ckpt_path, read_config(run_config))
-    seed_everything(seed, verbose=False)
+    set_seed(seed)
     try:
         walks = mode_hopping(model.prior, rows, steps, num_dimensions)
     except (NotImplementedError, ValueError) as error:
@@ -233,7 +240,7 @@ def evaluate(
     model, data = load_generator(ckpt_path, config).to(device), load_data(ckpt_path, config)
     network = load_features(features, weights).to(device)
     check_features(features, network, data.image_shape, device)
-    seed_everything(seed, verbose=False)
+    set_seed(seed)
     real = (images.to(device) for images, _ in data.rows("test"))
     drawn = (model.sample(min(batch_size, n - first)) for first in range(0, n, batch_size))
     try:
@@ -263,6 +270,13 @@ def _raised_here(error: BaseException) -> bool:
     return module.partition(".")[0] in ("adapters", "ringdist")
 
 
+def set_seed(seed: int) -> None:
+    """Of all libraries; `InputError` if it is none."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must be in 0..2^32 - 1, found {seed}")
+    seed_everything(seed, verbose=False)
+
+
 def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequence[str]) -> Tensor:
     """n images with the attributes NAME=VALUE,...; `InputError` naming the part that is none, or its rule."""
     if len(names) != len(model.attributes):
@@ -272,11 +286,16 @@ def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequenc
         name, _, value = (word.strip() for word in part.partition("="))
         if name not in names:
             raise InputError(f"{part!r}: attributes are {', '.join(names)}")
+        j = names.index(name)
+        if not y[j].isnan():
+            raise InputError(f"{part!r}: {name} is given twice")
         try:
-            y[names.index(name)] = float(value)
+            y[j] = float(value)
             attribute_rows(y, model.attributes)
         except ValueError as error:
             raise InputError(f"{part!r}: {error}") from error
+        if y[j].isnan():
+            raise InputError(f"{part!r}: an attribute that is left out is free")
     return model.sample(n, y)
 
 

@@ -66,7 +66,7 @@ def satisfaction(classifier: Classifier, generated: Iterable[tuple[Tensor, Tenso
         _share(correct, asked),
         tuple(_share(correct[:, j], asked[:, j]) for j in columns),
         entropies,
-        tuple(entropy / math.log(size) for entropy, size in zip(entropies, sizes, strict=True)),
+        tuple(e / math.log(size) if size > 1 else math.nan for e, size in zip(entropies, sizes, strict=True)),
     )
 
 
@@ -95,7 +95,7 @@ def changed_codes(
         TypeError, ValueError: as of `JointTRIP.sample_given`; ValueError if there is no such attribute, or
             num_dimensions is not in 1..d.
     """
-    if not 0 <= attribute < len(prior.attributes):
+    if whole("attribute", attribute, least=0) >= len(prior.attributes):
         raise ValueError(f"attribute must be in 0..{len(prior.attributes) - 1}, found {attribute}")
     d = prior.num_latents
     count = whole("num_dimensions", math.ceil(d / 2) if num_dimensions is None else num_dimensions)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
 from torch.nn import functional
 
+from adapters.networks import at_least_single
+
 LearnedStd = Literal["no", "shared", "pixel"]
 
 
@@ -18,7 +20,7 @@ class Likelihood(nn.Module, ABC):
     """From a decoder's output (batch, c', H, W) to a distribution over images (batch, C, H, W).
 
     The distribution has `log_prob(x)` of shape (batch,), `mean` and `sample()`, and calculates in single precision
-    whatever autocast makes of the decoder.
+    at least, whatever autocast makes of the decoder.
     """
 
     outputs_per_channel = 1
@@ -29,7 +31,7 @@ class Likelihood(nn.Module, ABC):
 
     def forward(self, output: Tensor) -> Distribution:
         """p(x | z)."""
-        parameters = output.float().chunk(self.outputs_per_channel, dim=1)
+        parameters = at_least_single(output).chunk(self.outputs_per_channel, dim=1)
         return Independent(self.pixels(*parameters), output.ndim - 1)
 
     @abstractmethod

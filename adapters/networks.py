@@ -89,13 +89,18 @@ class GaussianEncoder(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Independent:
-        """q(z | x), in single precision whatever autocast makes of the network."""
+        """q(z | x), in single precision at least, whatever autocast makes of the network."""
         return diagonal_gaussian(self.network(x))
 
 
+def at_least_single(outputs: Tensor) -> Tensor:
+    """Outputs in single precision, whatever autocast made of them; those in double precision stay as they are."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
 def diagonal_gaussian(outputs: Tensor) -> Independent:
-    """N(mean, diag std²) from means and logarithms of deviations (batch, 2 d), in single precision."""
-    mean, log_std = outputs.float().chunk(2, dim=-1)
+    """N(mean, diag std²) from means and logarithms of deviations (batch, 2 d), in single precision at least."""
+    mean, log_std = at_least_single(outputs).chunk(2, dim=-1)
     return Independent(Normal(mean, torch.exp(log_std), validate_args=False), 1)
 
 

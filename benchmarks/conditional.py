@@ -147,7 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_arguments(parser, settings(), datasets=["digits", "mnist"])
     judging.add_arguments(parser)
     parser.add_argument("--missing", nargs="+", type=float, default=[0.0, 0.9, 0.99], help="shares hidden in training")
-    parser.add_argument("--models", nargs="+", help="only those whose names contain one of these")
+    parser.add_argument("--models", nargs="+", help="only those with these names, or parts of them")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -92,7 +92,7 @@ def settings() -> dict[str, Setting]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_arguments(parser, settings(), datasets=["digits", "mnist"])
     judging.add_arguments(parser)
-    parser.add_argument("--priors", nargs="+", help="only those whose names contain one of these")
+    parser.add_argument("--priors", nargs="+", help="only those with these names, or parts of them")
     parser.add_argument("--weights", type=Path, help="torch-fidelity's weights of Inception: FID beside the others")
     parser.add_argument("--two-time-scales", action="store_true", help="one critic step, at three times the rate")
 

@@ -114,8 +114,13 @@ def _timed(run: Run, seed: int, folder: Path) -> Row:
 
 
 def named(candidates: Mapping[str, Any], parts: Sequence[str] | None) -> dict[str, Any]:
-    """Those whose names contain one of the parts; all if there are none."""
-    return {label: value for label, value in candidates.items() if not parts or any(part in label for part in parts)}
+    """Those with these names, or whose names contain one that is nobody's; all if none is given."""
+    if not parts:
+        return dict(candidates)
+    inside = [part for part in parts if part not in candidates]
+    return {
+        label: value for label, value in candidates.items() if label in parts or any(part in label for part in inside)
+    }
 
 
 def summary(results: list[Row], metrics: Sequence[str]) -> Row:

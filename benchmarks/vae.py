@@ -28,7 +28,7 @@ dynamically binarised MNIST (Tomczak and Welling 2018): Gaussian −84.45, VampP
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     autoencoder.add_arguments(parser, datasets=["digits", "mnist-static", "mnist-dynamic"])
-    parser.add_argument("--priors", nargs="+", help="only those whose names contain one of these")
+    parser.add_argument("--priors", nargs="+", help="only those with these names, or parts of them")
     autoencoder.add_final_arguments(parser)
 
 

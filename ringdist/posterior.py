@@ -39,12 +39,13 @@ def component_posterior(ring: TensorRing, k: int | str, x: Any) -> Array:
 
 
 def component_posteriors(
-    ring: TensorRing, rows: Array, columns: Sequence[int], *, leave_out: bool = False
+    ring: TensorRing, rows: Array, columns: Sequence[int], *, leave_out: bool = False, log: bool = False
 ) -> list[Array]:
     """p(s_k | row) for several columns, each (b, N_k), by one backward and one forward sweep.
 
     Args:
         leave_out: whether column k's own entry is left out of its posterior.
+        log: whether logarithms are returned, −inf only where the probability is zero and not where it underflows.
 
     Raises:
         ValueError: if the evidence of a row has zero mass.
@@ -56,20 +57,20 @@ def component_posteriors(
     sizes = [ring.shape[k] for k in columns]
 
     def compute(arithmetic: Any) -> Result:
-        return _posteriors(arithmetic, columns, leave_out)
+        return _posteriors(arithmetic, columns, leave_out, log)
 
     tolerance = 64 * float(xp.finfo(rows.dtype).eps)
     stacked = robust(ring, evidence, compute, tolerance)
     if is_concrete(stacked):
-        empty = nonzero_rows(stop_gradient(xp.sum(stacked, axis=1)) < 0.5)
+        empty = nonzero_rows(stop_gradient(xp.max(stacked, axis=1)) == (-xp.inf if log else 0))
         if empty.shape[0]:
             raise ValueError(f"evidence must have positive mass, found zero mass in row {int(empty[0])}")
     ends = np.cumsum([0, *sizes])
     return [stacked[:, int(a) : int(b)] for a, b in itertools.pairwise(ends)]
 
 
-def _posteriors(arithmetic: Any, columns: Sequence[int], leave_out: bool) -> Result:
-    """Normalised component weights of the columns, side by side (b, Σ N_k); zeros for rows of zero mass."""
+def _posteriors(arithmetic: Any, columns: Sequence[int], leave_out: bool, log: bool) -> Result:
+    """Normalised component weights of the columns, or their logarithms, side by side (b, Σ N_k)."""
     ring, xp = arithmetic.ring, arithmetic.xp
     sequence, wanted = ring.sequence, set(columns)
     sites = [j for j, k in enumerate(sequence) if k in wanted]
@@ -89,17 +90,19 @@ def _posteriors(arithmetic: Any, columns: Sequence[int], leave_out: bool) -> Res
             if least is not None:
                 low = least if low is None else xp.minimum(low, least)
             logits = logits if leave_out else logits + arithmetic.evidence.log_weights(k)
-            found[k] = _normalise(logits, ring.cores[0].dtype, arithmetic.evidence.num_rows)
+            logs = _normalised(logits)
+            weights = astype(logs if log else xp.exp(logs), ring.cores[0].dtype)
+            found[k] = xp.broadcast_to(weights, (arithmetic.evidence.num_rows, weights.shape[1]))
         if j < sites[-1]:
             state = arithmetic.push(state, k)
     return xp.concat([found[k] for k in columns], axis=1), low
 
 
-def _normalise(logits: Array, dtype: Any, num_rows: int) -> Array:
-    xp = namespace(logits)
+def _normalised(logits: Array) -> Array:
+    """Less the logarithm of the sum of their exponentials, row by row; −inf where all are."""
     total = logsumexp(logits)[:, None]
-    weights = xp.exp(logits - xp.where(total == -xp.inf, 0.0, total))
-    return xp.broadcast_to(astype(weights, dtype), (num_rows, weights.shape[1]))
+    xp = namespace(logits)
+    return logits - xp.where(total == -xp.inf, 0.0, total)
 
 
 def cdf(ring: TensorRing, k: int | str, x: Any) -> Array:

@@ -131,16 +131,34 @@ def test_sample_with_attributes(trained, tmp_path, capsys):
         ("slant=steep", "'slant=steep': could not convert string to float"),
         ("digit", "'digit': could not convert"),
         ("", "'': attributes are digit"),
+        ("digit=7,digit=3", "'digit=3': digit is given twice"),
+        ("digit=7,slant=nan", "'slant=nan': an attribute that is left out is free"),
     ):
         assert message in refused(capsys, "sample", *arguments, given)
+    assert "seed must be in 0..2^32 - 1, found -1" in refused(capsys, "sample", *arguments, "digit=7", "--seed", "-1")
     arguments[1] = str(trained / "checkpoints" / "step.ckpt")
     assert "VAE has no attributes" in refused(capsys, "sample", *arguments, "digit=7")
     content = torch.load(checkpoint, weights_only=True)
-    content["ringdist_config"] = content["ringdist_config"].replace("strokes: true", "strokes: false")
-    torch.save(content, tmp_path / "other.ckpt")
     arguments[1] = str(tmp_path / "other.ckpt")
-    message = refused(capsys, "sample", *arguments, "digit=7")
-    assert "the data has the attributes digit, the model 3 of them" in message
+    for names, message in (
+        (["digit"], "the data has the attributes digit, the model 3 of them"),
+        ([[]], "the checkpoint does not name the attributes"),
+    ):
+        torch.save(content | {"ringdist_attributes": names}, arguments[1])
+        assert message in refused(capsys, "sample", *arguments, "digit=7")
+
+
+def test_nobody_needs_the_data_to_draw_images_with_some_attributes(table, tmp_path):
+    settings = yaml.safe_load(Path(tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)).read_text())
+    settings["model"]["init_args"]["prior"]["init_args"]["attributes"] = [10, 2]
+    options = {"path": str(table.parent), "attributes": "attributes.csv", "mode": "L", "batch_size": 4}
+    settings["data"] = {"class_path": "adapters.data.ImageFolder", "init_args": options}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    main(["fit", "--config", str(tmp_path / "run.yaml")])
+    table.parent.rename(tmp_path / "elsewhere")
+    checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
+    main(["sample", "--ckpt_path", checkpoint, "--output", "x.png", "--n", "4", "--attributes", "gender=1"])
+    assert Path("x.png").is_file()
 
 
 def test_hop(trained, tmp_path, capsys):

@@ -222,6 +222,22 @@ def test_predictions_are_distributions(model):
         assert not table.requires_grad
 
 
+def test_predictions_for_images_that_are_no_numbers(model):
+    x = images(3)
+    x[1, 0, 2, 2] = nan
+    for table in model.predict(x):
+        assert table[1].isnan().all() and not table[[0, 2]].isnan().any()
+
+
+def test_double_precision(model):
+    model = model.double()
+    x, y = images().double(), attributes()
+    loss, bound = model._objective(x, y)
+    loss.mean().backward()
+    found = [bound.elbo, model.iwae(x, 2, y), model.sample(6, y), *model.predict(x)]
+    assert all(value.dtype == torch.float64 and value.isfinite().all() for value in found)
+
+
 def test_predictions_of_the_mixture():
     mixture = Mixture()
     tables = mixture.log_prior(0.4 * X.flatten())
@@ -387,12 +403,29 @@ def test_attributes_go_along_when_the_prior_is_fitted_anew(tmp_path):
     ],
 )
 def test_errors_name_row_and_rule(model, y, error, message):
-    for call in (model.sample, lambda n, y: model.elbo(images(n), y)):
+    def bound(n, y):
+        return model.iwae(images(n), 3, y, max_rows=1)
+
+    for call in (model.sample, lambda n, y: model.elbo(images(n), y), bound):
         with pytest.raises(error, match=message):
             call(2, y)
 
 
+def test_numbers_of_images_that_are_none(model):
+    with pytest.raises(ValueError, match="n must be at least 0, found -1"):
+        model.sample(-1)
+    with pytest.raises(TypeError, match=r"n must be a whole number, found 2\.0"):
+        model.sample(2.0, torch.tensor([1.0, nan]))
+
+
 def test_models_that_cannot_be():
+    with pytest.raises(ValueError, match="there must be at least one attribute; VAE is the model without"):
+        TELBO(nn.Identity(), nn.Identity(), 2, [])
+    with pytest.raises(ValueError, match="alpha must be finite and not negative, found -1"):
+        JMVAE(nn.Identity(), nn.Identity(), 2, [3], alpha=-1.0)
+    for name in ("trip", "telbo"):
+        with pytest.raises(ValueError, match="attribute_weight must be finite and not negative, found nan"):
+            make(name, attribute_weight=nan)
     with pytest.raises(TypeError, match="prior must be a JointTRIP, found TRIP"):
         ConditionalVAE(nn.Identity(), nn.Identity(), TRIP(2, 2, 2))
     with pytest.raises(TypeError, match="prior must be a JointTRIP, found GaussianPrior"):

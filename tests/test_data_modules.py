@@ -185,7 +185,7 @@ def test_attributes_kept(folder):
     assert batch_of(data)[1].shape == (10, 1) and data.attribute_names == ("gender",)
     rows = torch.cat([split.attributes for split in data.splits.values()])
     assert set(rows[~rows.isnan()].tolist()) == {0.0, 1.0}
-    with pytest.raises(ValueError, match="attributes must be among age, gender, found hat"):
+    with pytest.raises(ValueError, match="keep: attributes are age, gender, found hat"):
         ImageFolder(folder, "attributes.csv", keep=["gender", "hat"]).setup()
 
 
@@ -246,7 +246,7 @@ def test_attributes_of_celeba(celeba):
     assert tuple(data.attribute_names) == CELEBA_ATTRIBUTES
     assert tuple(everything.attribute_names) == ("Blurry", *CELEBA_ATTRIBUTES)
     assert torch.equal(y, all_of_them[:, 1:]) and set(y.flatten().tolist()) == {0.0, 1.0}
-    with pytest.raises(ValueError, match=r"among Blurry, Bald, .*, Young, found Old"):
+    with pytest.raises(ValueError, match=r"keep: attributes are Blurry, Bald, .*, Young, found Old"):
         CelebA(celeba, keep=["Old"]).setup()
     with pytest.raises(ValueError, match="keep must be a list of names, found 'Smiling'"):
         CelebA(celeba, keep="Smiling")
@@ -481,8 +481,9 @@ def test_folders_without_what_torchvision_looks_for(tmp_path, make):
     [
         ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
         ({"binarization": "both"}, "binarization must be None or one of static, dynamic, found 'both'"),
-        ({"missing": 1.0}, r"missing must be a share in \[0, 1\), found 1.0"),
-        ({"missing": -0.1}, r"missing must be a share in \[0, 1\), found -0.1"),
+        ({"missing": 1.1}, r"missing must be a share in \[0, 1\], found 1.1"),
+        ({"missing": -0.1}, r"missing must be a share in \[0, 1\], found -0.1"),
+        ({"keep": ["digit", "digit"]}, "keep must name each attribute once, found digit, digit"),
         ({"validation": 5000}, "validation must leave some of the 1438 images on either side, found 5000"),
     ],
 )

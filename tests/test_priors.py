@@ -834,9 +834,36 @@ def test_reinitialize_with_continuous_attributes(method, order):
     assert torch.equal(prior.means[4], kept[0]) and torch.equal(prior.log_stds[4], kept[1])
     assert prior.log_prob(z + 1, y).mean() > prior.log_prob(z - 3, y).mean()
     assert all(value.isfinite().all() for value in prior.state_dict().values())
-    y[:4, 1] = 5.0
-    with pytest.raises(ValueError, match="column 5: re-initialisation needs at least 6 known values, found 4"):
-        prior.reinitialize(z, y, method=method)
+    few = torch.tensor([4.6, 5.0, 5.4])  # values for six components: they are not placed anew
+    y[: len(few) * 20, 1] = few.repeat(20)
+    prior.reinitialize(z, y, method=method, order=order)
+    assert torch.equal(prior.means[4], kept[0]) == (method == "gmm")
+    assert all(value.isfinite().all() for value in prior.state_dict().values())
+    if method == "em":  # but learned from there
+        told = torch.stack([torch.full((3,), nan), few], 1)
+        rows = torch.full((3, 4), nan)
+        between = torch.stack([torch.full((3,), nan), few + 0.2], 1)
+        assert (prior.log_prob(rows, told) > prior.log_prob(rows, between)).all()
+
+
+def test_attribute_posteriors_in_logarithms():
+    """Forty codes that each make one value 99 times less likely: float32 does not hold its probability."""
+    d = 40
+    prior = JointTRIP(d, [2], num_components=2, rank=2, order="given")
+    cores = torch.zeros(d + 1, 2, 2, 2)  # (column, value, left bond, right bond)
+    for a in range(2):
+        cores[:d, a, a, a], cores[:d, 1 - a, a, a], cores[d, a, a, a] = 0.99, 0.01, 1.0
+    with torch.no_grad():
+        prior.cores[0].copy_(cores)
+        prior.means.copy_(torch.tensor([-50.0, 50.0]).expand(d, 2))
+        prior.log_stds.zero_()
+    z = torch.full((3, d), 50.0)
+    z[1] = nan
+    (table,), (logs,) = prior.attribute_posterior(z), prior.attribute_posterior(z, log=True)
+    far = -d * math.log(99)
+    torch.testing.assert_close(logs, torch.tensor([[far, 0.0], [math.log(0.5)] * 2, [far, 0.0]]))
+    torch.testing.assert_close(table, logs.exp())
+    assert [part.shape for part in prior.attribute_posterior(z[:0])] == [(0, 2)]
 
 
 # ------------------------------------------------------------------------------------------------------ VampPrior

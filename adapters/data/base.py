@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from adapters.errors import InputError
 from adapters.seeding import derived_seed, epoch_of, run_seed
 
 Binarization = Literal["static", "dynamic"]
@@ -69,12 +70,14 @@ class ImageData(LightningDataModule):
             raise ValueError(
                 f"binarization must be None or one of {', '.join(get_args(Binarization))}, found {binarization!r}"
             )
-        if not 0 <= missing < 1:
-            raise ValueError(f"missing must be a share in [0, 1), found {missing}")
+        if not 0 <= missing <= 1:
+            raise ValueError(f"missing must be a share in [0, 1], found {missing}")
         self.batch_size, self.validation = batch_size, validation
         self.binarization, self.split_seed = binarization, split_seed
         if isinstance(keep, str):
             raise ValueError(f"keep must be a list of names, found {keep!r}")
+        if keep is not None and len(set(keep)) < len(keep):
+            raise ValueError(f"keep must name each attribute once, found {', '.join(keep)}")
         self.missing, self.keep = missing, keep
         self.splits: dict[Stage, Split] = {}
 
@@ -116,7 +119,8 @@ class ImageData(LightningDataModule):
         """Bytes to floats, on the device of the model."""
         images, attributes = batch
         place = self._place() if self._draws() and self.trainer.training else None
-        return self._scaled(images, place), attributes
+        # Lightning has brought all floats to the run's precision by now, but not what were bytes then.
+        return self._scaled(images, place).to(attributes.dtype), attributes
 
     # --------------------------------------------------------------------------------------------------- for users
 
@@ -198,7 +202,7 @@ class ImageData(LightningDataModule):
     def _kept(self, splits: dict[Stage, Split], names: Sequence[str]) -> dict[Stage, Split]:
         known = list(self.attribute_names)
         if unknown := [name for name in names if name not in known]:
-            raise ValueError(f"attributes must be among {', '.join(known)}, found {', '.join(unknown)}")
+            raise InputError(f"keep: attributes are {', '.join(known) or '(none)'}, found {', '.join(unknown)}")
         columns, self.attribute_names = [known.index(name) for name in names], tuple(names)
         return {stage: split._replace(attributes=split.attributes[:, columns]) for stage, split in splits.items()}
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.nn import functional
 
+from adapters.networks import at_least_single
+
 HIDDEN = 128  # of the heads that see attributes (appendix C)
 
 
@@ -19,7 +21,7 @@ def one_hot(y: Tensor, sizes: Sequence[int]) -> Tensor:
         functional.one_hot(values.nan_to_num(0).long(), size) * ~values.isnan()[:, None]
         for values, size in zip(y.unbind(-1), sizes, strict=True)
     ]
-    return torch.cat(parts, dim=-1).float()
+    return torch.cat(parts, dim=-1).to(y)
 
 
 def log_prob_known(log_probs: Sequence[Tensor], y: Tensor) -> Tensor:
@@ -64,8 +66,9 @@ class AttributePredictor(nn.Module):
         self.network = perceptron(num_inputs, 64, 64, sum(self.sizes))
 
     def forward(self, inputs: Tensor) -> list[Tensor]:
-        """log p(y_j | inputs) of all values of each attribute, (batch, N_j), in single precision."""
-        return [scores.log_softmax(-1) for scores in self.network(inputs).float().split(self.sizes, dim=-1)]
+        """log p(y_j | inputs) of all values of each attribute, (batch, N_j), in single precision at least."""
+        scores = at_least_single(self.network(inputs)).split(self.sizes, dim=-1)
+        return [part.log_softmax(-1) for part in scores]
 
 
 class AttributeExperts(nn.Module):
@@ -85,10 +88,10 @@ class AttributeExperts(nn.Module):
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """Means and precisions for all values of all attributes, (Σ N_j, d) each."""
-        device = next(self.parameters()).device
+        like = next(self.parameters())
         pairs = zip(self.experts, self.sizes, strict=True)
-        outputs = [expert(torch.eye(size, device=device)).float() for expert, size in pairs]
-        means, log_stds = torch.cat(outputs).chunk(2, dim=-1)
+        outputs = [expert(torch.eye(size, dtype=like.dtype, device=like.device)) for expert, size in pairs]
+        means, log_stds = at_least_single(torch.cat(outputs)).chunk(2, dim=-1)
         return means, torch.exp(-2 * log_stds)
 
     def forward(self, y: Tensor) -> Independent:

@@ -18,7 +18,7 @@ from adapters.models.attributes import (
     one_hot,
     perceptron,
 )
-from adapters.models.conditional import AttributeVAE
+from adapters.models.conditional import AttributeVAE, not_negative
 from adapters.models.vae import Elbo
 from adapters.networks import GaussianEncoder, diagonal_gaussian
 from adapters.priors import GaussianPrior
@@ -39,7 +39,7 @@ class Baseline(AttributeVAE):
 
     Raises:
         TypeError: if a size is not a whole number.
-        ValueError: if it is less than 1.
+        ValueError: if it is less than 1, or there is no attribute.
     """
 
     attributes: tuple[int, ...]
@@ -48,6 +48,8 @@ class Baseline(AttributeVAE):
         self, encoder: nn.Module, decoder: nn.Module, num_latents: int, attributes: Sequence[int], **settings: Any
     ):
         super().__init__(encoder, decoder, GaussianPrior(num_latents), **settings)
+        if not attributes:
+            raise ValueError("there must be at least one attribute; VAE is the model without")
         self.attributes = tuple(whole("the size of an attribute", size) for size in attributes)
         self.joint_head = GaussianEncoder(perceptron(2 * num_latents + sum(self.attributes), HIDDEN, 2 * num_latents))
 
@@ -82,7 +84,7 @@ class CVAE(Baseline):
 
     Raises:
         TypeError: if a size is not a whole number.
-        ValueError: if it is less than 1.
+        ValueError: if it is less than 1, or there is no attribute.
     """
 
     counts: Tensor
@@ -155,7 +157,7 @@ class JointBaseline(Baseline):
 
     Raises:
         TypeError: if a size is not a whole number.
-        ValueError: if it is less than 1.
+        ValueError: if it is less than 1, there is no attribute, or a weight is negative.
     """
 
     def __init__(
@@ -170,7 +172,7 @@ class JointBaseline(Baseline):
         super().__init__(encoder, decoder, num_latents, attributes, **settings)
         self.experts = AttributeExperts(num_latents, self.attributes)
         self.predictor = AttributePredictor(num_latents, self.attributes)
-        self.attribute_weight = attribute_weight
+        self.attribute_weight = not_negative("attribute_weight", attribute_weight)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
         """q(z | x, y_observed), and y."""
@@ -245,7 +247,7 @@ class JMVAE(JointBaseline):
         **settings: Any,
     ):
         super().__init__(encoder, decoder, num_latents, attributes, attribute_weight, **settings)
-        self.alpha = alpha
+        self.alpha = not_negative("alpha", alpha)
 
     def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
         y = self._rows(len(x), y)

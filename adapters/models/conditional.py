@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Independent
 
 from adapters.models.attributes import accuracies, log_prob_known
 from adapters.models.vae import VAE, Batch, Elbo
 from adapters.priors import JointTRIP
-from adapters.priors.base import Attribute, attribute_rows
+from adapters.priors.base import Attribute, attribute_rows, whole
 
 
 class AttributeVAE(VAE):
@@ -36,17 +38,18 @@ class AttributeVAE(VAE):
             TypeError: if y is no tensor of real numbers.
             ValueError: if its shape does not fit, or a value is out of its range.
         """
-        return self.generate(*self._sample_codes(n, y))
+        return self.generate(*self._sample_codes(whole("n", n, least=0), y))
 
     @abstractmethod
     def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Codes (n, d) given attributes, and the attributes as `decode` is to see them."""
 
     def _rows(self, n: int, y: Tensor | None) -> Tensor:
-        """y as (n, a), NaN where nothing is known; errors as of `sample`."""
+        """y as (n, a) in the dtype that heads calculate in, NaN where nothing is known; errors as of `sample`."""
+        dtype = torch.promote_types(self.dtype, torch.float32)
         if y is None:
-            return torch.full((n, len(self.attributes)), torch.nan, device=self.device)
-        y = attribute_rows(y, self.attributes).to(self.device)
+            return torch.full((n, len(self.attributes)), torch.nan, dtype=dtype, device=self.device)
+        y = attribute_rows(y, self.attributes).to(self.device, dtype)
         y = y.expand(n, -1) if y.ndim == 1 else y
         if y.shape[:-1] != (n,):
             raise ValueError(f"y must have {n} rows, found shape {tuple(y.shape)}")
@@ -71,6 +74,13 @@ class AttributeVAE(VAE):
             self._log_mean(f"{stage}_{name}", *shares[name])
 
 
+def not_negative(label: str, value: float) -> float:
+    """The value if it is a weight; `ValueError` naming the rule else."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{label} must be finite and not negative, found {value}")
+    return value
+
+
 class ConditionalVAE(AttributeVAE):
     """VAE-TRIP: a VAE whose prior p(z, y) is a tensor ring over codes and attributes (paper Eq. 14).
 
@@ -87,6 +97,7 @@ class ConditionalVAE(AttributeVAE):
 
     Raises:
         TypeError: if prior is no JointTRIP.
+        ValueError: if the weight is negative.
     """
 
     prior: JointTRIP
@@ -103,15 +114,21 @@ class ConditionalVAE(AttributeVAE):
             raise TypeError(f"prior must be a JointTRIP, found {type(prior).__name__}")
         super().__init__(encoder, decoder, prior, **settings)
         self.attributes = prior.attributes
-        self.attribute_weight = attribute_weight
+        self.attribute_weight = not_negative("attribute_weight", attribute_weight)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
+        """q(z | x) of images (batch, C, H, W), and y with one row each."""
+        return self.encoder(x), None if y is None else self._rows(len(x), y)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> list[Tensor]:
         """log p(y_j | z) of all values of each attribute at the mean code z of each image, (batch, N_j).
 
-        Of a continuous attribute, of its components; see `JointTRIP.attribute_posterior`.
+        Of a continuous attribute, of its components; see `JointTRIP.attribute_posterior`. NaN where the image is.
         """
-        return [table.log() for table in self.prior.attribute_posterior(self.encoder(x).mean)]
+        z = self.encoder(x).mean
+        unknown = z.isnan().any(-1, keepdim=True)  # the ring would take them as left open
+        return [table.masked_fill(unknown, torch.nan) for table in self.prior.attribute_posterior(z, log=True)]
 
     def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return self.prior.sample(n, y), None
@@ -119,7 +136,6 @@ class ConditionalVAE(AttributeVAE):
     def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         if y is None:
             return super()._log_prior(z, y)
-        y = self._rows(len(z), y)
         rows = torch.cat([y, torch.full_like(y, torch.nan)])  # one pass through the ring for both
         joint, log_prior = self.prior.log_prob(torch.cat([z, z]), rows).chunk(2)
         return log_prior, joint - log_prior

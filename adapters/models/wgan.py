@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from adapters.errors import DivergenceError
 from adapters.models.vae import Batch
+from adapters.networks import at_least_single
 from adapters.objectives import Baseline, Estimator, expected_reward
 from adapters.priors import FlowPrior, Prior, VampPrior
 from adapters.priors.base import choice, whole
@@ -157,8 +158,8 @@ class WGAN(LightningModule):
         return images
 
     def _verdicts(self, images: Tensor) -> Tensor:
-        """D of images in [−1, 1], (n,), in single precision whatever autocast makes of the network."""
-        verdicts: Tensor = self.critic(images).float().squeeze(1)
+        """D of images in [−1, 1], (n,), in single precision at least, whatever autocast makes of the network."""
+        verdicts: Tensor = at_least_single(self.critic(images)).squeeze(1)
         return verdicts
 
     # --------------------------------------------------------------------------------------------------- training

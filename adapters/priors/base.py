@@ -279,12 +279,12 @@ def attribute_rows(y: Tensor, attributes: Sequence[Attribute]) -> Tensor:
 
     Args:
         y: a tensor of real or whole numbers.
-        attributes: what they are; values are not looked at while compiling.
+        attributes: what they are; values are not looked at where they cannot be, as while compiling.
     """
     if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex():
         y = y.to(torch.get_default_dtype())
     y = real_rows("y", y, len(attributes))
-    if torch.compiler.is_compiling():
+    if not is_readable(y):
         return y
     outside = torch.stack([_outside(y[..., i].reshape(-1), kind) for i, kind in enumerate(attributes)])
     if bool(outside.any()):  # looked at once, because an accelerator has to be waited for

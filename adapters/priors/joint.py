@@ -87,11 +87,15 @@ class JointTRIP(RingPrior):
             raise ValueError(f"z must have a positive density, found 0 in row {int(empty.nonzero()[0])}")
         return self.log_prob(z, y) - marginal
 
-    def attribute_posterior(self, z: Tensor) -> list[Tensor]:
-        """p(y_i | z) of each attribute: the probabilities of its values, (..., N_i).
+    def attribute_posterior(self, z: Tensor, *, log: bool = False) -> list[Tensor]:
+        """p(y_i | z) of each attribute: the probabilities of its values, (..., N_i), or their logarithms.
 
         Of a continuous attribute they are those of its N components, whose `means` and `log_stds` are the rows behind
         the latents'. NaN entries of z are marginalised.
+
+        Args:
+            z: (..., d) latent codes.
+            log: whether logarithms are returned, which are finite also where probabilities underflow.
 
         Raises:
             TypeError, ValueError: as `log_prob`.
@@ -99,8 +103,8 @@ class JointTRIP(RingPrior):
         rows = self._joined(self._checked(z), None)
         columns = range(self.num_latents, rows.shape[-1])
         with full_precision(rows):
-            parts = component_posteriors(self._query_ring(), rows.reshape(-1, rows.shape[-1]), columns)
-        return [part.reshape(*rows.shape[:-1], -1) for part in parts]
+            parts = component_posteriors(self._query_ring(), rows.reshape(-1, rows.shape[-1]), columns, log=log)
+        return [part.reshape(*rows.shape[:-1], part.shape[-1]) for part in parts]
 
     def sample_attributes(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """Attributes (..., a): the unknown entries of y drawn given its known ones and z (..., d).
@@ -159,7 +163,8 @@ class JointTRIP(RingPrior):
     ) -> None:
         """Fit to latent codes z (n, d) and attributes y (n, a) anew, in place; see `TRIP.reinitialize`.
 
-        A continuous attribute that is never known keeps its components.
+        The components of a continuous attribute that takes fewer known values than there are components are not placed
+        anew: EM goes on from where they are, and the paper's procedure leaves them there.
 
         Raises:
             TypeError, ValueError: as `TRIP.reinitialize` and `log_prob`; ValueError if a train would have to change

@@ -248,14 +248,7 @@ class RingPrior(Prior):
         choice("method", method, get_args(Method))
         if order is not None:
             choice("order", order, get_args(NewOrder))
-        least = max(2, self.num_components)
-        counts = (~rows.isnan()).sum(0).tolist()
-        fitted = {k for k in self._gaussians if counts[k]}  # an attribute that is never known keeps its components
-        for k in sorted(fitted):
-            if counts[k] < least:
-                raise ValueError(
-                    f"column {k}: re-initialisation needs at least {least} known values, found {counts[k]}"
-                )
+        fitted = set(range(self.num_latents)) | {k for k in self._gaussians if self._is_known(rows[:, k])}
         columns: Sequence[int] = self._columns
         if order is not None:
             columns = rd.ordering.mutual_information(rows.cpu().numpy(), self._families(), self.topology)
@@ -264,6 +257,11 @@ class RingPrior(Prior):
                 self._reinitialize_by_mixtures(rows, columns, fitted)
             else:
                 self._reinitialize_by_em(rows, columns, fitted, whole("max_epochs", max_epochs))
+
+    def _is_known(self, values: Tensor) -> bool:
+        """Whether an attribute takes enough different values to place its components anew."""
+        known = values[~values.isnan()]
+        return known.unique().numel() >= max(2, self.num_components)
 
     def _families(self) -> list[Any]:
         """One variable per column, in NumPy, of the right family; the parameters do not matter."""
@@ -306,11 +304,10 @@ class RingPrior(Prior):
                 )
         ring = rd.fit_em(start, data, max_epochs=max_epochs, pseudocount=PSEUDOCOUNT, rng=global_seed()).ring
         scale = (-ring.log_normalizer() / len(columns)).exp()  # puts Z at 1 without changing the distribution
-        means, log_stds = (parameter.detach().clone() for parameter in (self.means, self.log_stds))
+        means, log_stds = torch.empty_like(self.means), torch.empty_like(self.log_stds)
         for i, k in enumerate(self._gaussians):
-            if k in fitted:
-                arrays = ring.variables[k].arrays()
-                means[i], log_stds[i] = arrays["means"], arrays["stds"].log()
+            arrays = ring.variables[k].arrays()
+            means[i], log_stds[i] = arrays["means"], arrays["stds"].log()
         self._write([core * scale for core in ring.cores], means, log_stds, columns)
 
 
