@@ -334,6 +334,13 @@ def take(array: Array, index: Array, axis: int = 0) -> Array:
     return namespace(array).take(array, index, axis=axis)
 
 
+def unstack(array: Array, axis: int = 0) -> Sequence[Array]:
+    """The slices along an axis."""
+    if backend_name(array) == "torch":  # array-api-compat moves the axis by what `torch.vmap` has no rule for
+        return array.unbind(axis)
+    return namespace(array).unstack(array, axis=axis)
+
+
 def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
     """The arrays, one for each column of a ring, along a new axis."""
     xp = namespace(arrays[0])

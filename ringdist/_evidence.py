@@ -21,6 +21,7 @@ from ringdist._backend import (
     namespace,
     stop_gradient,
     take,
+    unstack,
 )
 from ringdist.variables import Variable
 
@@ -127,7 +128,7 @@ class Evidence:
         group, position = self._place[k]
         if group not in self._parts:  # taken apart in one operation, whose gradient is one operation too
             weights = self._exp(group)
-            self._parts[group] = namespace(weights).unstack(weights)
+            self._parts[group] = unstack(weights)
         return self._parts[group][position]
 
     def weights_stacked(self, sequence: Sequence[int]) -> Array | None:

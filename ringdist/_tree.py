@@ -26,6 +26,7 @@ from ringdist._backend import (
     safe_log,
     stack,
     stop_gradient,
+    unstack,
     writable,
 )
 from ringdist._evidence import Evidence, like_zeros
@@ -235,7 +236,7 @@ def _steps(linear: Linear, count: int, length: int) -> Iterator[tuple[Any, Any]]
         weights = _weights_stacked(linear, columns, size)
         flat = xp.reshape(stack([ring.cores[k] for k in columns]), (count, length, size, rank * rank))
         split = (count, length, linear.evidence.num_rows, size)
-        yield from zip(xp.unstack(xp.reshape(weights, split), axis=1), xp.unstack(flat, axis=1), strict=True)
+        yield from zip(unstack(xp.reshape(weights, split), axis=1), unstack(flat, axis=1), strict=True)
         return
     for step in range(length):
         side_by_side = columns[step::length]

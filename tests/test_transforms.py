@@ -429,6 +429,18 @@ def test_torch_func_gradients(torched):
     assert_close(actual.numpy(), z.grad.numpy(), MIXED)
 
 
+@pytest.mark.parametrize("engine", ["auto", "sweep", "tree", "log"])
+@pytest.mark.parametrize("case", [MIXED, REAL], ids=["mixed", "real"])
+def test_torch_vmap_over_batches(torched, case, engine):
+    torch = torched.xp
+    ring, rows = torched.ring(case), case.possible_rows(6).reshape(3, 2, case.d)
+    x = torched.array(rows)
+    values = torch.func.vmap(lambda x: ring.log_prob(x, engine=engine))(x)
+    assert_close(torched.numpy(values), np.stack([oracle.log_prob(case, part) for part in rows]), case)
+    posteriors = torch.func.vmap(lambda x: ring.component_posterior(1, x))(x)
+    assert_close(torched.numpy(posteriors), torched.numpy(ring.component_posterior(1, x)), case)
+
+
 def test_live_parameters_are_seen(torched):
     """A ring over leaf tensors follows them: nothing is copied or detached."""
     torch = torched.xp
