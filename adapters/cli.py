@@ -29,6 +29,7 @@ from adapters.checkpoints import (
     load_model,
     read_checkpoint,
 )
+from adapters.conditions import satisfaction
 from adapters.data import ImageData
 from adapters.errors import DivergenceError, InputError
 from adapters.hopping import mode_hopping
@@ -223,6 +224,9 @@ def evaluate(
 ) -> None:
     """Compare images drawn from a trained model with the test images of its data.
 
+    Where a classifier of the model's attributes is the judge, also how many of those of test images it finds in images
+    drawn for them.
+
     Args:
         ckpt_path: a checkpoint that `ringdist fit` wrote.
         features: whose features are compared: "inception" for the FID, or a checkpoint of an AttributeClassifier.
@@ -250,6 +254,9 @@ def evaluate(
     distance = "FID" if features == INCEPTION else f"Fréchet distance (features of {features})"
     table = {distance: f"{frechet:.4g}", "precision": f"{precision:.4f}", "recall": f"{recall:.4f}"}
     table |= {"real images": str(len(data.splits["test"].images)), "generated images": str(n)}
+    if isinstance(model, AttributeVAE) and isinstance(network, AttributeClassifier):
+        if tuple(model.attributes) == network.sizes:
+            table |= found_attributes(model, network, data, n, batch_size)
     width = max(map(len, table))
     print(*(f"{name:<{width}}  {value:>8}" for name, value in table.items()), sep="\n")
 
@@ -297,6 +304,17 @@ def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequenc
         if y[j].isnan():
             raise InputError(f"{part!r}: an attribute that is left out is free")
     return model.sample(n, y)
+
+
+def found_attributes(
+    model: AttributeVAE, judge: AttributeClassifier, data: ImageData, n: int, batch_size: int
+) -> dict[str, str]:
+    """Which share of requested attributes, those of n test images, the judge finds in the images drawn for them."""
+    known = data.splits["test"].attributes
+    requests = known[torch.randint(len(known), (n,))].to(model.device)
+    found = satisfaction(judge, ((model.sample(len(y), y), y) for y in requests.split(batch_size)))
+    shares = dict(zip(("all", *data.attribute_names), (found.accuracy, *found.accuracies), strict=True))
+    return {f"requested and found, {name}": f"{share:.4f}" for name, share in shares.items()}
 
 
 def load_features(name: str, weights: Path | None = None) -> nn.Module:

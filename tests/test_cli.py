@@ -195,6 +195,27 @@ def test_evaluate(trained, classifier, capsys):
     assert all(0 <= float(row.split()[-1]) <= 1 for row in table[1:3])
 
 
+def test_evaluate_asks_for_attributes(classifier, tmp_path, capsys):
+    main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)])
+    judge = yaml.safe_load((CONFIGS / "classifier_digits.yaml").read_text())
+    judge["model"]["init_args"]["sizes"] = [10, 3, 3]
+    judge["data"]["init_args"]["strokes"] = True
+    judge["trainer"] |= {"max_epochs": 1, "default_root_dir": str(tmp_path / "judge"), "enable_progress_bar": False}
+    (tmp_path / "judge.yaml").write_text(yaml.safe_dump(judge))
+    main(["fit", "--config", str(tmp_path / "judge.yaml")])
+    checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
+    (last,) = (tmp_path / "judge").rglob("last.ckpt")
+    arguments = ["evaluate", "--ckpt_path", checkpoint, "--n", "50", "--features"]
+    capsys.readouterr()
+    main([*arguments, str(last)])
+    rows = [line.rpartition(",")[2].split() for line in capsys.readouterr().out.splitlines() if "found" in line]
+    assert [name for name, _ in rows] == ["all", "digit", "thickness", "slant"]
+    shares = [float(share) for _, share in rows]
+    assert all(0 <= share <= 1 for share in shares) and shares[0] == pytest.approx(sum(shares[1:]) / 3, abs=1e-4)
+    main([*arguments, classifier])  # which knows the digit only
+    assert "requested" not in capsys.readouterr().out
+
+
 def test_evaluate_refuses_what_does_not_fit(trained, classifier, tmp_path, capsys):
     model = str(trained / "checkpoints" / "step.ckpt")
     assert "found VAE" in refused(capsys, "evaluate", "--ckpt_path", model, "--features", model)
