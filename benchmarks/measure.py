@@ -4,6 +4,7 @@ import ctypes
 import multiprocessing
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -26,14 +27,19 @@ def interleaved(
     seconds: float = 1.0,
     statistic: Callable[[list[float]], float] = statistics.median,
 ) -> dict[str, float]:
-    """Milliseconds of each, called in turns, at least ``repeats`` times and for at least ``seconds``."""
+    """Milliseconds of each, called in turns, at least ``repeats`` times and for at least ``seconds``.
+
+    Every round begins with another one, because what runs before decides which memory is warm.
+    """
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     times: dict[str, list[float]] = {name: [] for name in operations}
     for operation in [*operations.values()] * 2:
         operation()
+    turns = deque(operations.items())
     end = time.perf_counter() + seconds
     while min(map(len, times.values())) < repeats or time.perf_counter() < end:
-        for name, operation in operations.items():
+        turns.rotate(-1)
+        for name, operation in turns:
             synchronize()
             begin = time.perf_counter()
             operation()
