@@ -363,6 +363,13 @@ def nonzero_rows(mask: Array) -> Array:
     return namespace(mask).nonzero(mask)[0]
 
 
+def frozen(array: Any, dtype: Any) -> np.ndarray:
+    """A copy in NumPy that cannot be written to."""
+    copy = np.array(array, dtype=dtype)
+    copy.flags.writeable = False
+    return copy
+
+
 def times_written(array: Array) -> int | None:
     """How often the array was written to in place, where its library counts that (else 0); None if it may not.
 

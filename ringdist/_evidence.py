@@ -37,6 +37,8 @@ def as_rows(ring: TensorRing, x: Any) -> tuple[Array, tuple[int, ...]]:
         ValueError: if the last axis is not d long, or an observed value is outside its variable's support.
     """
     core = ring.cores[0]
+    if isinstance(x, np.ma.MaskedArray):
+        x = np.ma.filled(x.astype(np.float64), np.nan)
     if not is_array(x):
         x = np.asarray(x)
         if x.dtype.kind not in "buif":

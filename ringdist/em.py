@@ -103,7 +103,7 @@ def fit_em(
             )
     data = Data(ring, x, sample_weight)
     held_out = None if validation is None else Data(ring, validation)
-    generator = numpy_generator(rng, ring)
+    generator = numpy_generator(rng, ring, draws=batch_size is not None or restarts > 1)
     merged = data if batch_size is not None else _merge_equal_rows(ring, data)
     job = _Job(pseudocount, variance_floor, step_decay, batch_size, reduce)
 
@@ -162,7 +162,10 @@ class _Job:
         return float(numbers[0]) if len(values) == 1 else numbers
 
     def _floors(self, ring: TensorRing, data: Data) -> dict[int, float]:
-        """Least variance of each column whose family has one, from the variance of its observed entries."""
+        """Least variance of each column whose family has one, from the variance of its observed entries.
+
+        Of a column that is constant but for rounding, from its square, or 1 if it is 0.
+        """
         columns = [k for k, v in enumerate(ring.variables) if hasattr(v, "with_variance_floor")]
         if not columns or self.variance_floor == 0:
             return {}
@@ -180,8 +183,12 @@ class _Job:
             sums += np.stack([(w * seen).sum(0), (w * block).sum(0), (w * block**2).sum(0)])
         count, first, second = self._sum(ring, *sums.reshape(-1)).reshape(3, -1)
         count = np.where(count > 0, count, 1.0)
+        mean = centre + first / count
+        size = np.where(mean == 0, 1.0, mean**2)
         variance = second / count - (first / count) ** 2
-        return {k: float(self.variance_floor * v) for k, v in zip(columns, variance, strict=True) if v > 0}
+        rounding = float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).eps) ** 2 * size
+        variance = np.where(variance > rounding, variance, size)
+        return {k: float(self.variance_floor * v) for k, v in zip(columns, variance, strict=True)}
 
     def _visit(
         self, ring: TensorRing, rows: Array, weight: Array, labels: Sequence[int] | np.ndarray, step: float, size: Sizes

@@ -49,7 +49,8 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             keeps combinations that were never seen possible, and weighs the same at every rank.
         variance_floor: least variance of a Gaussian component, relative to the variance of its column.
         start: as `method` of `ringdist.initialize`: near a mixture of `rank` products ("mixture"), or random cores with
-            components at quantiles or k-means centres ("quantile", "kmeans"; also for one rank per bond).
+            components at quantiles or k-means centres ("quantile", "kmeans"). "auto": the mixture, but quantiles where
+            there is one rank per bond.
         restarts: fits from several random starting points, of which the best is kept.
         validation_fraction: share of the rows held out; the ring that is best on them is kept. None: no such rows.
         patience: epochs without a better one on the held-out rows after which learning stops; None: never.
@@ -88,7 +89,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         categorical_features: Any = "auto",
         pseudocount: float = 10.0,
         variance_floor: float = 1e-3,
-        start: Literal["mixture", "quantile", "kmeans"] = "mixture",
+        start: Literal["auto", "mixture", "quantile", "kmeans"] = "auto",
         restarts: int = 1,
         validation_fraction: float | None = None,
         patience: int | None = 10,
@@ -277,7 +278,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             num_components=self.num_components,
             order=self._order(rows, families, names, rng),
             topology=self.topology,
-            method=self.start,
+            method=self._start(),
             rng=_seed(rng),
         )
         return fit_em(
@@ -294,6 +295,11 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             rng=_seed(rng),
             progress=bool(self.verbose),
         )
+
+    def _start(self) -> Literal["mixture", "quantile", "kmeans"]:
+        if self.start != "auto":
+            return self.start
+        return "mixture" if isinstance(self.rank, int | np.integer) else "quantile"
 
     def _order(
         self, rows: np.ndarray, families: Sequence[Any], names: Sequence[str] | None, rng: np.random.RandomState

@@ -120,8 +120,16 @@ def _mixed(bits: np.ndarray) -> np.ndarray:
     return bits ^ (bits >> np.uint64(31))
 
 
-def numpy_generator(rng: Any, ring: TensorRing) -> np.random.Generator:
-    """A NumPy generator seeded by whatever randomness the ring's backend takes: batches are drawn on the host."""
+def numpy_generator(rng: Any, ring: TensorRing, *, draws: bool) -> np.random.Generator:
+    """A NumPy generator seeded by whatever randomness the ring's backend takes: batches are drawn on the host.
+
+    Args:
+        draws: whether anything is drawn that matters, for which a JAX ring needs a seed or key (`ValueError`).
+    """
+    if rng is None and not draws:
+        return np.random.default_rng()
+    if rng is None and backend_name(ring.cores[0]) == "jax":
+        raise ValueError("a JAX ring needs rng for batches and restarts: a seed or a key from jax.random.key")
     if rng is None or isinstance(rng, int | np.integer | np.random.Generator):
         return np.random.default_rng(rng)
     draw = uniform(Stream(rng, ring.cores[0]).next(), (2,), ring.cores[0])

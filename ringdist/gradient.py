@@ -64,7 +64,7 @@ def fit_gradient(
         raise ValueError("fit_gradient cannot be traced")
     data = Data(ring, x, sample_weight)
     held_out = None if validation is None else Data(ring, validation)
-    generator = numpy_generator(rng, ring)
+    generator = numpy_generator(rng, ring, draws=batch_size is not None or restarts > 1)
     make_step = _torch_step if backend == "torch" else _jax_step
 
     def fit(restart: int) -> Progress:

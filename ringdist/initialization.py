@@ -19,7 +19,7 @@ from ringdist._backend import (
 )
 from ringdist._random import Stream, uniform
 from ringdist.mixture import component_densities, component_shares, cores_near, fit_mixture
-from ringdist.variables import Categorical, GaussianMixture, PoissonMixture, Variable, rebuild
+from ringdist.variables import BUILT_IN, Categorical, GaussianMixture, PoissonMixture, Variable, rebuild
 
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
@@ -195,6 +195,8 @@ def _seed(rng: Any, core: Any) -> int:
 
 def _variable(column: np.ndarray, variable: Any, num_components: int, method: str, k: int) -> Variable:
     """The column's variable as it is given, or one of the family with its components on the data."""
+    if not (variable is None or isinstance(variable, type | Variable)):
+        raise TypeError(f"column {k}: expected a variable, a family or None, found {variable!r}")
     column = column.astype(np.float64)
     observed = column[~np.isnan(column)]
     try:
@@ -216,12 +218,15 @@ def _placed(family: Any, observed: np.ndarray, num_components: int, method: str)
     whole = wrong.size == 0
     if family is None:
         family = Categorical if whole and observed.max() < 64 else GaussianMixture
-    if issubclass(family, Categorical):
+    if family not in BUILT_IN:
+        known = ", ".join(kind.__name__ for kind in BUILT_IN)
+        raise ValueError(f"components can be placed for {known}, found {family!r}; give a variable of it instead")
+    if family is Categorical:
         if not whole:
             raise ValueError(f"categories are whole numbers from 0, found {wrong[0]:g}")
         return Categorical(int(observed.max()) + 1)
     centres = _centres(observed, num_components, method)
-    if issubclass(family, PoissonMixture):
+    if family is PoissonMixture:
         return PoissonMixture(np.maximum(centres, 1e-3))
     spread = observed.std() or 1.0
     gaps = np.diff(centres)

@@ -18,7 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from ringdist._backend import is_concrete, to_numpy
-from ringdist.variables import BUILT_IN, rebuild
+from ringdist.variables import BUILT_IN, check_name, rebuild
 
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
@@ -41,6 +41,10 @@ def save(ring: TensorRing, path: str | PathLike[str], *, extra: dict[str, Any] |
             raise ValueError("a ring can only be saved outside of tracing")
         tensors[f"core.{k}"] = np.ascontiguousarray(to_numpy(core))
         arrays = variable.arrays()
+        if type(variable).__name__ in _names(BUILT_IN) and type(variable) not in BUILT_IN:
+            raise ValueError(
+                f"{ring.describe(k)}: a family of your own needs a name of its own, found {type(variable)!r}"
+            )
         tensors.update({f"variable.{k}.{name}": np.ascontiguousarray(to_numpy(a)) for name, a in arrays.items()})
         variables.append({"family": type(variable).__name__, "name": variable.name, "arrays": sorted(arrays)})
     description = {"version": VERSION, "order": list(ring.order), "variables": variables}
@@ -49,6 +53,10 @@ def save(ring: TensorRing, path: str | PathLike[str], *, extra: dict[str, Any] |
     metadata["sha256"] = _digest(tensors, metadata)
     payload = safetensors.numpy.save(tensors, metadata)
     write_atomically(Path(path), payload)
+
+
+def _names(families: Sequence[type]) -> dict[str, type]:
+    return {family.__name__: family for family in families}
 
 
 def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
@@ -127,7 +135,7 @@ def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[t
     """
     from ringdist.ring import TensorRing
 
-    path, known = Path(path), {family.__name__: family for family in (*BUILT_IN, *families)}
+    path, known = Path(path), _names((*BUILT_IN, *families))
     metadata, tensors = _read(path)
     if metadata.get("sha256") != _digest(tensors, metadata):
         raise ValueError(f"{path.name} is corrupt: its content does not have the checksum that it was saved with")
@@ -147,7 +155,7 @@ def _assemble(description: Any, tensors: dict[str, np.ndarray], known: dict[str,
     cores, variables = [], []
     for k, entry in enumerate(description["variables"]):
         core = tensors.pop(f"core.{k}")
-        family, name = entry["family"], entry["name"]
+        family, name = entry["family"], check_name(entry["name"])
         if family not in known:
             raise ValueError(
                 f"column {k} is of the family {family!r}, known are {', '.join(sorted(known))}; pass others in families"

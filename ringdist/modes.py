@@ -206,12 +206,33 @@ def _best_value(variable: Any, log_weights: Array, current: Array) -> Array:
     for _ in range(0 if isinstance(variable, Categorical) else REFINEMENTS):
         move = xp.ceil(step) if integer else step
         points = xp.stack([z, z - move, z + move], axis=1)
-        inside = variable.in_support(points) if hasattr(variable, "in_support") else xp.isfinite(points)
+        inside = _in_support(variable, points)
         values = xp.where(inside, density(xp.where(inside, points, z[:, None])), -xp.inf)
         chosen = _argbest(points, values)
         step = xp.where(chosen == z, step / 2, step)
         z = chosen
     return z
+
+
+def _in_support(variable: Any, points: Array) -> Array:
+    """Which of the points (n, 3) the variable can take; a family that does not tell is asked by its `check`."""
+    if hasattr(variable, "in_support"):
+        inside: Array = variable.in_support(points)
+        return inside
+    finite = namespace(points).isfinite(points)
+    if not is_concrete(points) or _passes(variable, points[finite]):
+        return finite
+    values = to_numpy(points)
+    right = [v for v in np.unique(values[to_numpy(finite)]) if _passes(variable, like(np.asarray([v]), points))]
+    return like(np.isin(values, right), points, namespace(points).bool)
+
+
+def _passes(variable: Any, values: Array) -> bool:
+    try:
+        variable.check(values)
+    except ValueError:
+        return False
+    return True
 
 
 def _argbest(points: Array, values: Array) -> Array:

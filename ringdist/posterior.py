@@ -119,7 +119,7 @@ def cdf(ring: TensorRing, k: int | str, x: Any) -> Array:
         raise ValueError(f"{ring.describe(k)}: the point of a cdf must be given, found NaN")
     rows, shape = as_rows(ring, rest)
     weights = component_posteriors(ring, rows, [k])[0]
-    values = like(ring.variables[k].cdf(point), core)
+    values = like(ring.variables[k].cdf(namespace(point).reshape(point, (-1,))), core)
     return namespace(rows).reshape(namespace(rows).sum(weights * values, axis=-1), shape)
 
 
@@ -136,7 +136,7 @@ def quantile(ring: TensorRing, k: int | str, q: Any, x: Any) -> Array:
     k = ring.column(k)
     core = ring.cores[0]
     x = x if is_array(x) else like(x, core)
-    xp = namespace(core, x)
+    xp = namespace(core, x, *([q] if is_array(q) else []))
     q = like(q, core)
     if is_concrete(q) and not bool(xp.all((q >= 0) & (q <= 1))):
         raise ValueError(f"{ring.describe(k)}: q must lie in [0, 1]")
@@ -169,14 +169,16 @@ def _invert(variable: Any, weights: Array, q: Array) -> Array:
             low = xp.where(reached(low), low - width, low)
         high = xp.where(reached(high), high, high + width)
         width = 2 * width
-    below, above = reached(low) & (not integer), ~reached(high)
+    below = reached(low) & (not integer)
+    # Far out every cdf is rounded to 1: whether a column has an end is told by its density there.
+    endless = xp.any(like(variable.log_density(high + 1e6 * (1 + xp.abs(width))), weights) > -xp.inf, axis=-1)
+    above = ~reached(high) | ((q >= 1) & endless)
     for _ in range(100 if q.dtype == xp.float64 else 60):
         middle = low + (high - low) / 2
         inside = reached(middle)
         low, high = xp.where(inside, low, middle), xp.where(inside, middle, high)
-    if integer:
-        return xp.round(high)
-    return xp.where(below, -xp.inf, xp.where(above, xp.inf, high))
+    value = xp.clip(xp.round(high), min=0) if integer else xp.where(below, -xp.inf, high)
+    return xp.where(above, xp.inf, value)
 
 
 def _split(ring: TensorRing, k: int, x: Array) -> tuple[Array, Array]:

@@ -28,6 +28,7 @@ from ringdist import (
 from ringdist._backend import (
     Array,
     backend_name,
+    frozen,
     is_array,
     is_concrete,
     namespace,
@@ -439,9 +440,7 @@ def _check_core(ring: TensorRing, k: int) -> int:
 
 def _own(core: Array) -> Array:
     """The core itself where its library knows of writes to it, else a copy: what a ring remembers stays true."""
-    if backend_name(core) == "numpy":
-        return np.array(core, dtype=core.dtype if is_array(core) else np.float64)
-    return core
+    return frozen(core, dtype=core.dtype if is_array(core) else np.float64) if backend_name(core) == "numpy" else core
 
 
 def _detached(variable: Variable) -> Variable:

@@ -36,6 +36,8 @@ def marginal(ring: TensorRing, keep: Sequence[int | str]) -> TensorRing:
     Raises:
         ValueError: if `keep` is empty, repeats a column or names one that is not there.
     """
+    if isinstance(keep, str):
+        raise TypeError(f"the columns to keep must be a list, found {keep!r}")
     columns = [ring.column(k) for k in keep]
     if not columns:
         raise ValueError("a marginal must keep at least one column, found none")
@@ -64,12 +66,11 @@ def condition(ring: TensorRing, evidence: Mapping[int | str, float]) -> TensorRi
         return ring
     if len(values) == ring.num_variables:
         raise ValueError("a conditional must leave at least one column, found evidence for all")
+    namespace(core, *(value for value in values.values() if is_array(value)))
     entries = [like(values[k] if k in values else np.nan, core) for k in range(ring.num_variables)]
     for k in values:
         if entries[k].ndim != 0:
             raise ValueError(f"{ring.describe(k)}: evidence must be one number, found shape {tuple(entries[k].shape)}")
-        if is_array(values[k]):
-            namespace(core, values[k])
         if is_concrete(entries[k]) and math.isnan(float(entries[k])):
             raise ValueError(f"{ring.describe(k)}: evidence must be a number, found NaN; use marginal to leave it out")
     rows, _ = as_rows(ring, xp.stack(entries))

@@ -19,6 +19,7 @@ from ringdist._backend import (
     Array,
     astype,
     counted,
+    frozen,
     is_array,
     is_concrete,
     like,
@@ -170,7 +171,7 @@ class Categorical(_Stackable):
         if num_categories < 1:
             raise ValueError(f"num_categories must be at least 1, found {num_categories}")
         self.num_components = int(num_categories)
-        self.name = _check_name(name)
+        self.name = check_name(name)
         self._arrays = {}
 
     def log_density(self, x: Array) -> Array:
@@ -239,7 +240,7 @@ class GaussianMixture(_Stackable):
             _check_values("means", means, np.isfinite, "finite")
             _check_values("stds", stds, lambda v: np.isfinite(v) & (v > 0), "positive and finite")
         self.num_components = int(means.shape[0])
-        self.name = _check_name(name)
+        self.name = check_name(name)
         self._arrays = {"means": means, "stds": stds}
 
     def log_density(self, x: Array) -> Array:
@@ -323,7 +324,7 @@ class PoissonMixture(_Stackable):
         if validate:
             _check_values("rates", rates, lambda v: np.isfinite(v) & (v >= 0), "not negative and finite")
         self.num_components = int(rates.shape[0])
-        self.name = _check_name(name)
+        self.name = check_name(name)
         self._arrays = {"rates": rates}
 
     def log_density(self, x: Array) -> Array:
@@ -387,8 +388,10 @@ def _observed(x: Array, responsibilities: Array) -> tuple[Array, Array]:
 
 
 def _parameter(label: str, value: Array) -> Array:
-    if not is_array(value):
+    if not is_array(value) or (isinstance(value, np.ndarray) and value.dtype.kind in "iu"):
         value = np.asarray(value, dtype=np.float64)
+    if isinstance(value, np.ndarray):
+        value = frozen(value, value.dtype)
     if value.ndim != 1 or value.shape[0] == 0:
         raise ValueError(f"{label} must have shape (N,) with N >= 1, found {_shape(value)}")
     if not namespace(value).isdtype(value.dtype, "real floating"):
@@ -406,7 +409,8 @@ def _check_values(label: str, value: Array, rule: Any, text: str) -> None:
         raise ValueError(f"{label} must be {text}, found {values[position]:g} at component {position}")
 
 
-def _check_name(name: str | None) -> str | None:
+def check_name(name: str | None) -> str | None:
+    """The name if it is one; `TypeError` else."""
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a string or None, found {name!r}")
     return name

@@ -156,9 +156,9 @@ class JointTRIP(RingPrior):
         self,
         z: Tensor,
         y: Tensor | None = None,
-        *,
         method: Method = "gmm",
         order: NewOrder | None = None,
+        *,
         max_epochs: int = 10,
     ) -> None:
         """Fit to latent codes z (n, d) and attributes y (n, a) anew, in place; see `TRIP.reinitialize`.

@@ -63,9 +63,9 @@ class TRIP(RingPrior):
     def reinitialize(
         self,
         z: Tensor,
-        *,
         method: Method = "gmm",
         order: NewOrder | None = None,
+        *,
         max_epochs: int = 10,
     ) -> None:
         """Fit the prior to latent codes anew, in place: optimisers keep their references, but should forget moments.
