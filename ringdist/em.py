@@ -166,7 +166,7 @@ class _Job:
 
         Of a column that is constant but for rounding, from its square, or 1 if it is 0.
         """
-        columns = [k for k, v in enumerate(ring.variables) if hasattr(v, "with_variance_floor")]
+        columns = [k for k, v in enumerate(ring.variables) if getattr(v, "has_variance", False)]
         if not columns or self.variance_floor == 0:
             return {}
         centre: Any = None
@@ -209,9 +209,8 @@ class _Job:
             if statistics is None:
                 variable = variable.update(rows[:, k], responsibilities)
             elif not isinstance(variable, Categorical):
-                variable = variable.from_statistics(_damped(variable, statistics, share, step, size.batch))
-            if k in size.floors:
-                variable = variable.with_variance_floor(size.floors[k])
+                floor = [size.floors[k]] if k in size.floors else []
+                variable = variable.from_statistics(_damped(variable, statistics, share, step, size.batch), *floor)
             ring = ring._replaced(k, core, variable)
             evidence = data.evidence if isinstance(variable, Categorical) else Evidence.of_rows(ring, rows, [k])
             if evidence is not data.evidence:

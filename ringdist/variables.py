@@ -41,8 +41,9 @@ class Variable(Protocol):
     is how rings move between backends and how `rd.load(path, families=(Family,))` reads a family back.
 
     Optional: the attributes `integer = True` for whole numbers from 0 and `positive`, the names of parameters that
-    gradient descent must keep positive; `stack`, `in_support`, `statistics`, `expected_statistics`, `from_statistics`
-    and `with_variance_floor` as in the built-in families, for speed and for learning from streamed data.
+    gradient descent must keep positive; `stack`, `in_support`, `statistics`, `expected_statistics` and
+    `from_statistics` as in the built-in families, for speed and for learning from streamed data; and `has_variance`,
+    true where `from_statistics` takes a least variance too.
     """
 
     name: str | None
@@ -230,6 +231,7 @@ class GaussianMixture(_Stackable):
     """
 
     positive = ("stds",)
+    has_variance = True
 
     def __init__(self, means: Array, stds: Array, name: str | None = None, *, validate: bool = True):
         means, stds = _parameter("means", means), _parameter("stds", stds)
@@ -285,20 +287,17 @@ class GaussianMixture(_Stackable):
     def expected_statistics(self, weights: Array) -> dict[str, Array]:
         return {"count": weights, "offset": 0 * weights, "square": weights * self.variances()}
 
-    def with_variance_floor(self, floor: float) -> Self:
-        """The variable with no variance below `floor`, in squared units of the data."""
-        xp = namespace(self._arrays["stds"])
-        least = math.sqrt(floor)
-        stds = xp.where(self._arrays["stds"] < least, least, self._arrays["stds"])
-        return type(self)(self._arrays["means"], stds, name=self.name, validate=False)
-
-    def from_statistics(self, statistics: dict[str, Array]) -> Self:
+    def from_statistics(self, statistics: dict[str, Array], least_variance: float = 0.0) -> Self:
+        """See `Variable`; without a least variance, in squared units of the data, one of 0 leaves the deviation."""
         means, stds = self._arrays["means"], self._arrays["stds"]
         xp = namespace(means)
         seen = statistics["count"] > 0
         count = xp.where(seen, statistics["count"], 1.0)
         shift = xp.where(seen, statistics["offset"] / count, 0.0)
         variance = statistics["square"] / count - shift**2
+        if least_variance:
+            variance = xp.where(variance < least_variance, least_variance, variance)
+            stds = xp.where(stds < math.sqrt(least_variance), math.sqrt(least_variance), stds)
         positive = seen & (variance > 0)
         deviation = xp.sqrt(xp.where(positive, variance, 1.0))
         return type(self)(means + shift, xp.where(positive, deviation, stds), name=self.name)

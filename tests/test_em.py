@@ -288,6 +288,28 @@ def test_float32(backend):
 # ----------------------------------------------------------------------------------------- floors, stopping, restarts
 
 
+@pytest.mark.parametrize(("value", "unit"), [(0.1, 0.1), (0.0, 1.0)])
+def test_a_constant_column_has_a_floor_too(backend, value, unit):
+    """Else rounding would decide how narrow its components become, and by how many nats."""
+    x = np.stack([np.full(50, value), np.random.default_rng(0).normal(size=50)], axis=1)
+    gaussians = [rd.GaussianMixture(*(backend.array(part) for part in ([-1.4, 0.8], [1.0, 1.0]))) for _ in range(2)]
+    start = rd.TensorRing.random(gaussians, 2, rng=0)
+    start = rd.TensorRing([backend.array(core) for core in start.cores], gaussians)
+    fitted = rd.fit_em(start, backend.array(x), max_epochs=10, variance_floor=1e-4)
+    assert backend.numpy(fitted.ring.variables[0].arrays()["stds"]).min() == pytest.approx(1e-2 * unit)
+
+
+def test_what_is_drawn_for_a_jax_ring_needs_a_seed(backend):
+    ring, x = backend.ring(TABLE), TABLE.possible_rows(20)
+    rd.fit_em(ring, x, max_epochs=1)
+    for options in ({"batch_size": 5}, {"restarts": 2}):
+        if backend.name == "jax":
+            with pytest.raises(ValueError, match="a JAX ring needs rng for batches and restarts"):
+                rd.fit_em(ring, x, max_epochs=1, **options)
+        else:
+            rd.fit_em(ring, x, max_epochs=1, **options)
+
+
 @pytest.mark.parametrize("floor", [0.0, 1e-2, 0.2])
 def test_the_variance_floor_is_relative_to_the_column(backend, floor):
     rng = np.random.default_rng(0)

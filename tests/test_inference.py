@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import ringdist as rd
 from ringdist import modes
 from tests import oracle
 from tests.backends import assert_close
@@ -147,6 +148,16 @@ def test_cdf_given_the_other_observed_entries(backend, case):
         assert_close(actual, oracle.cdf(case, k, x), (case, k))
 
 
+@pytest.mark.parametrize("batch", [(), (2, 3), (3, 1), (0,)], ids=str)
+def test_shapes_of_cdf_and_quantile(backend, batch):
+    x = MIXED.possible_rows(int(np.prod(batch))).reshape(*batch, MIXED.d)
+    x[..., 1] = 0.5
+    ring, flat = backend.ring(MIXED), x.reshape(-1, MIXED.d)
+    value, point = ring.cdf(1, backend.array(x)), ring.quantile(1, 0.3, backend.array(x))
+    assert tuple(value.shape) == tuple(point.shape) == batch
+    assert_close(backend.numpy(value).reshape(-1), oracle.cdf(MIXED, 1, flat), MIXED)
+
+
 @over(MIXED, TABLE, TRAIN, case=cases())
 def test_quantile_inverts_the_cdf(backend, case):
     """Continuous: F(quantile(q)) = q. Discrete: the smallest value with F >= q."""
@@ -181,6 +192,15 @@ def test_quantiles_of_values_that_cannot_occur_are_never_returned(backend):
     ring, x = backend.ring(case), backend.array(np.full((4, 1), np.nan))
     q = np.array([1e-9, 0.3 - 1e-9, 0.3 + 1e-9, 1.0])
     assert backend.numpy(ring.quantile(0, backend.array(q), x)).tolist() == [1, 1, 2, 2], ring
+
+
+def test_ends_of_quantiles(backend):
+    """0 and 1 are where a column begins and ends, if it does; far out every cdf is rounded to 1."""
+    ring, x = backend.ring(MIXED), backend.array(np.full((2, MIXED.d), np.nan))
+    for k, column in enumerate(MIXED.columns):
+        low, high = backend.numpy(ring.quantile(k, backend.array(np.array([0.0, 1.0])), x))
+        assert low == (0 if column.kind in DISCRETE else -np.inf), (k, column)
+        assert high == (column.num_components - 1 if column.kind == "categorical" else np.inf), (k, column)
 
 
 def test_quantile_of_separated_modes(backend):
@@ -220,6 +240,50 @@ def test_mode_of_any_ring_is_a_completion_better_than_samples(backend, case):
     np.testing.assert_array_equal(mode[~np.isnan(x)], x[~np.isnan(x)], err_msg=repr(case))
     drawn = backend.numpy(ring.sample_given(backend.array(x), 20, rng=0))
     assert (oracle.mass(case, mode) >= oracle.mass(case, drawn).max(0) * (1 - 1e-9)).all(), case
+
+
+class Waiting:
+    """Exponential waiting times, whose formula goes on below 0: only `check` knows that they end there."""
+
+    def __init__(self, rates, name=None):
+        self.rates, self.num_components, self.name = np.asarray(rates, dtype=float), len(rates), name
+
+    def log_density(self, x):
+        return np.log(self.rates) - self.rates * x[..., None]
+
+    def cdf(self, x):
+        return -np.expm1(-self.rates * x[..., None])
+
+    def sample(self, component, rng):
+        return rng.exponential(1 / self.rates[component])
+
+    def means(self):
+        return 1 / self.rates
+
+    def variances(self):
+        return self.rates**-2.0
+
+    def inner(self, other):
+        return self.rates[:, None] * other.rates / (self.rates[:, None] + other.rates)
+
+    def update(self, x, responsibilities):
+        return self
+
+    def arrays(self):
+        return {"rates": self.rates}
+
+    def check(self, x):
+        if (x < 0).any():
+            raise ValueError("waiting times are not negative")
+
+
+def test_mode_stays_where_a_family_of_ones_own_allows(numpy_backend):
+    variables = [Waiting([0.5, 2.0]), rd.Categorical(2), Waiting([1.0, 3.0])]
+    ring = rd.TensorRing.random(variables, 2, rng=0)
+    x = np.array([[np.nan, 1.0, 2.0], [np.nan, np.nan, np.nan]])
+    best = ring.mode(x)
+    assert best[0, 0] == pytest.approx(0.0, abs=1e-6) and (best[:, [0, 2]] >= 0).all()
+    assert (ring.log_prob(best) >= ring.log_prob(ring.sample_given(x, 200, rng=1))).all()
 
 
 def test_mode_of_a_large_ring_is_a_completion(numpy_backend):

@@ -154,6 +154,16 @@ def test_what_does_not_fit(change, finding):
         rd.initialize(x, variables, rank, **arguments)
 
 
+def test_families_that_cannot_be_placed():
+    class Own(rd.GaussianMixture):
+        pass
+
+    with pytest.raises(ValueError, match=r"column 1: components can be placed for .*, found .*Own.*; give a"):
+        rd.initialize(table(), [None, Own, None], 2, rng=0)
+    with pytest.raises(TypeError, match="column 0: expected a variable, a family or None, found 'gaussian'"):
+        rd.initialize(table(), ["gaussian", None, None], 2, rng=0)
+
+
 @pytest.mark.parametrize("value", [0.5, -1.0, np.inf])
 def test_values_that_are_no_categories(value):
     with pytest.raises(ValueError, match=rf"column 0: .*(whole numbers from 0, found {value:g}|found infinity)"):

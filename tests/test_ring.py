@@ -155,3 +155,25 @@ def test_rings_copy(backend):
     ring, x = backend.ring(MIXED), backend.array(MIXED.rows(6))
     for again in (copy.copy(ring), copy.deepcopy(ring)):
         assert_close(backend.numpy(again.log_prob(x)), backend.numpy(ring.log_prob(x)), again)
+
+
+def test_nothing_of_a_ring_can_be_written_to(numpy_backend):
+    """Neither through it nor through what it was made of."""
+    core, means = np.ones((2, 1, 1)), np.array([0.0, 1.0])
+    ring = rd.TensorRing([core], [rd.GaussianMixture(means, np.ones(2))])
+    before = ring.log_prob(np.zeros((1, 1)))
+    core[0], means[0] = 9.0, 50.0
+    for array in (ring.cores[0], *ring.variables[0].arrays().values()):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 7.0
+    assert ring.log_prob(np.zeros((1, 1))) == before
+
+
+def test_masked_entries_are_missing(numpy_backend):
+    ring = numpy_backend.ring(MIXED)
+    x = MIXED.possible_rows(6)
+    assert (ring.log_prob(np.ma.masked_invalid(x)) == ring.log_prob(x)).all()
+
+
+def test_components_as_whole_numbers():
+    assert rd.GaussianMixture(np.array([0, 1]), np.array([1, 2])).means().dtype == np.float64
