@@ -65,11 +65,12 @@ def threshold(ring: TensorRing) -> float:
 
 
 def safe_interval(ring: TensorRing) -> int:
-    """How many matrices can be multiplied before an entry can overflow, 8 at most."""
+    """How many matrices can be multiplied before an entry can overflow, 8 at most, and 1 where nothing is known."""
     growth = 1.0
     for (size, left, right), exponent in set(zip((tuple(c.shape) for c in ring.cores), ring.exponents, strict=True)):
-        known = ORDINARY if exponent is None else min(exponent, ORDINARY)
-        growth = max(growth, math.log2(size * max(left, right)) + known)
+        if exponent is None:
+            return 1
+        growth = max(growth, math.log2(size * max(left, right)) + min(exponent, ORDINARY))
     limit = math.log2(float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).max))
     return max(1, min(8, int(limit / growth) - 1))
 
@@ -133,7 +134,10 @@ class Linear:
 
     def push(self, state: State, k: int, *, backward: bool = False) -> State:
         """The state with the matrix of column k multiplied on (on the left of its transpose if backward)."""
-        return self.advance(state, self.ring.cores[k], self.weights(k), backward=backward)
+        core, exponent = self.ring.cores[k], self._exponents[k]
+        if exponent and through_core(state.values.shape[1], core.shape[0]):  # which takes the weights last
+            return self.advance(state, core * 2.0**-exponent, self.evidence.weights(k), backward=backward)
+        return self.advance(state, core, self.weights(k), backward=backward)
 
     def advance(self, state: State, core: Array, weights: Array, *, backward: bool = False) -> State:
         """The state with the matrix Σ_s weights[s] core[s] multiplied on."""
@@ -298,6 +302,7 @@ def rescue(
     tolerance: float,
 ) -> Array:
     """The value of `linear`, with `exact` in its place for the rows where underflow can have mattered."""
+    ring._measure()
     value, low = linear(ring, evidence, False)
     if low is None:
         return value

@@ -363,6 +363,13 @@ def nonzero_rows(mask: Array) -> Array:
     return namespace(mask).nonzero(mask)[0]
 
 
+def largest_entries(arrays: Sequence[Array]) -> list[float]:
+    """The largest entry of each; of PyTorch's in one transfer."""
+    if backend_name(arrays[0]) == "torch":
+        return list(sys.modules["torch"].stack([array.detach().max() for array in arrays]).tolist())
+    return [float(namespace(array).max(array)) for array in arrays]
+
+
 def frozen(array: Any, dtype: Any) -> np.ndarray:
     """A copy in NumPy that cannot be written to."""
     copy = np.array(array, dtype=dtype)

@@ -174,7 +174,7 @@ def _scaled(values: Array, logs: Array) -> _Scaled:
     total = xp.where(total > 0, total, 1.0)
     scale = xp.log(astype(total, logs.dtype)) + logs - common
     # The limit is met only by rows without mass, or near underflow as a whole.
-    share = astype(xp.exp(xp.clip(logs - common, max=80.0)), values.dtype)
+    share = astype(xp.exp(xp.clip(logs - common, max=largest_exponent(values))), values.dtype)
     return _Scaled(total, sums - common, scale, share, xp.sum(common[..., 0], axis=0))
 
 

@@ -98,7 +98,9 @@ def _sweep(arithmetic: Any) -> Result:
 def is_lean(ring: TensorRing, evidence: Evidence) -> bool:
     """Whether a sweep keeps only some of its products for the backward pass, which computes the others again."""
     core = ring.cores[0]
-    if writable(*ring.cores, *evidence.arrays()) or backend_name(core) != "torch" or not is_concrete(core):
+    if writable(*ring.cores, *evidence.arrays()) or backend_name(core) != "torch":
+        return False
+    if not is_concrete(core, evidence.offset):
         return False
     return evidence.num_rows * numbers_kept(ring) > KEPT and _by_matrices(ring)
 

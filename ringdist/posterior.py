@@ -161,7 +161,7 @@ def _invert(variable: Any, weights: Array, q: Array) -> Array:
         return xp.sum(weights * values, axis=-1) >= q * total
 
     width = xp.max(mean + xp.sqrt(variance)) - xp.min(mean - xp.sqrt(variance)) + 1
-    low, high = xp.min(mean) - width + 0 * q, xp.max(mean) + width + 0 * q
+    low, high, far = xp.min(mean) - width + 0 * q, xp.max(mean) + width + 0 * q, 1e6 * width
     if integer:
         low = 0 * q - 1  # below the support, where nothing is reached
     for _ in range(64):  # widen until the answer is bracketed, or known to be infinite
@@ -171,7 +171,7 @@ def _invert(variable: Any, weights: Array, q: Array) -> Array:
         width = 2 * width
     below = reached(low) & (not integer)
     # Far out every cdf is rounded to 1: whether a column has an end is told by its density there.
-    endless = xp.any(like(variable.log_density(high + 1e6 * (1 + xp.abs(width))), weights) > -xp.inf, axis=-1)
+    endless = xp.any(like(variable.log_density(high + far), weights) > -xp.inf, axis=-1)
     above = ~reached(high) | ((q >= 1) & endless)
     for _ in range(100 if q.dtype == xp.float64 else 60):
         middle = low + (high - low) / 2

@@ -31,7 +31,9 @@ from ringdist._backend import (
     frozen,
     is_array,
     is_concrete,
+    largest_entries,
     namespace,
+    on_accelerator,
     outside_autocast,
     stop_gradient,
     times_written,
@@ -228,6 +230,17 @@ class TensorRing:
         if name not in self._memory:
             self._memory[name] = compute()
         return self._memory[name]
+
+    def _measure(self) -> None:
+        """Look up the cores' exponents where they may not be known, or not be what they were, and it needs no wait."""
+        cores = self.cores
+        known = None not in self.exponents and backend_name(cores[0]) != "torch"  # whose entries may have been changed
+        if known or backend_name(cores[0]) == "jax" or on_accelerator(cores[0]) or not is_concrete(*cores):
+            return
+        self.__dict__["exponents"] = self._remembered(
+            "exponents",
+            lambda: tuple(_exponent(most, c) for most, c in zip(largest_entries(cores), cores, strict=True)),
+        )
 
     def _replaced(self, k: int, core: Array, variable: Variable) -> TensorRing:
         """The ring with another core and variable in column k, unchecked."""
@@ -435,7 +448,13 @@ def _check_core(ring: TensorRing, k: int) -> int:
         )
     if most == 0:
         raise ValueError(f"{ring.describe(k)}: the core is all zero, so no value of the column has any mass")
-    return max(-120, min(120, math.frexp(most)[1]))
+    return _exponent(most, core)
+
+
+def _exponent(most: float, core: Array) -> int:
+    """Of the power of two above a core's largest entry, within the range of its dtype."""
+    bound = 120 if core.dtype == namespace(core).float32 else 1000
+    return max(-bound, min(bound, math.frexp(most)[1]))
 
 
 def _own(core: Array) -> Array:

@@ -85,8 +85,9 @@ def _tree_of(ring: TensorRing) -> _Tree | None:
 def _computed_tree(ring: TensorRing) -> _Tree | None:
     """None where some product came near underflow."""
     ring = ring._detached_cores()
+    ring._measure()
     *_, top = levels = list(tree_levels(ring, Evidence.missing(ring)))
-    if top.low is not None and bool(top.low[0] < threshold(ring)):
+    if top.low is not None and not bool(top.low[0] >= threshold(ring)):  # NaN neither
         return None
     xp, rank = namespace(top.values), top.values.shape[-1]
     logs = safe_log(xp.linalg.diagonal(top.values[0, 0])) + astype(top.logs[0, 0], top.values.dtype)
@@ -100,7 +101,7 @@ def _sample_top_down(ring: TensorRing, tree: _Tree, n: int, stream: Stream) -> A
 
     Given the bonds at both ends of a segment, the bond in its middle has the weights left[a, c] right[c, b].
     """
-    step = max(1, CHUNK // (ring.num_variables * max(ring.ranks)))
+    step = max(1, CHUNK // (ring.num_variables * max(*ring.ranks, *ring.shape)))
     parts = [_descend(ring, tree, min(step, n - start), stream) for start in range(0, max(n, 1), step)]
     return namespace(ring.cores[0]).concat(parts)
 
@@ -172,7 +173,7 @@ def sample_given(
     rows, shape = as_rows(ring, x)
     xp = namespace(rows)
     stream, draws = Stream(rng, rows), 1 if n is None else int(n)
-    per_row = sum(min(ring.ranks) * core.shape[1] for core in ring.cores)
+    per_row = sum(min(ring.ranks) * core.shape[1] + core.shape[0] for core in ring.cores)
     step = max(1, CHUNK // per_row)
     labels = np.arange(rows.shape[0]) if labels is None else labels
     parts = []
@@ -198,6 +199,7 @@ def _components(ring: TensorRing, evidence: Evidence, row: Array, stream: Stream
     uniforms = uniform(stream.next(), (2 * d, n), core)
     if n == 0:
         return indices(np.zeros((0, d)), core)
+    ring._measure()
     linear = Linear(ring, evidence)
     suffixes = _suffixes(linear)
     components, low = _draw(linear, suffixes, row, uniforms)

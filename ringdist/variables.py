@@ -387,7 +387,7 @@ def _observed(x: Array, responsibilities: Array) -> tuple[Array, Array]:
 
 
 def _parameter(label: str, value: Array) -> Array:
-    if not is_array(value) or (isinstance(value, np.ndarray) and value.dtype.kind in "iu"):
+    if not is_array(value):
         value = np.asarray(value, dtype=np.float64)
     if isinstance(value, np.ndarray):
         value = frozen(value, value.dtype)

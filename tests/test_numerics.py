@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import ringdist as rd
 from tests import oracle
 from tests.backends import Backend, assert_close
 from tests.oracle import MIXED, Case, Column, make_case
@@ -393,3 +394,93 @@ def test_variables_of_one_component(backend, engine):
     ring, x = backend.ring(case), case.rows(6)
     actual = backend.numpy(ring.log_prob(backend.array(x), engine=engine))
     assert_close(actual, oracle.log_prob(case, x), ring)
+
+
+@pytest.mark.parametrize("engine", ["tree", "sweep"])
+def test_rows_that_miss_what_is_large(backend, engine):
+    """Each core is near 1 in one entry, which some rows never touch: products of theirs are 1e-200 and less."""
+    rng = np.random.default_rng(0)
+    for d, spread in ((12, 30), (16, 60), (24, 30), (40, 5), (40, 60)):
+        cores = [10.0 ** -rng.uniform(0, spread, size=(2, 2, 2)) for _ in range(d)]
+        for core in cores:
+            core[0, 0, 0] = 1.0
+        x = np.ones((5, d))
+        x[1, ::2], x[2, : d // 2], x[3, rng.random(d) < 0.3], x[4, 0] = 0, 0, np.nan, 0
+        ring = rd.TensorRing([backend.array(core) for core in cores], [rd.Categorical(2)] * d)
+        actual, expected = (backend.numpy(ring.log_prob(backend.array(x), engine=e)) for e in (engine, "log"))
+        np.testing.assert_allclose(actual, expected, rtol=1e-9)
+
+
+@pytest.fixture(params=[1e-30, 1e4, 1e5, 1e30])
+def unchecked(request, backend):
+    """A ring in float32 whose cores' entries are of any size, and its twin of ordinary ones in float64."""
+    rng = np.random.default_rng(0)
+    cores = [rng.exponential(size=(2, 3, 3)) for _ in range(10)]
+    large = [(core * request.param).astype(np.float32) for core in cores]
+    variables = [rd.Categorical(2)] * 10
+    ring = rd.TensorRing([backend.xp.asarray(core) for core in large], variables, validate=False)
+    return ring, rd.TensorRing(cores, variables)
+
+
+def test_cores_that_were_not_checked_do_not_overflow(unchecked, backend, engine):
+    ring, twin = unchecked
+    x = (np.arange(40).reshape(4, 10) % 3 == 0) * 1.0
+    x[3, :5] = np.nan
+    actual = ring.log_prob(backend.xp.asarray(x.astype(np.float32)), engine=engine)
+    np.testing.assert_allclose(backend.numpy(actual), twin.log_prob(x), rtol=1e-4)
+    drawn = backend.numpy(ring.sample(20_000, rng=0))
+    np.testing.assert_allclose(drawn.mean(0), twin.mean(), atol=0.02)
+    np.testing.assert_allclose(backend.numpy(ring.mean()), twin.mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e30])
+def test_gradients_of_cores_that_were_not_checked(engine, scale):
+    torch, rng = pytest.importorskip("torch"), np.random.default_rng(0)
+    cores = [rng.exponential(size=(2, 3, 3)) for _ in range(10)]
+    slopes = []
+    for factor, dtype in ((scale, torch.float32), (1.0, torch.float64)):
+        live = [torch.tensor(core * factor, dtype=dtype, requires_grad=True) for core in cores]
+        ring = rd.TensorRing(live, [rd.Categorical(2)] * 10, validate=False)
+        ring.log_prob(torch.zeros(3, 10, dtype=dtype), engine=engine).sum().backward()
+        slopes.append(torch.stack([core.grad.double() * factor for core in live]))
+    torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-4)
+
+
+def test_cores_that_became_larger_since_they_were_checked():
+    torch, rng = pytest.importorskip("torch"), np.random.default_rng(0)
+    cores = [torch.tensor(rng.exponential(size=(2, 3, 3)), dtype=torch.float32) for _ in range(10)]
+    ring = rd.TensorRing(cores, [rd.Categorical(2)] * 10)
+    x = torch.zeros(2, 10)
+    before = ring.log_prob(x)
+    for core in cores:
+        core.mul_(1e30)
+    torch.testing.assert_close(ring.log_prob(x), before)
+
+
+@pytest.mark.parametrize("exponent", [80, 200, 250, -200])
+def test_the_range_of_double_precision(exponent):
+    torch, rng = pytest.importorskip("torch"), np.random.default_rng(0)
+    cores = [torch.tensor(rng.exponential(size=(2, 3, 3))) for _ in range(10)]
+    ring = rd.TensorRing([(core * 10.0**exponent).requires_grad_() for core in cores], [rd.Categorical(2)] * 10)
+    twin, x = rd.TensorRing(cores, ring.variables), torch.zeros(2, 10).double()
+    value = ring.log_prob(x)
+    torch.testing.assert_close(value.detach(), twin.log_prob(x))
+    value.sum().backward()
+    assert all(core.grad.isfinite().all() for core in ring.cores)
+    assert torch.equal(ring.sample(50, rng=0), twin.sample(50, rng=0))
+
+
+def test_a_long_train_of_odd_scale(backend):
+    """A state that goes through cores, and only then to their weights, must not meet the scale in between."""
+    rng, scale = np.random.default_rng(0), 10.0**-25.7
+    shapes = [(2, 1, 2), *[(2, 2, 2)] * 62, (2, 2, 1)]
+    cores = [rng.uniform(0.5, 1.0, size=shape) for shape in shapes]
+    for core in cores:
+        core[1] *= 10.0**-2.35
+    x = (rng.random((300, 64)) < 0.5) * 1.0
+    ring = rd.TensorRing(
+        [backend.xp.asarray((core * scale).astype(np.float32)) for core in cores], [rd.Categorical(2)] * 64
+    )
+    expected = rd.TensorRing(cores, ring.variables).log_prob(x, engine="log")
+    actual = ring.log_prob(backend.xp.asarray(x.astype(np.float32)))
+    np.testing.assert_allclose(backend.numpy(actual), expected, atol=2e-3)

@@ -173,7 +173,3 @@ def test_masked_entries_are_missing(numpy_backend):
     ring = numpy_backend.ring(MIXED)
     x = MIXED.possible_rows(6)
     assert (ring.log_prob(np.ma.masked_invalid(x)) == ring.log_prob(x)).all()
-
-
-def test_components_as_whole_numbers():
-    assert rd.GaussianMixture(np.array([0, 1]), np.array([1, 2])).means().dtype == np.float64
