@@ -42,6 +42,7 @@ from ringdist._tree import tree
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
+PADDED = 0.1  # share of the cores: those at the ends of a train are few
 KEPT = 2**27  # numbers that a backward pass may find stored; if there were more, they are computed again
 Engine = Literal["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"]
 
@@ -67,13 +68,19 @@ def log_mass(ring: TensorRing, evidence: Evidence, engine: Engine) -> Array:
 
 
 def choose_engine(ring: TensorRing, evidence: Evidence) -> Engine:
-    """The tree where launching operations costs more than its extra arithmetic, b d m² (m − r), else the sweep."""
+    """The tree where launching operations costs more than its extra arithmetic, b d m² (m − r), else the sweep.
+
+    On a CPU also the sweep where cores would have to be padded one by one before they can be multiplied together.
+    """
     core = ring.cores[0]
     if backend_name(core) == "jax" or not is_concrete(core, evidence.offset):
         return "tree"  # d unrolled steps would have to be compiled
     if is_lean(ring, evidence):
         return "sweep"
     rank, cut = max(ring.ranks), min(ring.ranks)
+    largest = (max(ring.shape), rank, rank)
+    if not on_accelerator(core) and sum(tuple(c.shape) != largest for c in ring.cores) > PADDED * len(ring.cores):
+        return "sweep"
     extra = evidence.num_rows * rank**2 * 2 * (rank - cut)  # operations a column
     return "tree" if extra < (10**9 if on_accelerator(core) else 10**5) else "sweep"
 
