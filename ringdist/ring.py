@@ -29,12 +29,12 @@ from ringdist._backend import (
     Array,
     backend_name,
     frozen,
+    in_own_precision,
     is_array,
     is_concrete,
     largest_entries,
     namespace,
     on_accelerator,
-    outside_autocast,
     stop_gradient,
     times_written,
     to_numpy,
@@ -268,94 +268,94 @@ class TensorRing:
 
     # ---------------------------------------------------------------------------------------------------- queries
 
-    @outside_autocast
+    @in_own_precision
     def log_prob(self, x: Array, *, engine: contraction.Engine = "auto") -> Array:
         """log p(x); see `ringdist.likelihood.log_prob`."""
         return likelihood.log_prob(self, x, engine)
 
-    @outside_autocast
+    @in_own_precision
     def log_normalizer(self) -> Array:
         """log Z = log Tr ∏_k Σ_s Q_k[s]; see `ringdist.likelihood.log_normalizer`."""
         return likelihood.log_normalizer(self)
 
-    @outside_autocast
+    @in_own_precision
     def component_posterior(self, k: Column, x: Array) -> Array:
         """p(s_k | observed entries of the row); see `ringdist.posterior.component_posterior`."""
         return posterior.component_posterior(self, k, x)
 
-    @outside_autocast
+    @in_own_precision
     def sample(self, n: int, *, rng: Any = None) -> Array:
         """n exact samples, (n, d); see `ringdist.sampling.sample`."""
         return sampling.sample(self, n, rng=rng)
 
-    @outside_autocast
+    @in_own_precision
     def sample_given(self, x: Array, n: int | None = None, *, rng: Any = None) -> Array:
         """The NaN entries of x drawn from p(missing | observed); see `ringdist.sampling.sample_given`."""
         return sampling.sample_given(self, x, n, rng=rng)
 
-    @outside_autocast
+    @in_own_precision
     def pathwise(self, x: Array, given: Array | None = None) -> Array:
         """Samples x with pathwise gradients (PyTorch, JAX); see `ringdist.pathwise.pathwise`."""
         return pathwise.pathwise(self, x, given)
 
-    @outside_autocast
+    @in_own_precision
     def marginal(self, keep: Sequence[Column]) -> TensorRing:
         """The marginal over some columns as a ring; see `ringdist.transforms.marginal`."""
         return transforms.marginal(self, keep)
 
-    @outside_autocast
+    @in_own_precision
     def condition(self, evidence: Mapping[Column, float]) -> TensorRing:
         """The conditional over the remaining columns as a ring; see `ringdist.transforms.condition`."""
         return transforms.condition(self, evidence)
 
-    @outside_autocast
+    @in_own_precision
     def mean(self, x: Array | None = None) -> Array:
         """E[column], or E[column | observed entries]; see `ringdist.moments.mean`."""
         return moments.mean(self, x)
 
-    @outside_autocast
+    @in_own_precision
     def covariance(self) -> Array:
         """Exact (d, d) covariance; see `ringdist.moments.covariance`."""
         return moments.covariance(self)
 
-    @outside_autocast
+    @in_own_precision
     def cdf(self, k: Column, x: Array) -> Array:
         """P(X_k <= x_k | other observed entries); see `ringdist.posterior.cdf`."""
         return posterior.cdf(self, k, x)
 
-    @outside_autocast
+    @in_own_precision
     def quantile(self, k: Column, q: Array, x: Array) -> Array:
         """The smallest value of column k with F >= q; see `ringdist.posterior.quantile`."""
         return posterior.quantile(self, k, q, x)
 
-    @outside_autocast
+    @in_own_precision
     def mode(self, x: Array | None = None) -> Array:
         """The best completion found; see `ringdist.modes.mode` for what is guaranteed."""
         return modes.mode(self, x)
 
-    @outside_autocast
+    @in_own_precision
     def mutual_information(self) -> Array:
         """(d, d) in nats between component variables; see `ringdist.moments.mutual_information`."""
         return moments.mutual_information(self)
 
-    @outside_autocast
+    @in_own_precision
     def entropy(self, n: int = 10_000, rng: Any = None) -> tuple[float, float]:
         """Entropy in nats and its standard error; see `ringdist.likelihood.entropy`."""
         return likelihood.entropy(self, n, rng)
 
-    @outside_autocast
+    @in_own_precision
     def inner(self, other: TensorRing) -> Array:
         """Σ or ∫ p q; see `ringdist.likelihood.inner`."""
         return likelihood.inner(self, other)
 
-    @outside_autocast
+    @in_own_precision
     def to_dense(self) -> Array:
         """The table of probabilities of a small discrete ring; see `ringdist.likelihood.to_dense`."""
         return likelihood.to_dense(self)
 
     # ------------------------------------------------------------------------------------------- other forms of it
 
-    @outside_autocast
+    @in_own_precision
     def to_train(self) -> TensorRing:
         """The same distribution as a train, exactly; see `ringdist.transforms.to_train`."""
         return transforms.to_train(self)

@@ -454,3 +454,17 @@ def test_live_parameters_are_seen(torched):
         cores[0][0] *= 3
     after = rd.TensorRing(cores, torched.variables(MIXED), order=MIXED.order).log_prob(x)
     assert not torch.allclose(before, after), "the changed core is not seen"
+
+
+def test_products_of_all_bits_in_jax(jaxed):
+    """Of itself JAX takes fewer on accelerators; who asks for them gets them."""
+    import jax
+
+    ring, x = jaxed.ring(TABLE), jaxed.array(TABLE.rows(5, missing=0.0))
+
+    def products(x) -> str:
+        return str(jax.make_jaxpr(jax.grad(lambda x: ring.log_prob(x).sum()))(x))
+
+    assert "HIGHEST" in products(x)
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert "HIGHEST" not in products(x)
