@@ -62,6 +62,8 @@ def check_values(ring: TensorRing, rows: Array) -> None:
     for columns in ring.families:
         variables = [ring.variables[k] for k in columns]
         values = _columns(rows, columns)
+        if not is_concrete(values):  # within `jax.jit` also what is made of constants
+            return
         if hasattr(variables[0], "in_support"):
             if bool(xp.all(_stack(variables).in_support(values))):
                 continue

@@ -30,7 +30,7 @@ def mean(ring: TensorRing, x: Any = None) -> Array:
     rows, shape = as_rows(ring, x)
     missing = xp.isnan(rows)
     columns = list(range(ring.num_variables))
-    if is_concrete(rows):
+    if is_concrete(missing):
         columns = [k for k in columns if bool(xp.any(missing[:, k]))]
     if not columns or rows.shape[0] == 0:
         return xp.reshape(rows + 0, (*shape, ring.num_variables))  # a copy: answers are no views of questions

@@ -115,7 +115,8 @@ def cdf(ring: TensorRing, k: int | str, x: Any) -> Array:
     core = ring.cores[0]
     x = x if is_array(x) else like(x, core)
     point, rest = _split(ring, k, x)
-    if is_concrete(point) and bool(namespace(point).any(namespace(point).isnan(point))):
+    missing = namespace(point).any(namespace(point).isnan(point))
+    if is_concrete(missing) and bool(missing):
         raise ValueError(f"{ring.describe(k)}: the point of a cdf must be given, found NaN")
     rows, shape = as_rows(ring, rest)
     weights = component_posteriors(ring, rows, [k])[0]
@@ -138,7 +139,8 @@ def quantile(ring: TensorRing, k: int | str, q: Any, x: Any) -> Array:
     x = x if is_array(x) else like(x, core)
     xp = namespace(core, x, *([q] if is_array(q) else []))
     q = like(q, core)
-    if is_concrete(q) and not bool(xp.all((q >= 0) & (q <= 1))):
+    inside = xp.all((q >= 0) & (q <= 1))
+    if is_concrete(inside) and not bool(inside):
         raise ValueError(f"{ring.describe(k)}: q must lie in [0, 1]")
     _, rest = _split(ring, k, x)
     rows, shape = as_rows(ring, rest)

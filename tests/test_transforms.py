@@ -468,3 +468,16 @@ def test_products_of_all_bits_in_jax(jaxed):
     assert "HIGHEST" in products(x)
     with jax.default_matmul_precision("tensorfloat32"):
         assert "HIGHEST" not in products(x)
+
+
+def test_constants_inside_of_jit(jaxed):
+    """What is made of them there is traced, although they are not."""
+    import jax
+
+    ring, x = jaxed.ring(MIXED), jaxed.array(MIXED.possible_rows(4))
+    for query in (
+        lambda: ring.log_prob(x),
+        lambda: ring.cdf(1, x.at[:, 1].set(0.5)),
+        lambda: ring.mean(x),
+    ):
+        assert_close(jaxed.numpy(jax.jit(lambda c, query=query: c * query())(1.0)), jaxed.numpy(query()), MIXED)
