@@ -372,10 +372,10 @@ def nonzero_rows(mask: Array) -> Array:
 
 
 def largest_entries(arrays: Sequence[Array]) -> list[float]:
-    """The largest entry of each; of PyTorch's in one transfer."""
+    """The largest entry of each; of PyTorch's in one transfer, of JAX's untraced."""
     if backend_name(arrays[0]) == "torch":
         return list(sys.modules["torch"].stack([array.detach().max() for array in arrays]).tolist())
-    return [float(namespace(array).max(array)) for array in arrays]
+    return [float(to_numpy(array).max()) for array in arrays]
 
 
 def frozen(array: Any, dtype: Any) -> np.ndarray:

@@ -235,7 +235,7 @@ class TensorRing:
         """Look up the cores' exponents where they may not be known, or not be what they were, and it needs no wait."""
         cores = self.cores
         known = None not in self.exponents and backend_name(cores[0]) != "torch"  # whose entries may have been changed
-        if known or backend_name(cores[0]) == "jax" or on_accelerator(cores[0]) or not is_concrete(*cores):
+        if known or not is_concrete(*cores) or on_accelerator(cores[0]):
             return
         self.__dict__["exponents"] = self._remembered(
             "exponents",
