@@ -254,9 +254,8 @@ def evaluate(
     distance = "FID" if features == INCEPTION else f"Fréchet distance (features of {features})"
     table = {distance: f"{frechet:.4g}", "precision": f"{precision:.4f}", "recall": f"{recall:.4f}"}
     table |= {"real images": str(len(data.splits["test"].images)), "generated images": str(n)}
-    if isinstance(model, AttributeVAE) and isinstance(network, AttributeClassifier):
-        if tuple(model.attributes) == network.sizes:
-            table |= found_attributes(model, network, data, n, batch_size)
+    if isinstance(network, AttributeClassifier) and network.sizes == tuple(getattr(model, "attributes", ())):
+        table |= found_attributes(model, network, data, n, batch_size)
     width = max(map(len, table))
     print(*(f"{name:<{width}}  {value:>8}" for name, value in table.items()), sep="\n")
 

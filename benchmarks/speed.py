@@ -3,10 +3,11 @@
 The setting of the paper's Table 5: 100 columns, 10 Gaussians each, 128 rows, float32. Both sides hold the same
 parameters, see the same rows and use the same optimiser; their calls alternate, and medians are compared. All calls
 start from the parameters: *ours* makes the ring and its normaliser anew each time, as the reference does. *Fixed ring*
-is one that was made beforehand and keeps its log Z from call to call; it is in no ratio. Gradients are taken in
-training steps only. Before the timing, the log-densities of both sides are compared. *Bare ratio* is what a program
-would reach that did nothing but form a full ring's matrices and multiply them, one column at a time, by PyTorch's own
-products into memory of its own: no densities, no scaling, no guard against underflow.
+is one that was made beforehand and keeps its log Z, and the tree that it samples from, from call to call; it is in no
+ratio. Gradients are taken in training steps only. Before the timing, the log-densities of both sides are compared.
+*Bare ratio* is what a program would reach that did nothing but form a full ring's matrices and multiply them, one
+column at a time, by PyTorch's own products into memory of its own: no densities, no scaling, no guard against
+underflow.
 """
 
 import argparse

@@ -123,7 +123,7 @@ def in_own_precision(method: Callable[Concatenate[H, P], R]) -> Callable[Concate
     """
 
     @functools.wraps(method)
-    def outside(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def precise(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
         core = self.cores[0]
         if backend_name(core) == "torch":
             torch = sys.modules["torch"]
@@ -137,7 +137,7 @@ def in_own_precision(method: Callable[Concatenate[H, P], R]) -> Callable[Concate
                     return method(self, *args, **kwargs)
         return method(self, *args, **kwargs)
 
-    return outside
+    return precise
 
 
 def on_accelerator(array: Array) -> bool:

@@ -37,8 +37,7 @@ def as_rows(ring: TensorRing, x: Any) -> tuple[Array, tuple[int, ...]]:
         ValueError: if the last axis is not d long, or an observed value is outside its variable's support.
     """
     core = ring.cores[0]
-    if isinstance(x, np.ma.MaskedArray):
-        x = np.ma.filled(x.astype(np.float64), np.nan)
+    x = unmasked(x)
     if not is_array(x):
         x = np.asarray(x)
         if x.dtype.kind not in "buif":
@@ -54,6 +53,11 @@ def as_rows(ring: TensorRing, x: Any) -> tuple[Array, tuple[int, ...]]:
     if ring.validate and is_concrete(core, rows):
         check_values(ring, rows)
     return rows, shape
+
+
+def unmasked(x: Any) -> Any:
+    """NaN where a masked array of NumPy's is masked; anything else as it is."""
+    return np.ma.filled(x.astype(np.float64), np.nan) if isinstance(x, np.ma.MaskedArray) else x
 
 
 def check_values(ring: TensorRing, rows: Array) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ringdist._backend import Array, backend_name, indices, is_array, like, stop_gradient, to_numpy
-from ringdist._evidence import as_rows
+from ringdist._evidence import as_rows, unmasked
 from ringdist._random import Stream, uniform
 from ringdist.likelihood import log_prob
 
@@ -41,6 +41,7 @@ class Data:
     """
 
     def __init__(self, ring: TensorRing, x: Any, weight: Any = None):
+        x = unmasked(x)
         x = x if is_array(x) else np.asarray(x, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != ring.num_variables or x.shape[0] == 0:
             raise ValueError(f"x must have shape (n, {ring.num_variables}) with n >= 1, found {tuple(x.shape)}")

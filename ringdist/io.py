@@ -41,12 +41,11 @@ def save(ring: TensorRing, path: str | PathLike[str], *, extra: dict[str, Any] |
             raise ValueError("a ring can only be saved outside of tracing")
         tensors[f"core.{k}"] = np.ascontiguousarray(to_numpy(core))
         arrays = variable.arrays()
-        if type(variable).__name__ in _names(BUILT_IN) and type(variable) not in BUILT_IN:
-            raise ValueError(
-                f"{ring.describe(k)}: a family of your own needs a name of its own, found {type(variable)!r}"
-            )
+        family = type(variable)
+        if _names(BUILT_IN).get(family.__name__, family) is not family:
+            raise ValueError(f"{ring.describe(k)}: a family of your own needs a name of its own, found {family!r}")
         tensors.update({f"variable.{k}.{name}": np.ascontiguousarray(to_numpy(a)) for name, a in arrays.items()})
-        variables.append({"family": type(variable).__name__, "name": variable.name, "arrays": sorted(arrays)})
+        variables.append({"family": family.__name__, "name": variable.name, "arrays": sorted(arrays)})
     description = {"version": VERSION, "order": list(ring.order), "variables": variables}
     metadata = {name: json.dumps(value) for name, value in (extra or {}).items()}
     metadata |= {"format": FORMAT, "ring": json.dumps(description)}

@@ -39,9 +39,9 @@ KEPT = 2**24  # numbers of a tree of products that is kept from call to call
 def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
     """n independent exact samples, (n, d) in the cores' dtype; categories are whole numbers.
 
-    The tree of products, O(d m³), and then the bonds top-down, all segments of a level at once: O(m + N) a variable and
-    sample in ⌈log2 d⌉ steps. Trains of high rank are swept backwards instead, O(d m²), as are rings with matrices whose
-    entries differ by more than the dtype's range.
+    The tree of products, O(d m³), kept until a core changes; then the bonds top-down, all segments of a level at once:
+    O(m + N) a variable and sample in ⌈log2 d⌉ steps. Trains of high rank are swept backwards instead, O(d m²), as are
+    rings with matrices whose entries differ by more than the dtype's range.
 
     Args:
         n: number of samples, 0 or more.
@@ -52,8 +52,8 @@ def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
         raise TypeError(f"n must be a whole number, found {n!r}")
     if n < 0:
         raise ValueError(f"n must be 0 or more, found {n}")
-    stream, tree = Stream(rng, ring.cores[0]), _tree_of(ring) if _prefers_tree(ring) else None
-    detached = ring._detached_cores()
+    stream, detached = Stream(rng, ring.cores[0]), ring._detached_cores()
+    tree = _tree_of(detached) if _prefers_tree(ring) else None
     if tree is not None:
         components = _sample_top_down(detached, tree, n, stream)
     else:
@@ -84,7 +84,6 @@ def _tree_of(ring: TensorRing) -> _Tree | None:
 
 def _computed_tree(ring: TensorRing) -> _Tree | None:
     """None where some product came near underflow."""
-    ring = ring._detached_cores()
     ring._measure()
     *_, top = levels = list(tree_levels(ring, Evidence.missing(ring)))
     if top.low is not None and not bool(top.low[0] >= threshold(ring)):  # NaN neither

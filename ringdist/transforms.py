@@ -66,7 +66,7 @@ def condition(ring: TensorRing, evidence: Mapping[int | str, float]) -> TensorRi
         return ring
     if len(values) == ring.num_variables:
         raise ValueError("a conditional must leave at least one column, found evidence for all")
-    namespace(core, *(value for value in values.values() if is_array(value)))
+    namespace(core, *(value for value in values.values() if is_array(value)))  # they are of one backend
     entries = [like(values[k] if k in values else np.nan, core) for k in range(ring.num_variables)]
     for k in values:
         if entries[k].ndim != 0:

@@ -172,4 +172,7 @@ def test_nothing_of_a_ring_can_be_written_to(numpy_backend):
 def test_masked_entries_are_missing(numpy_backend):
     ring = numpy_backend.ring(MIXED)
     x = MIXED.possible_rows(6)
-    assert (ring.log_prob(np.ma.masked_invalid(x)) == ring.log_prob(x)).all()
+    masked = np.ma.masked_invalid(x)
+    assert (ring.log_prob(masked) == ring.log_prob(x)).all()
+    fits = [rd.fit_em(ring, rows, max_epochs=2).history["train"] for rows in (masked, x)]
+    assert fits[0] == fits[1]

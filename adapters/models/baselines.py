@@ -18,11 +18,11 @@ from adapters.models.attributes import (
     one_hot,
     perceptron,
 )
-from adapters.models.conditional import AttributeVAE, not_negative
+from adapters.models.conditional import AttributeVAE
 from adapters.models.vae import Elbo
 from adapters.networks import GaussianEncoder, diagonal_gaussian
 from adapters.priors import GaussianPrior
-from adapters.priors.base import whole
+from adapters.priors.base import not_negative, whole
 
 
 class Baseline(AttributeVAE):

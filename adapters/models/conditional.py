@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from torch.distributions import Independent
 from adapters.models.attributes import accuracies, log_prob_known
 from adapters.models.vae import VAE, Batch, Elbo
 from adapters.priors import JointTRIP
-from adapters.priors.base import Attribute, attribute_rows, whole
+from adapters.priors.base import Attribute, attribute_rows, not_negative, whole
 
 
 class AttributeVAE(VAE):
@@ -72,13 +71,6 @@ class AttributeVAE(VAE):
         shares = accuracies(tables, y)
         for name in ("accuracy", *(f"accuracy_{j}" for j in range(len(tables)) if categorical[j])):
             self._log_mean(f"{stage}_{name}", *shares[name])
-
-
-def not_negative(label: str, value: float) -> float:
-    """The value if it is a weight; `ValueError` naming the rule else."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{label} must be finite and not negative, found {value}")
-    return value
 
 
 class ConditionalVAE(AttributeVAE):

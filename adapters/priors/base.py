@@ -258,6 +258,13 @@ def whole(label: str, value: int, *, least: int = 1) -> int:
     return int(value)
 
 
+def not_negative(label: str, value: float) -> float:
+    """The value if it is a weight; `ValueError` naming the rule else."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{label} must be finite and not negative, found {value}")
+    return value
+
+
 def choice(label: str, value: str, options: Sequence[str]) -> None:
     """Raise `ValueError` listing the options unless the value is one of them."""
     if value not in options:
