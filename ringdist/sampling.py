@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
 CHUNK = 2**26  # numbers in the stored states of one chunk of rows
-KEPT = 2**24  # numbers of a tree of products that is kept from call to call
+KEPT = 2**24  # numbers of a tree of products that is kept from call to call, and of the tables beside it
 
 
 def sample(ring: TensorRing, n: int, *, rng: Any = None) -> Array:
@@ -68,11 +69,22 @@ def _prefers_tree(ring: TensorRing) -> bool:
     return rank - min(ring.ranks) < 128 or on_accelerator(ring.cores[0])
 
 
+class _Group(NamedTuple):
+    """Columns whose cores have one shape (N, m, m')."""
+
+    columns: list[int]
+    sites: Array  # (g,) their places in the sequence
+    shape: tuple[int, ...]
+    table: Array | None  # (g m m', N), weights of the components by column and bonds; None where cores are large
+
+
 class _Tree(NamedTuple):
-    """A ring's tree of products, as bonds are drawn from it."""
+    """A ring's tree of products, as bonds and then components are drawn from it."""
 
     cut: Array  # (m,) weights of the bond at the cut
-    halves: list[tuple[Array, Array]]  # from the top, k segments' left parts by row and right ones by column (k m, m)
+    halves: list[tuple[Array, Array, Array]]  # from the top: k segments' left parts by row and right ones by column
+    # (k m, m), and where each begins (k, 1)
+    groups: list[_Group]
 
 
 def _tree_of(ring: TensorRing) -> _Tree | None:
@@ -90,9 +102,27 @@ def _computed_tree(ring: TensorRing) -> _Tree | None:
         return None
     xp, rank = namespace(top.values), top.values.shape[-1]
     logs = safe_log(xp.linalg.diagonal(top.values[0, 0])) + astype(top.logs[0, 0], top.values.dtype)
-    factors = [level.factors for level in levels[:0:-1] if level.factors is not None]
-    halves = [(xp.reshape(a, (-1, rank)), xp.reshape(b.mT, (-1, rank))) for a, b in factors]
-    return _Tree(relative(logs), halves)
+    halves = []
+    for level in levels[:0:-1]:
+        if level.factors is not None:
+            before, behind = (xp.reshape(part, (-1, rank)) for part in (level.factors[0], level.factors[1].mT))
+            halves.append((before, behind, indices(range(0, before.shape[0], rank), logs)[:, None]))
+    return _Tree(relative(logs), halves, _groups(ring))
+
+
+def _groups(ring: TensorRing) -> list[_Group]:
+    sites: dict[tuple[int, ...], list[int]] = {}
+    for j, k in enumerate(ring.sequence):
+        sites.setdefault(tuple(ring.cores[k].shape), []).append(j)
+    small = max(ring.ranks) < LARGE and sum(math.prod(core.shape) for core in ring.cores) <= KEPT
+    groups = []
+    for shape, places in sites.items():
+        columns, table = [ring.sequence[j] for j in places], None
+        if small:
+            xp, cores = namespace(ring.cores[0]), stack([ring.cores[k] for k in columns])
+            table = xp.reshape(xp.reshape(cores, (len(columns), shape[0], -1)).mT, (-1, shape[0]))
+        groups.append(_Group(columns, indices(places, ring.cores[0]), shape, table))
+    return groups
 
 
 def _sample_top_down(ring: TensorRing, tree: _Tree, n: int, stream: Stream) -> Array:
@@ -112,31 +142,26 @@ def _descend(ring: TensorRing, tree: _Tree, n: int, stream: Stream) -> Array:
     cut = draw(xp.broadcast_to(tree.cut, (n, widest)), uniforms[0])
     bonds = xp.stack([cut, cut])  # before, between and behind the segments, (k + 1, n)
     used = 1
-    for before, behind in tree.halves:
-        pairs = before.shape[0] // widest
-        first = indices(range(0, before.shape[0], widest), core)[:, None]  # row of every segment
+    for before, behind, first in tree.halves:
+        pairs = first.shape[0]
         left, right = (xp.reshape(first + ends, (-1,)) for ends in (bonds[:pairs], bonds[1 : pairs + 1]))
         weights = xp.reshape(take(before, left, axis=0) * take(behind, right, axis=0), (pairs, n, widest))
         middle = draw(weights, uniforms[used : used + pairs])
         used += pairs
         halved = xp.reshape(xp.stack([bonds[:pairs], middle], axis=1), (2 * pairs, n))
         bonds = xp.concat([halved, bonds[pairs:]])
-    shapes: dict[tuple[int, ...], list[int]] = {}
-    for j, k in enumerate(ring.sequence):
-        shapes.setdefault(tuple(ring.cores[k].shape), []).append(j)
     parts = []
-    for (size, _, rank), sites in shapes.items():
-        site, columns = indices(sites, core), [ring.sequence[j] for j in sites]
-        place = take(bonds[:-1] * rank + bonds[1:], site, axis=0)  # (g, n)
-        if rank < LARGE:
-            flat = xp.reshape(stack([ring.cores[k] for k in columns]), (len(columns), size, -1))
-            weights = flat[indices(range(len(columns)), core)[:, None], :, place]  # (g, n, N)
+    for columns, sites, (size, left_rank, right_rank), table in tree.groups:
+        place = take(bonds[:-1] * right_rank + bonds[1:], sites, axis=0)  # (g, n)
+        if table is not None:
+            first = indices(range(0, table.shape[0], left_rank * right_rank), core)[:, None]
+            weights = xp.reshape(take(table, xp.reshape(first + place, (-1,)), axis=0), (len(columns), n, size))
         else:
             slices = [
                 take(xp.reshape(ring.cores[k], (size, -1)), at, axis=1) for k, at in zip(columns, place, strict=True)
             ]
             weights = xp.stack(slices).mT
-        parts.append((columns, draw(weights, take(uniforms[d:], site, axis=0))))
+        parts.append((columns, draw(weights, take(uniforms[d:], sites, axis=0))))
     return _in_order(parts)
 
 
