@@ -36,6 +36,12 @@ def as_rows(ring: TensorRing, x: Any) -> tuple[Array, tuple[int, ...]]:
         TypeError: if x is of another backend or not numeric.
         ValueError: if the last axis is not d long, or an observed value is outside its variable's support.
     """
+    table, shape = as_table(ring, x)
+    return checked(ring, table), shape
+
+
+def as_table(ring: TensorRing, x: Any) -> tuple[Array, tuple[int, ...]]:
+    """x (..., d) as rows (b, d) of whatever numbers it holds, whose values are not looked at, and its leading shape."""
     core = ring.cores[0]
     x = unmasked(x)
     if not is_array(x):
@@ -48,11 +54,15 @@ def as_rows(ring: TensorRing, x: Any) -> tuple[Array, tuple[int, ...]]:
         raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
     if x.ndim == 0 or x.shape[-1] != ring.num_variables:
         raise ValueError(f"x must have shape (..., {ring.num_variables}), one entry per column, found {tuple(x.shape)}")
-    shape = tuple(x.shape[:-1])
-    rows = xp.reshape(astype(x, core.dtype), (-1, ring.num_variables)) if x.ndim != 2 else astype(x, core.dtype)
-    if ring.validate and is_concrete(core, rows):
+    return x if x.ndim == 2 else xp.reshape(x, (-1, ring.num_variables)), tuple(x.shape[:-1])
+
+
+def checked(ring: TensorRing, table: Array) -> Array:
+    """Rows in the dtype of the cores; `ValueError` if an observed value is outside its variable's support."""
+    rows = astype(table, ring.cores[0].dtype)
+    if ring.validate and is_concrete(ring.cores[0], rows):
         check_values(ring, rows)
-    return rows, shape
+    return rows
 
 
 def unmasked(x: Any) -> Any:

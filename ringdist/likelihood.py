@@ -25,7 +25,7 @@ from ringdist._backend import (
     to_numpy,
     writable,
 )
-from ringdist._evidence import Evidence, as_rows, like_zeros
+from ringdist._evidence import Evidence, as_table, checked, like_zeros
 from ringdist.contraction import Engine, log_mass
 from ringdist.network import einsum
 from ringdist.variables import Categorical
@@ -57,16 +57,17 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
         ValueError: if the last axis is not d long, a value is outside its support, or the engine is unknown.
         TypeError: if x is of another backend than the ring.
     """
-    rows, shape = as_rows(ring, x)
-    xp = namespace(rows)
+    table, shape = as_table(ring, x)
+    xp = namespace(table)
     parameters = [array for variable in ring.variables for array in variable.arrays().values()]
-    if not writable(*ring.cores, *parameters, rows) and rows.shape[0] > 0:
-        return xp.reshape(astype(_differentiable(ring, rows, engine), ring.cores[0].dtype), shape)
+    if not writable(*ring.cores, *parameters, table) and table.shape[0] > 0:
+        values = _differentiable(ring, checked(ring, table), engine)
+        return xp.reshape(astype(values, ring.cores[0].dtype), shape)
     log_z = _log_normalizer(ring)
-    step = _rows_per_chunk(ring, engine) if is_concrete(rows) else max(1, rows.shape[0])
+    step = _rows_per_chunk(ring, engine) if is_concrete(table) else max(1, table.shape[0])
     parts = [
-        log_mass(ring, Evidence.of_rows(ring, rows[start : start + step]), engine)
-        for start in range(0, max(1, rows.shape[0]), step)
+        log_mass(ring, Evidence.of_rows(ring, checked(ring, table[start : start + step])), engine)
+        for start in range(0, max(1, table.shape[0]), step)
     ]
     value = parts[0] if len(parts) == 1 else xp.concat(parts)
     return xp.reshape(astype(value - log_z, ring.cores[0].dtype), shape)

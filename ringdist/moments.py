@@ -34,8 +34,10 @@ def mean(ring: TensorRing, x: Any = None) -> Array:
         columns = [k for k in columns if bool(xp.any(missing[:, k]))]
     if not columns or rows.shape[0] == 0:
         return xp.reshape(rows + 0, (*shape, ring.num_variables))  # a copy: answers are no views of questions
-    weights = component_posteriors(ring, rows, columns)
-    expected = {k: w @ like(ring.variables[k].means(), core) for k, w in zip(columns, weights, strict=True)}
+    means = component_posteriors(
+        ring, rows, columns, summary=lambda k, weights: weights @ like(ring.variables[k].means(), core)
+    )
+    expected = dict(zip(columns, means, strict=True))
     filled = stack([expected.get(k, rows[:, k]) for k in range(ring.num_variables)], axis=1)
     return xp.reshape(xp.where(missing, filled, rows), (*shape, ring.num_variables))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from ringdist._evidence import Evidence, as_rows
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
+CHUNK = 2**26  # numbers that rows may occupy at once
+
 
 def component_posterior(ring: TensorRing, k: int | str, x: Any) -> Array:
     """p(s_k | observed entries of the row), shape (..., N_k); x[..., k] itself is used if observed.
@@ -39,22 +41,47 @@ def component_posterior(ring: TensorRing, k: int | str, x: Any) -> Array:
 
 
 def component_posteriors(
-    ring: TensorRing, rows: Array, columns: Sequence[int], *, leave_out: bool = False, log: bool = False
+    ring: TensorRing,
+    rows: Array,
+    columns: Sequence[int],
+    *,
+    leave_out: bool = False,
+    log: bool = False,
+    summary: Callable[[int, Array], Array] | None = None,
 ) -> list[Array]:
     """p(s_k | row) for several columns, each (b, N_k), by one backward and one forward sweep.
 
     Args:
         leave_out: whether column k's own entry is left out of its posterior.
         log: whether logarithms are returned, −inf only where the probability is zero and not where it underflows.
+        summary: what is wanted of column k's posteriors, (b, ...); those of many rows are then never all there at once.
 
     Raises:
         ValueError: if the evidence of a row has zero mass.
     """
+    xp, num_rows = namespace(rows), rows.shape[0]
+    step = _rows_per_chunk(ring) if is_concrete(rows) else max(1, num_rows)
+    parts = []
+    for start in range(0, max(1, num_rows), step):
+        found = _of_chunk(ring, rows[start : start + step], columns, leave_out, log, start)
+        parts.append(found if summary is None else [summary(k, w) for k, w in zip(columns, found, strict=True)])
+    return parts[0] if len(parts) == 1 else [xp.concat(pieces) for pieces in zip(*parts, strict=True)]
+
+
+def _rows_per_chunk(ring: TensorRing) -> int:
+    """Rows whose evidence, posteriors and states on the way back stay within CHUNK numbers."""
+    states = min(ring.ranks) * sum(ring.ranks)
+    return max(1, CHUNK // (states + 4 * sum(ring.shape)))
+
+
+def _of_chunk(
+    ring: TensorRing, rows: Array, columns: Sequence[int], leave_out: bool, log: bool, first: int
+) -> list[Array]:
+    """The posteriors of some rows, which errors number from `first`."""
     xp = namespace(rows)
     if rows.shape[0] == 0:
         return [rows[:, :1] * ring.cores[k][:, 0, 0] for k in columns]
     evidence = Evidence.of_rows(ring, rows)
-    sizes = [ring.shape[k] for k in columns]
 
     def compute(arithmetic: Any) -> Result:
         return _posteriors(arithmetic, columns, leave_out, log)
@@ -64,8 +91,9 @@ def component_posteriors(
     if is_concrete(stacked):
         empty = nonzero_rows(stop_gradient(xp.max(stacked, axis=1)) == (-xp.inf if log else 0))
         if empty.shape[0]:
-            raise ValueError(f"evidence must have positive mass, found zero mass in row {int(empty[0])}")
-    ends = np.cumsum([0, *sizes])
+            row = first + int(empty[0])
+            raise ValueError(f"evidence must have positive mass, found zero mass in row {row}")
+    ends = np.cumsum([0, *(ring.shape[k] for k in columns)])
     return [stacked[:, int(a) : int(b)] for a, b in itertools.pairwise(ends)]
 
 

@@ -1,11 +1,14 @@
 """Posteriors, marginals, conditionals, moments, distribution functions and modes, all against enumeration."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
 
 import ringdist as rd
-from ringdist import modes
+from ringdist import likelihood, modes, posterior
+from ringdist._evidence import Evidence
 from tests import oracle
 from tests.backends import assert_close
 from tests.oracle import DISCRETE, MIXED, TABLE, TRAIN, Case
@@ -329,6 +332,51 @@ def test_mode_compares_completions_of_rows_that_miss_different_columns_at_once(n
     for row, completion in zip(x, completed, strict=True):
         agree = ((everything == row) | np.isnan(row)).all(-1)
         assert_close(oracle.mass(case, completion), oracle.mass(case, everything[agree]).max(), (case, row))
+
+
+# ------------------------------------------------------------------------------------------- rows in pieces
+
+
+def test_rows_in_pieces(numpy_backend, monkeypatch):
+    ring, x = numpy_backend.ring(MIXED), MIXED.possible_rows(20, missing=0.5)
+    queries = {
+        "log_prob": lambda x: ring.log_prob(x),
+        "mean": lambda x: ring.mean(x),
+        "component_posterior": lambda x: ring.component_posterior(1, x),
+        "quantile": lambda x: ring.quantile(1, 0.3, x),
+    }
+    together = {name: query(x) for name, query in queries.items()}
+    calls = []
+    with monkeypatch.context() as patch:
+        of_rows = Evidence.of_rows
+        patch.setattr(Evidence, "of_rows", lambda ring, rows: calls.append(len(rows)) or of_rows(ring, rows))
+        patch.setattr(likelihood, "CHUNK", 1)
+        patch.setattr(posterior, "CHUNK", 1)
+        for name, query in queries.items():
+            assert_close(query(x), together[name], name)
+    assert calls == [1] * len(calls), calls
+
+
+def test_errors_number_the_rows_of_all_pieces(numpy_backend, monkeypatch):
+    ring = rd.TensorRing([np.diag([1.0, 1.0])[:, None, :], np.eye(2)[:, :, None]], [rd.Categorical(2)] * 2)
+    x = np.array([[0, 0, 1, 1, 0], [0, np.nan, 1, np.nan, 1]]).T
+    monkeypatch.setattr(posterior, "CHUNK", 1)
+    with pytest.raises(ValueError, match="zero mass in row 4"):
+        ring.component_posterior(0, x)
+
+
+def test_whole_numbers_are_not_converted_all_at_once(numpy_backend, monkeypatch):
+    """A file of bytes may be larger than what its rows would be in the cores' dtype."""
+    ring = rd.TensorRing.random([rd.Categorical(2)] * 20, 2, rng=0, dtype=np.float64)
+    x = (np.random.default_rng(0).random((20_000, 20)) < 0.5).astype(np.uint8)
+    expected = ring.log_prob(x)
+    monkeypatch.setattr(likelihood, "CHUNK", 2**14)
+    tracemalloc.start()
+    actual = ring.log_prob(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert_close(actual, expected, "in pieces")
+    assert peak < x.size * 8 / 2, peak
 
 
 # -------------------------------------------------------------------------------------------- information
