@@ -5,6 +5,7 @@ On a CPU it stands on the products of segments, which are swept side by side, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -179,39 +180,22 @@ def _scaled(values: Array, logs: Array) -> _Scaled:
 
 
 def _swept_segments(linear: Linear, count: int, reuse: bool) -> Level:
-    """Products of `count` equally long segments, swept side by side, and behind them the matrices left over.
-
-    On a CPU the pages of fresh arrays cost as much as the arithmetic on them: without gradients, some are used again.
-    """
+    """Products of `count` equally long segments, swept side by side, and behind them the matrices left over."""
     xp, ring = linear.xp, linear.ring
     sequence, core, rows = ring.sequence, ring.cores[0], linear.evidence.num_rows
     rank, length = core.shape[1], len(sequence) // count
-    interval, stacks = linear.interval, (count * rows, rank, rank)
-    product, products = products_into(core)
-    spare, *memory = [empty(stacks, core) for _ in range(3)] if reuse else [core] * 3
+    multiplied = _InMemory(core, count, rows) if reuse else _multiplied
     low: Array | None = None
-    values: Any = None
+    values: Array | None = None
     logs = like_zeros((count * rows, rank), core, accumulator(core))
-    target = xp.reshape(spare, (count, rows, rank * rank)) if reuse else spare
     for step, (weights, flat) in enumerate(_steps(linear, count, length)):
-        if reuse and isinstance(weights, list):
-            for out, w, q in zip(target, weights, flat, strict=True):
-                product(w, q, out=out)
-        elif reuse:
-            products(weights, flat, out=target)
-        if reuse:
-            values = spare + 0 if step == 0 else products(values, spare, out=memory[step % 2])
-        else:
-            matrices = xp.reshape(
-                xp.stack(weights) @ xp.stack(flat) if isinstance(weights, list) else weights @ flat, stacks
-            )
-            values = matrices if step == 0 else values @ matrices
+        values = multiplied(values, weights, flat)
         if linear.floor is not None:
             values = xp.where(values < linear.floor, linear.floor, values)
         else:
             least = xp.min(xp.reshape(linear.minimum(values), (count, rows)), axis=0)
             low = least if low is None else xp.minimum(low, least)
-        if step % interval == interval - 1:
+        if step % linear.interval == linear.interval - 1:
             total = row_sums(values)
             total = xp.where(total > 0, total, 1.0)
             logs = logs + xp.log(astype(total, logs.dtype))
@@ -223,6 +207,37 @@ def _swept_segments(linear: Linear, count: int, reuse: bool) -> Level:
         values = xp.concat([values, xp.stack([linear.matrix(k) for k in rest])])
         logs = xp.concat([logs, like_zeros((len(rest), rows, rank), core, logs.dtype)])
     return Level(values, logs, linear.offset, low, span=length)
+
+
+def _multiplied(values: Array | None, weights: Any, flat: Any) -> Array:
+    """The segments' products (k b, m, m) so far, None at first, with one more matrix each; see `_steps`."""
+    xp = namespace(flat[0])
+    if isinstance(weights, list):
+        weights, flat = xp.stack(weights), xp.stack(flat)
+    rank = math.isqrt(flat.shape[-1])
+    matrices = xp.reshape(weights @ flat, (-1, rank, rank))
+    return matrices if values is None else values @ matrices
+
+
+class _InMemory:
+    """`_multiplied` without gradient, into memory that is used again: fresh pages cost a CPU as much as arithmetic."""
+
+    def __init__(self, core: Array, count: int, rows: int):
+        rank = core.shape[1]
+        self.product, self.products = products_into(core)
+        self.matrices, self.used, self.free = (empty((count * rows, rank, rank), core) for _ in range(3))
+        self.target = namespace(core).reshape(self.matrices, (count, rows, rank * rank))
+
+    def __call__(self, values: Array | None, weights: Any, flat: Any) -> Array:
+        if isinstance(weights, list):
+            for out, w, q in zip(self.target, weights, flat, strict=True):
+                self.product(w, q, out=out)
+        else:
+            self.products(weights, flat, out=self.target)
+        if values is None:
+            return self.matrices + 0
+        self.used, self.free = self.free, self.used
+        return self.products(values, self.matrices, out=self.used)
 
 
 def _steps(linear: Linear, count: int, length: int) -> Iterator[tuple[Any, Any]]:
