@@ -112,7 +112,7 @@ def fit_em(
         track = Progress(held_out, patience, max_epochs, progress)
         return job.run(start, merged, track, generator)
 
-    return best_of(restarts, fit)
+    return best_of(ring, restarts, fit)
 
 
 class Sizes(NamedTuple):

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from ringdist._backend import Array, backend_name, indices, is_array, like, stop_gradient, to_numpy
+from ringdist._backend import (
+    Array,
+    backend_name,
+    in_own_precision,
+    indices,
+    is_array,
+    like,
+    stop_gradient,
+    to_numpy,
+)
 from ringdist._evidence import as_rows, unmasked
 from ringdist._random import Stream, uniform
 from ringdist.likelihood import log_prob
@@ -197,8 +206,9 @@ def check_options(max_epochs: int, batch_size: int | None, patience: int | None,
             raise ValueError(f"{name} must be a positive whole number or None, found {option!r}")
 
 
-def best_of(restarts: int, fit: Callable[[int], Progress]) -> FitResult:
-    """The fit of highest likelihood (of validation data if given) among several."""
+@in_own_precision
+def best_of(ring: TensorRing, restarts: int, fit: Callable[[int], Progress]) -> FitResult:
+    """The fit of highest likelihood (of validation data if given) among several, each in the precision of the ring."""
     results = [fit(i) for i in range(restarts)]
     best = max(results, key=lambda progress: progress.value)
     return FitResult(best.best, best.history)

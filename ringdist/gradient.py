@@ -72,7 +72,7 @@ def fit_gradient(
         track = Progress(held_out, patience, max_epochs, progress)
         return _run(start, data, track, make_step(start, optimizer), batch_size, generator)
 
-    return best_of(restarts, fit)
+    return best_of(ring, restarts, fit)
 
 
 def _run(

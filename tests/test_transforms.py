@@ -313,6 +313,19 @@ def test_autocast_does_not_reach_a_ring(torched):
         assert actual.dtype == expected.dtype and bool((actual == expected).all()), (actual, expected)
 
 
+@pytest.mark.parametrize("method", ["em", "gradient"])
+def test_autocast_does_not_reach_fits(torched, method):
+    torch, ring = torched.xp, torched.ring(MIXED, "float32")
+    x = torched.array(MIXED.rows(6), "float32")
+    fits = {
+        "em": lambda: rd.fit_em(ring, x, max_epochs=2),
+        "gradient": lambda: rd.fit_gradient(ring, x, lambda p: torch.optim.SGD(p, lr=0.01), max_epochs=2, rng=0),
+    }
+    expected = fits[method]().history
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fits[method]().history == expected
+
+
 @CACHES
 @pytest.mark.slow
 def test_autocast_does_not_reach_a_compiled_ring(torched):
