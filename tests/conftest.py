@@ -1,9 +1,11 @@
-"""Fixtures shared by all tests: backends, engines, data types."""
+"""Fixtures shared by tests: backends, engines, data types; the command line and a run of it."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +100,25 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=("float32", "float64"))
 def dtype(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A command line without pytest's arguments, a folder to write to, and the run's seed forgotten afterwards."""
+    monkeypatch.setattr(sys, "argv", ["ringdist"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the `ringdist` command."""
+    from tests.command import main, tiny
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ringdist"])
+        patch.setenv("PL_GLOBAL_SEED", "0")
+        main(["fit", "--config", tiny(folder / "run.yaml")])
+    return folder / "run" / "version_0"
