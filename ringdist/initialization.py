@@ -17,6 +17,7 @@ from ringdist._backend import (
     like,
     namespace,
 )
+from ringdist._checks import column_index
 from ringdist._random import Stream, uniform
 from ringdist.mixture import component_densities, component_shares, cores_near, fit_mixture
 from ringdist.variables import BUILT_IN, Categorical, GaussianMixture, PoissonMixture, Variable, rebuild
@@ -51,7 +52,7 @@ def random_ring(
     Raises:
         ValueError: if a rank is not positive, the number of ranks is not d, or a train does not start with rank 1.
     """
-    from ringdist.ring import TensorRing, column_index
+    from ringdist.ring import TensorRing
 
     variables = list(variables)
     if not variables:

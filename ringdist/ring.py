@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -33,22 +31,21 @@ from ringdist._backend import (
     is_array,
     is_concrete,
     largest_entries,
-    namespace,
     on_accelerator,
     stop_gradient,
     times_written,
-    to_numpy,
     writable,
 )
+from ringdist._checks import Column, check_core, check_shapes, check_variables, column_index, exponent
 from ringdist._evidence import family_groups
-from ringdist.variables import BUILT_IN, Variable, rebuild
+from ringdist._pytree import register_pytree
+from ringdist.variables import Variable, rebuild
 
 if not TYPE_CHECKING:
     from ringdist._backend import cached_property
 else:  # what documentation knows for a property
     from functools import cached_property
 
-Column = int | str
 Topology = Literal["ring", "train"]
 
 
@@ -88,7 +85,7 @@ class TensorRing:
             raise ValueError(
                 f"there must be one core per variable, found {len(cores)} cores, {len(variables)} variables"
             )
-        _check_variables(cores, variables)
+        check_variables(cores, variables)
         names = {v.name: k for k, v in enumerate(variables) if v.name is not None}
         if len(names) < sum(v.name is not None for v in variables):
             raise ValueError(f"variables' names must differ, found {[v.name for v in variables]}")
@@ -96,11 +93,11 @@ class TensorRing:
         if sorted(order) != list(range(len(cores))):
             raise ValueError(f"order must be a permutation of the {len(cores)} columns, found {list(order)}")
         self._set(cores, variables, order, bool(validate), (None,) * len(cores))
-        _check_shapes(self)
+        check_shapes(self)
         for name in ("ranks", "shape", "sequence", "families"):  # torch.compile compiles again where they come later
             getattr(self, name)
         if validate and is_concrete(*cores):
-            exponents = tuple(_check_core(self, k) for k in range(len(cores)))
+            exponents = tuple(check_core(self, k) for k in range(len(cores)))
             self.__dict__["exponents"] = exponents
 
     cores: tuple[Array, ...]
@@ -239,7 +236,7 @@ class TensorRing:
             return
         self.__dict__["exponents"] = self._remembered(
             "exponents",
-            lambda: tuple(_exponent(most, c) for most, c in zip(largest_entries(cores), cores, strict=True)),
+            lambda: tuple(exponent(most, c) for most, c in zip(largest_entries(cores), cores, strict=True)),
         )
 
     def _replaced(self, k: int, core: Array, variable: Variable) -> TensorRing:
@@ -251,7 +248,7 @@ class TensorRing:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if backend_name(self.cores[0]) == "jax":
-            _register_jax()
+            register_pytree(TensorRing)
 
     def __repr__(self) -> str:
         ranks, core = self.ranks, self.cores[0]
@@ -386,77 +383,6 @@ class TensorRing:
         io.save(self, path)
 
 
-def column_index(k: Column, variables: Sequence[Variable]) -> int:
-    """The index of a column given by index or name; `ValueError` if there is none."""
-    if isinstance(k, str):
-        for index, variable in enumerate(variables):
-            if variable.name == k:
-                return index
-        raise ValueError(f"there is no column {k!r}; columns are named {[v.name for v in variables]}")
-    if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise TypeError(f"a column is an index or a name, found {k!r}")
-    if not 0 <= k < len(variables):
-        raise ValueError(f"there is no column {k}; columns are 0..{len(variables) - 1}")
-    return int(k)
-
-
-def _check_variables(cores: Sequence[Array], variables: Sequence[Variable]) -> None:
-    for k, variable in enumerate(variables):
-        if type(variable) not in BUILT_IN and not isinstance(variable, Variable):  # the protocol is slow to check
-            raise TypeError(f"column {k}: {type(variable).__name__} does not follow the protocol rd.Variable")
-    arrays = [array for variable in variables for array in variable.arrays().values()]
-    xp = namespace(*cores, *arrays)
-    allowed = {"float32": xp.float32, "float64": xp.float64}
-    for k, core in enumerate(cores):
-        if core.dtype not in allowed.values():
-            raise TypeError(f"column {k}: cores must be float32 or float64, found {core.dtype}")
-        if core.dtype != cores[0].dtype:
-            raise TypeError(f"column {k}: cores must have one dtype, found {cores[0].dtype} and {core.dtype}")
-
-
-def _check_shapes(ring: TensorRing) -> None:
-    for k, core in enumerate(ring.cores):
-        if core.ndim != 3 or 0 in core.shape:
-            raise ValueError(
-                f"{ring.describe(k)}: a core has shape (N, m, m') with no empty axis, found {tuple(core.shape)}"
-            )
-        if core.shape[0] != ring.variables[k].num_components:
-            raise ValueError(
-                f"{ring.describe(k)}: the core must have one matrix per component, found {core.shape[0]} matrices "
-                f"for {ring.variables[k].num_components} components"
-            )
-    for left, right in zip(ring.order, ring.order[1:] + ring.order[:1], strict=True):
-        out, into = ring.cores[left].shape[2], ring.cores[right].shape[1]
-        if out != into:
-            raise ValueError(
-                f"ranks must close around the ring: the right bond of {ring.describe(left)} has rank {out}, "
-                f"the left bond of {ring.describe(right)} has rank {into}"
-            )
-
-
-def _check_core(ring: TensorRing, k: int) -> int:
-    """Raise unless the core's values are allowed; the exponent of the power of two above its largest entry."""
-    core = stop_gradient(ring.cores[k])
-    xp = namespace(core)
-    least, most = float(xp.min(core)), float(xp.max(core))
-    if math.isnan(least) or math.isinf(most) or least < 0:
-        values = to_numpy(core)
-        wrong = np.argwhere(~(np.isfinite(values) & (values >= 0)))[0]
-        raise ValueError(
-            f"{ring.describe(k)}: cores must be finite and not negative, found {values[tuple(wrong)]:g} at entry "
-            f"{tuple(int(i) for i in wrong)}"
-        )
-    if most == 0:
-        raise ValueError(f"{ring.describe(k)}: the core is all zero, so no value of the column has any mass")
-    return _exponent(most, core)
-
-
-def _exponent(most: float, core: Array) -> int:
-    """Of the power of two above a core's largest entry, within the range of its dtype."""
-    bound = 120 if core.dtype == namespace(core).float32 else 1000
-    return max(-bound, min(bound, math.frexp(most)[1]))
-
-
 def _own(core: Array) -> Array:
     """The core itself where its library knows of writes to it, else a copy: what a ring remembers stays true."""
     return frozen(core, dtype=core.dtype if is_array(core) else np.float64) if backend_name(core) == "numpy" else core
@@ -469,42 +395,3 @@ def _detached(variable: Variable) -> Variable:
         return variable
     detached: Variable = rebuild(type(variable), variable.num_components, variable.name, fixed)
     return detached
-
-
-@dataclasses.dataclass
-class _Stand:
-    """In the place of a variable while JAX keeps other things than arrays in a ring."""
-
-    family: type
-    num_components: int
-    name: str | None
-    values: dict[str, Any]
-
-    def arrays(self) -> dict[str, Any]:
-        return self.values
-
-
-@functools.cache
-def _register_jax() -> None:
-    """Make rings pytrees: cores and the variables' arrays are leaves, all else is structure."""
-    import jax
-
-    def flatten(ring: TensorRing) -> tuple[tuple[Any, ...], Any]:
-        arrays = tuple(variable.arrays() for variable in ring.variables)
-        kinds = tuple((getattr(v, "family", type(v)), v.num_components, v.name) for v in ring.variables)
-        return (ring.cores, arrays), (kinds, ring.order, ring.validate)
-
-    def unflatten(structure: Any, leaves: Any) -> TensorRing:
-        variables: tuple[Any, ...]
-        # JAX puts gradients, tracers and placeholders in the leaves' places: nothing is checked here.
-        kinds, order, validate = structure
-        cores, arrays = leaves
-        variables = tuple(
-            (rebuild if all(map(is_array, values.values())) else _Stand)(family, size, name, values)
-            for (family, size, name), values in zip(kinds, arrays, strict=True)
-        )
-        ring = object.__new__(TensorRing)
-        ring._set(tuple(cores), variables, order, validate, (None,) * len(cores))
-        return ring
-
-    jax.tree_util.register_pytree_node(TensorRing, flatten, unflatten)
