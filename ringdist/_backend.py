@@ -426,11 +426,15 @@ def products_into(array: Array) -> tuple[Callable[..., Array], Callable[..., Arr
 
 
 def matrix_minimum(array: Array) -> Callable[[Array], Array]:
-    """The function from (..., r, m) to the smallest entry of each matrix, without gradient, fast in its backend."""
+    """The function from (..., r, m) to the smallest entry of each matrix, without gradient, fast in its backend.
+
+    NaN counts as large: values that are not finite are found where products end.
+    """
     match backend_name(array):
-        case "torch":
-            amin = sys.modules["torch"].amin
-            return lambda values: amin(values.detach().flatten(-2), -1)
+        case "torch":  # the bits of floating point numbers are in the order of the numbers, but for negative ones
+            torch = sys.modules["torch"]
+            bits = torch.int32 if array.dtype == torch.float32 else torch.int64
+            return lambda values: torch.amin(values.detach().view(bits).flatten(-2), -1).view(values.dtype)
         case "jax":
             return lambda values: stop_gradient(values).min(axis=(-2, -1))
     return lambda values: values.min(axis=(-2, -1))

@@ -95,13 +95,13 @@ def _tree_of(ring: TensorRing) -> _Tree | None:
 
 
 def _computed_tree(ring: TensorRing) -> _Tree | None:
-    """None where some product came near underflow."""
+    """None where some product came near underflow, or is not finite."""
     ring._measure()
     *_, top = levels = list(tree_levels(ring, Evidence.missing(ring)))
-    if top.low is not None and not bool(top.low[0] >= threshold(ring)):  # NaN neither
-        return None
     xp, rank = namespace(top.values), top.values.shape[-1]
     logs = safe_log(xp.linalg.diagonal(top.values[0, 0])) + astype(top.logs[0, 0], top.values.dtype)
+    if top.low is not None and not bool((top.low[0] >= threshold(ring)) & xp.all(xp.isfinite(logs))):
+        return None
     halves = []
     for level in levels[:0:-1]:
         if level.factors is not None:
