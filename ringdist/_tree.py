@@ -85,8 +85,8 @@ def _swept(linear: Linear, level: Level) -> Result:
     if level.values.shape[0] > 1:
         scaled = _scaled(level.values[1:], level.logs[1:])
         offset = offset + scaled.offset
-        for values, share in zip(level.values[1:], scaled.share, strict=True):
-            state = linear.rescale(state.values @ (values * share[..., None]), state)
+        for values in unstack(level.values[1:] * scaled.share[..., None]):
+            state = linear.rescale(state.values @ values, state)
     diagonal = linear.xp.linalg.diagonal(state.values)
     return log_scaled_sum(diagonal, state.logs) + offset, state.low
 

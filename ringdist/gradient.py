@@ -86,9 +86,9 @@ def _run(
     track.best, parameters = ring, None
     for epoch in track.epochs():
         for index in data.batches(batch_size or data.num_rows, rng):
-            rows, weight = data.batch(ring, index)
-            if not bool((weight > 0).any()):
+            if not (data.weight[index] > 0).any():
                 continue
+            rows, weight = data.batch(ring, index)
             value, parameters = step(rows, weight)
             if not np.isfinite(value):
                 raise FloatingPointError(f"the likelihood of a batch became {value} in epoch {epoch + 1}")

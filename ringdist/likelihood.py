@@ -113,11 +113,15 @@ def _check_normalizer(ring: TensorRing, value: Array) -> None:
 
 
 def _rows_per_chunk(ring: TensorRing, engine: Engine) -> int:
-    """Rows whose evidence and matrices stay within CHUNK numbers; the tree may keep all d matrices, not so a sweep."""
+    """Rows whose evidence and matrices stay within CHUNK numbers, or as many as the cores have if they are more.
+
+    The tree may keep all d matrices, not so a sweep.
+    """
     squares = [core.shape[1] * core.shape[2] for core in ring.cores]
+    cores = sum(size * square for size, square in zip(ring.shape, squares, strict=True))
     tree = engine != "sweep" and (on_accelerator(ring.cores[0]) or max(squares) <= 256)
     at_once = sum(squares) if tree else 8 * max(squares)
-    return max(1, CHUNK // (3 * (sum(ring.shape) + at_once)))
+    return max(1, max(CHUNK, cores) // (3 * (sum(ring.shape) + at_once)))
 
 
 def _rows_kept(ring: TensorRing, rows: Array, engine: Engine) -> int:
