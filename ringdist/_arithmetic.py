@@ -75,6 +75,11 @@ def safe_interval(ring: TensorRing) -> int:
     return max(1, min(8, int(limit / growth) - 1))
 
 
+def extreme_exponents(ring: TensorRing) -> list[int]:
+    """Exponents of the powers of two by which columns' cores are divided before they are multiplied; 0 for most."""
+    return [e if e is not None and abs(e) > ORDINARY else 0 for e in ring.exponents]
+
+
 def through_core(rank: int, size: int) -> bool:
     """Whether one product of a state with the core beats forming the matrices: in a train, and of one component."""
     return rank * size <= rank + size
@@ -101,7 +106,7 @@ class Linear:
         self.floor = threshold(ring) if floored else None
         self.looks = is_concrete(ring.cores[0], evidence.offset)  # at values, so that rows are done again if need be
         self.watches = self.looks and not floored
-        self._exponents = [e if e is not None and abs(e) > ORDINARY else 0 for e in ring.exponents]
+        self._exponents = extreme_exponents(ring)
         self.offset = evidence.offset + math.log(2) * sum(self._exponents)
         self.interval = interval if self.looks else 1
         self.minimum = matrix_minimum(ring.cores[0])
@@ -180,7 +185,8 @@ class Linear:
     def component_weights(self, prefix: State, k: int, suffix: State) -> tuple[Array, Array | None]:
         """log Σ Q_k[s, i, n] E[n, i] up to a constant of the row, (b, N): column k's own evidence left out."""
         xp = self.xp
-        core = self.ring.cores[k]
+        core, exponent = self.ring.cores[k], self._exponents[k]
+        core = core * 2.0**-exponent if exponent else core
         logs = prefix.logs + suffix.logs
         share = xp.exp(astype(logs - stop_gradient(xp.max(logs, axis=-1, keepdims=True)), core.dtype))
         environment = (prefix.values * share[..., None]).mT @ suffix.values  # (b, m, n)
@@ -191,8 +197,11 @@ class Linear:
             low = self.minimum(environment)
             for other in (prefix.low, suffix.low):
                 low = low if other is None else xp.minimum(low, other)
-        size = core.shape[0]
-        weights = xp.reshape(environment, (environment.shape[0], -1)) @ xp.reshape(core, (size, -1)).T
+        weights = xp.reshape(environment, (environment.shape[0], -1)) @ xp.reshape(core, (core.shape[0], -1)).T
+        if self.floor is not None:
+            weights = xp.where(weights < self.floor, self.floor, weights)
+        elif self.watches:
+            low = xp.minimum(low, xp.min(stop_gradient(weights), axis=-1))
         return safe_log(weights), low
 
     def cut_weights(self, state: State) -> tuple[Array, Array]:

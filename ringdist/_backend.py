@@ -428,7 +428,7 @@ def products_into(array: Array) -> tuple[Callable[..., Array], Callable[..., Arr
 def matrix_minimum(array: Array) -> Callable[[Array], Array]:
     """The function from (..., r, m) to the smallest entry of each matrix, without gradient, fast in its backend.
 
-    NaN counts as large: values that are not finite are found where products end.
+    NaN may count as any number: values that are not finite are found where products end.
     """
     match backend_name(array):
         case "torch":  # the bits of floating point numbers are in the order of the numbers, but for negative ones

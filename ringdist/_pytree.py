@@ -33,7 +33,9 @@ def register_pytree(kind: type[TensorRing]) -> None:
 
     def flatten(ring: TensorRing) -> tuple[tuple[Any, ...], Any]:
         arrays = tuple(variable.arrays() for variable in ring.variables)
-        kinds = tuple((getattr(v, "family", type(v)), v.num_components, v.name) for v in ring.variables)
+        kinds = tuple(
+            (v.family if isinstance(v, _Stand) else type(v), v.num_components, v.name) for v in ring.variables
+        )
         return (ring.cores, arrays), (kinds, ring.order, ring.validate)
 
     def unflatten(structure: Any, leaves: Any) -> TensorRing:

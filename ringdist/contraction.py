@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ringdist.ring import TensorRing
 
 PADDED = 0.1  # share of the cores: those at the ends of a train are few
+AT_ONCE = 2**22  # numbers of the matrices of all columns, beyond which cores of several shapes are swept
 KEPT = 2**27  # numbers that a backward pass may find stored; if there were more, they are computed again
 Engine = Literal["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"]
 
@@ -70,7 +71,8 @@ def log_mass(ring: TensorRing, evidence: Evidence, engine: Engine) -> Array:
 def choose_engine(ring: TensorRing, evidence: Evidence) -> Engine:
     """The tree where launching operations costs more than its extra arithmetic, b d m² (m − r), else the sweep.
 
-    On a CPU also the sweep where cores would have to be padded one by one before they can be multiplied together.
+    On a CPU also the sweep where cores would have to be padded one by one before they can be multiplied together, and
+    where the padded matrices of all rows and columns would be too many.
     """
     core = ring.cores[0]
     if backend_name(core) == "jax" or not is_concrete(core, evidence.offset):
@@ -79,7 +81,8 @@ def choose_engine(ring: TensorRing, evidence: Evidence) -> Engine:
         return "sweep"
     rank, cut = max(ring.ranks), min(ring.ranks)
     largest = (max(ring.shape), rank, rank)
-    if not on_accelerator(core) and sum(tuple(c.shape) != largest for c in ring.cores) > PADDED * len(ring.cores):
+    padded = 0 if on_accelerator(core) else sum(tuple(c.shape) != largest for c in ring.cores)
+    if padded > PADDED * len(ring.cores) or (padded and evidence.num_rows * len(ring.cores) * rank**2 > AT_ONCE):
         return "sweep"
     extra = evidence.num_rows * rank**2 * 2 * (rank - cut)  # operations a column
     return "tree" if extra < (10**9 if on_accelerator(core) else 10**5) else "sweep"

@@ -159,6 +159,11 @@ def _relative(log_matrix: Array) -> Array:
     return namespace(log_matrix).exp(log_matrix - _log_largest(log_matrix, None))
 
 
+def widened(ring: TensorRing) -> TensorRing:
+    """The same distribution from cores in the accumulator's dtype whose largest entries are 1."""
+    return ring._with([scaled(astype(core, accumulator(core))) for core in ring.cores], ring.variables)
+
+
 def scaled(matrix: Array) -> Array:
     """The array with its largest entry at 1; all zeros stay zeros."""
     xp = namespace(matrix)
@@ -169,7 +174,7 @@ def scaled(matrix: Array) -> Array:
 def _multiplied(left: Array | None, core: Array, right: Array | None) -> Array:
     if left is None and right is None:
         return core
-    product = astype(core, accumulator(core))
+    product = scaled(astype(core, accumulator(core)))
     product = product if left is None else scaled(left @ product)
     product = product if right is None else scaled(product @ right)
     return astype(product, core.dtype)

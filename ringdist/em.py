@@ -227,7 +227,7 @@ class _Job:
         expected = core * environment
         expected = expected / xp.sum(expected)
         counts = core * sums
-        prior = self.pseudocount * (reached & (core > 0))
+        prior = self.pseudocount * astype(reached & (core > 0), core.dtype)
         if step < 1:
             counts = (1 - step) * expected + step * (counts / size.batch + prior / size.total)
         else:

@@ -200,9 +200,10 @@ def check_options(max_epochs: int, batch_size: int | None, patience: int | None,
             or not isinstance(value, int | np.integer)
             or value < (0 if name == "max_epochs" else 1)
         ):
-            raise ValueError(f"{name} must be a positive whole number, found {value!r}")
+            rule = "a whole number, 0 or more" if name == "max_epochs" else "a positive whole number"
+            raise ValueError(f"{name} must be {rule}, found {value!r}")
     for name, option in {"batch_size": batch_size, "patience": patience}.items():
-        if option is not None and (not isinstance(option, int | np.integer) or option < 1):
+        if option is not None and (isinstance(option, bool) or not isinstance(option, int | np.integer) or option < 1):
             raise ValueError(f"{name} must be a positive whole number or None, found {option!r}")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ringdist._backend import Array, backend_name, is_concrete, namespace, stop_gradient
+from ringdist._backend import Array, backend_name, dtype_name, is_concrete, namespace, stop_gradient
 from ringdist.fitting import Data, FitResult, Progress, best_of, check_options, numpy_generator
 from ringdist.initialization import shaken
 from ringdist.likelihood import log_prob
@@ -86,7 +86,7 @@ def _run(
     track.best, parameters = ring, None
     for epoch in track.epochs():
         for index in data.batches(batch_size or data.num_rows, rng):
-            if not (data.weight[index] > 0).any():
+            if not np.asarray(data.weight[index], dtype=dtype_name(ring.cores[0].dtype)).any():
                 continue
             rows, weight = data.batch(ring, index)
             value, parameters = step(rows, weight)

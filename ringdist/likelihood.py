@@ -5,28 +5,31 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import opt_einsum
 import scipy.special
 
 from ringdist import contraction
 from ringdist._backend import (
     Array,
-    accumulator,
     astype,
     backend_name,
     checkpoint,
     identity,
+    indices,
     is_concrete,
     like,
     log_scaled_sum,
     namespace,
     on_accelerator,
+    safe_log,
     stop_gradient,
     to_numpy,
     writable,
 )
 from ringdist._evidence import Evidence, as_table, checked, like_zeros
 from ringdist.contraction import Engine, log_mass
+from ringdist.elimination import widened
 from ringdist.network import einsum
 from ringdist.variables import Categorical
 
@@ -93,7 +96,7 @@ def log_normalizer(ring: TensorRing) -> Array:
     Raises:
         ValueError: if no configuration of the components has any mass.
     """
-    return astype(_log_normalizer(ring), ring.cores[0].dtype)
+    return astype(_log_normalizer(ring), ring.cores[0].dtype) + 0  # never what the ring itself remembers
 
 
 def _log_normalizer(ring: TensorRing) -> Array:
@@ -115,12 +118,13 @@ def _check_normalizer(ring: TensorRing, value: Array) -> None:
 def _rows_per_chunk(ring: TensorRing, engine: Engine) -> int:
     """Rows whose evidence and matrices stay within CHUNK numbers, or as many as the cores have if they are more.
 
-    The tree may keep all d matrices, not so a sweep.
+    Other engines than the sweep and the log engine, which "auto" prefers to the tree for large cores on a CPU, may hold
+    the matrices of all columns at once.
     """
     squares = [core.shape[1] * core.shape[2] for core in ring.cores]
     cores = sum(size * square for size, square in zip(ring.shape, squares, strict=True))
-    tree = engine != "sweep" and (on_accelerator(ring.cores[0]) or max(squares) <= 256)
-    at_once = sum(squares) if tree else 8 * max(squares)
+    few = engine in ("sweep", "log") or (engine == "auto" and not on_accelerator(ring.cores[0]) and max(squares) > 256)
+    at_once = 8 * max(squares) if few else sum(squares)
     return max(1, max(CHUNK, cores) // (3 * (sum(ring.shape) + at_once)))
 
 
@@ -170,9 +174,11 @@ def inner(ring: TensorRing, other: TensorRing) -> Array:
     if other.order[turn:] + other.order[:turn] != ring.sequence:
         raise ValueError(f"rings must have one order up to rotation, found {list(ring.order)} and {list(other.order)}")
     r, q = min(ring.ranks), int(other.cores[ring.sequence[0]].shape[1])
+    dtype = ring.cores[0].dtype
+    ring, other = widened(ring), widened(other)  # there is no log engine to turn to, so it takes that range
     core = ring.cores[0]
     state = identity(r * q, core)  # cut bonds (r q) x current bonds (m m')
-    logs = like_zeros((r * q,), core, accumulator(core))
+    logs = like_zeros((r * q,), core)
     for k in ring.sequence:
         try:
             gram = like(ring.variables[k].inner(other.variables[k]), core)
@@ -181,19 +187,15 @@ def inner(ring: TensorRing, other: TensorRing) -> Array:
         (size, left, right), (size_q, left_q, right_q) = ring.cores[k].shape, other.cores[k].shape
         if isinstance(ring.variables[k], Categorical) and size != size_q:
             raise ValueError(f"{ring.describe(k)}: categories must be the same, found {size} and {size_q}")
-        tops = [stop_gradient(xp.max(q.cores[k])) for q in (ring, other)]  # extreme cores stay within range
-        matched = xp.reshape(
-            gram @ xp.reshape(astype(other.cores[k] / tops[1], core.dtype), (size_q, -1)), (size, left_q, right_q)
-        )
+        matched = xp.reshape(gram @ xp.reshape(other.cores[k], (size_q, -1)), (size, left_q, right_q))
         state = xp.reshape(state, (r * q, left, left_q))
-        state = opt_einsum.contract("zab,sac,sbd->zcd", state, ring.cores[k] / tops[0], matched, optimize="optimal")
+        state = opt_einsum.contract("zab,sac,sbd->zcd", state, ring.cores[k], matched, optimize="optimal")
         state = xp.reshape(state, (r * q, right * right_q))
         top = stop_gradient(xp.max(state, axis=-1))
         top = xp.where(top > 0, top, 1.0)
-        scale = xp.log(astype(tops[0], logs.dtype)) + xp.log(astype(tops[1], logs.dtype))
-        state, logs = state / top[:, None], logs + xp.log(astype(top, logs.dtype)) + scale
+        state, logs = state / top[:, None], logs + xp.log(top)
     log_value = log_scaled_sum(xp.linalg.diagonal(state), logs)
-    return astype(xp.exp(log_value - _log_normalizer(ring) - _log_normalizer(other)), core.dtype)
+    return astype(xp.exp(log_value - _log_normalizer(ring) - _log_normalizer(other)), dtype)
 
 
 def to_dense(ring: TensorRing) -> Array:
@@ -211,7 +213,24 @@ def to_dense(ring: TensorRing) -> Array:
     xp = namespace(operands[0])
     scaled = [core / stop_gradient(xp.max(core)) for core in operands]  # keeps extreme cores within range
     table = opt_einsum.contract(equation, *scaled, optimize="greedy")
-    return table / xp.sum(table)
+    total = xp.sum(table)
+    if is_concrete(table):
+        tops = sum(safe_log(stop_gradient(xp.max(core))) for core in operands)
+        lost = safe_log(stop_gradient(total)) + tops - stop_gradient(_log_normalizer(ring))
+        if not abs(float(lost)) < 16 * ring.num_variables * float(xp.finfo(table.dtype).eps):
+            return _dense_by_cells(ring)
+    return table / total
+
+
+def _dense_by_cells(ring: TensorRing) -> Array:
+    """The table from the likelihood of every cell, which has a refuge where products underflow."""
+    cells, core = math.prod(ring.shape), ring.cores[0]
+    parts = []
+    for start in range(0, cells, ENTROPY_LIMIT):
+        places = np.unravel_index(np.arange(start, min(start + ENTROPY_LIMIT, cells)), ring.shape)
+        parts.append(log_prob(ring, indices(np.stack(places, axis=1), core)))
+    xp = namespace(core)
+    return xp.reshape(xp.exp(xp.concat(parts)), ring.shape)
 
 
 def _is_discrete(ring: TensorRing) -> bool:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, accumulator, astype, indices, is_concrete, like, namespace, stack, take
+from ringdist._backend import Array, astype, indices, is_concrete, like, namespace, stack, take
 from ringdist._evidence import Evidence, as_rows, like_zeros
+from ringdist.elimination import widened
 from ringdist.posterior import component_posteriors
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def covariance(ring: TensorRing) -> Array:
 
     Cost O(d² N r m² + d² N² r m).
     """
-    dtype, ring = ring.cores[0].dtype, _widened(ring)
+    dtype, ring = ring.cores[0].dtype, widened(ring)
     core = ring.cores[0]
     xp = namespace(core)
     centre = mean(ring)
@@ -67,7 +68,7 @@ def mutual_information(ring: TensorRing) -> Array:
 
     Cost O(d² N r m² + d² N² r m).
     """
-    dtype, ring = ring.cores[0].dtype, _widened(ring)
+    dtype, ring = ring.cores[0].dtype, widened(ring)
     xp = namespace(ring.cores[0])
     diagonal = [-xp.sum(w * xp.log(xp.where(w > 0, w, 1.0))) for w in _marginals(ring)]
 
@@ -78,11 +79,6 @@ def mutual_information(ring: TensorRing) -> Array:
         return xp.where(total > 0, total, 0.0)  # rounding can leave −1e-17
 
     return astype(_pairwise(ring, diagonal, information), dtype)
-
-
-def _widened(ring: TensorRing) -> TensorRing:
-    """The ring in the accumulator's dtype: sums over pairs have no log engine to turn to, so they take its range."""
-    return ring._with([astype(core, accumulator(core)) for core in ring.cores], ring.variables)
 
 
 def _pairwise(ring: TensorRing, diagonal: list[Array], function: Callable[[int, list[int], Array], Array]) -> Array:

@@ -20,7 +20,7 @@ from ringdist._backend import (
     nonzero_rows,
     stop_gradient,
 )
-from ringdist._evidence import Evidence, as_rows
+from ringdist._evidence import Evidence, as_rows, unmasked
 
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
@@ -69,8 +69,8 @@ def component_posteriors(
 
 
 def _rows_per_chunk(ring: TensorRing) -> int:
-    """Rows whose evidence, posteriors and states on the way back stay within CHUNK numbers."""
-    states = min(ring.ranks) * sum(ring.ranks)
+    """Rows whose evidence, posteriors and states on the way back stay within CHUNK numbers, with an environment."""
+    states = min(ring.ranks) * sum(ring.ranks) + 2 * max(core.shape[1] * core.shape[2] for core in ring.cores)
     return max(1, CHUNK // (states + 4 * sum(ring.shape)))
 
 
@@ -141,6 +141,7 @@ def cdf(ring: TensorRing, k: int | str, x: Any) -> Array:
     """
     k = ring.column(k)
     core = ring.cores[0]
+    x = unmasked(x)
     x = x if is_array(x) else like(x, core)
     point, rest = _split(ring, k, x)
     missing = namespace(point).any(namespace(point).isnan(point))
@@ -164,6 +165,7 @@ def quantile(ring: TensorRing, k: int | str, q: Any, x: Any) -> Array:
     """
     k = ring.column(k)
     core = ring.cores[0]
+    x = unmasked(x)
     x = x if is_array(x) else like(x, core)
     xp = namespace(core, x, *([q] if is_array(q) else []))
     q = like(q, core)

@@ -114,9 +114,9 @@ class TensorRing:
         validate: bool,
         exponents: tuple[int | None, ...],
     ) -> None:
-        self.__setstate__(
-            {"cores": cores, "variables": variables, "order": order, "validate": validate, "exponents": exponents}
-        )
+        self.__dict__.update(cores=cores, variables=variables, order=order, validate=validate, exponents=exponents)
+        if backend_name(cores[0]) == "jax":
+            register_pytree(TensorRing)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"rings are immutable: {name} cannot be set")
@@ -213,7 +213,7 @@ class TensorRing:
         """A ring of the same structure from values that need no check."""
         ring = object.__new__(type(self))
         unknown = (None,) * len(cores)
-        ring._set(tuple(cores), tuple(variables), self.order, self.validate, exponents or unknown)
+        ring._set(_fixed(cores), tuple(variables), self.order, self.validate, exponents or unknown)
         return ring
 
     def _remembered(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -245,10 +245,13 @@ class TensorRing:
         cores[k], variables[k] = core, variable
         return self._with(cores, variables)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what was computed from the cores: copies count writes to theirs anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "_memory"}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if backend_name(self.cores[0]) == "jax":
-            register_pytree(TensorRing)
+        self._set(_fixed(self.cores), self.variables, self.order, self.validate, self.exponents)
 
     def __repr__(self) -> str:
         ranks, core = self.ranks, self.cores[0]
@@ -386,6 +389,14 @@ class TensorRing:
 def _own(core: Array) -> Array:
     """The core itself where its library knows of writes to it, else a copy: what a ring remembers stays true."""
     return frozen(core, dtype=core.dtype if is_array(core) else np.float64) if backend_name(core) == "numpy" else core
+
+
+def _fixed(cores: Sequence[Array]) -> tuple[Array, ...]:
+    """The cores, of this library's own making; NumPy's are not written to any more."""
+    if backend_name(cores[0]) == "numpy":
+        for core in cores:
+            core.flags.writeable = False
+    return tuple(cores)
 
 
 def _detached(variable: Variable) -> Variable:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ringdist._arithmetic import Linear, Log, State, lost_rows, relative, threshold
+from ringdist._arithmetic import Linear, Log, State, extreme_exponents, lost_rows, relative, threshold
 from ringdist._backend import (
     Array,
     astype,
     index_dtype,
     indices,
-    is_concrete,
     like,
     namespace,
     nonzero_rows,
@@ -115,14 +114,20 @@ def _groups(ring: TensorRing) -> list[_Group]:
     for j, k in enumerate(ring.sequence):
         sites.setdefault(tuple(ring.cores[k].shape), []).append(j)
     small = max(ring.ranks) < LARGE and sum(math.prod(core.shape) for core in ring.cores) <= KEPT
+    exponents = extreme_exponents(ring)
     groups = []
     for shape, places in sites.items():
         columns, table = [ring.sequence[j] for j in places], None
         if small:
-            xp, cores = namespace(ring.cores[0]), stack([ring.cores[k] for k in columns])
+            xp, cores = namespace(ring.cores[0]), stack([_ordinary(ring.cores[k], exponents[k]) for k in columns])
             table = xp.reshape(xp.reshape(cores, (len(columns), shape[0], -1)).mT, (-1, shape[0]))
         groups.append(_Group(columns, indices(places, ring.cores[0]), shape, table))
     return groups
+
+
+def _ordinary(weights: Array, exponent: int) -> Array:
+    """Entries of a core, brought near 1 where they are so large or small that their sums are not exact."""
+    return weights * 2.0**-exponent if exponent else weights
 
 
 def _sample_top_down(ring: TensorRing, tree: _Tree, n: int, stream: Stream) -> Array:
@@ -157,8 +162,10 @@ def _descend(ring: TensorRing, tree: _Tree, n: int, stream: Stream) -> Array:
             first = indices(range(0, table.shape[0], left_rank * right_rank), core)[:, None]
             weights = xp.reshape(take(table, xp.reshape(first + place, (-1,)), axis=0), (len(columns), n, size))
         else:
+            exponents = extreme_exponents(ring)
             slices = [
-                take(xp.reshape(ring.cores[k], (size, -1)), at, axis=1) for k, at in zip(columns, place, strict=True)
+                _ordinary(take(xp.reshape(ring.cores[k], (size, -1)), at, axis=1), exponents[k])
+                for k, at in zip(columns, place, strict=True)
             ]
             weights = xp.stack(slices).mT
         parts.append((columns, draw(weights, take(uniforms[d:], sites, axis=0))))
@@ -219,18 +226,32 @@ def _components(ring: TensorRing, evidence: Evidence, row: Array, stream: Stream
     again in log space from the same uniform numbers, so that the choice of arithmetic does not bias them.
     """
     core = ring.cores[0]
-    d, n = ring.num_variables, row.shape[0]
-    uniforms = uniform(stream.next(), (2 * d, n), core)
-    if n == 0:
-        return indices(np.zeros((0, d)), core)
+    if row.shape[0] == 0:
+        return indices(np.zeros((0, ring.num_variables)), core)
     ring._measure()
     linear = Linear(ring, evidence)
     suffixes = _suffixes(linear)
+    lost = _lost_rows(linear, suffixes[0]) if linear.looks else None
+    per_draw = 2 * ring.num_variables + max(size * right for size, _, right in (c.shape for c in ring.cores))
+    step = max(1, CHUNK // per_draw)
+    parts = [
+        _some_components(linear, suffixes, lost, row[start : start + step], stream, labels)
+        for start in range(0, row.shape[0], step)
+    ]
+    return namespace(core).concat(parts)
+
+
+def _some_components(
+    linear: Linear, suffixes: list[State], lost: Array | None, row: Array, stream: Stream, labels: np.ndarray
+) -> Array:
+    """`_components` of draws that fit into memory together; `lost` are rows of the evidence."""
+    ring, evidence, core, n = linear.ring, linear.evidence, linear.ring.cores[0], row.shape[0]
+    uniforms = uniform(stream.next(), (2 * ring.num_variables, n), core)
     components, low = _draw(linear, suffixes, row, uniforms)
-    if not is_concrete(low):
+    if lost is None:
         return components
-    lost = like(np.isin(to_numpy(row), to_numpy(_lost_rows(linear, suffixes[0]))), row, namespace(core).bool)
-    again = nonzero_rows((low < threshold(ring)) | lost)
+    inexact = like(np.isin(to_numpy(row), to_numpy(lost)), row, namespace(core).bool)
+    again = nonzero_rows((low < threshold(ring)) | inexact)
     if again.shape[0] == 0:
         return components
     xp = namespace(core)

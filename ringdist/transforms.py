@@ -54,9 +54,12 @@ def condition(ring: TensorRing, evidence: Mapping[int | str, float]) -> TensorRi
         evidence: column (index or name) to value.
 
     Raises:
+        TypeError: if evidence is no mapping.
         ValueError: if a column is unknown, a value is missing or outside its support, no column remains, or the
             evidence has zero mass.
     """
+    if not isinstance(evidence, Mapping):
+        raise TypeError(f"evidence must be a mapping from columns to values, found {type(evidence).__name__}")
     core = ring.cores[0]
     xp = namespace(core)
     values = {ring.column(k): value for k, value in evidence.items()}

@@ -484,3 +484,65 @@ def test_a_long_train_of_odd_scale(backend):
     expected = rd.TensorRing(cores, ring.variables).log_prob(x, engine="log")
     actual = ring.log_prob(backend.xp.asarray(x.astype(np.float32)))
     np.testing.assert_allclose(backend.numpy(actual), expected, atol=2e-3)
+
+
+# ------------------------------------------------------------------------------------- entries far from 1, rare paths
+
+
+def rare_path(backend, dtype, eps, d):
+    """Columns of which the first decides between one world and another that weighs eps^d before the last column."""
+    first, middle, last = np.zeros((2, 1, 2)), np.zeros((2, 2, 2)), np.zeros((2, 2, 1))
+    first[0, 0, 0], first[:, 0, 1] = 1, 0.5
+    middle[0, 0, 0], middle[:, 1, 1] = 1, np.array([0.3, 0.7]) * eps
+    last[:, 1, 0] = [0.3, 0.7]  # only the second world is possible in the end
+    cores = [backend.array(core, dtype) for core in [first, *[middle] * d, last]]
+    return rd.TensorRing(cores, [rd.Categorical(2)] * (d + 2))
+
+
+@pytest.mark.parametrize(("dtype", "eps"), [("float32", 1e-4), ("float64", 1e-30)])
+def test_tables_of_paths_out_of_range(numpy_backend, dtype, eps):
+    """Given that the second world is certain, columns are independent."""
+    ring, certain = (rare_path(numpy_backend, dtype, value, 10) for value in (eps, 1.0))
+    table = ring.to_dense()
+    expected = certain.condition({11: 0}).to_dense()  # the first world ends with the last column
+    assert_close(table[..., 0] / table[..., 0].sum(), expected, dtype, rtol=1e-4)
+    assert_close(ring.entropy()[0], certain.entropy()[0], dtype, rtol=1e-5)
+    assert rd.compare.total_variation(ring, certain) < 1e-5
+
+
+def test_inner_products_in_double_precision(numpy_backend):
+    rare, certain = (rare_path(numpy_backend, "float32", value, 12) for value in (1e-2, 1.0))
+    assert_close(rare.inner(rare), certain.inner(certain), "inner", rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "a", "b"), [("float32", 1e-20, 1e-30), ("float64", 1e-150, 1e-250)])
+def test_components_that_only_their_own_evidence_can_reach(backend, dtype, a, b):
+    """Their weights underflow before it counts."""
+    first, second = np.array([1, a]).reshape(1, 1, 2), np.zeros((2, 2, 1))
+    second[0, 0, 0], second[1, 1, 0] = 1, b
+    ring = rd.TensorRing(
+        [backend.array(core, dtype) for core in (first, second)], [rd.Categorical(1), rd.Categorical(2)]
+    )
+    posterior = backend.numpy(ring.component_posterior(1, backend.array([[0.0, 1.0]], dtype)))
+    np.testing.assert_array_equal(posterior, [[0, 1]])
+
+
+@pytest.mark.parametrize("rank", [1, 3, 40])
+@pytest.mark.parametrize(("dtype", "entry"), [("float32", 3e38), ("float32", 1.4e-45), ("float64", 1.7e308)])
+def test_samples_of_cores_at_the_ends_of_the_range(backend, dtype, entry, rank):
+    cores = [backend.array(np.full((2, rank, rank), entry), dtype) for _ in range(3)]
+    x = backend.numpy(rd.TensorRing(cores, [rd.Categorical(2)] * 3).sample(4000, rng=backend.rng(0)))
+    assert abs(x.mean(axis=0) - 0.5).max() < 0.05, x.mean(axis=0)
+
+
+def test_moments_and_marginals_of_cores_at_the_end_of_the_range(numpy_backend):
+    roots = [np.random.default_rng(k).random((3, 3, 3)) for k in range(4)]
+    large, ring = (rd.TensorRing([root * scale for root in roots], [rd.Categorical(3)] * 4) for scale in (1e308, 1))
+    for query in (
+        lambda r: r.covariance(),
+        lambda r: r.mutual_information(),
+        lambda r: r.marginal([0, 2]).to_dense(),
+        lambda r: r.condition({1: 0}).to_dense(),
+        lambda r: r.inner(r),
+    ):
+        assert_close(query(large), query(ring), "scaled", rtol=1e-9, atol=1e-14)

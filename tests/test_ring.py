@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -176,3 +177,44 @@ def test_masked_entries_are_missing(numpy_backend):
     assert (ring.log_prob(masked) == ring.log_prob(x)).all()
     fits = [rd.fit_em(ring, rows, max_epochs=2).history["train"] for rows in (masked, x)]
     assert fits[0] == fits[1]
+
+
+def test_answers_are_not_what_a_ring_remembers(backend):
+    ring = backend.ring(MIXED)
+    x = backend.array(MIXED.possible_rows(6))
+    expected = backend.numpy(ring.log_prob(x)).copy()
+    log_z = ring.log_normalizer()
+    log_z += 5
+    np.testing.assert_array_equal(backend.numpy(ring.log_prob(x)), expected)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda ring: pickle.loads(pickle.dumps(ring))])
+def test_copies_remember_nothing(copied):
+    """Their cores count writes anew."""
+    torch = pytest.importorskip("torch")
+    cores = [torch.rand(3, 2, 2).mul_(2).mul_(0.7) for _ in range(4)]
+    ring = rd.TensorRing(cores, [rd.Categorical(3)] * 4)
+    ring.sample(3, rng=0)
+    ring.log_normalizer()
+    other = copied(ring)
+    for core in other.cores:
+        core.mul_(3.0)
+    expected = rd.TensorRing([core.clone() for core in other.cores], other.variables).log_normalizer()
+    assert float(other.log_normalizer()) == pytest.approx(float(expected), rel=1e-5)
+    assert len(pickle.dumps(ring)) < 20_000
+
+
+def test_cores_of_all_numpy_rings_are_read_only(numpy_backend):
+    ring = numpy_backend.ring(MIXED)
+    fitted = rd.fit_em(ring, MIXED.possible_rows(20), max_epochs=1).ring
+    for made in (fitted, copy.deepcopy(ring), pickle.loads(pickle.dumps(ring)), ring.marginal([0, 1])):
+        assert not any(core.flags.writeable for core in made.cores)
+
+
+def test_one_odd_core_does_not_cost_the_memory_of_all_matrices(numpy_backend):
+    ring = rd.TensorRing.random([rd.Categorical(3)] * 99 + [rd.Categorical(2)], 20, rng=0)
+    tracemalloc.start()
+    ring.log_prob(np.zeros((1000, 100)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1000 * 100 * 20**2 * 8 / 4, peak

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ringdist import sampling
 from tests import oracle
 from tests.oracle import DISCRETE, MIXED, TABLE, TRAIN, Case
 
@@ -166,3 +167,13 @@ def test_integers_have_nothing_missing(backend):
     case = oracle.make_case(["categorical"] * 4, [3, 2, 4, 2], [2, 3, 2, 2], range(4), seed=2)
     drawn = backend.numpy(backend.ring(case).sample_given(x, rng=0))
     np.testing.assert_array_equal(drawn, backend.numpy(x))
+
+
+def test_draws_in_pieces(backend, monkeypatch):
+    """Where bonds are swept and where rows are completed."""
+    monkeypatch.setattr(sampling, "CHUNK", 1000)
+    for case in (TABLE, SPARSE):
+        ring = backend.ring(case)
+        x = backend.numpy(ring.sample_given(backend.array(np.full((1, case.d), np.nan)), 5000, rng=backend.rng(1)))
+        p_value = oracle.chi_square(oracle.counts(x[:, 0], case.shape), case.joint)
+        assert p_value > LEVEL, (case, p_value)
