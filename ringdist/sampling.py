@@ -99,7 +99,7 @@ def _computed_tree(ring: TensorRing) -> _Tree | None:
     *_, top = levels = list(tree_levels(ring, Evidence.missing(ring)))
     xp, rank = namespace(top.values), top.values.shape[-1]
     logs = safe_log(xp.linalg.diagonal(top.values[0, 0])) + astype(top.logs[0, 0], top.values.dtype)
-    if top.low is not None and not bool((top.low[0] >= threshold(ring)) & xp.all(xp.isfinite(logs))):
+    if top.low is not None and not bool((top.low[0] >= threshold(ring)) & xp.all(logs < xp.inf)):  # NaN neither
         return None
     halves = []
     for level in levels[:0:-1]:

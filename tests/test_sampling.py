@@ -177,3 +177,10 @@ def test_draws_in_pieces(backend, monkeypatch):
         x = backend.numpy(ring.sample_given(backend.array(np.full((1, case.d), np.nan)), 5000, rng=backend.rng(1)))
         p_value = oracle.chi_square(oracle.counts(x[:, 0], case.shape), case.joint)
         assert p_value > LEVEL, (case, p_value)
+
+
+@pytest.mark.parametrize("ranks", [[4, 4, 4, 4], [1, 4, 4, 4], [2, 4, 3, 1]], ids=str)
+def test_bonds_are_drawn_from_the_tree_of_rings_and_trains(numpy_backend, ranks):
+    """Where no entry is near underflow; unequal ranks are padded."""
+    case = oracle.make_case(["categorical"] * 4, [3] * 4, ranks, [0, 1, 2, 3], seed=3)
+    assert sampling._computed_tree(numpy_backend.ring(case)) is not None
