@@ -67,13 +67,6 @@ def breast_cancer() -> np.ndarray:
     return np.asarray(load_breast_cancer().data)
 
 
-def digit_pixels() -> np.ndarray:
-    """1 797 digits of 8x8 pixels, ink or none, row by row; 64 columns."""
-    from sklearn.datasets import load_digits
-
-    return np.asarray(load_digits().data > 7, dtype=np.float64)
-
-
 def digit_curves(path: Path, rows: int, rng: np.random.Generator) -> dict[str, Split]:
     """Pixels of MNIST digits, ink or none, along a closed contour and along an open line, 28 of each.
 

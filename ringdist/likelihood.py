@@ -47,7 +47,7 @@ def log_prob(ring: TensorRing, x: Any, engine: Engine = "auto") -> Array:
 
     Args:
         x: (..., d) real numbers, or whole numbers in categorical columns; integers are accepted.
-        engine: "auto" chooses between "sweep" and "tree" by device and ranks; "log" works in log space throughout;
+        engine: "auto" chooses between "sweep" and "tree" by device, ranks and rows; "log" works in log space;
             "opt_einsum" and "tensornetwork" contract the same network through those libraries.
 
     Returns:

@@ -151,6 +151,17 @@ def test_a_ring_of_custom_families_answers_every_query(backend):
         ring.log_prob(backend.array([[0.0, 0.0, np.inf]]))
 
 
+def test_a_family_with_in_support_and_without_stack(numpy_backend):
+    class Supported(LaplaceMixture):
+        def in_support(self, x):
+            return x == x
+
+    case = oracle.make_case(["laplace"] * 2, [2, 3], [2, 2], [0, 1], seed=52)
+    ring, x = numpy_backend.ring(case), case.rows(6)
+    variables = [Supported(**variable.arrays()) for variable in ring.variables]
+    np.testing.assert_array_equal(rd.TensorRing(ring.cores, variables).log_prob(x), ring.log_prob(x))
+
+
 def test_a_family_whose_support_excludes_zero(backend):
     """Missing entries must not be filled with a value that the family cannot evaluate."""
     generator = np.random.default_rng(6)
