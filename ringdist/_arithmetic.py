@@ -80,6 +80,11 @@ def extreme_exponents(ring: TensorRing) -> list[int]:
     return [e if e is not None and abs(e) > ORDINARY else 0 for e in ring.exponents]
 
 
+def ordinary(array: Array, exponent: int) -> Array:
+    """A core, or what is linear in it, divided by 2^exponent: entries near 1, whose sums and products are exact."""
+    return array * 2.0**-exponent if exponent else array
+
+
 def through_core(rank: int, size: int) -> bool:
     """Whether one product of a state with the core beats forming the matrices: in a train, and of one component."""
     return rank * size <= rank + size
@@ -113,9 +118,7 @@ class Linear:
 
     def weights(self, k: int) -> Array:
         """(b, N) evidence times the power of two that brings the core's largest entry near 1."""
-        weights = self.evidence.weights(k)
-        exponent = self._exponents[k]
-        return weights * 2.0**-exponent if exponent else weights
+        return ordinary(self.evidence.weights(k), self._exponents[k])
 
     def scaled(self) -> bool:
         """Whether the entries of some core are so large or small that its weights make up for it."""
@@ -141,7 +144,7 @@ class Linear:
         """The state with the matrix of column k multiplied on (on the left of its transpose if backward)."""
         core, exponent = self.ring.cores[k], self._exponents[k]
         if exponent and through_core(state.values.shape[1], core.shape[0]):  # which takes the weights last
-            return self.advance(state, core * 2.0**-exponent, self.evidence.weights(k), backward=backward)
+            return self.advance(state, ordinary(core, exponent), self.evidence.weights(k), backward=backward)
         return self.advance(state, core, self.weights(k), backward=backward)
 
     def advance(self, state: State, core: Array, weights: Array, *, backward: bool = False) -> State:
@@ -185,8 +188,7 @@ class Linear:
     def component_weights(self, prefix: State, k: int, suffix: State) -> tuple[Array, Array | None]:
         """log Σ Q_k[s, i, n] E[n, i] up to a constant of the row, (b, N): column k's own evidence left out."""
         xp = self.xp
-        core, exponent = self.ring.cores[k], self._exponents[k]
-        core = core * 2.0**-exponent if exponent else core
+        core = ordinary(self.ring.cores[k], self._exponents[k])
         logs = prefix.logs + suffix.logs
         share = xp.exp(astype(logs - stop_gradient(xp.max(logs, axis=-1, keepdims=True)), core.dtype))
         environment = (prefix.values * share[..., None]).mT @ suffix.values  # (b, m, n)

@@ -28,6 +28,9 @@ _NAMESPACES: dict[frozenset[type], Any] = {}
 _BACKENDS: dict[type, str] = {np.ndarray: "numpy"}
 
 
+# ------------------------------------------------------------------------------------------------------- which library
+
+
 def namespace(*arrays: Array) -> Any:
     """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are no arrays."""
     kinds = frozenset(map(type, arrays))
@@ -87,6 +90,9 @@ def is_concrete(*arrays: Array) -> bool:
     return True
 
 
+# ---------------------------------------------------------------------------------------------------- methods of rings
+
+
 class cached_property(Generic[R]):
     """`functools.cached_property` without the lock that it takes in Python 3.11, which `torch.compile` cannot trace."""
 
@@ -138,6 +144,9 @@ def in_own_precision(method: Callable[Concatenate[H, P], R]) -> Callable[Concate
         return method(self, *args, **kwargs)
 
     return precise
+
+
+# ------------------------------------------------------------------------------------- gradients, devices, conversions
 
 
 def on_accelerator(array: Array) -> bool:
@@ -343,6 +352,9 @@ def take(array: Array, index: Array, axis: int = 0) -> Array:
     return namespace(array).take(array, index, axis=axis)
 
 
+# ---------------------------------------------------------------------------------------------------- parts and stacks
+
+
 def unstack(array: Array, axis: int = 0) -> Sequence[Array]:
     """The slices along an axis."""
     if backend_name(array) == "torch":  # array-api-compat moves the axis by what `torch.vmap` has no rule for
@@ -383,6 +395,9 @@ def largest_entries(arrays: Sequence[Array]) -> list[float]:
     return [float(to_numpy(array).max()) for array in arrays]
 
 
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
 def frozen(array: Any, dtype: Any) -> np.ndarray:
     """A copy in NumPy that cannot be written to."""
     copy = np.array(array, dtype=dtype)
@@ -415,6 +430,9 @@ def writable(*arrays: Array) -> bool:
 def empty(shape: tuple[int, ...], array: Array) -> Array:
     """Uninitialised memory with the backend, dtype and device of `array`."""
     return namespace(array).empty(shape, dtype=array.dtype, device=array_api_compat.device(array))
+
+
+# ---------------------------------------------------------------------------------------- what one library does faster
 
 
 def products_into(array: Array) -> tuple[Callable[..., Array], Callable[..., Array]]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 DENSE_LIMIT = 2**24  # cells of the largest table
 ENTROPY_LIMIT = 2**16  # cells up to which the entropy is summed exactly
+CELLS = 2**16  # of a table that are looked up together
 CHUNK = 2**26  # numbers that a batch may occupy at once
 MANY = 256  # rows beside which it costs little that every part of them reads the cores once more
 
@@ -123,8 +124,10 @@ def _rows_per_chunk(ring: TensorRing, engine: Engine) -> int:
     """
     squares = [core.shape[1] * core.shape[2] for core in ring.cores]
     cores = sum(size * square for size, square in zip(ring.shape, squares, strict=True))
-    few = engine in ("sweep", "log") or (engine == "auto" and not on_accelerator(ring.cores[0]) and max(squares) > 256)
-    at_once = 8 * max(squares) if few else sum(squares)
+    swept = engine in ("sweep", "log") or (
+        engine == "auto" and not on_accelerator(ring.cores[0]) and max(squares) > 256
+    )
+    at_once = 8 * max(squares) if swept else sum(squares)
     return max(1, max(CHUNK, cores) // (3 * (sum(ring.shape) + at_once)))
 
 
@@ -226,8 +229,8 @@ def _dense_by_cells(ring: TensorRing) -> Array:
     """The table from the likelihood of every cell, which has a refuge where products underflow."""
     cells, core = math.prod(ring.shape), ring.cores[0]
     parts = []
-    for start in range(0, cells, ENTROPY_LIMIT):
-        places = np.unravel_index(np.arange(start, min(start + ENTROPY_LIMIT, cells)), ring.shape)
+    for start in range(0, cells, CELLS):
+        places = np.unravel_index(np.arange(start, min(start + CELLS, cells)), ring.shape)
         parts.append(log_prob(ring, indices(np.stack(places, axis=1), core)))
     xp = namespace(core)
     return xp.reshape(xp.exp(xp.concat(parts)), ring.shape)

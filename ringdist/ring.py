@@ -246,12 +246,11 @@ class TensorRing:
         return self._with(cores, variables)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but what was computed from the cores: copies count writes to theirs anew."""
-        return {name: value for name, value in self.__dict__.items() if name != "_memory"}
+        """What a ring is made of, and nothing computed from it: copies count writes to their cores anew."""
+        return {name: getattr(self, name) for name in ("cores", "variables", "order", "validate", "exponents")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._set(_fixed(self.cores), self.variables, self.order, self.validate, self.exponents)
+        self._set(**(state | {"cores": _fixed(state["cores"])}))
 
     def __repr__(self) -> str:
         ranks, core = self.ranks, self.cores[0]

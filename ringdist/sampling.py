@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ringdist._arithmetic import Linear, Log, State, extreme_exponents, lost_rows, relative, threshold
+from ringdist._arithmetic import Linear, Log, State, extreme_exponents, lost_rows, ordinary, relative, threshold
 from ringdist._backend import (
     Array,
     astype,
@@ -119,15 +119,10 @@ def _groups(ring: TensorRing) -> list[_Group]:
     for shape, places in sites.items():
         columns, table = [ring.sequence[j] for j in places], None
         if small:
-            xp, cores = namespace(ring.cores[0]), stack([_ordinary(ring.cores[k], exponents[k]) for k in columns])
+            xp, cores = namespace(ring.cores[0]), stack([ordinary(ring.cores[k], exponents[k]) for k in columns])
             table = xp.reshape(xp.reshape(cores, (len(columns), shape[0], -1)).mT, (-1, shape[0]))
         groups.append(_Group(columns, indices(places, ring.cores[0]), shape, table))
     return groups
-
-
-def _ordinary(weights: Array, exponent: int) -> Array:
-    """Entries of a core, brought near 1 where they are so large or small that their sums are not exact."""
-    return weights * 2.0**-exponent if exponent else weights
 
 
 def _sample_top_down(ring: TensorRing, tree: _Tree, n: int, stream: Stream) -> Array:
@@ -155,16 +150,15 @@ def _descend(ring: TensorRing, tree: _Tree, n: int, stream: Stream) -> Array:
         used += pairs
         halved = xp.reshape(xp.stack([bonds[:pairs], middle], axis=1), (2 * pairs, n))
         bonds = xp.concat([halved, bonds[pairs:]])
-    parts = []
+    parts, exponents = [], extreme_exponents(ring)
     for columns, sites, (size, left_rank, right_rank), table in tree.groups:
         place = take(bonds[:-1] * right_rank + bonds[1:], sites, axis=0)  # (g, n)
         if table is not None:
             first = indices(range(0, table.shape[0], left_rank * right_rank), core)[:, None]
             weights = xp.reshape(take(table, xp.reshape(first + place, (-1,)), axis=0), (len(columns), n, size))
         else:
-            exponents = extreme_exponents(ring)
             slices = [
-                _ordinary(take(xp.reshape(ring.cores[k], (size, -1)), at, axis=1), exponents[k])
+                ordinary(take(xp.reshape(ring.cores[k], (size, -1)), at, axis=1), exponents[k])
                 for k, at in zip(columns, place, strict=True)
             ]
             weights = xp.stack(slices).mT

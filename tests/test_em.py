@@ -477,6 +477,16 @@ def test_batches_of_many_rows_take_the_memory_of_one():
     assert seen == 3 * 2**14 and peak < n, f"{peak / 2**20:.1f} MiB"
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 10, "rng": 0}, {"pseudocount": 0.5}], ids=str)
+def test_fits_keep_the_dtype(backend, options):
+    ring = backend.ring(STREAMED, "float32")
+    fitted = rd.fit_em(ring, STREAMED.possible_rows(30), max_epochs=1, **options).ring
+    assert fitted.cores[0].dtype == ring.cores[0].dtype
+    assert all(
+        array.dtype == ring.cores[0].dtype for variable in fitted.variables for array in variable.arrays().values()
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------- errors
 
 
@@ -596,13 +606,3 @@ def test_fitting_cannot_be_traced():
     ring = load_backend("jax").ring(make_case(["categorical"], [2], [1], [0]))
     with pytest.raises(ValueError, match="cannot be traced"):
         jax.jit(lambda r: rd.fit_em(r, np.zeros((1, 1))).ring.cores[0])(ring)
-
-
-@pytest.mark.parametrize("options", [{}, {"batch_size": 10, "rng": 0}, {"pseudocount": 0.5}], ids=str)
-def test_fits_keep_the_dtype(backend, options):
-    ring = backend.ring(STREAMED, "float32")
-    fitted = rd.fit_em(ring, STREAMED.possible_rows(30), max_epochs=1, **options).ring
-    assert fitted.cores[0].dtype == ring.cores[0].dtype
-    assert all(
-        array.dtype == ring.cores[0].dtype for variable in fitted.variables for array in variable.arrays().values()
-    )

@@ -12,6 +12,8 @@ from tests.backends import assert_close
 from tests.oracle import MIXED, TABLE, TRAIN
 from tests.strategies import cases, over
 
+COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda ring: pickle.loads(pickle.dumps(ring))}
+
 
 @over(MIXED, TABLE, TRAIN, case=cases())
 def test_attributes(backend, case):
@@ -188,7 +190,7 @@ def test_answers_are_not_what_a_ring_remembers(backend):
     np.testing.assert_array_equal(backend.numpy(ring.log_prob(x)), expected)
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda ring: pickle.loads(pickle.dumps(ring))])
+@pytest.mark.parametrize("copied", COPIES)
 def test_copies_remember_nothing(copied):
     """Their cores count writes anew."""
     torch = pytest.importorskip("torch")
@@ -196,7 +198,7 @@ def test_copies_remember_nothing(copied):
     ring = rd.TensorRing(cores, [rd.Categorical(3)] * 4)
     ring.sample(3, rng=0)
     ring.log_normalizer()
-    other = copied(ring)
+    other = COPIES[copied](ring)
     for core in other.cores:
         core.mul_(3.0)
     expected = rd.TensorRing([core.clone() for core in other.cores], other.variables).log_normalizer()
@@ -207,7 +209,7 @@ def test_copies_remember_nothing(copied):
 def test_cores_of_all_numpy_rings_are_read_only(numpy_backend):
     ring = numpy_backend.ring(MIXED)
     fitted = rd.fit_em(ring, MIXED.possible_rows(20), max_epochs=1).ring
-    for made in (fitted, copy.deepcopy(ring), pickle.loads(pickle.dumps(ring)), ring.marginal([0, 1])):
+    for made in (fitted, ring.marginal([0, 1]), *(copied(ring) for copied in COPIES.values())):
         assert not any(core.flags.writeable for core in made.cores)
 
 
