@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from ringdist._backend import (
+from ringdist.backend import (
     Array,
     astype,
     counted,
@@ -24,12 +24,13 @@ from ringdist._backend import (
     is_concrete,
     like,
     namespace,
+    normal,
+    poisson,
     special,
     stack,
     take,
     to_numpy,
 )
-from ringdist._random import normal, poisson
 
 
 @runtime_checkable

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from ringdist import em, fitting
+from ringdist.engines import budget
+from ringdist.learning import em, fitting
 from tests.backends import assert_close, load_backend
 from tests.oracle import KINDS, MIXED, TABLE, TRAIN, Case, Column, make_case
 
@@ -217,8 +218,8 @@ def test_equal_rows_are_merged_without_a_trace(backend, monkeypatch):
     weight = weights(len(x))
     merged = rd.fit_em(backend.ring(TABLE), backend.array(x), sample_weight=weight, max_epochs=5)
     rows = []
-    visit = em._Job._visit
-    monkeypatch.setattr(em._Job, "_visit", lambda *a, **k: rows.append(a[2].shape[0]) or visit(*a, **k))
+    visit = em._EM._visit
+    monkeypatch.setattr(em._EM, "_visit", lambda *a, **k: rows.append(a[2].shape[0]) or visit(*a, **k))
     rd.fit_em(backend.ring(TABLE), backend.array(x), sample_weight=weight, max_epochs=1)
     assert rows[0] <= 25
     monkeypatch.setattr(em, "_merge_equal_rows", lambda ring, data: data)
@@ -233,7 +234,7 @@ def test_suffixes_from_checkpoints_are_those_stored(backend, monkeypatch, d):
     case = make_case(["categorical", "gaussian"] * (d // 2) + ["poisson"] * (d % 2), [3] * d, [2] * d, range(d), seed=2)
     x = case.possible_rows(20)
     stored = rd.fit_em(backend.ring(case), x, max_epochs=3)
-    monkeypatch.setattr(em, "STORED", 1)
+    monkeypatch.setattr(budget, "AT_ONCE", 1)
     assert_equal_rings(backend, rd.fit_em(backend.ring(case), x, max_epochs=3).ring, stored.ring, rtol=1e-12)
 
 
@@ -241,7 +242,7 @@ def test_suffixes_from_checkpoints_are_those_stored(backend, monkeypatch, d):
 def test_chunks_of_rows_add_up(backend, monkeypatch, case):
     x = case.possible_rows(30)
     whole = rd.fit_em(backend.ring(case), x, max_epochs=3)
-    monkeypatch.setattr(em, "CHUNK", 64)
+    monkeypatch.setattr(budget, "TEMPORARY", 128)
     assert_equal_rings(backend, rd.fit_em(backend.ring(case), x, max_epochs=3).ring, whole.ring, rtol=1e-9)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from ringdist import contraction
-from ringdist._backend import writable
+from ringdist.backend import writable
+from ringdist.engines import budget
+from ringdist.engines import sweep as sweeps
+from ringdist.queries import log_prob as likelihood
 from tests import oracle
 from tests.backends import assert_close
 from tests.oracle import MIXED, Case, Column, make_case
@@ -123,8 +125,8 @@ def test_what_is_computed_again_has_the_same_gradients(backend, engine, numbers,
     case = make_case(["categorical"] * 3, [3, 2, 3], [2, 2, 3], [0, 1, 2], 0.6, seed=22)
     x, weight = rows(case, 0), (case.joint.ravel() > 0).astype(float)
     expected = gradients(backend, case, x, engine, weight)
-    monkeypatch.setattr(contraction, "KEPT", numbers)
-    monkeypatch.setattr(rd.likelihood, "MANY", many)
+    monkeypatch.setattr(budget, "STORED", numbers)
+    monkeypatch.setattr(likelihood, "MANY", many)
     for a, b in zip(gradients(backend, case, x, engine, weight), expected, strict=True):
         assert_close(a, b, (case, engine))
 
@@ -151,8 +153,8 @@ def test_memory_of_a_backward_pass_is_bounded(numbers, many, least, monkeypatch)
         return sum(t.numel() for t in stored.values()), value
 
     everything, whole = kept()
-    monkeypatch.setattr(contraction, "KEPT", numbers)
-    monkeypatch.setattr(rd.likelihood, "MANY", many)
+    monkeypatch.setattr(budget, "STORED", numbers)
+    monkeypatch.setattr(likelihood, "MANY", many)
     little, lean = kept()
     assert little < everything / least
     (slope,) = torch.autograd.grad(lean, core, create_graph=True)
@@ -186,8 +188,8 @@ def test_memory_is_bounded_where_only_variables_or_rows_have_gradients(numbers, 
         inputs = [value.clone().requires_grad_(i == wanted) for i, value in enumerate((means, x))]
         with monkeypatch.context() as patch:
             everything, whole = kept(*inputs)
-            patch.setattr(contraction, "KEPT", numbers)
-            patch.setattr(rd.likelihood, "MANY", many)
+            patch.setattr(budget, "STORED", numbers)
+            patch.setattr(likelihood, "MANY", many)
             little, lean = kept(*inputs)
             slope = torch.autograd.grad(lean, inputs[wanted])[0]
         assert little < everything / 2, (wanted, little, everything)
@@ -222,7 +224,7 @@ def test_a_lean_sweep_has_the_gradients_of_a_recorded_one(d, exponent, device, m
         return [value, *first, *graph_free, *second]
 
     expected = slopes()
-    monkeypatch.setattr(contraction, "is_lean", lambda ring, evidence: not writable(*ring.cores))
+    monkeypatch.setattr(sweeps, "recomputes", lambda ring, evidence: not writable(*ring.core_arrays()))
     for found, slope in zip(slopes(), expected, strict=True):
         torch.testing.assert_close(found, slope, rtol=1e-9, atol=1e-9)
 

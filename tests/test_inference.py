@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 import ringdist as rd
-from ringdist import likelihood, modes, posterior
-from ringdist._evidence import Evidence
+from ringdist.engines import budget
+from ringdist.network import Evidence
+from ringdist.queries import modes
 from tests import oracle
 from tests.backends import assert_close
 from tests.oracle import DISCRETE, MIXED, TABLE, TRAIN, Case
@@ -327,7 +328,7 @@ def test_mode_compares_completions_of_rows_that_miss_different_columns_at_once(n
     monkeypatch.setattr(modes, "log_prob", lambda *a: calls.append(1) or log_prob(*a))
     completed = ring.mode(x)
     assert len(calls) <= 13, calls
-    monkeypatch.setattr(modes, "CHUNK", 50)  # rows and completions in pieces
+    monkeypatch.setattr(budget, "TEMPORARY", 50)  # rows and completions in pieces
     np.testing.assert_array_equal(ring.mode(x), completed)
     for row, completion in zip(x, completed, strict=True):
         agree = ((everything == row) | np.isnan(row)).all(-1)
@@ -350,8 +351,7 @@ def test_rows_in_pieces(numpy_backend, monkeypatch):
     with monkeypatch.context() as patch:
         of_rows = Evidence.of_rows
         patch.setattr(Evidence, "of_rows", lambda ring, rows: calls.append(len(rows)) or of_rows(ring, rows))
-        patch.setattr(likelihood, "CHUNK", 1)
-        patch.setattr(posterior, "CHUNK", 1)
+        patch.setattr(budget, "AT_ONCE", 1)
         for name, query in queries.items():
             assert_close(query(x), together[name], name)
     assert calls == [1] * len(calls), calls
@@ -360,7 +360,7 @@ def test_rows_in_pieces(numpy_backend, monkeypatch):
 def test_errors_number_the_rows_of_all_pieces(numpy_backend, monkeypatch):
     ring = rd.TensorRing([np.diag([1.0, 1.0])[:, None, :], np.eye(2)[:, :, None]], [rd.Categorical(2)] * 2)
     x = np.array([[0, 0, 1, 1, 0], [0, np.nan, 1, np.nan, 1]]).T
-    monkeypatch.setattr(posterior, "CHUNK", 1)
+    monkeypatch.setattr(budget, "AT_ONCE", 1)
     with pytest.raises(ValueError, match="zero mass in row 4"):
         ring.component_posterior(0, x)
 
@@ -370,7 +370,7 @@ def test_whole_numbers_are_not_converted_all_at_once(numpy_backend, monkeypatch)
     ring = rd.TensorRing.random([rd.Categorical(2)] * 20, 2, rng=0, dtype=np.float64)
     x = (np.random.default_rng(0).random((20_000, 20)) < 0.5).astype(np.uint8)
     expected = ring.log_prob(x)
-    monkeypatch.setattr(likelihood, "CHUNK", 2**14)
+    monkeypatch.setattr(budget, "AT_ONCE", 2**14)
     tracemalloc.start()
     actual = ring.log_prob(x)
     _, peak = tracemalloc.get_traced_memory()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from ringdist._backend import backend_name
+from ringdist.backend import backend_name
 from tests.backends import load_backend
 
 METHODS = ("quantile", "kmeans")

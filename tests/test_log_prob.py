@@ -94,7 +94,7 @@ def test_densities_integrate_to_one_over_each_column(backend, case):
 
 
 def test_under_inference_mode():
-    """Tensors made there do not count how often they were written to, so that nothing can be remembered."""
+    """Tensors made there count no writes; what is written to those that a ring hands out does not reach it."""
     torch = pytest.importorskip("torch")
     with torch.inference_mode():
         ring = rd.TensorRing.random([rd.Categorical(3)] * 4, 2, rng=0, xp=torch, dtype=torch.float64)

@@ -126,7 +126,7 @@ def test_local_search_agrees_with_the_exact_tour(topology, monkeypatch):
         weight = random_weights(11, seed)
         exact = ordering.score(ordering.tour(weight, topology), weight, topology)
         with monkeypatch.context() as patch:
-            patch.setattr("ringdist._tour._EXACT_NODES", 5)
+            patch.setattr("ringdist.ordering.search._EXACT_NODES", 5)
             searched = ordering.score(ordering.tour(weight, topology), weight, topology)
         assert searched == pytest.approx(exact), seed
 

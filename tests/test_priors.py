@@ -11,7 +11,8 @@ import pytest
 import scipy.stats
 
 import ringdist as rd
-from ringdist import likelihood, sampling
+from ringdist.queries import log_prob as likelihood
+from ringdist.queries import sampling
 
 torch = pytest.importorskip("torch")
 zuko = pytest.importorskip("zuko")
@@ -453,8 +454,8 @@ def test_fixed_priors_compute_their_normaliser_once(normalisers):
     z = torch.ones(3, D, requires_grad=True)
     torch.testing.assert_close(prior.log_prob(z).detach(), expected)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ringdist.contraction.KEPT", 1)
-        patch.setattr("ringdist.likelihood.MANY", 0)
+        patch.setattr("ringdist.engines.budget.STORED", 1)
+        patch.setattr("ringdist.queries.log_prob.MANY", 0)
         value = prior.log_prob(z)
         value.sum().backward()
     torch.testing.assert_close(value.detach(), expected)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ringdist import sampling
+from ringdist.engines import budget
+from ringdist.queries import sampling
 from tests import oracle
 from tests.oracle import DISCRETE, MIXED, TABLE, TRAIN, Case
 
@@ -171,7 +172,7 @@ def test_integers_have_nothing_missing(backend):
 
 def test_draws_in_pieces(backend, monkeypatch):
     """Where bonds are swept and where rows are completed."""
-    monkeypatch.setattr(sampling, "CHUNK", 1000)
+    monkeypatch.setattr(budget, "AT_ONCE", 1000)
     for case in (TABLE, SPARSE):
         ring = backend.ring(case)
         x = backend.numpy(ring.sample_given(backend.array(np.full((1, case.d), np.nan)), 5000, rng=backend.rng(1)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from ringdist import _backend
+from ringdist.backend import arrays as backend_arrays
 from tests import oracle
 from tests.backends import assert_close, load_backend
 from tests.oracle import MIXED, TABLE, make_case
@@ -133,12 +133,12 @@ def test_many_arrays_are_stacked_in_pieces(jaxed, monkeypatch):
     """Stacking them is what it would be in one piece, with gradients, and over a batch."""
     import jax
 
-    monkeypatch.setattr(_backend, "OPERANDS", 3)
+    monkeypatch.setattr(backend_arrays, "OPERANDS", 3)
     arrays = np.random.default_rng(0).normal(size=(3, 7, 2))
     weights = jaxed.array(np.arange(2.0 * arrays.shape[1]).reshape(-1, 2))
-    stacked = jax.jit(jax.vmap(lambda a: _backend.stack(list(a))))(jaxed.array(arrays))
+    stacked = jax.jit(jax.vmap(lambda a: backend_arrays.stack(list(a))))(jaxed.array(arrays))
     np.testing.assert_array_equal(np.asarray(stacked), arrays)
-    score = jax.grad(lambda a: (weights * _backend.stack(list(a)) ** 2).sum())
+    score = jax.grad(lambda a: (weights * backend_arrays.stack(list(a)) ** 2).sum())
     gradient = jax.jit(jax.vmap(score))(jaxed.array(arrays))
     assert_close(np.asarray(gradient), 2 * np.asarray(weights) * arrays, "stack")
 
