@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _KINDS = {"f": "float", "i": "int", "u": "int", "b": "bool", "O": "str"}
-_DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_, "str": np.object_}
+_TYPES = {"float": float, "int": int, "bool": bool, "str": str}
 
 
 class Raw(NamedTuple):
@@ -148,12 +148,23 @@ def to_json(column: Column) -> dict[str, Any]:
 
 def from_json(entry: dict[str, Any]) -> Column:
     """The column that `to_json` described."""
-    if entry["kind"] == "real":
-        return Column(str(entry["label"]), None)
-    categories: np.ndarray = np.array(entry["categories"], dtype=_DTYPES[entry["kind"]])
-    if categories.ndim != 1 or len(set(categories.tolist())) != categories.size:
-        raise ValueError(f"{entry['label']}: categories must differ, found {_listed(categories)}")
-    return Column(str(entry["label"]), categories, bool(entry["declared"]))
+    label, kind, declared = entry["label"], entry["kind"], entry["declared"]
+    if not isinstance(label, str) or not isinstance(declared, bool):
+        raise ValueError(f"a column has a label and is declared or not, found {label!r}, {declared!r}")
+    if kind == "real":
+        return Column(label, None)
+    values, known = entry["categories"], _TYPES[kind]
+    if not isinstance(values, list) or not all(type(value) is known for value in values):
+        raise ValueError(f"{label}: categories must be a list of {kind}, found {values!r:.100}")
+    if len(set(values)) != len(values) or (known is float and np.isnan(values).any()):
+        raise ValueError(f"{label}: categories must differ and not be NaN, found {values!r:.100}")
+    return Column(label, np.array(values, dtype=_dtype(values, known)), declared)
+
+
+def _dtype(values: list[Any], known: type) -> Any:
+    if known is int:
+        return np.uint64 if max(values, default=0) > np.iinfo(np.int64).max else np.int64
+    return np.object_ if known is str else known
 
 
 def _from_series(series: Any) -> Raw:

@@ -235,19 +235,20 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         """
         ring, description = io.load(path), io.read_extra(path, "estimator")
         try:
-            if description["version"] != FORMAT_VERSION:
-                raise ValueError(
-                    f"its version is {description['version']!r}, this library reads version {FORMAT_VERSION}"
-                )
+            version, frame = description["version"], description["frame"]
+            if type(version) is not int or version != FORMAT_VERSION:
+                raise ValueError(f"its version is {version!r:.100}, this library reads version {FORMAT_VERSION}")
+            if not isinstance(frame, bool):
+                raise ValueError(f"frame must be true or false, found {frame!r:.100}")
             model = cls(**description["parameters"])
             columns = [_table.from_json(entry) for entry in description["columns"]]
             _check_fit(columns, ring, description["names"])
             if description["names"] is not None:
                 model.feature_names_in_ = np.array(description["names"], dtype=object)
-            model._set_fitted(columns, bool(description["frame"]), ring)
-            model.history_ = {str(name): [float(v) for v in values] for name, values in description["history"].items()}
+            model._set_fitted(columns, frame, ring)
+            model.history_ = _history(description["history"])
             model.n_iter_ = len(model.history_["train"])
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{Path(path).name} holds no valid estimator: {error}") from error
         return model
 
@@ -418,8 +419,11 @@ def _in_units(ring: TensorRing, centre: np.ndarray, scale: np.ndarray, names: Se
 
 
 def _check_fit(columns: Sequence[_table.Column], ring: TensorRing, names: Any) -> None:
-    if len(columns) != ring.num_variables or (names is not None and len(names) != len(columns)):
+    if len(columns) != ring.num_variables:
         raise ValueError(f"it must describe the {ring.num_variables} columns of its ring, found {len(columns)}")
+    named = [variable.name for variable in ring.variables]
+    if named != ([None] * len(columns) if names is None else names):
+        raise ValueError(f"its names of columns must be those of its ring, {named!r:.100}, found {names!r:.100}")
     for column, variable in zip(columns, ring.variables, strict=True):
         categorical = isinstance(variable, Categorical)
         if categorical != (column.categories is not None):
@@ -429,6 +433,13 @@ def _check_fit(columns: Sequence[_table.Column], ring: TensorRing, names: Any) -
                 f"{column.label}: there must be one category per component, found {column.categories.size} "
                 f"for {variable.num_components}"
             )
+
+
+def _history(history: dict[str, list[float]]) -> dict[str, list[float]]:
+    for name, values in history.items():
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise ValueError(f"history must list numbers, found {values!r:.100} for {name!r}")
+    return {name: [float(value) for value in values] for name, values in history.items()}
 
 
 def _seed(rng: np.random.RandomState) -> int:

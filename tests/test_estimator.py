@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import ringdist as rd
 from ringdist import TensorRingDensity
-from ringdist.io import _digest
+from ringdist._safetensors import _digest
 
 
 def small(**changes) -> TensorRingDensity:
