@@ -8,9 +8,12 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ringdist._safetensors import fields
 
 _KINDS = {"f": "float", "i": "int", "u": "int", "b": "bool", "O": "str"}
 _TYPES = {"float": float, "int": int, "bool": bool, "str": str}
@@ -146,18 +149,22 @@ def to_json(column: Column) -> dict[str, Any]:
     return {"label": column.label, "kind": kind, "declared": column.declared, "categories": values}
 
 
-def from_json(entry: dict[str, Any]) -> Column:
-    """The column that `to_json` described."""
-    label, kind, declared = entry["label"], entry["kind"], entry["declared"]
+def from_json(entry: Any) -> Column:
+    """The column that `to_json` described; `ValueError` for anything else."""
+    real = isinstance(entry, dict) and entry.get("kind") == "real"
+    names = ["label", "kind", "declared"] + ["categories"] * (not real)
+    label, kind, declared, *rest = fields(entry, names, "a column")
     if not isinstance(label, str) or not isinstance(declared, bool):
-        raise ValueError(f"a column has a label and is declared or not, found {label!r}, {declared!r}")
-    if kind == "real":
+        raise ValueError(f"a column has a label and is declared or not, found {short(entry)}")
+    if real:
         return Column(label, None)
-    values, known = entry["categories"], _TYPES[kind]
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise ValueError(f"{label}: categories are of the kinds {', '.join(_TYPES)}, found {short(kind)}")
+    values, known = rest[0], _TYPES[kind]
     if not isinstance(values, list) or not all(type(value) is known for value in values):
-        raise ValueError(f"{label}: categories must be a list of {kind}, found {values!r:.100}")
+        raise ValueError(f"{label}: categories must be a list of {kind}, found {short(values)}")
     if len(set(values)) != len(values) or (known is float and np.isnan(values).any()):
-        raise ValueError(f"{label}: categories must differ and not be NaN, found {values!r:.100}")
+        raise ValueError(f"{label}: categories must differ and not be NaN, found {short(values)}")
     return Column(label, np.array(values, dtype=_dtype(values, known)), declared)
 
 

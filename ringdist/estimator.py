@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ringdist import _table, io, ordering
+from ringdist._safetensors import fields
 from ringdist.em import fit_em
 from ringdist.fitting import FitResult
 from ringdist.initialization import initialize
@@ -235,21 +237,30 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         """
         ring, description = io.load(path), io.read_extra(path, "estimator")
         try:
-            version, frame = description["version"], description["frame"]
-            if type(version) is not int or version != FORMAT_VERSION:
-                raise ValueError(f"its version is {version!r:.100}, this library reads version {FORMAT_VERSION}")
-            if not isinstance(frame, bool):
-                raise ValueError(f"frame must be true or false, found {frame!r:.100}")
-            model = cls(**description["parameters"])
-            columns = [_table.from_json(entry) for entry in description["columns"]]
-            _check_fit(columns, ring, description["names"])
-            if description["names"] is not None:
-                model.feature_names_in_ = np.array(description["names"], dtype=object)
-            model._set_fitted(columns, frame, ring)
-            model.history_ = _history(description["history"])
-            model.n_iter_ = len(model.history_["train"])
-        except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+            return cls._described(ring, description)
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{Path(path).name} holds no valid estimator: {error}") from error
+
+    @classmethod
+    def _described(cls, ring: TensorRing, description: Any) -> Self:
+        """The inverse of what `save` describes."""
+        parts = ("version", "parameters", "columns", "names", "frame", "history")
+        version, parameters, entries, names, frame, history = fields(description, parts, "its description")
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise ValueError(f"its version is {short(version)}, this library reads version {FORMAT_VERSION}")
+        if not isinstance(parameters, dict) or not isinstance(entries, list) or not isinstance(frame, bool):
+            raise ValueError(
+                "it must have an object of parameters, a list of columns and whether they were a frame, found "
+                f"{short(parameters)}, {short(entries)} and {short(frame)}"
+            )
+        model = cls(**parameters)
+        columns = [_table.from_json(entry) for entry in entries]
+        _check_fit(columns, ring, names)
+        if names is not None:
+            model.feature_names_in_ = np.array(names, dtype=object)
+        model._set_fitted(columns, frame, ring)
+        model.history_ = _history(history)
+        model.n_iter_ = len(model.history_["train"])
         return model
 
     def __sklearn_tags__(self) -> Any:
@@ -422,8 +433,8 @@ def _check_fit(columns: Sequence[_table.Column], ring: TensorRing, names: Any) -
     if len(columns) != ring.num_variables:
         raise ValueError(f"it must describe the {ring.num_variables} columns of its ring, found {len(columns)}")
     named = [variable.name for variable in ring.variables]
-    if named != ([None] * len(columns) if names is None else names):
-        raise ValueError(f"its names of columns must be those of its ring, {named!r:.100}, found {names!r:.100}")
+    if named != ([None] * len(columns) if names is None else names) or (names is not None and None in names):
+        raise ValueError(f"its names of columns must be those of its ring, {short(named)}, found {short(names)}")
     for column, variable in zip(columns, ring.variables, strict=True):
         categorical = isinstance(variable, Categorical)
         if categorical != (column.categories is not None):
@@ -435,10 +446,12 @@ def _check_fit(columns: Sequence[_table.Column], ring: TensorRing, names: Any) -
             )
 
 
-def _history(history: dict[str, list[float]]) -> dict[str, list[float]]:
+def _history(history: Any) -> dict[str, list[float]]:
+    if not isinstance(history, dict) or "train" not in history:
+        raise ValueError(f"history must have the epochs of train, found {short(history)}")
     for name, values in history.items():
         if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-            raise ValueError(f"history must list numbers, found {values!r:.100} for {name!r}")
+            raise ValueError(f"history must list numbers, found {short(values)} for {short(name)}")
     return {name: [float(value) for value in values] for name, values in history.items()}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import math
+import signal
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +89,24 @@ def checksum(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         shape = tuple(tensor.shape) if isinstance(tensor.shape, list) else tensor.shape
-        digest.update(f"{name} {NUMPY.get(str(tensor.dtype), tensor.dtype)} {shape}\n".encode())
+        digest.update(f"{name} {NUMPY.get(str(tensor.dtype), tensor.dtype)} {shape}\n".encode(errors="surrogatepass"))
         digest.update(tensor.data)
     for name in sorted(metadata.keys() - {"sha256"}):
-        digest.update(f"{name}\n{metadata[name]}\n".encode())
+        digest.update(f"{name}\n{metadata[name]}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
-def fits(tensor: Tensor) -> bool:
-    return len(tensor.data) == math.prod(tensor.shape) * np.dtype(NUMPY[tensor.dtype]).itemsize
+@contextlib.contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Something that waits forever, such as opening a pipe, fails instead."""
+
+    def late(number: int, frame: Any) -> None:
+        raise AssertionError(f"not done after {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

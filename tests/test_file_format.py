@@ -246,5 +246,5 @@ def test_a_kind_that_is_not_known(tmp_path):
     contents = taken_apart((tmp_path / "ring").read_bytes())
     contents.ring["cores"] = ["sketch"]
     (tmp_path / "ring").write_bytes(put_together(contents))
-    with pytest.raises(ValueError, match="column 0: a core must be one of dense.*'sketch'"):
+    with pytest.raises(ValueError, match=r"column 0: a core must be one of dense.*'sketch'"):
         rd.load(tmp_path / "ring")
