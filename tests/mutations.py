@@ -117,12 +117,18 @@ def pick(contents, rng):
     return names[rng.integers(len(names))]
 
 
+def numbers(tensor):
+    """How many numbers of its dtype a tensor's bytes are, 0 where they are none."""
+    itemsize = np.dtype(NUMPY[tensor.dtype]).itemsize if str(tensor.dtype) in NUMPY else 1 + len(tensor.data)
+    return 0 if len(tensor.data) % itemsize else len(tensor.data) // itemsize
+
+
 def changed_values(contents, rng, _):
     """Bits flipped in the numbers, or a number put among them that no ring has."""
     if not contents.tensors:
         return
     tensor = contents.tensors[pick(contents, rng)]
-    if rng.random() < 0.5 or tensor.dtype not in ("F16", "F32", "F64"):
+    if rng.random() < 0.5 or tensor.dtype not in ("F16", "F32", "F64") or not numbers(tensor):
         tensor.data = flipped(tensor.data, rng, None) if tensor.data else b""
         return
     array = np.frombuffer(tensor.data, NUMPY[tensor.dtype]).copy()
@@ -137,7 +143,7 @@ def changed_dtype(contents, rng, _):
     if not contents.tensors:
         return
     tensor = contents.tensors[pick(contents, rng)]
-    if rng.random() < 0.5 and tensor.dtype in NUMPY and tensor.data:
+    if rng.random() < 0.5 and numbers(tensor):
         code = list(CODES.values())[rng.integers(len(CODES))]
         with np.errstate(all="ignore"):
             tensor.data = np.frombuffer(tensor.data, NUMPY[tensor.dtype]).astype(NUMPY[code]).tobytes()
