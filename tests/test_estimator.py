@@ -6,8 +6,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors
-import safetensors.numpy
 from scipy import stats
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -18,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import ringdist as rd
 from ringdist import TensorRingDensity
-from ringdist.interop.files import _digest
+from tests.safetensors_files import put_together, taken_apart
 
 
 def small(**changes) -> TensorRingDensity:
@@ -470,14 +468,13 @@ def test_saved_arrays_of_every_kind(x, tmp_path):
 
 
 def rewritten(path, **changes):
-    """The file with parts of its description changed."""
-    with safetensors.safe_open(path, framework="numpy") as file:
-        metadata = file.metadata()
-    description = json.loads(metadata["estimator"]) | changes
-    tensors = safetensors.numpy.load(path.read_bytes())
-    changed = {**metadata, "estimator": json.dumps(description)}
-    changed["sha256"] = _digest(tensors, changed)
-    path.write_bytes(safetensors.numpy.save(tensors, changed))
+    """The file with parts of its description changed, under a right checksum."""
+    contents = taken_apart(path.read_bytes())
+    contents.metadata["estimator"] |= changes
+    path.write_bytes(put_together(contents))
+
+
+INTEGERS = {"label": "column 0", "kind": "int", "declared": False, "categories": [0, 1]}
 
 
 @pytest.mark.parametrize(
@@ -490,8 +487,30 @@ def rewritten(path, **changes):
         ({"columns": [{"label": "a", "kind": "code", "declared": False, "categories": [0]}] * 2}, "code"),
         ({"columns": [{"label": "a", "kind": "int", "declared": False, "categories": [0, 0]}] * 2}, "differ"),
         ({"columns": [{"label": "a", "kind": "int", "declared": False, "categories": [0]}] * 2}, "1 for 2"),
-        ({"names": ["a"]}, "columns"),
-        ({"history": []}, ""),
+        *(({"columns": v}, "list of columns") for v in (None, 0, "", {}, True)),
+        *(({"columns": [v] * 2}, "a column must be an object") for v in (None, 0, "", [], {}, {"kind": "real"})),
+        *(({"columns": [INTEGERS | {"label": v}] * 2}, "a column has a label") for v in (None, 0, ["a"])),
+        *(({"columns": [INTEGERS | {"declared": v}] * 2}, "declared or not") for v in (None, 0, 1, "true")),
+        *(({"columns": [INTEGERS | {"kind": v}] * 2}, "kinds") for v in (None, 0, ["int"], {}, "O", "object")),
+        *(
+            ({"columns": [INTEGERS | {"categories": v}] * 2}, "categories must be a list of int")
+            for v in (None, 0, "01", {"0": 0, "1": 1}, [0, True], [0.0, 1.0], [0, "1"], [0, None], [[0], [1]])
+        ),
+        *(
+            ({"columns": [INTEGERS | {"kind": kind, "categories": v}] * 2}, f"must be a list of {kind}")
+            for kind, v in (("str", ["a", 1]), ("str", ["a", {}]), ("bool", [0, 1]), ("float", [0, 0.5]))
+        ),
+        ({"columns": [INTEGERS | {"kind": "float", "categories": [0.5, float("nan")]}] * 2}, "NaN"),
+        ({"columns": [INTEGERS | {"categories": [0, 10**30]}] * 2}, "too large"),
+        *(({"names": v}, "names") for v in (["a"], ["a", "b"], "ab", [0, 1], 0, {}, [None, None], [])),
+        *(({"frame": v}, "frame") for v in (None, 0, 1, "yes", [])),
+        *(({"version": v}, "version") for v in (None, True, 1.0, "1", [1], 0, 2)),
+        *(({"parameters": v}, "object of parameters") for v in (None, 0, [], "rank", [["rank", 2]])),
+        *(({"history": v}, "history") for v in (None, [], {}, 0, {"train": None}, {"train": "123"}, {"valid": [1]})),
+        *(({"history": {"train": [v]}}, "history") for v in (None, "1.5", True, [1.0], {})),
+        ({"history": {"train": [10**400]}}, "too large"),
+        ({"history": {"train": [1.0], "validation": ["1.0"]}}, "history"),
+        ({"extra": 1}, "description must be an object"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, changes, finding):
@@ -500,6 +519,36 @@ def test_files_that_do_not_fit(tmp_path, changes, finding):
     rewritten(path, **changes)
     with pytest.raises(ValueError, match=f"(?s)model holds no valid estimator.*{finding}"):
         TensorRingDensity.load(path)
+
+
+@pytest.mark.parametrize("value", [None, 0, "", "model", [], [1], {}, True], ids=str)
+def test_descriptions_of_another_kind(tmp_path, value):
+    path = tmp_path / "model"
+    small().fit([[0, 1], [1, 0]]).save(path)
+    contents = taken_apart(path.read_bytes())
+    contents.metadata["estimator"] = json.dumps(value)
+    path.write_bytes(put_together(contents))
+    with pytest.raises(ValueError, match="model holds no valid estimator: its description must be an object"):
+        TensorRingDensity.load(path)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.array([[2**63 + 5], [2**64 - 1]], dtype=np.uint64),
+        np.array([[-(2**63)], [2**63 - 1]]),
+        pd.DataFrame({"a": pd.Categorical([0.5, np.inf])}),
+        pd.DataFrame({"a": pd.Categorical([True, False])}),
+    ],
+    ids=["unsigned", "signed", "infinite", "boolean"],
+)
+def test_categories_at_the_ends_of_their_dtypes(tmp_path, x):
+    model = small().fit(x)
+    model.save(tmp_path / "model")
+    loaded = TensorRingDensity.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.categories_[0], model.categories_[0])
+    assert loaded.categories_[0].dtype == model.categories_[0].dtype
+    np.testing.assert_array_equal(loaded.score_samples(x), model.score_samples(x))
 
 
 def test_files_of_something_else(tmp_path):

@@ -129,11 +129,6 @@ def test_a_missing_file_is_a_missing_file(path):
         rd.load(path)
 
 
-def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises((OSError, ValueError)):
-        rd.load(tmp_path)
-
-
 def test_truncated_files(path, content):
     lengths = {0, 1, 7, 8, 9, 50, len(content) // 2, len(content) - 9, len(content) - 1}
     for length in sorted(lengths):

@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -14,12 +15,15 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ringdist import _table, io, ordering
+from ringdist import ordering
+from ringdist.estimator import table as tables
+from ringdist.interop import files
+from ringdist.interop.tensorfile import fields
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
 from ringdist.queries.posterior import component_posteriors
-from ringdist.ring import TensorRing
+from ringdist.ring import TensorRing, load
 from ringdist.variables import Categorical, GaussianMixture, Variable
 
 FORMAT_VERSION = 1
@@ -127,8 +131,8 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         """
         X = self._validated(X, reset=True)
         names = self._names()
-        columns = _table.columns_of(X, names, self.categorical_features)
-        rows = _table.encode(columns, X)
+        columns = tables.columns_of(X, names, self.categorical_features)
+        rows = tables.encode(columns, X)
         rng = check_random_state(self.random_state)
         rows, weight = self._weighted(X, rows, sample_weight)
         learn, held_out = self._split(len(rows), rng)
@@ -174,8 +178,8 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         rows = self.ring_.sample(int(n_samples), rng=_seed(check_random_state(random_state)))
         if self._frame:
             names = self._names() or [str(k) for k in range(self.n_features_in_)]
-            return _table.decode_frame(self._columns, rows, names)
-        return _table.decode(self._columns, rows)
+            return tables.decode_frame(self._columns, rows, names)
+        return tables.decode(self._columns, rows)
 
     def impute(self, X: Any, method: Literal["mean", "sample", "mode"] = "mean", *, random_state: Any = None) -> Any:
         """A copy of X with its missing entries filled; observed entries stay as they are.
@@ -205,7 +209,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             completed = self.ring_.mode(rows)
         else:
             completed = self._expected(rows, missing)
-        return _table.filled(self._columns, X, np.asarray(completed), missing)
+        return tables.filled(self._columns, X, np.asarray(completed), missing)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted model to one file, atomically: the ring as `ringdist.load` reads it, the rest as JSON.
@@ -218,12 +222,12 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         description = {
             "version": FORMAT_VERSION,
             "parameters": parameters,
-            "columns": [_table.to_json(column) for column in self._columns],
+            "columns": [tables.to_json(column) for column in self._columns],
             "names": self._names(),
             "frame": self._frame,
             "history": self.history_,
         }
-        io.save(self.ring_, path, extra={"estimator": description})
+        files.save(self.ring_, path, extra={"estimator": description})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -233,22 +237,32 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             FileNotFoundError: if there is no such file.
             ValueError: if the file is not one that `save` wrote, or its parts do not fit each other.
         """
-        ring, description = io.load(path), io.read_extra(path, "estimator")
+        ring, description = load(path), files.read_extra(path, "estimator")
         try:
-            if description["version"] != FORMAT_VERSION:
-                raise ValueError(
-                    f"its version is {description['version']!r}, this library reads version {FORMAT_VERSION}"
-                )
-            model = cls(**description["parameters"])
-            columns = [_table.from_json(entry) for entry in description["columns"]]
-            _check_fit(columns, ring, description["names"])
-            if description["names"] is not None:
-                model.feature_names_in_ = np.array(description["names"], dtype=object)
-            model._set_fitted(columns, bool(description["frame"]), ring)
-            model.history_ = {str(name): [float(v) for v in values] for name, values in description["history"].items()}
-            model.n_iter_ = len(model.history_["train"])
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            return cls._described(ring, description)
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{Path(path).name} holds no valid estimator: {error}") from error
+
+    @classmethod
+    def _described(cls, ring: TensorRing, description: Any) -> Self:
+        """The inverse of what `save` describes."""
+        parts = ("version", "parameters", "columns", "names", "frame", "history")
+        version, parameters, entries, names, frame, history = fields(description, parts, "its description")
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise ValueError(f"its version is {short(version)}, this library reads version {FORMAT_VERSION}")
+        if not isinstance(parameters, dict) or not isinstance(entries, list) or not isinstance(frame, bool):
+            raise ValueError(
+                "it must have an object of parameters, a list of columns and whether they were a frame, found "
+                f"{short(parameters)}, {short(entries)} and {short(frame)}"
+            )
+        model = cls(**parameters)
+        columns = [tables.from_json(entry) for entry in entries]
+        _check_fit(columns, ring, names)
+        if names is not None:
+            model.feature_names_in_ = np.array(names, dtype=object)
+        model._set_fitted(columns, frame, ring)
+        model.history_ = _history(history)
+        model.n_iter_ = len(model.history_["train"])
         return model
 
     def __sklearn_tags__(self) -> Any:
@@ -264,7 +278,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         rows: np.ndarray,
         weight: np.ndarray,
         held_out: np.ndarray,
-        columns: Sequence[_table.Column],
+        columns: Sequence[tables.Column],
         names: Sequence[str] | None,
         rng: np.random.RandomState,
     ) -> FitResult:
@@ -340,7 +354,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
     def _encoded(self, X: Any) -> tuple[Any, np.ndarray]:
         check_is_fitted(self)
         X = self._validated(X, reset=False)
-        return X, _table.encode(self._columns, X)
+        return X, tables.encode(self._columns, X)
 
     def _weighted(self, X: Any, rows: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         if sample_weight is None:
@@ -372,7 +386,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             completed[missing[:, k], k] = expected[missing[:, k]]
         return completed
 
-    def _set_fitted(self, columns: Sequence[_table.Column], frame: bool, ring: TensorRing) -> None:
+    def _set_fitted(self, columns: Sequence[tables.Column], frame: bool, ring: TensorRing) -> None:
         self._columns, self._frame = list(columns), frame
         self.ring_ = ring
         self.n_features_in_ = len(self._columns)
@@ -417,9 +431,12 @@ def _in_units(ring: TensorRing, centre: np.ndarray, scale: np.ndarray, names: Se
     return TensorRing(ring.links, variables, ring.order)
 
 
-def _check_fit(columns: Sequence[_table.Column], ring: TensorRing, names: Any) -> None:
-    if len(columns) != ring.num_variables or (names is not None and len(names) != len(columns)):
+def _check_fit(columns: Sequence[tables.Column], ring: TensorRing, names: Any) -> None:
+    if len(columns) != ring.num_variables:
         raise ValueError(f"it must describe the {ring.num_variables} columns of its ring, found {len(columns)}")
+    named = [variable.name for variable in ring.variables]
+    if named != ([None] * len(columns) if names is None else names) or (names is not None and None in names):
+        raise ValueError(f"its names of columns must be those of its ring, {short(named)}, found {short(names)}")
     for column, variable in zip(columns, ring.variables, strict=True):
         categorical = isinstance(variable, Categorical)
         if categorical != (column.categories is not None):
@@ -429,6 +446,15 @@ def _check_fit(columns: Sequence[_table.Column], ring: TensorRing, names: Any) -
                 f"{column.label}: there must be one category per component, found {column.categories.size} "
                 f"for {variable.num_components}"
             )
+
+
+def _history(history: Any) -> dict[str, list[float]]:
+    if not isinstance(history, dict) or "train" not in history:
+        raise ValueError(f"history must have the epochs of train, found {short(history)}")
+    for name, values in history.items():
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise ValueError(f"history must list numbers, found {short(values)} for {short(name)}")
+    return {name: [float(value) for value in values] for name, values in history.items()}
 
 
 def _seed(rng: np.random.RandomState) -> int:

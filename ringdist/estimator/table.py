@@ -8,12 +8,15 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ringdist.interop.tensorfile import fields
+
 _KINDS = {"f": "float", "i": "int", "u": "int", "b": "bool", "O": "str"}
-_DTYPES = {"float": np.float64, "int": np.int64, "bool": np.bool_, "str": np.object_}
+_TYPES = {"float": float, "int": int, "bool": bool, "str": str}
 
 
 class Raw(NamedTuple):
@@ -146,14 +149,29 @@ def to_json(column: Column) -> dict[str, Any]:
     return {"label": column.label, "kind": kind, "declared": column.declared, "categories": values}
 
 
-def from_json(entry: dict[str, Any]) -> Column:
-    """The column that `to_json` described."""
-    if entry["kind"] == "real":
-        return Column(str(entry["label"]), None)
-    categories: np.ndarray = np.array(entry["categories"], dtype=_DTYPES[entry["kind"]])
-    if categories.ndim != 1 or len(set(categories.tolist())) != categories.size:
-        raise ValueError(f"{entry['label']}: categories must differ, found {_listed(categories)}")
-    return Column(str(entry["label"]), categories, bool(entry["declared"]))
+def from_json(entry: Any) -> Column:
+    """The column that `to_json` described; `ValueError` for anything else."""
+    real = isinstance(entry, dict) and entry.get("kind") == "real"
+    names = ["label", "kind", "declared"] + ["categories"] * (not real)
+    label, kind, declared, *rest = fields(entry, names, "a column")
+    if not isinstance(label, str) or not isinstance(declared, bool):
+        raise ValueError(f"a column has a label and is declared or not, found {short(entry)}")
+    if real:
+        return Column(label, None)
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise ValueError(f"{label}: categories are of the kinds {', '.join(_TYPES)}, found {short(kind)}")
+    values, known = rest[0], _TYPES[kind]
+    if not isinstance(values, list) or not all(type(value) is known for value in values):
+        raise ValueError(f"{label}: categories must be a list of {kind}, found {short(values)}")
+    if len(set(values)) != len(values) or (known is float and np.isnan(values).any()):
+        raise ValueError(f"{label}: categories must differ and not be NaN, found {short(values)}")
+    return Column(label, np.array(values, dtype=_dtype(values, known)), declared)
+
+
+def _dtype(values: list[Any], known: type) -> Any:
+    if known is int:
+        return np.uint64 if max(values, default=0) > np.iinfo(np.int64).max else np.int64
+    return np.object_ if known is str else known
 
 
 def _from_series(series: Any) -> Raw:
