@@ -25,7 +25,7 @@ from ringdist._backend import Array, accumulator, astype, backend_name, is_concr
 from ringdist._evidence import Evidence
 from ringdist.fitting import Data, FitResult, Progress, best_of, check_options, numpy_generator
 from ringdist.initialization import shaken
-from ringdist.variables import Categorical
+from ringdist.variables import Categorical, as_family
 
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
@@ -116,7 +116,7 @@ def fit_em(
 
 
 class Sizes(NamedTuple):
-    """Weight of all rows, weight of this batch, and the least variance of columns that have one."""
+    """Weight of all rows, weight of this batch, and the least standard deviation of columns that have one."""
 
     total: float
     batch: float
@@ -162,7 +162,7 @@ class _Job:
         return float(numbers[0]) if len(values) == 1 else numbers
 
     def _floors(self, ring: TensorRing, data: Data) -> dict[int, float]:
-        """Least variance of each column whose family has one, from the variance of its observed entries.
+        """Least standard deviation of each column whose family has one, from that of its observed entries.
 
         Of a column that is constant but for rounding, from its square, or 1 if it is 0.
         """
@@ -188,7 +188,7 @@ class _Job:
         variance = second / count - (first / count) ** 2
         rounding = float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).eps) ** 2 * size
         variance = np.where(variance > rounding, variance, size)
-        return {k: float(self.variance_floor * v) for k, v in zip(columns, variance, strict=True)}
+        return {k: math.sqrt(self.variance_floor * v) for k, v in zip(columns, variance, strict=True)}
 
     def _visit(
         self, ring: TensorRing, rows: Array, weight: Array, labels: Sequence[int] | np.ndarray, step: float, size: Sizes
@@ -210,7 +210,8 @@ class _Job:
                 variable = variable.update(rows[:, k], responsibilities)
             elif not isinstance(variable, Categorical):
                 floor = [size.floors[k]] if k in size.floors else []
-                variable = variable.from_statistics(_damped(variable, statistics, share, step, size.batch), *floor)
+                damped = _damped(variable, statistics, share, step, size.batch)
+                variable = as_family(variable).from_statistics(damped, *floor).variable
             ring = ring._replaced(k, core, variable)
             evidence = data.evidence if isinstance(variable, Categorical) else Evidence.of_rows(ring, rows, [k])
             if evidence is not data.evidence:
