@@ -21,11 +21,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ringdist._arithmetic import Linear, State
-from ringdist._backend import Array, accumulator, astype, backend_name, is_concrete, like, namespace, row_sums, to_numpy
+from ringdist._backend import (
+    Array,
+    accumulator,
+    astype,
+    backend_name,
+    dtype_name,
+    is_concrete,
+    like,
+    namespace,
+    row_sums,
+    to_numpy,
+)
 from ringdist._evidence import Evidence
 from ringdist.fitting import Data, FitResult, Progress, best_of, check_options, numpy_generator
 from ringdist.initialization import shaken
-from ringdist.variables import Categorical, as_family
+from ringdist.variables import Categorical, as_family, column_scale
 
 if TYPE_CHECKING:
     from ringdist.ring import TensorRing
@@ -123,6 +134,13 @@ class Sizes(NamedTuple):
     floors: dict[int, float]
 
 
+class Place(NamedTuple):
+    """A power of two near the size of each column's values, and in that unit a number near them."""
+
+    unit: np.ndarray
+    centre: np.ndarray
+
+
 @dataclass(frozen=True)
 class _Job:
     pseudocount: float
@@ -164,31 +182,38 @@ class _Job:
     def _floors(self, ring: TensorRing, data: Data) -> dict[int, float]:
         """Least standard deviation of each column whose family has one, from that of its observed entries.
 
-        Of a column that is constant but for rounding, from its square, or 1 if it is 0.
+        Of a column that is constant but for rounding, from the size of its values, or 1 if they are 0.
         """
         columns = [k for k, v in enumerate(ring.variables) if getattr(v, "has_variance", False)]
         if not columns or self.variance_floor == 0:
             return {}
-        centre: Any = None
+        place: Any = None
         sums: Any = np.zeros((3, len(columns)))
         for start in range(0, data.num_rows, 2**16):
             rows, weight = data.batch(ring, slice(start, start + 2**16))
             block, w = to_numpy(rows)[:, columns].astype(np.float64), to_numpy(weight).astype(np.float64)[:, None]
+            place = self._place(ring, block) if place is None else place
             seen = ~np.isnan(block)
-            block = np.where(seen, block, 0.0)
-            if centre is None:  # one number near the data, the same in every process, against cancellation
-                moments = self._sum(ring, *seen.sum(0), *block.sum(0)).reshape(2, -1)
-                centre = moments[1] / np.maximum(moments[0], 1)
-            block = np.where(seen, block - centre, 0.0)
+            block = np.where(seen, block / place.unit - place.centre, 0.0)
             sums += np.stack([(w * seen).sum(0), (w * block).sum(0), (w * block**2).sum(0)])
         count, first, second = self._sum(ring, *sums.reshape(-1)).reshape(3, -1)
         count = np.where(count > 0, count, 1.0)
-        mean = centre + first / count
-        size = np.where(mean == 0, 1.0, mean**2)
-        variance = second / count - (first / count) ** 2
-        rounding = float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).eps) ** 2 * size
-        variance = np.where(variance > rounding, variance, size)
-        return {k: math.sqrt(self.variance_floor * v) for k, v in zip(columns, variance, strict=True)}
+        std = np.sqrt(np.maximum(second / count - (first / count) ** 2, 0.0)) * place.unit
+        mean = (place.centre + first / count) * place.unit
+        scale = column_scale(mean, std, _rounding(ring, data))
+        return {k: math.sqrt(self.variance_floor) * float(s) for k, s in zip(columns, scale, strict=True)}
+
+    def _place(self, ring: TensorRing, block: np.ndarray) -> Place:
+        """From the first rows of every process, the same in all of them."""
+        seen = ~np.isnan(block)
+        filled = np.where(seen, block, 0.0)
+        exponent = np.frexp(np.abs(filled).max(axis=0))[1]
+        peak = np.ldexp(1.0, np.maximum(exponent, -1000) - 1)  # at most the largest entry, exact to divide by
+        mean = (filled / peak).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+        shares = np.stack([seen.any(axis=0), peak / 2**10, mean * (peak / 2**10)])  # sums that stay in range
+        found, total, centre = self._sum(ring, *shares.reshape(-1)).reshape(3, -1)
+        unit = np.ldexp(1.0, np.frexp(total)[1] + 9)
+        return Place(unit, centre / np.maximum(found, 1) / (unit / 2**10))
 
     def _visit(
         self, ring: TensorRing, rows: Array, weight: Array, labels: Sequence[int] | np.ndarray, step: float, size: Sizes
@@ -257,6 +282,12 @@ def _damped(variable: Any, statistics: dict[str, Array], share: Array, step: flo
     seen = xp.sum(statistics["count"]) / batch  # the share of rows that observe the column
     model = variable.expected_statistics(share * seen)
     return {name: (1 - step) * model[name] + step * value / batch for name, value in statistics.items()}
+
+
+def _rounding(ring: TensorRing, data: Data) -> float:
+    """The relative spacing of the numbers that the data were rounded to: their own dtype's, or the ring's."""
+    eps = float(namespace(ring.cores[0]).finfo(ring.cores[0].dtype).eps)
+    return max(eps, float(np.finfo(np.float32).eps)) if dtype_name(data.x.dtype) == "float32" else eps
 
 
 def _streams(variable: Any) -> bool:

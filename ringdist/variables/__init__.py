@@ -6,7 +6,7 @@
 """
 
 from ringdist.variables.categorical import Categorical
-from ringdist.variables.checks import check_name
+from ringdist.variables.checks import check_name, column_scale
 from ringdist.variables.foreign import Foreign, as_family
 from ringdist.variables.gaussian import GaussianMixture
 from ringdist.variables.poisson import PoissonMixture
@@ -24,5 +24,6 @@ __all__ = [
     "Variable",
     "as_family",
     "check_name",
+    "column_scale",
     "rebuild",
 ]

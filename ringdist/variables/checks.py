@@ -39,6 +39,16 @@ def check_values(label: str, value: Array, rule: Callable[[np.ndarray], np.ndarr
         raise ValueError(f"{label} must be {text}, found {values[position]:g} at component {position}")
 
 
+def column_scale(mean: Any, std: Any, eps: float) -> Any:
+    """The standard deviation of a column, or |mean| (1 if that is 0) where the column is constant but for rounding.
+
+    Args:
+        mean, std: of the column, numbers or NumPy arrays.
+        eps: distance from 1 to the next number of the dtype that the column's values were rounded to.
+    """
+    return np.where(std > 2 * eps * np.abs(mean), std, np.where(mean == 0, 1.0, np.abs(mean)))
+
+
 def check_name(name: Any) -> str | None:
     """The name if it is a string or None; `TypeError` else."""
     if name is not None and not isinstance(name, str):
