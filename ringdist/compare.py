@@ -11,7 +11,7 @@ from ringdist.backend import Stream, namespace, to_numpy
 from ringdist.queries.dense import to_dense
 from ringdist.queries.log_prob import log_prob
 from ringdist.ring import TensorRing
-from ringdist.variables import Categorical
+from ringdist.variables import Categorical, as_family
 
 EXACT_LIMIT = 2**16  # cells up to which both tables are enumerated
 
@@ -135,7 +135,7 @@ def _space(variable: Any) -> int | str:
     """What a density is relative to: a number of categories, all counts, or the real line."""
     if isinstance(variable, Categorical):
         return variable.num_components
-    return "counts" if getattr(variable, "integer", False) else "reals"
+    return "counts" if as_family(variable).integer else "reals"
 
 
 def _enumerable(ring: TensorRing) -> bool:

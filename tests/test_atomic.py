@@ -222,7 +222,6 @@ FULL = """
 import resource, signal, sys
 import ringdist as rd
 ring = rd.TensorRing.random([rd.Categorical(10)] * 4, 20, rng=0)
-rd.io.save  # imported before the limit holds
 if sys.argv[2] == "killed":
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))

@@ -1,12 +1,16 @@
 """The families themselves: densities, distribution functions, moments, draws and inner products against scipy."""
 
+import doctest
+import importlib
+
 import numpy as np
 import pytest
 from scipy import stats
 
 import ringdist as rd
+from ringdist.variables import Family, as_family, rebuild
 from tests import oracle
-from tests.backends import assert_close
+from tests.backends import assert_close, load_backend
 from tests.families import LaplaceMixture
 from tests.oracle import KINDS, make_column
 
@@ -221,3 +225,72 @@ class Pareto:
 
     def update(self, x, responsibilities):
         raise NotImplementedError
+
+
+# ----------------------------------------------------------------------------------- the base class
+
+
+def test_a_family_stays_itself_and_another_class_is_adapted(column):
+    variable = load_backend("numpy").variable(column)
+    family = as_family(variable)
+    assert isinstance(family, Family) and family.variable is variable and family.kind is type(variable)
+    assert (family is variable) == isinstance(variable, Family), column.kind
+    assert (family.name, family.num_components, family.width) == ("age", 4, 1)
+    assert family.integer == (column.kind in oracle.DISCRETE)
+    assert family.stacks == family.streams == (column.kind != "laplace")
+    assert set(family.positive) <= set(family.arrays())
+
+
+def test_the_adapter_answers_as_the_variable_does(backend):
+    column = make_column("laplace", 3, np.random.default_rng(0), name="delay")
+    variable, x = backend.variable(column), backend.array(column.draw(8, np.random.default_rng(1)))
+    family = as_family(variable)
+    for name in ("log_density", "cdf"):
+        expected = backend.numpy(getattr(variable, name)(x))
+        np.testing.assert_array_equal(backend.numpy(getattr(family, name)(x)), expected)
+    assert_close(backend.numpy(family.standard_deviations()) ** 2, backend.numpy(variable.variances()), family)
+    np.testing.assert_array_equal(backend.numpy(family.inner(family)), backend.numpy(variable.inner(variable)))
+    updated = family.update(x, backend.array(np.ones((8, 3))))
+    assert isinstance(updated, Family) and type(updated.variable) is LaplaceMixture
+    inside = family.in_support(backend.array([0.0, np.inf, np.nan]))
+    assert backend.numpy(inside).tolist() == [True, False, True]
+    again = rebuild(family.kind, 3, family.name, family.arrays())
+    assert type(again) is LaplaceMixture and again.name == "delay"
+
+
+def test_the_adapter_asks_check_where_the_support_is_not_told(backend):
+    family = as_family(Pareto(backend.array([2.0, 3.0]), name="wealth"))
+    x = backend.array([[0.5, 1.0, 3.0], [np.inf, -2.0, 7.0]])
+    expected = [[False, True, True], [False, False, True]]
+    assert backend.numpy(family.in_support(x)).tolist() == expected, family
+    assert float(family.typical_value()) == 2.0
+
+
+def test_optional_names_reach_the_adapter():
+    class Full(LaplaceMixture):
+        integer, positive, has_variance, support, width = True, ("scales",), True, (0.0, 9.0), 2
+
+        @classmethod
+        def stack(cls, variables):
+            return cls(np.stack([v.locations for v in variables]), np.stack([v.scales for v in variables]))
+
+        def statistics(self, x, responsibilities):
+            return {"count": responsibilities.sum(0)}
+
+        def expected_statistics(self, weights):
+            return {"count": weights}
+
+        def from_statistics(self, statistics, least_variance=0.0):
+            return Full(self.locations, np.full(2, least_variance))
+
+    family = as_family(Full(np.zeros(2), np.ones(2)))
+    assert (family.integer, family.width, family.support) == (True, 2, (0.0, 9.0))
+    assert family.stacks and family.streams and family.has_variance and not family.tells_support
+    assert family.from_statistics({}, 3.0).arrays()["scales"].tolist() == [9.0, 9.0]
+    assert type(family).stack([family, family]).variable.scales.shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["protocol", "categorical", "gaussian", "poisson", "foreign"])
+def test_examples_of_the_docstrings(name):
+    results = doctest.testmod(importlib.import_module(f"ringdist.variables.{name}"))
+    assert results.attempted > 0 and results.failed == 0, results

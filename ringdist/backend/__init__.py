@@ -43,7 +43,17 @@ from ringdist.backend.dispatch import (
     namespace,
     on_accelerator,
 )
-from ringdist.backend.functions import largest_exponent, log_scaled_sum, logsumexp, safe_log, special
+from ringdist.backend.functions import (
+    from_ordered_integers,
+    largest_exponent,
+    log_scaled_sum,
+    logsumexp,
+    ordered_integers,
+    reciprocal,
+    safe_log,
+    special,
+    without_warnings,
+)
 from ringdist.backend.random import Stream, draw, normal, poisson, uniform
 
 __all__ = [
@@ -61,6 +71,7 @@ __all__ = [
     "draw",
     "dtype_name",
     "empty",
+    "from_ordered_integers",
     "frozen",
     "identity",
     "in_own_precision",
@@ -80,8 +91,10 @@ __all__ = [
     "nonzero_rows",
     "normal",
     "on_accelerator",
+    "ordered_integers",
     "poisson",
     "products_into",
+    "reciprocal",
     "row_sums",
     "safe_log",
     "special",
@@ -91,5 +104,6 @@ __all__ = [
     "to_numpy",
     "uniform",
     "unstack",
+    "without_warnings",
     "writable",
 ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
+from typing import Any
 
+import numpy as np
 import scipy.special
 
 from ringdist.backend.arrays import astype, stop_gradient
@@ -16,6 +19,49 @@ def safe_log(x: Array) -> Array:
     xp = namespace(x)
     positive = x > 0
     return xp.where(positive, xp.log(xp.where(positive, x, 1.0)), -xp.inf)
+
+
+def reciprocal(x: Array) -> Array:
+    """1 / x for x > 0, whose gradient is finite wherever −1 / x² is; PyTorch and JAX form x⁻² before they multiply."""
+    if backend_name(x) == "numpy":
+        return 1 / x
+    scale = stop_gradient(1 / x)
+    return scale / (x * scale)
+
+
+def without_warnings(array: Array) -> contextlib.AbstractContextManager[Any]:
+    """Where results beyond the range of the dtype are meant to be inf: NumPy says nothing, as the others."""
+    if backend_name(array) == "numpy":
+        return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    return contextlib.nullcontext()
+
+
+def ordered_integers(array: Array) -> Array:
+    """Integers in the order of the floating point numbers: neighbouring numbers have neighbouring integers, 0 has 0."""
+    xp = namespace(array)
+    bits = _reinterpreted(xp.abs(array), f"int{_bits(array)}")
+    return xp.where(array < 0, -bits, bits)
+
+
+def from_ordered_integers(integers: Array, array: Array) -> Array:
+    """The inverse of `ordered_integers`, in the dtype of `array`."""
+    xp = namespace(array)
+    magnitude = _reinterpreted(xp.abs(integers), f"float{_bits(array)}")
+    return xp.where(integers < 0, -magnitude, magnitude)
+
+
+def _bits(array: Array) -> int:
+    return int(namespace(array).finfo(array.dtype).bits)
+
+
+def _reinterpreted(array: Array, dtype: str) -> Array:
+    """The same bits as numbers of another dtype."""
+    match backend_name(array):
+        case "torch":
+            return array.detach().view(getattr(sys.modules["torch"], dtype))
+        case "jax":
+            return sys.modules["jax"].lax.bitcast_convert_type(stop_gradient(array), np.dtype(dtype))
+    return array.view(dtype)
 
 
 def logsumexp(x: Array, axis: int | tuple[int, ...] = -1) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ringdist.backend.arrays import astype
-from ringdist.backend.dispatch import Array, backend_name, is_concrete, namespace
+from ringdist.backend.dispatch import Array, backend_name, is_concrete, namespace, on_accelerator
 
 
 class Stream:
@@ -83,8 +83,35 @@ def _numbers(names: dict[str, str], rng: Any, shape: Iterable[int], array: Array
     return getattr(rng, name)(shape, dtype=array.dtype)
 
 
+# Rates from which the samplers of the libraries lose digits: measured by the variance of 2e5 draws.
+LARGE_RATES = {"numpy": 2.0**40, "torch": 2.0**40, "jax": 2.0**10}
+
+
 def poisson(rng: Any, rates: Array) -> Array:
-    """Poisson counts of the given rates, in their dtype."""
+    """Poisson counts of the given rates, in their dtype.
+
+    Counts of large rates are drawn through a Cornish-Fisher expansion of the quantile function, whose error in the
+    distribution function is below 1e-6.
+    """
+    xp = namespace(rates)
+    large = rates > LARGE_RATES[backend_name(rates)]
+    if is_concrete(rates) and not on_accelerator(rates) and not bool(xp.any(large)):
+        return _poisson(rng, rates)
+    key = sys.modules["jax"].random.fold_in(rng, 2**31 - 1) if backend_name(rates) == "jax" else rng
+    counts = _expanded_poisson(normal(key, rates.shape, rates), xp.where(large, rates, 1.0))
+    return xp.where(large, counts, _poisson(rng, xp.where(large, 1.0, rates)))
+
+
+def _expanded_poisson(z: Array, rates: Array) -> Array:
+    """The count whose share of smaller ones is that of the standard normal number z, to O(1 / rate)."""
+    xp = namespace(rates)
+    deviation = xp.sqrt(rates)
+    skewness = (z * z - 1) / 6
+    rest = ((z - z**3) / 72 - z / 24) / deviation  # the kurtosis, and Sheppard's correction for the rounding
+    return xp.round(rates + (deviation * z + skewness + rest))
+
+
+def _poisson(rng: Any, rates: Array) -> Array:
     match backend_name(rates):
         case "torch":
             return sys.modules["torch"].poisson(rates, generator=rng)

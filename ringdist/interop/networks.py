@@ -76,8 +76,9 @@ def _nodes(core: Core, name: str) -> _Nodes:
 
 
 def from_tensornetwork(nodes: Sequence[Any], variables: Sequence[Variable]) -> tuple[list[Array], list[int]]:
-    """Cores by column and the order of the ring of connected nodes with axes "left", "right" and "component", each node's right edge on the next's left.
+    """Cores by column and the order of the ring that connected nodes form.
 
+    Nodes have axes "left", "right" and "component", each node's right edge on the next's left.
     Nodes belong to the variables of their name (`x3`: column 3); if the names do not match, node i to variable i.
 
     Raises:

@@ -25,11 +25,11 @@ from ringdist.engines.arithmetic import Linear, State
 from ringdist.engines.sweep import suffix_states_in_turn
 from ringdist.learning.counts import MStep, Reduce, Rows, Weights, model_environment, reduced
 from ringdist.learning.fitting import Data, FitResult, Progress, best_of, check_options, numpy_generator
+from ringdist.learning.floors import least_stds
 from ringdist.learning.starts import random_like
 from ringdist.network import Evidence
 from ringdist.network.structure import mapped
 from ringdist.ring import TensorRing
-from ringdist.variables import Categorical
 
 
 def fit_em(
@@ -91,11 +91,11 @@ def fit_em(
         raise ValueError("several processes need the full batch: batch_size must be None where reduce is given")
     if reduce is not None and restarts > 1 and rng is None:
         raise ValueError("restarts in several processes need one seed in all of them: rng must be given with reduce")
-    for k, variable in enumerate(ring.variables):
-        if (batch_size is not None or reduce is not None) and not _streams(variable):
+    for k, family in enumerate(ring.families):
+        if (batch_size is not None or reduce is not None) and not family.streams:
             raise ValueError(
                 f"{ring.describe(k)}: mini-batches and several processes need a family with statistics and "
-                f"expected_statistics, found {type(variable).__name__}"
+                f"expected_statistics, found {family.kind.__name__}"
             )
     data = Data(ring, x, sample_weight)
     held_out = None if validation is None else Data(ring, validation)
@@ -122,7 +122,7 @@ class _EM:
     def run(self, ring: TensorRing, data: Data, track: Progress, rng: np.random.Generator) -> Progress:
         ring = track.best = balanced(ring)
         own, total = float(data.weight.sum()), self._sum(ring, data.weight.sum())
-        floors = self._floors(ring, data)
+        floors = least_stds(ring, data, self.variance_floor, self._sum)
         steps = 0
         for _ in track.epochs():
             if self.batch_size is None:
@@ -150,35 +150,6 @@ class _EM:
             core = ring.prototype
             numbers = to_numpy(self.reduce(like(numbers, core, accumulator(core)))).astype(np.float64)
         return float(numbers[0]) if len(values) == 1 else numbers
-
-    def _floors(self, ring: TensorRing, data: Data) -> dict[int, float]:
-        """Least variance of each column whose family has one, from the variance of its observed entries.
-
-        Of a column that is constant but for rounding, from its square, or 1 if it is 0.
-        """
-        columns = [k for k, v in enumerate(ring.variables) if getattr(v, "has_variance", False)]
-        if not columns or self.variance_floor == 0:
-            return {}
-        centre: Any = None
-        sums: Any = np.zeros((3, len(columns)))
-        for start in range(0, data.num_rows, 2**16):
-            rows, weight = data.batch(ring, slice(start, start + 2**16))
-            block, w = to_numpy(rows)[:, columns].astype(np.float64), to_numpy(weight).astype(np.float64)[:, None]
-            seen = ~np.isnan(block)
-            block = np.where(seen, block, 0.0)
-            if centre is None:  # one number near the data, the same in every process, against cancellation
-                moments = self._sum(ring, *seen.sum(0), *block.sum(0)).reshape(2, -1)
-                centre = moments[1] / np.maximum(moments[0], 1)
-            block = np.where(seen, block - centre, 0.0)
-            sums += np.stack([(w * seen).sum(0), (w * block).sum(0), (w * block**2).sum(0)])
-        count, first, second = self._sum(ring, *sums.reshape(-1)).reshape(3, -1)
-        count = np.where(count > 0, count, 1.0)
-        mean = centre + first / count
-        size = np.where(mean == 0, 1.0, mean**2)
-        variance = second / count - (first / count) ** 2
-        rounding = float(namespace(ring.prototype).finfo(ring.prototype.dtype).eps) ** 2 * size
-        variance = np.where(variance > rounding, variance, size)
-        return {k: float(self.variance_floor * v) for k, v in zip(columns, variance, strict=True)}
 
     def _visit(
         self,
@@ -214,23 +185,23 @@ class _EM:
         The variable moves together with the first factor: both from the same responsibilities.
         """
         k, data, core = site.k, site.rows.arithmetic, site.rows.arithmetic.cores[site.k]
-        variable: Any = ring.variables[k]
+        variable, family = ring.variables[k], ring.families[k]
         evidence = data.evidence
         for place, name in enumerate(core.arrays()):
             sums, responsibilities = site.rows.counts(core, name, evidence.weights(k))
             environment, share = model_environment(core, name, site.model, site.model_prefix, site.model_suffix)
             first = place == 0
-            statistics = variable.statistics(site.values, responsibilities) if first and _streams(variable) else None
+            statistics = family.statistics(site.values, responsibilities) if first and family.streams else None
             sums, statistics = reduced(self.reduce, sums, statistics)
             arrays = core.arrays()
             core = core.with_arrays({**arrays, name: site.m_step.factor(arrays[name], sums, environment)})
-            if not first or isinstance(variable, Categorical):
+            if not first or family.values_are_components:
                 continue
             if statistics is None:
                 variable = variable.update(site.values, responsibilities)
             else:
-                least = [] if floor is None else [floor]
-                variable = variable.from_statistics(site.m_step.damped(variable, statistics, share), *least)
+                damped = site.m_step.damped(family, statistics, share)
+                variable = family.from_statistics(damped, *([] if floor is None else [floor])).variable
             ring = ring.replaced(k, ring.links[k], variable)
             table = namespace(site.values).broadcast_to(
                 site.values[:, None], (site.values.shape[0], ring.num_variables)
@@ -250,10 +221,6 @@ class _Site:
     model_suffix: State
     values: Array  # (b,) of the column
     m_step: MStep
-
-
-def _streams(variable: Any) -> bool:
-    return hasattr(variable, "statistics") and hasattr(variable, "expected_statistics")
 
 
 def balanced(ring: TensorRing) -> TensorRing:
@@ -287,7 +254,7 @@ def _column_sums(core: Core) -> Array:
 
 def _merge_equal_rows(ring: TensorRing, data: Data) -> Data:
     """Equal rows of an all-categorical table once, with their weights added up: the same sums from fewer rows."""
-    if not all(isinstance(variable, Categorical) for variable in ring.variables):
+    if not all(family.values_are_components for family in ring.families):
         return data
     values = np.nan_to_num(to_numpy(data.x).astype(np.float64), nan=np.inf)  # an infinity of x becomes finite
     unique, first, member = np.unique(values, axis=0, return_index=True, return_inverse=True)

@@ -18,7 +18,7 @@ from ringdist.learning.starts import random_like
 from ringdist.network.structure import mapped
 from ringdist.queries.log_prob import log_prob
 from ringdist.ring import TensorRing
-from ringdist.variables import rebuild
+from ringdist.variables import as_family, rebuild
 
 Parameters = list[Any]
 
@@ -141,7 +141,7 @@ def _loss(ring: TensorRing, rows: Array, weight: Array) -> Array:
 def _to_parameters(ring: TensorRing) -> Parameters:
     parameters = [_log(stop_gradient(factor)) for factor in ring.core_arrays()]
     for variable in ring.variables:
-        positive = getattr(variable, "positive", ())
+        positive = as_family(variable).positive
         for name, array in variable.arrays().items():
             parameters.append(_log(stop_gradient(array)) if name in positive else stop_gradient(array))
     return parameters
@@ -154,7 +154,7 @@ def _to_ring(ring: TensorRing, parameters: Parameters, *, copy: bool = False) ->
     cores = [mapped(core, lambda _: xp.exp(next(values))) for core in ring.links]
     variables = []
     for variable in ring.variables:
-        positive, arrays = getattr(variable, "positive", ()), {}
+        positive, arrays = as_family(variable).positive, {}
         for name in variable.arrays():
             value = next(values)
             arrays[name] = xp.exp(value) if name in positive else xp.asarray(value, copy=True) if copy else value

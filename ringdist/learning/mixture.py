@@ -118,15 +118,17 @@ def cores_near(mixture: Mixture, ring: TensorRing, spread: float) -> list[Any]:
         before = mixture.weights[:, None] * stay if k == first else stay
         before = before.sum(axis=0, keepdims=True) if opened else before
         behind = (1 - spread) * (stay.sum(axis=1, keepdims=True) if closed else stay)
-        near = _cp_core if isinstance(ring.links[k], CPCore) else _dense_core
-        cores.append(near(ring.links[k], None if k != first else before, table.T, behind, spread))
+        core, opening = ring.links[k], before if k == first else None
+        near: Any = _cp_core if isinstance(core, CPCore) else _dense_core
+        cores.append(near(core, opening, table.T, behind, spread))
     return cores
 
 
 def _cp_core(
     core: CPCore, before: np.ndarray | None, emission: np.ndarray, behind: np.ndarray, spread: float
 ) -> CPCore:
-    right = like(behind, core.right) + spread * core.right
+    right: Array = core.right
+    right = like(behind, right) + spread * right
     return CPCore(None if before is None else like(before, right), like(np.ascontiguousarray(emission), right), right)
 
 

@@ -8,13 +8,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ringdist.backend import Array, Stream, like, namespace, uniform
+from ringdist.backend import (
+    Array,
+    Stream,
+    backend_of_namespace,
+    default_dtype,
+    dtype_name,
+    like,
+    namespace,
+    uniform,
+)
 from ringdist.cores import Core
 from ringdist.learning.mixture import component_densities, component_shares, cores_near, fit_mixture
 from ringdist.network.random import CoreKind
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
-from ringdist.variables import BUILT_IN, Categorical, GaussianMixture, PoissonMixture, Variable
+from ringdist.variables import BUILT_IN, Categorical, GaussianMixture, PoissonMixture, Variable, column_scale
 
 
 def random_like(ring: TensorRing, rng: np.random.Generator) -> TensorRing:
@@ -81,7 +90,11 @@ def initialize(
         raise ValueError(f"spread must be between 0 and 1, found {spread}")
     if num_components < 1:
         raise ValueError(f"num_components must be at least 1, found {num_components}")
-    placed = [_variable(x[:, k], variable, num_components, method, k) for k, variable in enumerate(variables)]
+    target = dtype_name(dtype) if dtype is not None else default_dtype(backend_of_namespace(xp))
+    precision = np.float32 if "float32" in (target, x.dtype.name) else np.float64
+    placed = [
+        _variable(x[:, k], variable, num_components, method, k, precision) for k, variable in enumerate(variables)
+    ]
     known = [converted_variable(variable, np, None, None) for variable in placed]
     ring = TensorRing.random(
         placed,
@@ -127,7 +140,7 @@ def _seed(rng: Any, core: Any) -> int:
     return int(2**31 * float(uniform(Stream(rng, core).next(), (1,), core)[0]))
 
 
-def _variable(column: np.ndarray, variable: Any, num_components: int, method: str, k: int) -> Variable:
+def _variable(column: np.ndarray, variable: Any, num_components: int, method: str, k: int, precision: Any) -> Variable:
     """The column's variable as it is given, or one of the family with its components on the data."""
     if not (variable is None or isinstance(variable, type | Variable)):
         raise TypeError(f"column {k}: expected a variable, a family or None, found {variable!r}")
@@ -139,12 +152,12 @@ def _variable(column: np.ndarray, variable: Any, num_components: int, method: st
             return variable
         if observed.size == 0:
             raise ValueError("components need an observed entry to be placed on, found none")
-        return _placed(variable, observed, num_components, method)
+        return _placed(variable, observed, num_components, method, precision)
     except ValueError as error:
         raise ValueError(f"column {k}: {error}") from None
 
 
-def _placed(family: Any, observed: np.ndarray, num_components: int, method: str) -> Variable:
+def _placed(family: Any, observed: np.ndarray, num_components: int, method: str, precision: Any) -> Variable:
     """A variable of the family with its components on the data."""
     if np.isinf(observed).any():
         raise ValueError("values must be finite, found infinity")
@@ -159,15 +172,28 @@ def _placed(family: Any, observed: np.ndarray, num_components: int, method: str)
         if not whole:
             raise ValueError(f"categories are whole numbers from 0, found {wrong[0]:g}")
         return Categorical(int(observed.max()) + 1)
-    centres = _centres(observed, num_components, method)
     if family is PoissonMixture:
-        return PoissonMixture(np.maximum(centres, 1e-3))
-    spread = observed.std() or 1.0
-    gaps = np.diff(centres)
-    widths = np.full(centres.size, spread)
-    if gaps.size:  # each deviation about the distance to the neighbours, so that the components overlap
-        widths = np.maximum(np.maximum(np.append(gaps, gaps[-1]), np.insert(gaps, 0, gaps[0])), 1e-2 * spread)
-    return GaussianMixture(centres, widths)
+        return PoissonMixture(np.maximum(_centres(observed, num_components, method), 1e-3))
+    return _gaussians(observed, num_components, method, np.finfo(precision))
+
+
+def _gaussians(observed: np.ndarray, num_components: int, method: str, limits: np.finfo) -> GaussianMixture:
+    """Components on the data; one component, as wide as its mean is far from 0, where all values are equal."""
+    unit = max(float(np.abs(observed).max()), float(limits.smallest_normal))
+    scaled = observed / unit  # in [-1, 1]: squares and differences stay in range
+    mean, spread = scaled.mean(), (scaled - scaled[0]).std()
+    scale = float(column_scale(mean, spread, float(limits.eps))) if mean or spread else 1 / unit
+    if scale == spread:
+        centres = _centres(scaled, num_components, method)
+        gaps = np.diff(centres)
+    else:  # constant but for rounding
+        centres, gaps = scaled[:1], np.zeros(0)
+    widths = np.full(centres.size, scale)
+    if gaps.size:  # each standard deviation about the distance to the neighbours, so that the components overlap
+        widths = np.maximum(np.maximum(np.append(gaps, gaps[-1]), np.insert(gaps, 0, gaps[0])), 1e-2 * scale)
+    least = float(limits.smallest_normal)
+    with np.errstate(over="ignore"):
+        return GaussianMixture(centres * unit, np.clip(widths * unit, least, 0.5 / least))
 
 
 def _centres(observed: np.ndarray, num_components: int, method: str) -> np.ndarray:

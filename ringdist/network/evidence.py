@@ -25,6 +25,7 @@ from ringdist.backend import (
     unstack,
 )
 from ringdist.network.structure import Network
+from ringdist.variables import Family
 
 
 def as_rows(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
@@ -72,12 +73,12 @@ def check_values(ring: Network, rows: Array) -> None:
     """Raise `ValueError` naming the column unless every observed entry is in its variable's support."""
     xp = namespace(rows)
     for columns in ring.groups:
-        variables = [ring.variables[k] for k in columns]
+        families = [ring.families[k] for k in columns]
         values = _columns(rows, columns)
         if not is_concrete(values):  # within `jax.jit` also what is made of constants
             return
-        if hasattr(variables[0], "in_support") and hasattr(type(variables[0]), "stack"):
-            if bool(xp.all(_stack(variables).in_support(values))):
+        if families[0].stacks and families[0].tells_support:
+            if bool(xp.all(families[0].stack(families).in_support(values))):
                 continue
         for k in columns:
             observed = rows[~xp.isnan(rows[:, k]), k]
@@ -111,7 +112,7 @@ class Evidence:
         for group in ring.groups if columns is None else [(k,) for k in columns]:
             values = _columns(rows, group)
             missing = xp.isnan(values)
-            log_weights = _log_density([ring.variables[k] for k in group], values, missing, ring.prototype)
+            log_weights = _log_density([ring.families[k] for k in group], values, missing, ring.prototype)
             top = stop_gradient(xp.max(log_weights, axis=-1))
             top = xp.where(missing | (top == -xp.inf), 0.0, top)
             log_weights = xp.where(missing[..., None], 0.0, log_weights - top[..., None])
@@ -175,10 +176,6 @@ class Evidence:
         return Evidence([(c, stop_gradient(w)) for c, w in self._groups], stop_gradient(self.offset))
 
 
-def _stack(variables: Sequence[Any]) -> Any:
-    return type(variables[0]).stack(variables)
-
-
 def _columns(rows: Array, columns: Sequence[int]) -> Array:
     """(g, b): the named columns of rows (b, d)."""
     if tuple(columns) == tuple(range(rows.shape[1])):
@@ -186,12 +183,10 @@ def _columns(rows: Array, columns: Sequence[int]) -> Array:
     return take(rows, indices(list(columns), rows), axis=1).T
 
 
-def _log_density(variables: Sequence[Any], values: Array, missing: Array, core: Array) -> Array:
-    """(g, b, N) log p(x | s) of g columns of one family; what stands at missing entries does not matter."""
-    xp = namespace(values)
-    if hasattr(type(variables[0]), "stack"):
-        log_density = _stack(variables).log_density(xp.where(missing, 0.0, values))
-    else:  # a family of the user's: fill with a value that its support is sure to hold
-        typical = stop_gradient(like(variables[0].means(), values))[0]
-        log_density = variables[0].log_density(xp.where(missing, typical, values)[0])[None]
-    return like(log_density, core)
+def _log_density(families: Sequence[Family], values: Array, missing: Array, core: Array) -> Array:
+    """(g, b, N) log p(x | s) of g columns of one kind; what stands at missing entries does not matter."""
+    first, xp = families[0], namespace(values)
+    filled = xp.where(missing, like(first.typical_value(), values), values)
+    if first.stacks:
+        return like(first.stack(families).log_density(filled), core)
+    return like(first.log_density(filled[0])[None], core)

@@ -38,7 +38,8 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
         raise ValueError(f"open columns must differ, found {list(open)}")
     d = network.num_variables
     indices = _Indices(3 * d)
-    operands, terms = [], []
+    operands: list[Array] = []
+    terms: list[tuple[int, ...]] = []
     for j, k in enumerate(network.order):
         left, right, component, hidden = j, (j + 1) % d, d + k, 2 * d + k
         axes = {

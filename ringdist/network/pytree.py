@@ -24,7 +24,7 @@ class _Placeholder:
 
 
 @functools.cache
-def register_pytree(kind: type) -> None:
+def register_ring(kind: Any) -> None:
     """Make a class of rings a JAX pytree: the arrays of cores and variables are leaves, all else is structure."""
     import jax
 
@@ -43,7 +43,7 @@ def register_pytree(kind: type) -> None:
             (rebuild if all(map(is_array, values.values())) else _Placeholder)(family, size, name, values)
             for (family, size, name), values in zip(kinds, arrays, strict=True)
         )
-        ring = object.__new__(kind)
+        ring: Any = object.__new__(kind)
         ring.__dict__.update(links=tuple(links), variables=variables, order=order, validate=validate, _owns_cores=False)
         return ring
 
@@ -51,13 +51,13 @@ def register_pytree(kind: type) -> None:
 
 
 @functools.cache
-def register_core(kind: type) -> None:
+def register_core(kind: Any) -> None:
     """Make a kind of cores a JAX pytree whose leaves are its factors."""
     import jax
 
     def unflatten(names: Any, factors: Any) -> Any:
-        core = object.__new__(kind)
-        return core.with_arrays(dict(zip(names, factors, strict=True)))  # type: ignore[attr-defined]
+        core: Any = object.__new__(kind)
+        return core.with_arrays(dict(zip(names, factors, strict=True)))
 
     jax.tree_util.register_pytree_node(
         kind, lambda core: (tuple(core.arrays().values()), tuple(core.arrays())), unflatten

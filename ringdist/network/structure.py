@@ -30,8 +30,8 @@ from ringdist.network.checks import (
     column_index,
     describe_column,
 )
-from ringdist.network.pytree import register_core, register_pytree
-from ringdist.variables import Variable, rebuild
+from ringdist.network.pytree import register_core, register_ring
+from ringdist.variables import Family, Variable, as_family, rebuild
 
 
 class Network:
@@ -65,8 +65,8 @@ class Network:
         owns = copy and is_concrete(*arrays) and not any(_records_gradient(array) for array in arrays)
         check_shapes(given, variables, order)
         self._set(tuple(map(_copied, given)) if owns else given, variables, order, bool(validate), owns)
-        for name in ("ranks", "shape", "sequence", "groups"):  # torch.compile compiles again where they come later
-            getattr(self, name)
+        for name in ("ranks", "shape", "sequence", "families", "groups"):
+            getattr(self, name)  # torch.compile compiles again where they come later
         if validate and is_concrete(*arrays):
             for k, core in enumerate(self.links):
                 check_core(core, describe_column(k, variables))
@@ -79,11 +79,14 @@ class Network:
         validate: bool,
         owns_cores: bool,
     ) -> None:
-        self.__dict__.update(links=links, variables=variables, order=order, validate=validate, _owns_cores=owns_cores)
+        values = {"links": links, "variables": variables, "order": order, "validate": validate}
+        for name, value in {**values, "_owns_cores": owns_cores}.items():  # PyTorch 2.11 traces no __dict__.update
+            object.__setattr__(self, name, value)
         if backend_name(self.prototype) == "jax":
-            register_pytree(type(self))
-            for kind in {type(core) for core in links}:
-                register_core(kind)
+            kind: Any = type(self)
+            register_ring(kind)
+            for family in {type(core): None for core in links}:  # torch.compile traces no set of classes
+                register_core(family)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"rings are immutable: {name} cannot be set")
@@ -147,12 +150,16 @@ class Network:
         return self.order[cut:] + self.order[:cut]
 
     @cached_property
+    def families(self) -> tuple[Family, ...]:
+        """The variables by column, each as a `Family` that answers optional questions too."""
+        return tuple(as_family(variable) for variable in self.variables)
+
+    @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Columns that one call can evaluate: those of one stackable family and one N; other columns stand alone."""
         groups: dict[Any, list[int]] = {}
-        for k, variable in enumerate(self.variables):
-            stackable = hasattr(type(variable), "stack")
-            groups.setdefault((type(variable), variable.num_components) if stackable else k, []).append(k)
+        for k, family in enumerate(self.families):
+            groups.setdefault((family.kind, family.num_components) if family.stacks else k, []).append(k)
         return tuple(tuple(columns) for columns in groups.values())
 
     def core_arrays(self) -> list[Array]:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import digamma, ndtri
 
 from ringdist.backend import is_array, to_numpy
-from ringdist.variables import Variable
+from ringdist.variables import Variable, as_family
 
 _SAMPLED_ROWS = 2**14  # rows that place the bins and ranks; all rows are counted
 _FINE_BINS = 2**10  # ranks are told apart to one part in so many
@@ -65,7 +65,7 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
         )
     scales = _scales(x, variables)
     information = _binned_information(x, scales)
-    continuous = [k for k, v in enumerate(variables) if not getattr(v, "integer", False)]
+    continuous = [k for k, v in enumerate(variables) if not as_family(v).integer]
     if len(continuous) > 1:
         block = np.ix_(continuous, continuous)
         scored = _score_information(x, continuous, [scales[k] for k in continuous])
@@ -113,7 +113,7 @@ def _scales(x: np.ndarray, variables: Sequence[Variable]) -> list[_Scale]:
     bins = int(np.clip(np.sqrt(n / _ROWS_PER_CELL), _FEWEST_BINS, _MOST_BINS))
     scales = []
     for k, variable in enumerate(variables):
-        whole = getattr(variable, "integer", False) and lowest[k] >= 0
+        whole = as_family(variable).integer and lowest[k] >= 0
         if whole and highest[k] < variable.num_components:
             scales.append(_categories(variable.num_components))
         else:

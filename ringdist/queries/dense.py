@@ -15,7 +15,6 @@ from ringdist.network import Network
 from ringdist.network.expression import einsum
 from ringdist.queries.log_prob import log_partition, log_prob
 from ringdist.queries.sampling import sample
-from ringdist.variables import Categorical
 
 DENSE_LIMIT = 2**24  # cells of the largest table
 ENTROPY_LIMIT = 2**16  # cells up to which the entropy is summed exactly
@@ -28,9 +27,9 @@ def to_dense(ring: Network) -> Array:
     Raises:
         ValueError: if a column is not categorical or the table has more than 2^24 cells.
     """
-    for k, variable in enumerate(ring.variables):
-        if not isinstance(variable, Categorical):
-            raise ValueError(f"{ring.describe(k)}: a dense table needs categorical columns, found {variable!r}")
+    for k, family in enumerate(ring.families):
+        if not family.values_are_components:
+            raise ValueError(f"{ring.describe(k)}: a dense table needs categorical columns, found {family!r}")
     if math.prod(ring.shape) > DENSE_LIMIT:
         raise ValueError(f"a dense table may have at most {DENSE_LIMIT} cells, found {math.prod(ring.shape)}")
     equation, operands = einsum(ring, range(ring.num_variables))
@@ -75,4 +74,4 @@ def entropy(ring: Network, n: int = 10_000, rng: Any = None) -> tuple[float, flo
 
 
 def _is_discrete(ring: Network) -> bool:
-    return all(isinstance(variable, Categorical) for variable in ring.variables)
+    return all(family.values_are_components for family in ring.families)

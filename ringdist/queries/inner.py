@@ -18,7 +18,6 @@ from ringdist.cores import LINEAR, Core, DenseCore
 from ringdist.network import Network
 from ringdist.queries.elimination import widened
 from ringdist.queries.log_prob import log_partition
-from ringdist.variables import Categorical
 
 
 def inner(ring: Network, other: Network) -> Array:
@@ -60,7 +59,7 @@ def inner(ring: Network, other: Network) -> Array:
 
 def _gram(ring: Network, other: Network, k: int) -> Array:
     """∫ p(x | s) q(x | t) of column k, (N, N')."""
-    if isinstance(ring.variables[k], Categorical) and ring.shape[k] != other.shape[k]:
+    if ring.families[k].values_are_components and ring.shape[k] != other.shape[k]:
         raise ValueError(f"{ring.describe(k)}: categories must be the same, found {ring.shape[k]} and {other.shape[k]}")
     try:
         return like(ring.variables[k].inner(other.variables[k]), ring.prototype)

@@ -30,7 +30,7 @@ from ringdist.network import Evidence, Network
 from ringdist.network.evidence import as_rows
 from ringdist.queries.log_prob import log_prob
 from ringdist.queries.sampling import sample_given
-from ringdist.variables import Categorical
+from ringdist.variables import Family
 
 EXACT_LIMIT = 2**12  # completions of a row up to which all are compared
 STARTS = 8  # completions that the search starts from
@@ -80,7 +80,7 @@ def _check_mass(ring: Network, rows: Array, labels: np.ndarray) -> None:
 
 def _completions(ring: Network, missing: np.ndarray) -> np.ndarray:
     """How many completions rows with these missing entries (n, d) have, (n,) in float64; infinite beyond its range."""
-    sizes = [variable.num_components if isinstance(variable, Categorical) else np.inf for variable in ring.variables]
+    sizes = [family.num_components if family.values_are_components else np.inf for family in ring.families]
     with np.errstate(over="ignore"):
         return np.prod(np.where(missing, sizes, 1.0), axis=1)
 
@@ -164,7 +164,7 @@ def _ascend_once(ring: Network, rows: Array, free: np.ndarray) -> Array:
         before, behind = (part if every else _of_rows(part, index) for part in (state, suffix))
         current = columns[k] if every else take(columns[k], index)
         log_weights, _ = arithmetic.component_weights(before, k, behind)
-        best = _best_value(ring.variables[k], log_weights, current)
+        best = _best_value(ring.families[k], log_weights, current)
         if every:
             columns[k] = xp.where(like(free[:, k], rows, xp.bool), best, current)
         else:
@@ -188,49 +188,28 @@ def _of_rows(state: State, index: Array) -> State:
     return State(values, logs, low, state.age, state.is_start)
 
 
-def _best_value(variable: Any, log_weights: Array, current: Array) -> Array:
+def _best_value(family: Family, log_weights: Array, current: Array) -> Array:
     """argmax_z Σ_s exp(log_weights[s]) p(z | s) over the components' means and, around the best, ever smaller steps."""
     xp = namespace(log_weights)
-    means, variances = like(variable.means(), log_weights), like(variable.variances(), log_weights)
-    integer = getattr(variable, "integer", False)
+    means, stds = like(family.means(), log_weights), like(family.standard_deviations(), log_weights)
+    integer = family.integer
     means = xp.floor(means) if integer else means
 
     def density(z: Array) -> Array:
-        return logsumexp(like(variable.log_density(z), log_weights) + log_weights[:, None, :])
+        return logsumexp(like(family.log_density(z), log_weights) + log_weights[:, None, :])
 
     points = xp.concat([current[:, None], xp.broadcast_to(means, (current.shape[0], means.shape[0]))], axis=1)
     z = _argbest(points, density(points))
-    step = xp.sqrt(xp.max(variances)) + 0 * z
-    for _ in range(0 if isinstance(variable, Categorical) else REFINEMENTS):
+    step = xp.max(stds) + 0 * z
+    for _ in range(0 if family.values_are_components else REFINEMENTS):
         move = xp.ceil(step) if integer else step
         points = xp.stack([z, z - move, z + move], axis=1)
-        inside = _in_support(variable, points)
+        inside = family.in_support(points)
         values = xp.where(inside, density(xp.where(inside, points, z[:, None])), -xp.inf)
         chosen = _argbest(points, values)
         step = xp.where(chosen == z, step / 2, step)
         z = chosen
     return z
-
-
-def _in_support(variable: Any, points: Array) -> Array:
-    """Which of the points (n, 3) the variable can take; a family that does not tell is asked by its `check`."""
-    if hasattr(variable, "in_support"):
-        inside: Array = variable.in_support(points)
-        return inside
-    finite = namespace(points).isfinite(points)
-    if not is_concrete(points) or _passes(variable, points[finite]):
-        return finite
-    values = to_numpy(points)
-    right = [v for v in np.unique(values[to_numpy(finite)]) if _passes(variable, like(np.asarray([v]), points))]
-    return like(np.isin(values, right), points, namespace(points).bool)
-
-
-def _passes(variable: Any, values: Array) -> bool:
-    try:
-        variable.check(values)
-    except ValueError:
-        return False
-    return True
 
 
 def _argbest(points: Array, values: Array) -> Array:

@@ -152,7 +152,7 @@ def _typical(ring: Network, k: int) -> Array:
 
 
 def _is_integer(ring: Network, k: int) -> bool:
-    return bool(getattr(ring.variables[k], "integer", False))
+    return ring.families[k].integer
 
 
 def _checked(ring: Network, x: Any, given: Any) -> tuple[Array, Array, tuple[int, ...]]:

@@ -11,6 +11,7 @@ import numpy as np
 from ringdist.backend import (
     Array,
     astype,
+    from_ordered_integers,
     is_array,
     is_concrete,
     like,
@@ -18,7 +19,9 @@ from ringdist.backend import (
     logsumexp,
     namespace,
     nonzero_rows,
+    ordered_integers,
     stop_gradient,
+    without_warnings,
 )
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Result, State
@@ -26,6 +29,7 @@ from ringdist.engines.budget import rows_within
 from ringdist.engines.rescue import robust
 from ringdist.network import Evidence, Network
 from ringdist.network.evidence import as_rows, unmasked
+from ringdist.variables import as_family
 
 
 def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
@@ -157,11 +161,11 @@ def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
     """The smallest value of column k with F(value | other observed entries) >= q, shape (...).
 
     Args:
-        q: probabilities in [0, 1], broadcast against the leading shape of x. For an unbounded column q = 0 gives −inf
-            and q = 1 gives inf.
+        q: probabilities in [0, 1], broadcast against the leading shape of x. q = 0 gives the least value of the
+            column's support, −inf where it has none; q = 1 gives inf for a column without an end.
         x: (..., d) evidence; x[..., k] is ignored.
 
-    Found by bisection to the spacing of floating point numbers; whole numbers for integer-valued families.
+    Found by bisection to neighbouring floating point numbers at every scale; integers for integer-valued families.
     """
     k = ring.column(k)
     core = ring.prototype
@@ -182,34 +186,36 @@ def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
 
 
 def _invert(variable: Any, weights: Array, q: Array) -> Array:
-    """The smallest z with Σ_s weights[s] F_s(z) >= q, (b,), by bisection."""
-    xp = namespace(weights)
-    mean, variance = like(variable.means(), weights), like(variable.variances(), weights)
-    integer = getattr(variable, "integer", False)
+    """The smallest z with Σ_s weights[s] F_s(z) >= q, (b,).
+
+    Bisection over the integers that stand for floating point numbers in their order: as many steps as the dtype has
+    bits find one number among all, whatever the scale of the components.
+    """
+    family, xp = as_family(variable), namespace(weights)
+    total = xp.sum(weights, axis=-1)  # 1 but for rounding, which must not put q = 1 out of reach
+    means = like(family.means(), weights)
 
     def reached(z: Array) -> Array:
-        values = like(variable.cdf(z), weights)
-        total = xp.sum(weights, axis=-1)  # 1 but for rounding, which must not put q = 1 out of reach
+        z = xp.floor(z) if family.integer else z
+        values = like(family.cdf(z), weights)
+        # A cdf may be undefined far out, where it divides infinity by infinity.
+        values = xp.where(xp.isnan(values), astype(z[:, None] > means, weights.dtype), values)
         return xp.sum(weights * values, axis=-1) >= q * total
 
-    width = xp.max(mean + xp.sqrt(variance)) - xp.min(mean - xp.sqrt(variance)) + 1
-    low, high, far = xp.min(mean) - width + 0 * q, xp.max(mean) + width + 0 * q, 1e6 * width
-    if integer:
-        low = 0 * q - 1  # below the support, where nothing is reached
-    for _ in range(64):  # widen until the answer is bracketed, or known to be infinite
-        if not integer:
-            low = xp.where(reached(low), low - width, low)
-        high = xp.where(reached(high), high, high + width)
-        width = 2 * width
-    below = reached(low) & (not integer)
-    # Far out every cdf is rounded to 1: whether a column has an end is told by its density there.
-    endless = xp.any(like(variable.log_density(high + far), weights) > -xp.inf, axis=-1)
-    above = ~reached(high) | ((q >= 1) & endless)
-    for _ in range(100 if q.dtype == xp.float64 else 60):
-        middle = low + (high - low) / 2
-        inside = reached(middle)
-        low, high = xp.where(inside, low, middle), xp.where(inside, middle, high)
-    value = xp.clip(xp.round(high), min=0) if integer else xp.where(below, -xp.inf, high)
+    end = float(xp.finfo(weights.dtype).max)
+    low, high = (ordered_integers(sign * end + 0 * total) for sign in (-1, 1))
+    with without_warnings(weights):
+        above = ~reached(end + 0 * total)
+        for _ in range(xp.finfo(weights.dtype).bits):
+            # The mean of two integers, rounded down, whose sum may overflow.
+            middle = (low >> 1) + (high >> 1) + (low & high & 1)
+            inside = reached(from_ordered_integers(middle, weights))
+            low, high = xp.where(inside, low, middle), xp.where(inside, middle, high)
+        value = from_ordered_integers(high, weights)
+        # Far out every cdf is rounded to 1: only the support tells whether a column has an end.
+        above = above | ((q >= 1) & family.is_endless(value))
+    value = xp.round(value) if family.integer else value
+    value = xp.where(q <= 0, family.support[0], xp.clip(value, min=family.support[0]))
     return xp.where(above, xp.inf, value)
 
 

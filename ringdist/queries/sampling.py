@@ -37,7 +37,6 @@ from ringdist.engines.sweep import suffix_states
 from ringdist.engines.tree import LARGE, tree_levels
 from ringdist.network import Evidence, Network
 from ringdist.network.evidence import as_rows
-from ringdist.variables import Categorical
 
 
 def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
@@ -311,14 +310,12 @@ def _emit(ring: Network, components: Array, given: Array | None, stream: Stream)
     xp = namespace(core)
     parts = []
     for columns in ring.groups:
-        variables: list[Any] = [ring.variables[k] for k in columns]
+        families = [ring.families[k] for k in columns]
         values = take(components, indices(list(columns), core), axis=1).T  # (g, n)
-        if isinstance(variables[0], Categorical):
-            pass  # a category is its component
-        elif hasattr(type(variables[0]), "stack"):
-            values = type(variables[0]).stack(variables).sample(values, stream.next())
-        else:
-            values = variables[0].sample(values[0], stream.next())[None]
+        if families[0].stacks and not families[0].values_are_components:
+            values = families[0].stack(families).sample(values, stream.next())
+        elif not families[0].values_are_components:
+            values = families[0].sample(values[0], stream.next())[None]
         parts.append((columns, like(stop_gradient(values), core)))
     values = _in_order(parts)
     return values if given is None else xp.where(xp.isnan(given), values, given)
