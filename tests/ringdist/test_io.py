@@ -19,7 +19,7 @@ from tests.families import LaplaceMixture
 from tests.oracle import MIXED, TABLE, TRAIN, make_case
 from tests.strategies import cases, over
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BUILT_IN = make_case(
     ["categorical", "gaussian", "poisson"],
     [3, 2, 4],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ringdist as rd
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 CONTRACT = ("Categorical", "GaussianMixture", "PoissonMixture", "Variable", "TensorRing", "load")
 METHODS = """log_prob log_normalizer component_posterior sample sample_given marginal condition mean

@@ -11,7 +11,7 @@ import yaml
 from adapters.checkpoints import read_checkpoint
 from adapters.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "adapters" / "configs"
 
 COMMAND_LINE = [  # of modules whose tests call it

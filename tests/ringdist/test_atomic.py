@@ -16,7 +16,7 @@ import ringdist as rd
 from tests.oracle import TABLE, TRAIN
 from tests.safetensors_files import within
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

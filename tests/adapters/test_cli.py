@@ -20,7 +20,7 @@ from adapters.checkpoints import class_paths, read_checkpoint
 from adapters.cli import check_attributes, main
 from adapters.data import Digits
 from adapters.errors import InputError
-from tests.command import COMMAND_LINE, CONFIGS, ROOT, refused, states, tiny
+from tests.adapters.command import COMMAND_LINE, CONFIGS, ROOT, refused, states, tiny
 
 pytestmark = COMMAND_LINE
 

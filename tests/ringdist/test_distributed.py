@@ -11,15 +11,15 @@ import pytest
 import ringdist as rd
 from tests.backends import load_backend
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_two_processes_fit_as_one_does(tmp_path):
     pytest.importorskip("torch")
-    from tests.distributed_fit import SETTINGS, problem
+    from tests.ringdist.distributed_fit import SETTINGS, problem
 
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command += ["--nproc_per_node", "2", "-m", "tests.distributed_fit", str(tmp_path)]
+    command += ["--nproc_per_node", "2", "-m", "tests.ringdist.distributed_fit", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     result = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300

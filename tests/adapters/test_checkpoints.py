@@ -13,7 +13,7 @@ import yaml
 
 from adapters.checkpoints import foreign_names
 from adapters.cli import main
-from tests.command import COMMAND_LINE, CONFIGS, refused, tiny
+from tests.adapters.command import COMMAND_LINE, CONFIGS, refused, tiny
 
 pytestmark = COMMAND_LINE
 
