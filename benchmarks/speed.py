@@ -136,10 +136,10 @@ class Ours:
         self.log_stds = [log_std.clone().requires_grad_() for log_std in start.log_stds]
         self.parameters = [*self.cores, *self.means, *self.log_stds]
 
-    def ring(self) -> rd.TensorRing:
+    def ring(self, *, copy: bool = False) -> rd.TensorRing:
         gaussians = zip(self.means, self.log_stds, strict=True)
         variables = [rd.GaussianMixture(mean, log_std.exp(), validate=False) for mean, log_std in gaussians]
-        return rd.TensorRing([core.abs() for core in self.cores], variables, validate=False)
+        return rd.TensorRing([core.abs() for core in self.cores], variables, validate=False, copy=copy)
 
     def log_prob(self) -> torch.Tensor:
         return self.ring().log_prob(self.x)
@@ -158,7 +158,7 @@ class FixedRing:
 
     @torch.no_grad()
     def __init__(self, ours: Ours) -> None:
-        self.x, self.ring = ours.x, ours.ring()
+        self.x, self.ring = ours.x, ours.ring(copy=True)
 
     @torch.no_grad()
     def evaluate(self) -> torch.Tensor:

@@ -25,7 +25,10 @@ _BACKENDS: dict[type, str] = {np.ndarray: "numpy"}
 def namespace(*arrays: Array) -> Any:
     """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are no arrays."""
     known = _NAMESPACES.get(type(arrays[0])) if arrays else None
-    if known is not None and all(_NAMESPACES.get(type(array)) is known for array in arrays):
+    for array in arrays:
+        if known is None or _NAMESPACES.get(type(array)) is not known:
+            break
+    else:
         return known
     try:
         found = array_api_compat.array_namespace(*arrays)

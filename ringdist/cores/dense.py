@@ -24,11 +24,7 @@ class DenseCore:
 
     def __init__(self, array: Array):
         self.array = array
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        size, left, right = self.array.shape
-        return int(size), int(left), int(right)
+        self.shape: Any = tuple(array.shape)  # (N, m, m')
 
     def arrays(self) -> dict[str, Array]:
         return {"core": self.array}

@@ -89,24 +89,33 @@ class Linear:
         return self.rescale(values, state, always=backward)  # column sums of a core may be large
 
     def rescale(self, values: Array, state: State, *, always: bool = False) -> State:
-        """The new values, every row divided by its sum if it is time to."""
-        xp = self.xp
-        low = state.low
-        if self.floor is not None:
-            values = xp.where(values < self.floor, self.floor, values)
-        elif self.tracks_minimum:
-            least = self.minimum(values)
-            low = least if low is None else xp.minimum(low, least)
+        """The new values, every row divided by its sum if it is time to.
+
+        Only then is the smallest entry looked for: what was flushed to zero since the last time has grown by a factor
+        that is part of the threshold.
+        """
         if state.age + 1 < self.interval and not always:
-            return State(values, state.logs, low, state.age + 1)
+            return State(values, state.logs, state.low, state.age + 1)
+        values, low = self.guarded(values, state.low)
+        xp = self.xp
         total = row_sums(values)
         total = xp.where(total > 0, total, 1.0)
         logs = state.logs + xp.log(astype(total, state.logs.dtype))
         return State(values / total[..., None], logs, low)
 
+    def guarded(self, values: Array, low: Array | None) -> tuple[Array, Array | None]:
+        """Values raised to the floor, or the smallest entry met so far with that of these values."""
+        if self.floor is not None:
+            return self.xp.where(values < self.floor, self.floor, values), low
+        if not self.tracks_minimum:
+            return values, low
+        least = self.minimum(values)
+        return values, least if low is None else self.xp.minimum(low, least)
+
     def close(self, state: State) -> tuple[Array, Array | None]:
         """log Tr of the state with the evidence's offset, (b,); and the smallest entry met."""
-        return log_scaled_sum(self.xp.linalg.diagonal(state.values), state.logs) + self.offset, state.low
+        values, low = self.guarded(state.values, state.low) if state.age else (state.values, state.low)
+        return log_scaled_sum(self.xp.linalg.diagonal(values), state.logs) + self.offset, low
 
     def joined(self, prefix: State, suffix: State) -> tuple[Array, Array]:
         """Prefix values with both states' scales relative to the row's largest, (b, r, m), and suffix values."""

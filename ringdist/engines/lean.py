@@ -62,8 +62,9 @@ class _Diagonal(torch.autograd.Function):
                 values = _matrix(weight, core, place)
             else:
                 values = _product(values, _matrix(weight, core, matrices), place)
-            least = values.flatten(1).amin(1)
-            low = least if low is None else torch.minimum(low, least)
+            if k % interval == interval - 1 or k == size.d - 1:
+                least = values.flatten(1).amin(1)
+                low = least if low is None else torch.minimum(low, least)
             if k % interval == interval - 1:
                 total = values.sum(-1, keepdim=True)
                 totals.append(torch.where(total > 0, total, 1.0))

@@ -3,7 +3,7 @@
 A core is used divided by a power of two that brings its largest row sum Σ_s Σ_b Q[s, a, b] near 1, with the logarithm
 beside it; evidence weights are at most 1. A product with a state then cannot grow, so nothing overflows, and what is
 flushed to zero on the way to an entry is at most a few times the dtype's smallest normal number. An entry from
-`threshold` up has lost nothing that matters.
+`threshold` up has lost nothing that matters, whatever was lost in the products since the last rescaling.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def looks_at_values(network: Network, evidence: Evidence | None = None) -> bool:
 def threshold(network: Network) -> float:
     """Entries from here up have lost nothing to underflow, whatever was flushed to zero on the way to them."""
     info = namespace(network.prototype).finfo(network.prototype.dtype)
-    terms = max(math.prod(core.shape) + sum(core.shape) for core in network.links)
-    return 4 * 2**LONGEST * terms * float(info.smallest_normal) / float(info.eps)
+    terms = max(math.prod(shape) + sum(shape) for shape in {core.shape for core in network.links})
+    return 4 * LONGEST * 2**LONGEST * terms * float(info.smallest_normal) / float(info.eps)
 
 
 def rescale_interval(network: Network) -> int:

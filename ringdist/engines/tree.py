@@ -87,8 +87,8 @@ def _swept(linear: Linear, level: Level) -> Result:
         offset = offset + scaled.offset
         for values in unstack(level.values[1:] * scaled.share[..., None]):
             state = linear.rescale(state.values @ values, state)
-    diagonal = linear.xp.linalg.diagonal(state.values)
-    return log_scaled_sum(diagonal, state.logs) + offset, state.low
+    values, low = linear.guarded(state.values, state.low) if state.age else (state.values, state.low)
+    return log_scaled_sum(linear.xp.linalg.diagonal(values), state.logs) + offset, low
 
 
 class Level(NamedTuple):
@@ -190,16 +190,14 @@ def _swept_segments(linear: Linear, count: int, reuse: bool) -> Level:
     logs = like_zeros((count * rows, rank), core, accumulator(core))
     for step, (weights, flat) in enumerate(_steps(linear, count, length)):
         values = multiplied(values, weights, flat)
-        if linear.floor is not None:
-            values = xp.where(values < linear.floor, linear.floor, values)
-        else:
-            least = xp.min(xp.reshape(linear.minimum(values), (count, rows)), axis=0)
-            low = least if low is None else xp.minimum(low, least)
         if step % linear.interval == linear.interval - 1:
+            values, low = linear.guarded(values, low)
             total = row_sums(values)
             total = xp.where(total > 0, total, 1.0)
             logs = logs + xp.log(astype(total, logs.dtype))
             values = values / total[..., None]
+    if low is not None:
+        low = xp.min(xp.reshape(low, (count, rows)), axis=0)
     values = xp.reshape(values, (count, rows, rank, rank))
     logs = xp.reshape(logs, (count, rows, rank))
     rest = sequence[count * length :]
@@ -328,6 +326,8 @@ def _mask(inside: tuple[Array, Array]) -> Array:
 
 def _pad(array: Array, shape: tuple[int, ...]) -> Array:
     """The array with zeros behind it on every axis, up to `shape`."""
+    if array.shape == shape:
+        return array
     xp = namespace(array)
     for axis, length in enumerate(shape):
         missing = length - array.shape[axis]
