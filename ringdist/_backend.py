@@ -24,7 +24,7 @@ Array = Any  # an array of one of the three backends
 SMALL = 2**13  # numbers of an array that is copied for the sake of fewer calls
 OPERANDS = 64  # arrays that JAX stacks in one operation: to compile one of thousands takes minutes
 # To ask array-api-compat takes as long as a small operation, and torch.compile cannot trace it for NumPy's arrays.
-_NAMESPACES: dict[frozenset[type], Any] = {}
+_NAMESPACES: dict[type, Any] = {}  # by class, as PyTorch before 2.12 cannot trace a set of classes as a key
 _BACKENDS: dict[type, str] = {np.ndarray: "numpy"}
 
 
@@ -33,18 +33,18 @@ _BACKENDS: dict[type, str] = {np.ndarray: "numpy"}
 
 def namespace(*arrays: Array) -> Any:
     """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are no arrays."""
-    kinds = frozenset(map(type, arrays))
-    if kinds in _NAMESPACES:
-        return _NAMESPACES[kinds]
+    known = _NAMESPACES.get(type(arrays[0])) if arrays else None
+    if known is not None and all(_NAMESPACES.get(type(array)) is known for array in arrays):
+        return known
     try:
         found = array_api_compat.array_namespace(*arrays)
     except TypeError as error:
-        names = sorted(f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in kinds)
+        names = sorted({f"{type(a).__module__.split('.')[0]}.{type(a).__name__}" for a in arrays})
         raise TypeError(
             f"all arrays must come from one backend (NumPy, PyTorch or JAX), found {', '.join(names)}"
         ) from error
     if not _is_compiling():
-        _NAMESPACES[kinds] = found
+        _NAMESPACES.update({type(array): found for array in arrays if array_api_compat.is_array_api_obj(array)})
     return found
 
 
@@ -67,7 +67,7 @@ def _is_compiling() -> bool:
 
 
 def is_array(value: object) -> bool:
-    return frozenset((type(value),)) in _NAMESPACES or array_api_compat.is_array_api_obj(value)
+    return type(value) in _NAMESPACES or array_api_compat.is_array_api_obj(value)
 
 
 def is_concrete(*arrays: Array) -> bool:

@@ -114,7 +114,9 @@ class TensorRing:
         validate: bool,
         exponents: tuple[int | None, ...],
     ) -> None:
-        self.__dict__.update(cores=cores, variables=variables, order=order, validate=validate, exponents=exponents)
+        values = {"cores": cores, "variables": variables, "order": order, "validate": validate, "exponents": exponents}
+        for name, value in values.items():  # PyTorch before 2.12 cannot trace __dict__.update
+            object.__setattr__(self, name, value)
         if backend_name(cores[0]) == "jax":
             register_pytree(TensorRing)
 
