@@ -159,9 +159,13 @@ def test_packed_archives_come_back_as_they_were(tmp_path, seed):
     assert packed.stat().st_size < 0.8 * (tmp_path / "faces64.zip").stat().st_size
     folder = packing.find(tmp_path / "packed", "faces64.zip", tmp_path / "scratch")
     assert folder == tmp_path / "scratch"
-    with zipfile.ZipFile(tmp_path / "faces64.zip") as one, zipfile.ZipFile(folder / "faces64.zip") as other:
-        assert {name: one.read(name) for name in one.namelist()} == {name: other.read(name) for name in other.namelist()}
+    assert contents(folder / "faces64.zip") == contents(tmp_path / "faces64.zip")
     assert packing.find(tmp_path / "packed", "cifar10_images.zip", tmp_path / "scratch") is None
+
+
+def contents(archive: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(archive) as files:
+        return {name: files.read(name) for name in files.namelist()}
 
 
 def test_weights_are_carried_in_small_files(tmp_path, monkeypatch):

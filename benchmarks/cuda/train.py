@@ -17,6 +17,7 @@ from . import compact, packing
 from .session import Item, Options, Session
 
 SHORTEST, SMALL = 20.0, 2.5  # seconds for which a run is worth its start; of one in a dry run
+OVERTIME = 15.0  # seconds that the verdict of a run may take beyond its time, at the cost of the next one
 JUDGED = 0.3  # share of a run's time that reading data, the classifier and the verdict may take at most
 Row = dict[str, Any]
 TOY: dict[str, Any] = {"latents": 4, "rank": 2, "channels": (4, 8), "classifier": (8, (4, 8), 4), "samples": 60}
@@ -49,7 +50,7 @@ def items(session: Session) -> Iterable[Item]:
         budget = min(budget, SMALL) if options.small else budget
         if budget >= (1.0 if options.small else SHORTEST):
             name = f"{run.name}, call {options.call}"
-            yield Item(name, functools.partial(trained, session, run, time.monotonic() + budget), budget + 3)
+            yield Item(name, functools.partial(trained, session, run, time.monotonic() + budget), budget + OVERTIME)
 
 
 def trained(session: Session, run: Run, end: float) -> dict[str, Any]:
