@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=int, nargs="+", help=f"with {COLUMNS_THEN} columns; default: {RANKS}")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=5, help="least number of timings")
-    parser.add_argument("--seconds", type=float, default=1.0, help="least time of all timings of a ring")
     report.add_arguments(parser)
 
 
@@ -62,16 +61,9 @@ def main(args: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def measure(topology: Topology, columns: int, rank: int, args: argparse.Namespace, **core: Any) -> dict[str, float]:
-    """Least milliseconds of one log-likelihood and one drawing of a batch; the former for a million operations too.
-
-    What is said of `core` goes to `TensorRing.random`.
-    """
-    means = torch.linspace(-5, 5, COMPONENTS)
-    variables = [rd.GaussianMixture(means, torch.ones(COMPONENTS)) for _ in range(columns)]
-    ring = rd.TensorRing.random(variables, rank, topology=topology, rng=0, xp=torch, dtype=torch.float32, **core)
-    if args.device == "cuda":
-        ring = on_device(ring, args.device)
+def measure(topology: Topology, columns: int, rank: int, args: argparse.Namespace) -> dict[str, float]:
+    """Least milliseconds of one log-likelihood and one drawing of a batch; the former for a million operations too."""
+    ring = build(topology, columns, rank, args.device)
     x = ring.sample(BATCH, rng=1)
     engine: Any = "sweep" if args.device == "cpu" else "auto"
     operations = {
@@ -79,19 +71,26 @@ def measure(topology: Topology, columns: int, rank: int, args: argparse.Namespac
         "sampling, ms": lambda: ring.sample(BATCH, rng=1),
     }
     # What else the machine does only adds time, and would bend the curves: the least time is the one that scales.
-    times = interleaved(operations, repeats=args.repeats, device=args.device, seconds=args.seconds, statistic=min)
+    times = interleaved(operations, repeats=args.repeats, device=args.device, seconds=1.0, statistic=min)
     cut = min(ring.ranks)
     work = 2 * BATCH * sum(left * right * (cut + COMPONENTS) for _, left, right in (core.shape for core in ring.cores))
     return times | {"log-likelihood, µs per 10⁶ operations": times["log-likelihood, ms"] / work * 1e9}
 
 
-def on_device(ring: rd.TensorRing, device: str) -> rd.TensorRing:
-    """The ring there, without checks of its values: each would wait for the device, for every column."""
-    if not all(isinstance(core, torch.Tensor) for core in ring.cores):
+def build(topology: Topology, columns: int, rank: int, device: str, **core: Any) -> rd.TensorRing:
+    """A random ring; what is said of `core` goes to `TensorRing.random`.
+
+    On a GPU its values are not checked: that would wait for the device, once for every column.
+    """
+    means, stds = torch.linspace(-5, 5, COMPONENTS), torch.ones(COMPONENTS)
+    variables = [rd.GaussianMixture(means, stds) for _ in range(columns)]
+    ring = rd.TensorRing.random(variables, rank, topology=topology, rng=0, xp=torch, dtype=torch.float32, **core)
+    if device == "cpu":
+        return ring
+    if core:
         return ring.to(device=device)
-    means, stds = (array.to(device) for array in ring.variables[0].arrays().values())
-    variables = [rd.GaussianMixture(means, stds, validate=False)] * ring.num_variables
-    return rd.TensorRing([core.to(device) for core in ring.cores], variables, ring.order, validate=False)
+    variables = [rd.GaussianMixture(means.to(device), stds.to(device), validate=False) for _ in range(columns)]
+    return rd.TensorRing([core.to(device) for core in ring.cores], variables, validate=False)
 
 
 def slopes(curves: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ class Query(NamedTuple):
     ask: Callable[[Case], Any]
     suits: Callable[[Case], bool] = lambda case: True
     linear: bool = False  # whether its cost is linear in the columns
+    loose: float = 1.0  # times the usual tolerance
 
 
 def row(name: str, dtype: str, measure: Callable[[], float], tolerance: float) -> Row:
@@ -76,7 +77,10 @@ def compared(query: str, case: Case, device: str) -> list[Row]:
     def error(kind: torch.dtype) -> float:
         return distance(ask(case.on(device, kind)), expected)
 
-    return [row(query, dtype, functools.partial(error, kind), TOLERANCES[dtype]) for dtype, kind in DTYPES.items()]
+    loose = QUERIES[query].loose
+    return [
+        row(query, dtype, functools.partial(error, kind), loose * TOLERANCES[dtype]) for dtype, kind in DTYPES.items()
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- queries
@@ -105,7 +109,7 @@ def quantiles(case: Case) -> Any:
 def best(case: Case) -> Any:
     """How probable the completions found are: equally good ones may differ."""
     exact = case.ring.to(dtype=torch.float64, device="cpu")
-    found = case.ring.mode(case.x[::3])
+    found = case.ring.mode(case.x[:7:2])
     return exact.log_prob(found.cpu().double())
 
 
@@ -151,7 +155,7 @@ QUERIES: dict[str, Query] = {
     "mutual_information": Query(lambda c: c.ring.mutual_information()),
     "cdf": Query(cdfs, linear=True),
     "quantile": Query(quantiles),
-    "mode": Query(best),
+    "mode": Query(best, lambda c: c.ring.num_variables <= 12, loose=50.0),
     "marginal": Query(marginals, linear=True),
     "condition": Query(conditionals, linear=True),
     "inner": Query(products, lambda c: dense_cores(c) and c.ring.num_variables <= 12),

@@ -14,7 +14,7 @@ from .session import Options, Session, heartbeat, overdue
 from .worker import RESTART
 
 GRACE = 8.0  # seconds that an item may be late before its worker is killed
-ATTEMPTS = 20  # workers that may die
+IDLE = 2  # workers in a row that may end without having measured anything
 
 
 def launch(args: argparse.Namespace) -> None:
@@ -26,11 +26,14 @@ def launch(args: argparse.Namespace) -> None:
     session.results["calls"].append(call(args, session.results["calls"]))
     session.save()
     number = len(session.results["calls"])
-    for _ in range(ATTEMPTS):
+    before, idle = session.settled_items, 0
+    while idle < IDLE and time.monotonic() < end - 5:
         status, cause = work(args, end, number)
         session = Session(options(args, end, number))
         session.bury(cause)
-        if status == 0 or time.monotonic() > end - 5:
+        idle = idle + 1 if session.settled_items == before else 0
+        before = session.settled_items
+        if status == 0:
             break
     session.results["calls"][-1]["seconds"] = round(time.monotonic() - begin, 1)
     session.save()

@@ -159,7 +159,12 @@ def profiles(records: Records) -> dict[str, list[Row]]:
 
 
 def scalings(records: Records) -> dict[str, list[Row]]:
-    found = sorted(rows(records, r"scaling, .*"), key=lambda row: (row["topology"], row["cores"], row[row["axis"]]))
+    merged: dict[tuple[Any, ...], Row] = {}
+    for row in rows(records, r"scaling, .*"):
+        place = tuple(row[key] for key in ("axis", "topology", "cores", "columns", "rank"))
+        measured = {key: value for key, value in row.items() if value is not None}
+        merged[place] = {**row, **merged.get(place, {}), **measured}
+    found = [merged[place] for place in sorted(merged)]
     return {
         "Growing number of columns": [without(row, "axis") for row in found if row["axis"] == "columns"],
         "Growing rank": [without(row, "axis") for row in found if row["axis"] == "rank"],

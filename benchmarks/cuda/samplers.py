@@ -15,23 +15,23 @@ import torch
 import ringdist as rd
 
 from . import rings
-from .checks import Row, row
+from .checks import LONG, Row, row
 from .rings import Case
 from .session import Item, Session
 
 ALLOWED = 2.7
-SMALL, LARGE = 400, 4000  # rows drawn
-COLUMNS = 12  # of long rings, so many are looked at
+SMALL, LARGE = 400, 4000  # rows drawn, few in a dry run and of long rings, which take the CPU long to judge
+COLUMNS, FEW = 12, 3  # so many columns are looked at at most, of long rings
 
 
 def items(session: Session) -> Iterable[Item]:
     options = session.options
-    n = SMALL if options.small else LARGE
     for name in rings.names(options.small):
         case = rings.case(name, options.small)
+        n = SMALL if options.small or case.ring.num_variables > LONG else LARGE
         yield Item(f"sample, {name}", functools.partial(unconditional, case, options.device, n))
         yield Item(f"sample_given, {name}", functools.partial(conditional, case, options.device, n))
-    yield Item("sample, priors", functools.partial(priors, options.device, n))
+    yield Item("sample, priors", functools.partial(priors, options.device, SMALL if options.small else LARGE))
 
 
 def unconditional(case: Case, device: str, n: int) -> list[Row]:
@@ -119,7 +119,7 @@ def unlikeliness(
         others[list(columns)] = False
         drawn = drawn & ~others if bool(drawn.all()) else drawn
     columns = range(d) if columns is None else columns
-    step = max(1, len(columns) // COLUMNS)
+    step = max(1, len(columns) // (COLUMNS if d <= LONG else FEW))
     return max(_distance(exact, x, k, drawn) for k in list(columns)[::step])
 
 

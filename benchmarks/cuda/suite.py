@@ -13,7 +13,7 @@ from pathlib import Path
 from .checks import Row
 from .session import Item, Session
 
-SECONDS = 110.0
+WAIT, SECONDS = 12.0, 30.0  # for those that have not ended, and for all that has to be done
 LOG, PROCESS = "suite.log", "suite.pid"
 running: list[subprocess.Popen[bytes]] = []
 
@@ -25,9 +25,17 @@ def begin(session: Session) -> Iterable[Item]:
         options.scratch.mkdir(parents=True, exist_ok=True)
         workers = str(max(1, min(10, (os.cpu_count() or 2) - 4)))
         command = [sys.executable, "-m", "pytest", "-k", "cuda", "--ignore", "tests/test_cuda_benchmark.py", "-q"]
-        command += ["-n", workers, "--tb=line", "-o", "filterwarnings=ignore", "-p", "no:cacheprovider"]
+        command += ["-n", workers, "--tb=line", "--continue-on-collection-errors", "-o", "filterwarnings=ignore"]
+        command += ["-o", f"cache_dir={options.scratch / 'pytest'}"]
         with (options.scratch / LOG).open("wb") as log:
-            running.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True))
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
+        running.append(process)
         (options.scratch / PROCESS).write_text(str(running[0].pid))
     return ()
 
@@ -45,14 +53,14 @@ def items(session: Session) -> Iterable[Item]:
     """What came of them, if they were started."""
     if not running:
         return ()
-    return (Item("suite", lambda: collected(session), SECONDS),)
+    return (Item("suite", lambda: collected(session), SECONDS, always=True),)
 
 
 def collected(session: Session) -> list[Row]:
     """One row for each failed test and one for all others; those that have not ended in time are stopped."""
     process = running.pop()
     stopped = ""
-    end = time.monotonic() + min(25.0, max(1.0, session.left - 10))
+    end = time.monotonic() + min(WAIT, max(1.0, session.left - 10))
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.2)
     if process.poll() is None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import checks, gradients, graphs, growth, numerics, profile, samplers, speed, suite, train, wgan
+from . import checks, gradients, graphs, growth, jaxed, numerics, profile, samplers, speed, suite, train, wgan
 from .session import SHORTEST, Item, Options, Session
 
 RESTART = 75  # exit status that asks for another worker
@@ -18,11 +18,21 @@ class Part(NamedTuple):
     items: tuple[Callable[[Session], Iterable[Item]], ...]
 
 
+CORRECTNESS = (
+    suite.begin,
+    checks.items,
+    graphs.items,
+    gradients.items,
+    samplers.items,
+    graphs.compilations,
+    jaxed.items,
+    suite.items,
+)
 PARTS = (
-    Part("correctness", 0.27, (suite.begin, graphs.items, checks.items, samplers.items, gradients.items, suite.items)),
-    Part("speed", 0.28, (speed.items, wgan.items)),
+    Part("correctness", 0.31, CORRECTNESS),
+    Part("speed", 0.27, (speed.items, wgan.items)),
     Part("limits", 0.2, (profile.items, numerics.items, growth.items)),
-    Part("training", 0.25, (train.items,)),
+    Part("training", 0.22, (train.items,)),
 )
 
 
@@ -36,7 +46,7 @@ def run(options: Options, minutes: float) -> int:
             for item in items(session):
                 if session.settled(part.name, item.name):
                     continue
-                if min(session.left, end - time.monotonic()) < SHORTEST:
+                if min(session.left, end - time.monotonic()) < SHORTEST and not item.always:
                     break
                 succeeded = session.run(part.name, item, end) and not wrong(session, part.name, item.name)
                 print(line(session, part.name, item.name), flush=True)
