@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import ringdist as rd
-from ringdist import contraction
+from ringdist.engines import budget, sweep
 
 from . import report
 from .measure import in_fresh_process, interleaved, memory_mark, memory_peak
@@ -84,12 +84,12 @@ def _training(rank: int, lean: bool, device: str) -> tuple[Callable[[], object],
             ring.log_prob(x)
 
     def step() -> None:
-        limit, rule = BATCH * contraction.numbers_kept(ring) if lean else 2**62, contraction.KEPT
-        contraction.KEPT = limit  # log Z is one more row
+        limit, rule = BATCH * sweep.numbers_kept(ring) if lean else 2**62, budget.STORED
+        budget.STORED = limit  # log Z is one more row
         try:
             ring.log_prob(x).mean().backward()
         finally:
-            contraction.KEPT = rule
+            budget.STORED = rule
 
     return forward, step
 

@@ -87,10 +87,14 @@ def build(topology: Topology, columns: int, rank: int, device: str, **core: Any)
     ring = rd.TensorRing.random(variables, rank, topology=topology, rng=0, xp=torch, dtype=torch.float32, **core)
     if device == "cpu":
         return ring
-    if core:
-        return ring.to(device=device)
     variables = [rd.GaussianMixture(means.to(device), stds.to(device), validate=False) for _ in range(columns)]
-    return rd.TensorRing([core.to(device) for core in ring.cores], variables, validate=False)
+    return rd.TensorRing([_moved(core, device) for core in ring.cores], variables, validate=False)
+
+
+def _moved(core: Any, device: str) -> Any:
+    if isinstance(core, torch.Tensor):
+        return core.to(device)
+    return core.with_arrays({name: array.to(device) for name, array in core.arrays().items()})
 
 
 def slopes(curves: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

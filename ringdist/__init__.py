@@ -2,22 +2,25 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ringdist import compare, distributed, ordering
-from ringdist.em import fit_em
-from ringdist.fitting import FitResult
-from ringdist.gradient import fit_gradient
-from ringdist.initialization import initialize
-from ringdist.io import load
-from ringdist.ring import TensorRing
+from ringdist import compare, ordering
+from ringdist.cores import Core, CPCore
+from ringdist.learning import distributed
+from ringdist.learning.em import fit_em
+from ringdist.learning.fitting import FitResult
+from ringdist.learning.gradient import fit_gradient
+from ringdist.learning.starts import initialize
+from ringdist.ring import TensorRing, load
 from ringdist.variables import Categorical, GaussianMixture, PoissonMixture, Variable
 
 if TYPE_CHECKING:
-    from ringdist.estimator import TensorRingDensity
+    from ringdist.estimator.density import TensorRingDensity
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CPCore",
     "Categorical",
+    "Core",
     "FitResult",
     "GaussianMixture",
     "PoissonMixture",
@@ -36,7 +39,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "TensorRingDensity":  # scikit-learn takes longer to import than all the rest
-        from ringdist.estimator import TensorRingDensity
+        from ringdist.estimator.density import TensorRingDensity
 
         return TensorRingDensity
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

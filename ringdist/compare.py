@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from ringdist._backend import namespace, to_numpy
-from ringdist._random import Stream
-from ringdist.likelihood import log_prob, to_dense
-from ringdist.variables import Categorical
-
-if TYPE_CHECKING:
-    from ringdist.ring import TensorRing
+from ringdist.backend import Stream, namespace, to_numpy
+from ringdist.queries.dense import to_dense
+from ringdist.queries.log_prob import log_prob
+from ringdist.ring import TensorRing
+from ringdist.variables import Categorical, as_family
 
 EXACT_LIMIT = 2**16  # cells up to which both tables are enumerated
 
@@ -81,7 +79,7 @@ def total_variation(p: TensorRing, q: TensorRing, *, n: int = 10_000, rng: Any =
     if _enumerable(p):
         return float(0.5 * np.abs(_table(p) - _table(q)).sum())
     _check_samples(n)
-    stream = Stream(rng, p.cores[0])
+    stream = Stream(rng, p.prototype)
     means = []
     for ring in (p, q):
         x = ring.sample(n, rng=stream.next())
@@ -114,7 +112,7 @@ def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] =
     if by == "capacity":
         thinnest, *others = sorted(ring.ranks)
         return thinnest * others[-1]
-    numbers = sum(math.prod(core.shape) for core in ring.cores)
+    numbers = sum(math.prod(factor.shape) for factor in ring.core_arrays())
     ends, inner = sizes[0] + sizes[-1], sum(sizes[1:-1])
     # the positive root of inner m² + ends m = numbers, in whole numbers
     if inner == 0:
@@ -123,7 +121,7 @@ def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] =
 
 
 def _check_same_columns(p: TensorRing, q: TensorRing) -> None:
-    namespace(p.cores[0], q.cores[0])
+    namespace(p.prototype, q.prototype)
     if p.num_variables != q.num_variables:
         raise ValueError(f"p and q must have the same columns, found {p.num_variables} and {q.num_variables} columns")
     for k, (a, b) in enumerate(zip(p.variables, q.variables, strict=True)):
@@ -137,7 +135,7 @@ def _space(variable: Any) -> int | str:
     """What a density is relative to: a number of categories, all counts, or the real line."""
     if isinstance(variable, Categorical):
         return variable.num_components
-    return "counts" if getattr(variable, "integer", False) else "reals"
+    return "counts" if as_family(variable).integer else "reals"
 
 
 def _enumerable(ring: TensorRing) -> bool:

@@ -114,7 +114,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of the `ringdist` command."""
-    from tests.command import main, tiny
+    from tests.adapters.command import main, tiny
 
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,7 @@ from torch import Tensor
 from adapters.priors.base import Attribute, Rng, attribute_rows, choice, full_precision, is_readable, whole
 from adapters.priors.fitting import codes
 from adapters.priors.ring_prior import Method, NewOrder, Nonnegative, Order, RingPrior, Topology
-from ringdist.posterior import component_posteriors
+from ringdist.queries.posterior import component_posteriors
 
 
 class JointTRIP(RingPrior):

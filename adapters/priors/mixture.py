@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.priors.base import Generator, Prior
-from ringdist.pathwise import moving
+from ringdist.queries.pathwise import moving
 
 LOG_2PI = math.log(2 * math.pi)
 

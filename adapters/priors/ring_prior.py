@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import ringdist as rd
 from adapters.priors.base import Attribute, Generator, Prior, choice, full_precision, is_settled, whole
 from adapters.priors.fitting import fit_gaussians, global_seed
-from ringdist.initialization import bond_ranks
+from ringdist.network.random import bond_ranks
 
 Order = Literal["random", "given"] | Sequence[int]
 Topology = Literal["ring", "train"]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 import ringdist as rd
-from ringdist.contraction import Engine
+from ringdist.engines.choice import Engine
 
 from . import rings
 from .rings import Case, distance

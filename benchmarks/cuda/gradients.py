@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import torch
 
-from ringdist import contraction
-from ringdist.contraction import Engine
+from ringdist.engines import budget, sweep
+from ringdist.engines.choice import Engine
 
 from . import rings
 from .checks import DTYPES, LONG, SLOW_ENGINES, Row, row
@@ -79,7 +79,7 @@ def in_little_memory(case: Case, device: str) -> list[Row]:
     expected = exact(case)
     there, found = case.on(device, torch.float32), []
     for rows in (0.2, 10):
-        numbers = int(rows * contraction.numbers_kept(there.ring))
+        numbers = int(rows * sweep.numbers_kept(there.ring))
 
         def error(numbers: int = numbers) -> float:
             with kept(numbers):
@@ -92,12 +92,12 @@ def in_little_memory(case: Case, device: str) -> list[Row]:
 @contextlib.contextmanager
 def kept(numbers: int) -> Iterator[None]:
     """Within it, a backward pass finds no more numbers stored."""
-    before = contraction.KEPT
-    contraction.KEPT = numbers
+    before = budget.STORED
+    budget.STORED = numbers
     try:
         yield
     finally:
-        contraction.KEPT = before
+        budget.STORED = before
 
 
 def pathwise(case: Case, device: str) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .. import scaling
-from .rings import core_kinds
+from .rings import KINDS
 from .session import Item, Options, Session
 
 COLUMNS = (1000, 100_000, 100, 10_000)
@@ -25,7 +25,7 @@ def items(session: Session) -> Iterable[Item]:
     columns, ranks = (SMALL["columns"], SMALL["ranks"]) if options.small else (COLUMNS, RANKS)
     for axis, sizes in (("rank", ranks), ("columns", columns)):
         for size in sizes:
-            for kind in core_kinds():
+            for kind in KINDS:
                 for topology, name in itertools.product(("ring", "train"), OPERATIONS):
                     measurement = functools.partial(measure, options, axis, size, topology, kind, name)
                     yield Item(f"scaling, {name}, {axis} {size}, {topology}, {kind}", measurement)

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity
 from .. import speed
 from ..measure import interleaved
 from . import wgan
-from .rings import core_kinds
+from .rings import KINDS
 from .session import Item, Options, Session
 from .speed import models
 
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 def items(session: Session) -> Iterable[Item]:
     options = session.options
     for rank in SMALL_RANKS if options.small else RANKS:
-        for kind in core_kinds():
+        for kind in KINDS:
             for name in ("log-likelihood", "sampling", "training step"):
                 yield Item(f"profile, {name}, {kind}, rank {rank}", functools.partial(ring, options, rank, kind, name))
     yield Item("profile, hybrid step of a prior", functools.partial(prior, options))

@@ -9,6 +9,7 @@ import torch
 
 import ringdist as rd
 
+KINDS = ("dense", "cp")  # of cores
 ROWS = 48
 MISSING = 0.3  # share of the entries of every third row
 
@@ -28,11 +29,6 @@ class Case(NamedTuple):
         return all(isinstance(v, rd.Categorical) for v in self.ring.variables)
 
 
-def core_kinds() -> tuple[str, ...]:
-    """The kinds of cores that this version of the library has."""
-    return ("dense", "cp") if hasattr(rd, "CPCore") else ("dense",)
-
-
 @functools.cache
 def case(name: str, small: bool) -> Case:
     """The ring of this name with rows drawn from it; made once."""
@@ -48,7 +44,6 @@ def case(name: str, small: bool) -> Case:
 def names(small: bool) -> list[str]:
     """All rings; in a dry run some."""
     left_out = {"train", "mostly zeros", "decoupled", "long ring"} if small else set()
-    left_out |= set() if "cp" in core_kinds() else {"CP cores"}
     return [name for name in MAKERS if name not in left_out]
 
 
@@ -129,7 +124,7 @@ def leaves(ring: Any) -> tuple[Any, list[torch.Tensor]]:
         parameters.append(array.detach().clone().requires_grad_())
         return parameters[-1]
 
-    cores = [leaf(core) if isinstance(core, torch.Tensor) else _factors(core, leaf) for core in ring.cores]
+    cores = [leaf(core) if isinstance(core, torch.Tensor) else with_each(core, leaf) for core in ring.cores]
     variables = [
         type(v)(**{name: leaf(array) for name, array in v.arrays().items()}, name=v.name) if v.arrays() else v
         for v in ring.variables
@@ -137,9 +132,9 @@ def leaves(ring: Any) -> tuple[Any, list[torch.Tensor]]:
     return rd.TensorRing(cores, variables, ring.order, validate=False), parameters
 
 
-def _factors(core: Any, leaf: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    factors = {name: getattr(core, name) for name in ("left", "emission", "right")}
-    return type(core)(**{name: None if array is None else leaf(array) for name, array in factors.items()})
+def with_each(core: rd.CPCore, change: Callable[[torch.Tensor], torch.Tensor]) -> rd.CPCore:
+    """The core with its factors changed."""
+    return core.with_arrays({name: change(array) for name, array in core.arrays().items()})
 
 
 def wide(values: Any) -> Any:

@@ -11,7 +11,7 @@ import ringdist as rd
 from .. import profile, speed
 from ..measure import interleaved, memory_mark, memory_peak
 from . import graphs
-from .rings import core_kinds
+from .rings import KINDS
 from .session import Item, Options, Session
 
 RANKS, SMALL_RANKS = (20, 100, 1, 10, 50), (2, 3)
@@ -48,7 +48,7 @@ def items(session: Session) -> Iterable[Item]:
     options = session.options
     yield Item("limits of the machine", functools.partial(limits, options))
     for rank in SMALL_RANKS if options.small else RANKS:
-        for kind in core_kinds():
+        for kind in KINDS:
             tasks = functools.partial(models, options, rank, kind)
             yield Item(f"log-likelihood, {kind}, rank {rank}", functools.partial(likelihood, options, rank, tasks))
             yield Item(f"sampling, {kind}, rank {rank}", functools.partial(sampling, options, rank, tasks))

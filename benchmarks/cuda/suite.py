@@ -24,7 +24,7 @@ def begin(session: Session) -> Iterable[Item]:
     if options.device == "cuda" and not options.skip_suite and not session.settled("correctness", "suite"):
         options.scratch.mkdir(parents=True, exist_ok=True)
         workers = str(max(1, min(10, (os.cpu_count() or 2) - 4)))
-        command = [sys.executable, "-m", "pytest", "-k", "cuda", "--ignore", "tests/test_cuda_benchmark.py", "-q"]
+        command = [sys.executable, "-m", "pytest", "-k", "cuda", "--ignore", "tests/benchmarks", "-q"]
         command += ["-n", workers, "--tb=line", "--continue-on-collection-errors", "-o", "filterwarnings=ignore"]
         command += ["-o", f"cache_dir={options.scratch / 'pytest'}"]
         with (options.scratch / LOG).open("wb") as log:

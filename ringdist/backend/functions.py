@@ -1,0 +1,100 @@
+"""Elementary and special functions that the array API standard leaves out."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import scipy.special
+
+from ringdist.backend.arrays import astype, stop_gradient
+from ringdist.backend.dispatch import Array, backend_name, namespace
+
+
+def safe_log(x: Array) -> Array:
+    """log x, with −inf and a zero (not NaN) gradient where x = 0."""
+    xp = namespace(x)
+    positive = x > 0
+    return xp.where(positive, xp.log(xp.where(positive, x, 1.0)), -xp.inf)
+
+
+def reciprocal(x: Array) -> Array:
+    """1 / x for x > 0, whose gradient is finite wherever −1 / x² is; PyTorch and JAX form x⁻² before they multiply."""
+    if backend_name(x) == "numpy":
+        return 1 / x
+    scale = stop_gradient(1 / x)
+    return scale / (x * scale)
+
+
+def without_warnings(array: Array) -> contextlib.AbstractContextManager[Any]:
+    """Where results beyond the range of the dtype are meant to be inf: NumPy says nothing, as the others."""
+    if backend_name(array) == "numpy":
+        return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    return contextlib.nullcontext()
+
+
+def ordered_integers(array: Array) -> Array:
+    """Integers in the order of the floating point numbers: neighbouring numbers have neighbouring integers, 0 has 0."""
+    xp = namespace(array)
+    bits = _reinterpreted(xp.abs(array), f"int{_bits(array)}")
+    return xp.where(array < 0, -bits, bits)
+
+
+def from_ordered_integers(integers: Array, array: Array) -> Array:
+    """The inverse of `ordered_integers`, in the dtype of `array`."""
+    xp = namespace(array)
+    magnitude = _reinterpreted(xp.abs(integers), f"float{_bits(array)}")
+    return xp.where(integers < 0, -magnitude, magnitude)
+
+
+def _bits(array: Array) -> int:
+    return int(namespace(array).finfo(array.dtype).bits)
+
+
+def _reinterpreted(array: Array, dtype: str) -> Array:
+    """The same bits as numbers of another dtype."""
+    match backend_name(array):
+        case "torch":
+            return array.detach().view(getattr(sys.modules["torch"], dtype))
+        case "jax":
+            return sys.modules["jax"].lax.bitcast_convert_type(stop_gradient(array), np.dtype(dtype))
+    return array.view(dtype)
+
+
+def logsumexp(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
+    """log Σ exp x along `axis`; −inf for an empty or all −inf slice, with finite gradients beside it."""
+    xp = namespace(x)
+    shift = stop_gradient(xp.max(x, axis=axis, keepdims=True))
+    shift = xp.where(xp.isfinite(shift), shift, 0.0)
+    total = safe_log(xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)) + shift
+    return xp.squeeze(total, axis=axis)
+
+
+def log_scaled_sum(values: Array, logs: Array) -> Array:
+    """log Σ values exp(logs) along the last axis, in the dtype of `logs`; a value of 0 has the slope of leaving 0."""
+    xp = namespace(values)
+    values = astype(values, logs.dtype)
+    peak = stop_gradient(xp.max(safe_log(values) + logs, axis=-1, keepdims=True))
+    peak = xp.where(peak == -xp.inf, 0.0, peak)
+    scale = xp.exp(xp.clip(logs - peak, max=largest_exponent(values)))
+    return safe_log(xp.sum(values * scale, axis=-1)) + peak[..., 0]
+
+
+def largest_exponent(array: Array) -> float:
+    """The largest number, nearly, whose exponential is finite in the array's dtype."""
+    return math.log(float(namespace(array).finfo(array.dtype).max)) - 0.5
+
+
+def special(name: str, *arrays: Array) -> Array:
+    """A function of scipy.special by the name that all three backends share (ndtr, xlogy, gammaincc, i0e, ...)."""
+    match backend_name(arrays[0]):
+        case "torch":
+            return getattr(sys.modules["torch"].special, name)(*arrays)
+        case "jax":
+            import jax.scipy.special
+
+            return getattr(jax.scipy.special, name)(*arrays)
+    return getattr(scipy.special, name)(*arrays)

@@ -1,0 +1,223 @@
+"""Cores in canonical polyadic form, which say most of a dense core at a fraction of its size."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ringdist.backend import Array, identity, is_array, namespace, take
+from ringdist.cores.protocol import KINDS
+from ringdist.cores.semiring import LINEAR, Semiring
+
+
+class Environment(NamedTuple):
+    """States on both sides of a core, (b or 1, r, ·): at its bonds, and moved onto its hidden state."""
+
+    prefix: Array
+    before: Array
+    behind: Array
+    suffix: Array
+
+
+class CPCore:
+    r"""A core of rank c: Q[s, a, b] = Σ_c left[a, c] emission[s, c] right[c, b].
+
+    c is a hidden state inside the column. It costs m c + N c + c m' numbers and operations where a dense core costs
+    N m m'. With `left=None` and a transition matrix on the right, a train is a hidden Markov model; with identities on
+    both sides, a mixture of products; with `emission=None` every hidden state has a component of its own.
+
+    Args:
+        left: (m, c), or None for the identity (m = c).
+        emission: (N, c), or None for the identity (N = c).
+        right: (c, m'), or None for the identity (c = m').
+
+    Raises:
+        ValueError: if all factors are None, or their shapes do not fit each other.
+        TypeError: if factors mix backends or dtypes.
+
+    Example:
+        >>> import numpy as np
+        >>> core = CPCore(emission=np.array([[0.9, 0.2], [0.1, 0.8]]), right=np.array([[0.7, 0.3], [0.4, 0.6]]))
+        >>> core.shape
+        (2, 2, 2)
+        >>> core.dense()[:, 0, 1]
+        array([0.27, 0.03])
+    """
+
+    left: Array | None
+    emission: Array | None
+    right: Array | None
+
+    def __init__(self, left: Any = None, emission: Any = None, right: Any = None):
+        given = {"left": left, "emission": emission, "right": right}
+        factors = {name: _matrix(name, value) for name, value in given.items() if value is not None}
+        if not factors:
+            raise ValueError("a CP core needs at least one of left, emission and right, found None for all")
+        namespace(*factors.values())
+        dtypes = {str(factor.dtype) for factor in factors.values()}
+        if len(dtypes) > 1:
+            raise TypeError(f"the factors of a CP core must have one dtype, found {', '.join(sorted(dtypes))}")
+        inner = {name: int(factor.shape[0 if name == "right" else 1]) for name, factor in factors.items()}
+        if len(set(inner.values())) > 1:
+            found = ", ".join(f"{size} in {name}" for name, size in inner.items())
+            raise ValueError(f"the factors of a CP core must share one number of hidden states, found {found}")
+        self._set(factors)
+
+    def _set(self, factors: dict[str, Array]) -> None:
+        for name in ("left", "emission", "right"):
+            self.__dict__[name] = factors.get(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"cores are immutable: {name} cannot be set")
+
+    @property
+    def inner(self) -> int:
+        """c, the number of hidden states."""
+        if self.right is not None:
+            return int(self.right.shape[0])
+        factor: Any = self.left if self.left is not None else self.emission
+        return int(factor.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, m, m')."""
+        c = self.inner
+        return (
+            c if self.emission is None else int(self.emission.shape[0]),
+            c if self.left is None else int(self.left.shape[0]),
+            c if self.right is None else int(self.right.shape[1]),
+        )
+
+    def arrays(self) -> dict[str, Array]:
+        """The factors that are not identities, by name."""
+        factors = {"left": self.left, "emission": self.emission, "right": self.right}
+        return {name: factor for name, factor in factors.items() if factor is not None}
+
+    def with_arrays(self, arrays: dict[str, Array]) -> CPCore:
+        """A CP core of other factors, unchecked."""
+        core: CPCore = object.__new__(CPCore)
+        core._set(arrays)
+        return core
+
+    def dense(self) -> Array:
+        """Q as an array (N, m, m')."""
+        return self.matrix(identity(self.shape[0], self._any), LINEAR)
+
+    def transposed(self) -> CPCore:
+        """The core with its bonds exchanged."""
+        turned = {"left": self.right, "emission": self.emission, "right": self.left}
+        factors = {name: a if name == "emission" else a.mT for name, a in turned.items() if a is not None}
+        return self.with_arrays(factors)
+
+    def matrix(self, weights: Array, semiring: Semiring) -> Array:
+        """left diag(weights emission) right, (b, m, m')."""
+        hidden = self._hidden(weights, semiring)
+        if self.left is None and self.right is None:
+            return semiring.times(hidden[:, :, None], semiring.of(identity(self.inner, self._any)))
+        if self.left is None:
+            return semiring.times(hidden[:, :, None], semiring.of(self.right))
+        scaled = semiring.times(semiring.of(self.left), hidden[:, None, :])
+        return scaled if self.right is None else semiring.product(scaled, semiring.of(self.right))
+
+    def push(self, state: Array, weights: Array, semiring: Semiring) -> Array:
+        """((state left) · (weights emission)) right, O(b r (m c + c m') + b N c)."""
+        inner = state if self.left is None else semiring.product(state, semiring.of(self.left))
+        inner = semiring.times(inner, self._hidden(weights, semiring)[:, None, :])
+        return inner if self.right is None else semiring.product(inner, semiring.of(self.right))
+
+    def environment(self, prefix: Array, suffix: Array, semiring: Semiring) -> Environment:
+        """The states on both sides, outside and moved onto the hidden state."""
+        before = prefix if self.left is None else semiring.product(prefix, semiring.of(self.left))
+        behind = suffix if self.right is None else semiring.product(suffix, semiring.of(self.right).mT)
+        return Environment(prefix, before, behind, suffix)
+
+    def components(self, environment: Environment, semiring: Semiring) -> Array:
+        """Σ_r prefix[r] Q[s] suffix[r], (b, N)."""
+        joint = semiring.sum(semiring.times(environment.before, environment.behind), axis=1)  # (b, c)
+        return joint if self.emission is None else semiring.product(joint, semiring.of(self.emission).mT)
+
+    def derivative(self, name: str, environment: Environment, weights: Array) -> Array:
+        """∂/∂(factor) Σ_b Σ_r prefix A suffix, of the shape of the factor."""
+        prefix, before, behind, suffix = environment
+        xp = namespace(before)
+        if name == "emission":
+            return weights.T @ xp.sum(before * behind, axis=1)
+        hidden = self._hidden(weights, LINEAR)[:, None, :]
+        if name == "left":
+            return _pairs(prefix, behind * hidden)
+        return _pairs(before * hidden, suffix)
+
+    def rows(self, left: Array, weights: Array, semiring: Semiring) -> Array:
+        """A[left, :], (n, m')."""
+        hidden = self._hidden(weights, semiring)
+        if self.left is None and self.right is not None:
+            xp = namespace(hidden)
+            here = (
+                take(hidden[0], left)
+                if hidden.shape[0] == 1
+                else xp.take_along_axis(hidden, left[:, None], axis=1)[:, 0]
+            )
+            return semiring.times(here[:, None], semiring.of(take(self.right, left)))
+        start = identity(self.inner, self._any) if self.left is None else self.left
+        inner = semiring.times(semiring.of(take(start, left)), hidden)
+        return inner if self.right is None else semiring.product(inner, semiring.of(self.right))
+
+    def between(self, left: Array, right: Array, semiring: Semiring) -> Array:
+        """Q[:, left, right], (n, N)."""
+        unit = None if self.left is not None and self.right is not None else identity(self.inner, self._any)
+        before = take(unit if self.left is None else self.left, left)
+        after = take(unit if self.right is None else self.right, right, axis=1).T
+        joint = semiring.times(semiring.of(before), semiring.of(after))
+        return joint if self.emission is None else semiring.product(joint, semiring.of(self.emission).mT)
+
+    def gauged(self, before: Array | None, behind: Array | None) -> CPCore:
+        """diag(before) Q[s] diag(behind), the scales in whichever factors have these bonds: none becomes one."""
+        factors = dict(self.arrays())
+        for scale, outward in ((before, "left"), (behind, "right")):
+            if scale is None:
+                continue
+            # An identity hands its bond on: to the emission, and through that to the factor on the other side.
+            name = next(name for name in (outward, "emission", "left", "right") if name in factors)
+            rows = name == ("left" if outward == "left" else "") or (name == "right" and outward == "left")
+            factors[name] = factors[name] * (scale[:, None] if rows else scale)
+        return self.with_arrays(factors)
+
+    def absorbed(self, before: Array | None, after: Array | None) -> CPCore:
+        """before Q[s] after as a CP core, with the matrices in its left and right factors."""
+        factors = dict(self.arrays())
+        if before is not None:
+            factors["left"] = before if self.left is None else before @ self.left
+        if after is not None:
+            factors["right"] = after if self.right is None else self.right @ after
+        return self.with_arrays(factors)
+
+    def _hidden(self, weights: Array, semiring: Semiring) -> Array:
+        """Weights of the hidden states, (b, c)."""
+        return weights if self.emission is None else semiring.product(weights, semiring.of(self.emission))
+
+    @property
+    def _any(self) -> Array:
+        return next(iter(self.arrays().values()))
+
+    def __repr__(self) -> str:
+        factors = ", ".join(f"{name}={tuple(array.shape)}" for name, array in self.arrays().items())
+        return f"CPCore({factors})"
+
+
+KINDS["cp"] = CPCore
+
+
+def _matrix(name: str, value: Any) -> Array:
+    factor = value if is_array(value) else np.asarray(value, dtype=np.float64)
+    if factor.ndim != 2 or 0 in factor.shape:
+        raise ValueError(f"{name} must be a matrix with no empty axis, found shape {tuple(factor.shape)}")
+    return factor
+
+
+def _pairs(a: Array, b: Array) -> Array:
+    """Σ_b Σ_r a[b, r, :] b[b, r, :]ᵀ; one row stands for all."""
+    xp = namespace(a)
+    rows = max(a.shape[0], b.shape[0])
+    flat = [xp.reshape(xp.broadcast_to(x, (rows, *x.shape[1:])), (-1, x.shape[2])) for x in (a, b)]
+    return flat[0].T @ flat[1]

@@ -1,0 +1,65 @@
+"""`Core`: what engines and queries ask of the tensor at one column."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self, runtime_checkable
+
+from ringdist.backend import Array
+from ringdist.cores.semiring import Semiring
+
+
+@runtime_checkable
+class Core(Protocol):
+    """A non-negative tensor Q of shape (N, m, m'): component, left bond, right bond.
+
+    Everything that a ring computes is made of the operations below, so that a core is free in how it stores Q: a new
+    kind is one class, registered with `KINDS` to be found in files. `semiring` is the arithmetic, linear numbers or
+    logarithms; states and weights come and go in its representation. b rows of data, r values of the cut bond.
+    Operations broadcast over rows: one row of a state or of weights stands for all.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, m, m')."""
+
+    def arrays(self) -> dict[str, Array]:
+        """The factors by name; Q is linear in each of them."""
+
+    def with_arrays(self, arrays: dict[str, Array]) -> Self:
+        """The same kind of core with other factors, unchecked."""
+
+    def dense(self) -> Array:
+        """Q as an array (N, m, m')."""
+
+    def transposed(self) -> Self:
+        """The core with its bonds exchanged."""
+
+    def matrix(self, weights: Array, semiring: Semiring) -> Array:
+        """A = Σ_s weights[s] Q[s]: (b, N) -> (b, m, m')."""
+
+    def push(self, state: Array, weights: Array, semiring: Semiring) -> Array:
+        """state A: (b, r, m) and (b, N) -> (b, r, m')."""
+
+    def gauged(self, before: Array | None, behind: Array | None) -> Self:
+        """The core with its bond indices scaled, diag(before) Q[s] diag(behind), for (m,) and (m',) or None."""
+
+    def environment(self, prefix: Array, suffix: Array, semiring: Semiring) -> Any:
+        """What surrounds the core, from states (b, r, m) before and (b, r, m') behind it, for the two methods below."""
+
+    def components(self, environment: Any, semiring: Semiring) -> Array:
+        """Σ_r prefix[r] Q[s] suffix[r] for every component, (b, N)."""
+
+    def derivative(self, name: str, environment: Any, weights: Array) -> Array:
+        """∂/∂(factor) Σ_b Σ_r prefix A suffix in linear numbers, of the factor's shape, for weights (b, N)."""
+
+    def rows(self, left: Array, weights: Array, semiring: Semiring) -> Array:
+        """A[left, :] for n draws of the left bond: (n,) and (n or 1, N) -> (n, m')."""
+
+    def between(self, left: Array, right: Array, semiring: Semiring) -> Array:
+        """Q[:, left, right] for n draws of both bonds: (n,) and (n,) -> (n, N)."""
+
+    def absorbed(self, before: Array | None, after: Array | None) -> Self:
+        """The core before Q[s] after for matrices (p, m) and (m', q), None for the identity."""
+
+
+KINDS: dict[str, type] = {}  # by the name that files use for a kind

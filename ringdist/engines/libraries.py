@@ -1,0 +1,52 @@
+"""The trace of a ring's matrices as other libraries contract it; tensornetwork is slow to import and is when used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import opt_einsum
+
+from ringdist.backend import Array, backend_name, namespace
+
+_TENSORNETWORK_BACKEND = {"numpy": "numpy", "torch": "pytorch", "jax": "jax"}
+
+
+def contract_with_opt_einsum(matrices: Sequence[Array]) -> Array:
+    """Tr of the product of (b, m, n) matrices, (b,)."""
+    d, symbol = len(matrices), opt_einsum.get_symbol
+    terms = [symbol(d) + symbol(j) + symbol((j + 1) % d) for j in range(d)]
+    return opt_einsum.contract(",".join(terms) + "->" + symbol(d), *matrices, optimize="greedy")
+
+
+def contract_with_tensornetwork(matrices: Sequence[Array]) -> Array:
+    """Tr of the product of (b, m, n) matrices, (b,), one row at a time: tensornetwork has no batch axis."""
+    import tensornetwork
+
+    traces = []
+    for row in range(matrices[0].shape[0]):
+        nodes = close_ring([node(a[row], None, ["left", "right"]) for a in matrices])
+        traces.append(tensornetwork.contractors.greedy(nodes).tensor)
+    return namespace(matrices[0]).stack(traces)
+
+
+def node(tensor: Array, name: str | None, axes: list[str]) -> Any:
+    """A `tensornetwork.Node` with named axes."""
+    import tensornetwork
+
+    return tensornetwork.Node(tensor, name, axes, backend=_TENSORNETWORK_BACKEND[backend_name(tensor)])
+
+
+def copy_node(dimension: int, name: str, axes: list[str], prototype: Array) -> Any:
+    """A `tensornetwork.CopyNode`, 1 where all its indices are equal and else 0, for nodes like `prototype`."""
+    import tensornetwork
+
+    backend = _TENSORNETWORK_BACKEND[backend_name(prototype)]
+    return tensornetwork.CopyNode(len(axes), dimension, name, axes, backend=backend, dtype=prototype.dtype)
+
+
+def close_ring(nodes: list[Any]) -> list[Any]:
+    """The nodes with each one's right axis joined to the next one's left axis."""
+    for one, following in zip(nodes, nodes[1:] + nodes[:1], strict=True):
+        _ = one["right"] ^ following["left"]
+    return nodes

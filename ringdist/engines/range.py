@@ -1,0 +1,129 @@
+"""Keeping linear numbers in range, and knowing when that failed.
+
+A core is used divided by a power of two that brings its largest row sum Σ_s Σ_b Q[s, a, b] near 1, with the logarithm
+beside it; evidence weights are at most 1. A product with a state then cannot grow, so nothing overflows, and what is
+flushed to zero on the way to an entry is at most a few times the dtype's smallest normal number. An entry from
+`threshold` up has lost nothing that matters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ringdist.backend import (
+    Array,
+    is_concrete,
+    largest_entries,
+    largest_row_sums,
+    like_zeros,
+    namespace,
+    on_accelerator,
+    stop_gradient,
+)
+from ringdist.cores import LINEAR, Core, DenseCore
+from ringdist.network import Evidence, Network
+
+LONGEST = 8  # products between two rescalings at most
+NEAR_ONE = 0.25, 2.0  # row sums of cores that are used as they are: growth by 2^LONGEST is in the threshold
+BITS = 40  # by which categories may shrink a state between two rescalings
+FACTOR_BITS = 20  # factors of a core whose largest entry is within 2^±20 are used as they are
+
+
+class InRange(NamedTuple):
+    """Cores near 1 and the logarithm of what divides them together."""
+
+    cores: tuple[Core, ...]
+    log_scale: float
+
+
+def in_range(network: Network) -> InRange:
+    """The network's cores with row sums near 1; as they are where values cannot be looked at without a wait."""
+    return network.remembered("in_range", lambda: _in_range(network))
+
+
+def looks_at_values(network: Network, evidence: Evidence | None = None) -> bool:
+    """Whether values decide what is done: not under tracing, and not where an unchecked ring's device would wait."""
+    arrays = [network.prototype] if evidence is None else [network.prototype, evidence.offset]
+    return is_concrete(*arrays) and (network.validate or not on_accelerator(network.prototype))
+
+
+def threshold(network: Network) -> float:
+    """Entries from here up have lost nothing to underflow, whatever was flushed to zero on the way to them."""
+    info = namespace(network.prototype).finfo(network.prototype.dtype)
+    terms = max(math.prod(core.shape) + sum(core.shape) for core in network.links)
+    return 4 * 2**LONGEST * terms * float(info.smallest_normal) / float(info.eps)
+
+
+def rescale_interval(network: Network) -> int:
+    """Products after which the rows of a state are divided by their sums, so that few entries underflow."""
+    return max(1, min(LONGEST, int(BITS / math.log2(2 * max(network.shape)))))
+
+
+def _in_range(network: Network) -> InRange:
+    if not looks_at_values(network):
+        return InRange(network.links, 0.0)
+    cores, exponents = list(network.links), [0] * network.num_variables
+    norms = _norms(cores)
+    low, high = NEAR_ONE
+    for k, core in enumerate(cores):
+        if low <= norms[k] <= high and isinstance(core, DenseCore):
+            continue
+        cores[k], exponents[k] = _rescaled(core, norms[k])
+    return InRange(tuple(cores), math.log(2) * sum(exponents))
+
+
+def _norms(cores: Sequence[Core]) -> list[float]:
+    """The largest row sum Σ_s Σ_b Q[s, a, b] of every core."""
+    if all(isinstance(core, DenseCore) for core in cores):
+        return largest_row_sums([core.dense() for core in cores])
+    return [float(stop_gradient(namespace(total).max(total))) for total in map(_row_sums, cores)]
+
+
+def _row_sums(core: Core) -> Array:
+    """Σ_s Σ_b Q[s, a, b], (1, 1, m)."""
+    size, _, right = core.shape
+    array = next(iter(core.arrays().values()))
+    ones = like_zeros((1, 1, right), array) + 1.0
+    return core.transposed().push(ones, ones[0, :, :1] + like_zeros((1, size), array), LINEAR)
+
+
+def _rescaled(core: Core, norm: float) -> tuple[Core, int]:
+    """The core divided by a power of two that brings its largest row sum near 1, and the exponent."""
+    arrays, total = core.arrays(), 0
+    xp = namespace(*arrays.values())
+    info = xp.finfo(next(iter(arrays.values())).dtype)
+    safe = float(info.smallest_normal) / float(info.eps) < norm < math.inf
+    if not isinstance(core, DenseCore) or not safe:
+        factors = {}
+        for (name, array), most in zip(arrays.items(), largest_entries(list(arrays.values())), strict=True):
+            exponent = math.frexp(most)[1] if most > 0 else 0
+            exponent = exponent if abs(exponent) > FACTOR_BITS or isinstance(core, DenseCore) else 0
+            factors[name], total = divided_by_power(array, exponent), total + exponent
+        if total or not safe:
+            core = core.with_arrays(factors)
+            row_sums = _row_sums(core)
+            norm = float(stop_gradient(xp.max(row_sums)))
+    low, high = NEAR_ONE
+    if low <= norm <= high or not 0 < norm < math.inf:
+        return core, total
+    exponent = math.frexp(norm)[1]
+    name, array = next(iter(core.arrays().items()))
+    core = core.with_arrays({**core.arrays(), name: divided_by_power(array, exponent)})
+    return core, total + exponent
+
+
+def divided_by_power(array: Array, exponent: int) -> Array:
+    """array · 2^−exponent, in two steps, because the power itself may be out of range."""
+    if exponent == 0:
+        return array
+    half = exponent // 2
+    return array * 2.0**-half * 2.0 ** -(exponent - half)
+
+
+def scaled(array: Any) -> Array:
+    """The array with its largest entry at 1; all zeros stay zeros."""
+    xp = namespace(array)
+    top = stop_gradient(xp.max(array))
+    return array / xp.where(top > 0, top, 1.0)

@@ -1,0 +1,97 @@
+"""One matrix after the other around the ring, from its thinnest bond, and the states in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ringdist.backend import backend_name, is_concrete, writable
+from ringdist.cores import DenseCore
+from ringdist.cores.dense import takes_state_first
+from ringdist.engines import budget
+from ringdist.engines.arithmetic import Arithmetic, Linear, Log, Result, State
+from ringdist.network import Evidence, Network
+
+
+def sweep(ring: Network, evidence: Evidence, floored: bool) -> Result:
+    """The log-mass of every row in linear numbers, and the smallest entry met."""
+    linear = Linear(ring, evidence, floored=floored)
+    if recomputes(ring, evidence):
+        from ringdist.engines.lean import lean_sweep
+
+        return lean_sweep(linear)
+    return _swept(linear)
+
+
+def log_sweep(ring: Network, evidence: Evidence) -> Result:
+    """The log-mass of every row by logsumexp: the oracle of the other engines."""
+    return _swept(Log(ring, evidence))
+
+
+def _swept(arithmetic: Arithmetic) -> Result:
+    state = arithmetic.start()
+    for k in arithmetic.ring.sequence:
+        state = arithmetic.push(state, k)
+    return arithmetic.close(state)
+
+
+def suffix_states(arithmetic: Arithmetic, first: int = 0) -> list[State]:
+    """For j from `first` to d the product of the matrices of `sequence[j:]`, transposed, (b, r, m)."""
+    states = [arithmetic.start()]
+    for k in reversed(arithmetic.ring.sequence[first:]):
+        states.append(arithmetic.push(states[-1], k, backward=True))
+    return states[::-1]
+
+
+def suffix_states_in_turn(arithmetic: Arithmetic) -> Iterator[State]:
+    """For every site j in turn the state of `sequence[j + 1:]`, stored, or computed again from √d checkpoints."""
+    ring, sequence = arithmetic.ring, arithmetic.ring.sequence
+    d = len(sequence)
+    numbers = arithmetic.evidence.num_rows * min(ring.ranks) * sum(ring.ranks)
+    block = d if numbers <= 4 * budget.AT_ONCE else math.isqrt(d - 1) + 1
+    starts = range(0, d, block)
+    checkpoints = {d: arithmetic.start()}
+    state = checkpoints[d]
+    for j in range(d - 1, block - 1 if len(starts) > 1 else d, -1):
+        state = arithmetic.push(state, sequence[j], backward=True)
+        if j in starts:
+            checkpoints[j] = state
+    for start in starts:
+        end = min(start + block, d)
+        states = [checkpoints.pop(end)]
+        for j in range(end - 1, start, -1):
+            states.append(arithmetic.push(states[-1], sequence[j], backward=True))
+        while states:
+            yield states.pop()
+
+
+def recomputes(ring: Network, evidence: Evidence) -> bool:
+    """Whether a sweep keeps only some of its products for the backward pass, which computes the others again."""
+    core = ring.prototype
+    if writable(*ring.core_arrays(), *evidence.arrays()) or backend_name(core) != "torch":
+        return False
+    if not is_concrete(core, evidence.offset):
+        return False
+    return evidence.num_rows * numbers_kept(ring) > budget.STORED and _by_matrices(ring)
+
+
+def numbers_kept(ring: Network, *, lean: bool = False) -> int:
+    """How many numbers a sweep leaves to its backward pass, of one row."""
+    cut, by_matrices = min(ring.ranks), _by_matrices(ring)
+    if lean and backend_name(ring.prototype) == "torch" and by_matrices:
+        from ringdist.engines.lean import lean_numbers
+
+        return lean_numbers([core.shape for core in ring.links], cut)
+    kept = 0
+    for core in ring.links:
+        size, left, right = core.shape
+        if not isinstance(core, DenseCore):
+            kept += cut * sum(sum(array.shape) for array in core.arrays().values())
+        else:
+            kept += (left + cut) * right if by_matrices else cut * (size + 1) * right
+    return kept
+
+
+def _by_matrices(ring: Network) -> bool:
+    """Whether products are with the matrices of the rows, as those of a wide cut are, and not with the cores."""
+    return ring.is_dense and not takes_state_first(min(ring.ranks), min(ring.shape))

@@ -1,0 +1,1 @@
+"""The scikit-learn estimator for tables as users have them."""

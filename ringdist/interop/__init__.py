@@ -1,0 +1,1 @@
+"""Rings as other libraries and files hold them."""

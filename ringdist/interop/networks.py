@@ -1,0 +1,121 @@
+"""The ring as nodes of `tensornetwork`, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ringdist.backend import Array, namespace
+from ringdist.cores import LINEAR, Core, CPCore
+from ringdist.engines.libraries import close_ring, copy_node, node
+from ringdist.network import Evidence, Network
+from ringdist.network.evidence import as_rows
+from ringdist.variables import Variable
+
+
+def to_tensornetwork(ring: Network, x: Any = None) -> list[Any]:
+    """Connected `tensornetwork` nodes in ring order, named as the variables (`x3` for an unnamed column 3).
+
+    Args:
+        x: (d,) a point, NaN where marginalised. None leaves every component edge dangling.
+
+    Returns:
+        With x one node a column with axes "left" and "right"; they contract to exp(log_prob(x) + log_normalizer()).
+        Without, a dense core is one node with axes "left", "right" and "component"; a CP core is a copy node joined to
+        its factors, of which the emission has the dangling axis "component" (the copy node where there is none).
+
+    Raises:
+        ValueError: if x is not of shape (d,), or outside its variables' support.
+    """
+    names = node_names(ring.variables)
+    if x is None:
+        groups = [_nodes(ring.links[k], names[k]) for k in ring.order]
+        for one, following in zip(groups, groups[1:] + groups[:1], strict=True):
+            _ = one.exit["right"] ^ following.entry["left"]
+        return [each for group in groups for each in group.nodes]
+    rows, shape = as_rows(ring, x)
+    if shape != ():
+        raise ValueError(f"x must have shape ({ring.num_variables},), found {(*shape, ring.num_variables)}")
+    evidence = Evidence.of_rows(ring, rows)
+    scale = namespace(rows).exp(evidence.offset[0] / ring.num_variables)  # spread, so that no node over- or underflows
+    nodes = []
+    for k in ring.order:
+        matrix = ring.links[k].matrix(evidence.weights(k) * scale, LINEAR)[0]
+        nodes.append(node(matrix, names[k], ["left", "right"]))
+    return close_ring(nodes)
+
+
+class _Nodes(NamedTuple):
+    """The nodes of one core, the one with its left bond and the one with its right bond."""
+
+    nodes: list[Any]
+    entry: Any
+    exit: Any
+
+
+def _nodes(core: Core, name: str) -> _Nodes:
+    if not isinstance(core, CPCore):
+        tensor = core.dense()
+        one = node(namespace(tensor).permute_dims(tensor, (1, 2, 0)), name, ["left", "right", "component"])
+        return _Nodes([one], one, one)
+    copy = copy_node(core.inner, name, ["left", "component", "right"], next(iter(core.arrays().values())))
+    nodes, entry, exit = [copy], copy, copy
+    if core.emission is not None:
+        copy.set_name(f"{name}.hidden")
+        nodes.insert(0, node(core.emission, name, ["component", "hidden"]))
+        _ = nodes[0]["hidden"] ^ copy["component"]
+    if core.left is not None:
+        entry = node(core.left, f"{name}.left", ["left", "right"])
+        _ = entry["right"] ^ copy["left"]
+        nodes.insert(0, entry)
+    if core.right is not None:
+        exit = node(core.right, f"{name}.right", ["left", "right"])
+        _ = exit["left"] ^ copy["right"]
+        nodes.append(exit)
+    return _Nodes(nodes, entry, exit)
+
+
+def from_tensornetwork(nodes: Sequence[Any], variables: Sequence[Variable]) -> tuple[list[Array], list[int]]:
+    """Cores by column and the order of the ring that connected nodes form.
+
+    Nodes have axes "left", "right" and "component", each node's right edge on the next's left.
+    Nodes belong to the variables of their name (`x3`: column 3); if the names do not match, node i to variable i.
+
+    Raises:
+        ValueError: if axes are missing or the nodes do not form one closed ring.
+    """
+    nodes, variables = list(nodes), list(variables)
+    if len(nodes) != len(variables) or not nodes:
+        raise ValueError(f"there must be one node per variable, found {len(nodes)} nodes, {len(variables)} variables")
+    for one in nodes:
+        if sorted(one.axis_names) != ["component", "left", "right"]:
+            raise ValueError(f"nodes need the axes left, right and component, node {one.name!r} has {one.axis_names}")
+    names = node_names(variables)
+    by_name = sorted(names) == sorted(str(one.name) for one in nodes)
+    column = {id(one): names.index(one.name) if by_name else i for i, one in enumerate(nodes)}
+    walk, current = [], nodes[0]
+    for _ in nodes:
+        walk.append(current)
+        edge = current["right"]
+        if edge.is_dangling():
+            raise ValueError(f"the right edge of node {current.name!r} is dangling: the ring is not closed")
+        neighbour = (
+            edge.node2 if edge.node1 is current and edge.axis1 == current.get_axis_number("right") else edge.node1
+        )
+        if neighbour["left"] is not edge or id(neighbour) not in column:
+            raise ValueError(
+                f"the right edge of node {current.name!r} must join the left axis of another node of the ring"
+            )
+        current = neighbour
+    if current is not nodes[0] or len({id(n) for n in walk}) != len(nodes):
+        raise ValueError(f"the nodes must form one ring, found a cycle that leaves some of the {len(nodes)} nodes out")
+    cores: list[Array] = [None] * len(nodes)
+    for current in walk:
+        axes = tuple(current.get_axis_number(axis) for axis in ("component", "left", "right"))
+        cores[column[id(current)]] = namespace(current.tensor).permute_dims(current.tensor, axes)
+    return cores, [column[id(current)] for current in walk]
+
+
+def node_names(variables: Sequence[Variable]) -> list[str]:
+    """The variables' names, `x3` for an unnamed column 3."""
+    return [v.name if v.name is not None else f"x{k}" for k, v in enumerate(variables)]

@@ -1,0 +1,1 @@
+"""Fitting rings to data."""

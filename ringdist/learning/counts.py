@@ -1,0 +1,137 @@
+"""Expected counts of one core, and the maximiser of the likelihood in it: what an epoch of EM is made of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ringdist.backend import Array, astype, namespace, row_sums, to_numpy
+from ringdist.cores import LINEAR, Core, DenseCore
+from ringdist.engines import budget
+from ringdist.engines.arithmetic import Linear, State
+from ringdist.engines.budget import rows_within
+
+Reduce = Callable[[Array], Array]
+
+
+class Weights(NamedTuple):
+    """Weight of all rows, and of the rows of this step."""
+
+    total: float
+    batch: float
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one step as the core at one site meets them: what stands before it and behind it, and their weights."""
+
+    arithmetic: Linear
+    prefix: State
+    suffix: State
+    weight: Array  # (b,)
+    labels: Sequence[int] | np.ndarray  # by which errors name rows
+
+    def counts(self, core: Core, name: str, evidence: Array) -> tuple[Array, Array]:
+        """∂/∂(factor) Σ_rows weight log P̂(row), of the factor's shape, and weight p(s_k | row), (b, N)."""
+        sums: Any = 0
+        parts = []
+        before, behind = self.arithmetic.joined(self.prefix, self.suffix)
+        rows, xp = self.weight.shape[0], namespace(before)
+        before, behind = (xp.broadcast_to(part, (rows, *part.shape[1:])) for part in (before, behind))
+        step = rows_within(budget.TEMPORARY // 2, _numbers_per_row(core, before.shape[1]))
+        for start in range(0, rows, step):
+            chunk = slice(start, start + step)
+            environment = core.environment(before[chunk], behind[chunk], LINEAR)
+            joint = core.components(environment, LINEAR) * evidence[chunk]
+            mass = row_sums(joint)
+            self._check_mass(mass, start)
+            scale = xp.where(mass > 0, self.weight[chunk] / xp.where(mass > 0, mass, 1.0), 0.0)[:, None]
+            parts.append(joint * scale)
+            sums = sums + core.derivative(name, environment, evidence[chunk] * scale)
+        return sums, xp.concat(parts)
+
+    def _check_mass(self, mass: Array, start: int) -> None:
+        empty = to_numpy((mass <= 0) & (self.weight[start : start + mass.shape[0]] > 0))
+        if empty.any():
+            row = int(self.labels[start + int(np.argmax(empty))])
+            raise ValueError(
+                f"every row must have positive mass under the ring, found zero mass in row {row}, or less on the way "
+                f"than {mass.dtype} can hold; start from positive cores, as rd.initialize makes them"
+            )
+
+
+def _numbers_per_row(core: Core, rank: int) -> int:
+    """In the temporaries of one row."""
+    size, left, right = core.shape
+    if isinstance(core, DenseCore):
+        return max(rank * max(left, right), min(rank * size * right, left * right))
+    return rank * max(max(array.shape) for array in core.arrays().values())
+
+
+def model_environment(core: Core, name: str, model: Linear, prefix: State, suffix: State) -> tuple[Array, Array]:
+    """∂Z/∂(factor) up to a constant, and the model's own probabilities of the components, (N,)."""
+    xp = model.xp
+    environment = core.environment(*model.joined(prefix, suffix), LINEAR)
+    masses = core.components(environment, LINEAR)[0]
+    derivative = core.derivative(name, environment, masses[None] * 0 + 1)
+    return derivative / xp.max(derivative), masses / xp.sum(masses)
+
+
+@dataclass(frozen=True)
+class MStep:
+    """How expected counts become a new factor.
+
+    Args:
+        pseudocount: added to every expected count, in rows.
+        step: 1 for the maximiser itself, less for a damped step towards it.
+    """
+
+    pseudocount: float
+    step: float
+    weights: Weights
+
+    def factor(self, factor: Array, sums: Array, environment: Array) -> Array:
+        """C / G with its largest entry at 1, zero where both vanish."""
+        xp = namespace(factor)
+        reached = environment > 0
+        counts = factor * sums
+        prior = self.pseudocount * astype(reached & (factor > 0), factor.dtype)
+        if self.step < 1:
+            expected = factor * environment
+            expected = expected / xp.sum(expected)
+            seen = counts / self.weights.batch + prior / self.weights.total
+            counts = (1 - self.step) * expected + self.step * seen
+        else:
+            counts = counts + prior
+        updated = xp.where(reached, counts / xp.where(reached, environment, 1.0), 0.0)
+        return updated / xp.max(updated)
+
+    def damped(self, variable: Any, statistics: dict[str, Array], share: Array) -> dict[str, Array]:
+        """Between the statistics that the model expects of a row and those of the batch, per row."""
+        if self.step == 1:
+            return statistics
+        seen = namespace(share).sum(statistics["count"]) / self.weights.batch  # share of rows that observe the column
+        model = variable.expected_statistics(share * seen)
+        return {
+            name: (1 - self.step) * model[name] + self.step * value / self.weights.batch
+            for name, value in statistics.items()
+        }
+
+
+def reduced(
+    reduce: Reduce | None, sums: Array, statistics: dict[str, Array] | None
+) -> tuple[Array, dict[str, Array] | None]:
+    """Both summed over processes, in one reduction."""
+    if reduce is None:
+        return sums, statistics
+    xp = namespace(sums)
+    names = list(statistics or {})
+    parts = [xp.reshape(sums, (-1,)), *((statistics or {})[name] for name in names)]
+    total = reduce(xp.concat([astype(part, sums.dtype) for part in parts]))
+    ends = np.cumsum([part.shape[0] for part in parts])
+    merged = {name: total[int(a) : int(b)] for name, (a, b) in zip(names, itertools.pairwise(ends), strict=True)}
+    return xp.reshape(total[: int(ends[0])], sums.shape), merged

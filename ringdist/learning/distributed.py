@@ -1,0 +1,30 @@
+"""One fit over several processes, each with rows of its own, through torch.distributed."""
+
+from __future__ import annotations
+
+from ringdist.backend import Array, backend_name
+
+
+def all_reduce(array: Array) -> Array:
+    """The sum of `array` over all processes of the default torch.distributed group, for `fit_em(..., reduce=)`.
+
+    Args:
+        array: a PyTorch tensor on the group's device, or a NumPy array (with a CPU backend such as gloo), of equal
+            shape in every process.
+
+    Raises:
+        RuntimeError: if torch.distributed is not initialised.
+        TypeError: if the array is of another backend.
+    """
+    import torch
+    import torch.distributed
+
+    match backend_name(array):
+        case "torch":
+            total = array.detach().clone()
+        case "numpy":
+            total = torch.tensor(array)
+        case other:
+            raise TypeError(f"all_reduce sums PyTorch or NumPy arrays, found {other}")
+    torch.distributed.all_reduce(total)
+    return total if backend_name(array) == "torch" else total.numpy()

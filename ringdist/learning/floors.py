@@ -1,0 +1,69 @@
+"""How narrow a component may become: least standard deviations from the data's own scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ringdist.backend import dtype_name, namespace, to_numpy
+from ringdist.learning.fitting import Data
+from ringdist.ring import TensorRing
+from ringdist.variables import column_scale
+
+
+class Place(NamedTuple):
+    """A power of two near the size of each column's values, and in that unit a number near them."""
+
+    unit: np.ndarray
+    centre: np.ndarray
+
+
+def least_stds(ring: TensorRing, data: Data, variance_floor: float, total: Callable[..., Any]) -> dict[int, float]:
+    """Least standard deviation of each column whose family has one, from that of its observed entries.
+
+    Of a column that is constant but for rounding, from the size of its values, or 1 if they are 0.
+
+    Args:
+        variance_floor: share of the column's variance.
+        total: sums each of some numbers over the processes, (ring, *numbers) -> array.
+    """
+    columns = [k for k, family in enumerate(ring.families) if family.has_variance]
+    if not columns or variance_floor == 0:
+        return {}
+    place: Any = None
+    sums: Any = np.zeros((3, len(columns)))
+    for start in range(0, data.num_rows, 2**16):
+        rows, weight = data.batch(ring, slice(start, start + 2**16))
+        block, w = to_numpy(rows)[:, columns].astype(np.float64), to_numpy(weight).astype(np.float64)[:, None]
+        place = _place(ring, block, total) if place is None else place
+        seen = ~np.isnan(block)
+        block = np.where(seen, block / place.unit - place.centre, 0.0)
+        sums += np.stack([(w * seen).sum(0), (w * block).sum(0), (w * block**2).sum(0)])
+    count, first, second = total(ring, *sums.reshape(-1)).reshape(3, -1)
+    count = np.where(count > 0, count, 1.0)
+    std = np.sqrt(np.maximum(second / count - (first / count) ** 2, 0.0)) * place.unit
+    mean = (place.centre + first / count) * place.unit
+    scale = column_scale(mean, std, _rounding(ring, data))
+    return {k: math.sqrt(variance_floor) * float(s) for k, s in zip(columns, scale, strict=True)}
+
+
+def _place(ring: TensorRing, block: np.ndarray, total: Callable[..., Any]) -> Place:
+    """From the first rows of every process, the same in all of them."""
+    seen = ~np.isnan(block)
+    filled = np.where(seen, block, 0.0)
+    exponent = np.frexp(np.abs(filled).max(axis=0))[1]
+    peak = np.ldexp(1.0, np.maximum(exponent, -1000) - 1)  # at most the largest entry, exact to divide by
+    mean = (filled / peak).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    shares = np.stack([seen.any(axis=0), peak / 2**10, mean * (peak / 2**10)])  # sums that stay in range
+    found, size, centre = total(ring, *shares.reshape(-1)).reshape(3, -1)
+    unit = np.ldexp(1.0, np.frexp(size)[1] + 9)
+    return Place(unit, centre / np.maximum(found, 1) / (unit / 2**10))
+
+
+def _rounding(ring: TensorRing, data: Data) -> float:
+    """The relative spacing of the numbers that the data were rounded to: their own dtype's, or the ring's."""
+    eps = float(namespace(ring.prototype).finfo(ring.prototype.dtype).eps)
+    return max(eps, float(np.finfo(np.float32).eps)) if dtype_name(data.x.dtype) == "float32" else eps

@@ -1,0 +1,102 @@
+"""What is asked of a ring when it is made: columns, shapes, and the values of cores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ringdist.backend import Array, namespace, stop_gradient, to_numpy
+from ringdist.cores import Core, DenseCore
+from ringdist.variables import BUILT_IN, Variable
+
+Column = int | str
+
+
+def column_index(k: Column, variables: Sequence[Variable]) -> int:
+    """The index of a column given by index or name; `ValueError` if there is none."""
+    if isinstance(k, str):
+        for index, variable in enumerate(variables):
+            if variable.name == k:
+                return index
+        raise ValueError(f"there is no column {k!r}; columns are named {[v.name for v in variables]}")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise TypeError(f"a column is an index or a name, found {k!r}")
+    if not 0 <= k < len(variables):
+        raise ValueError(f"there is no column {k}; columns are 0..{len(variables) - 1}")
+    return int(k)
+
+
+def describe_column(k: int, variables: Sequence[Variable]) -> str:
+    """The column as error messages name it: column 3 ('age')."""
+    name = variables[k].name
+    return f"column {k}" if name is None else f"column {k} ({name!r})"
+
+
+def check_families(cores: Sequence[Core], variables: Sequence[Variable]) -> None:
+    """Raise unless variables follow their protocol under different names, and cores are of one backend and dtype."""
+    for k, variable in enumerate(variables):
+        if type(variable) not in BUILT_IN and not isinstance(variable, Variable):  # the protocol is slow to check
+            raise TypeError(f"column {k}: {type(variable).__name__} does not follow the protocol rd.Variable")
+    names = [v.name for v in variables if v.name is not None]
+    if len(set(names)) < len(names):
+        raise ValueError(f"variables' names must differ, found {[v.name for v in variables]}")
+    arrays = [array for variable in variables for array in variable.arrays().values()]
+    for k, core in enumerate(cores):
+        if isinstance(core, DenseCore):
+            if core.array.ndim != 3 or 0 in core.array.shape:
+                raise ValueError(
+                    f"{describe_column(k, variables)}: a core has shape (N, m, m') with no empty axis, found "
+                    f"{tuple(core.array.shape)}"
+                )
+        elif not isinstance(core, Core):
+            raise TypeError(f"column {k}: a core is an array or follows the protocol rd.Core, found {core!r}")
+    factors = [(k, factor) for k, core in enumerate(cores) for factor in core.arrays().values()]
+    xp = namespace(*(factor for _, factor in factors), *arrays)
+    allowed = {"float32": xp.float32, "float64": xp.float64}
+    dtype = factors[0][1].dtype
+    for k, factor in factors:
+        if factor.dtype not in allowed.values():
+            raise TypeError(f"column {k}: cores must be float32 or float64, found {factor.dtype}")
+        if factor.dtype != dtype:
+            raise TypeError(f"column {k}: cores must have one dtype, found {dtype} and {factor.dtype}")
+
+
+def check_shapes(cores: Sequence[Core], variables: Sequence[Variable], order: Sequence[int]) -> None:
+    """Raise unless every core has one matrix per component and ranks close around the ring."""
+    for k, (core, variable) in enumerate(zip(cores, variables, strict=True)):
+        size = core.shape[0]
+        if size != variable.num_components:
+            raise ValueError(
+                f"{describe_column(k, variables)}: the core must have one matrix per component, found {size} matrices "
+                f"for {variable.num_components} components"
+            )
+    for left, right in zip(order, (*order[1:], order[0]), strict=True):
+        out, into = cores[left].shape[2], cores[right].shape[1]
+        if out != into:
+            raise ValueError(
+                f"ranks must close around the ring: the right bond of {describe_column(left, variables)} has rank "
+                f"{out}, the left bond of {describe_column(right, variables)} has rank {into}"
+            )
+
+
+def check_core(core: Core, label: str) -> None:
+    """Raise unless the values of the core's factors are allowed."""
+    for name, array in core.arrays().items():
+        place = "core" if name == "core" else f"{name} factor of the core"
+        _check_values(stop_gradient(array), label, place)
+
+
+def _check_values(array: Array, label: str, place: str) -> None:
+    xp = namespace(array)
+    least, most = float(xp.min(array)), float(xp.max(array))
+    if math.isnan(least) or math.isinf(most) or least < 0:
+        values = to_numpy(array)
+        wrong = np.argwhere(~(np.isfinite(values) & (values >= 0)))[0]
+        raise ValueError(
+            f"{label}: cores must be finite and not negative, found {values[tuple(wrong)]:g} at entry "
+            f"{tuple(int(i) for i in wrong)}" + ("" if place == "core" else f" of the {place}")
+        )
+    if most == 0:
+        raise ValueError(f"{label}: the {place} is all zero, so no value of the column has any mass")

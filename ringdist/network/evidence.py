@@ -1,0 +1,192 @@
+"""Rows of data as evidence: one weight per component of every column, with the large part of the logarithm beside it.
+
+A missing entry (NaN) has weight 1 for every component, which is what marginalises it (paper Eq. 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ringdist.backend import (
+    Array,
+    accumulator,
+    astype,
+    indices,
+    is_array,
+    is_concrete,
+    like,
+    like_zeros,
+    namespace,
+    stop_gradient,
+    take,
+    unstack,
+)
+from ringdist.network.structure import Network
+from ringdist.variables import Family
+
+
+def as_rows(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
+    """x (..., d) as rows (b, d) in the dtype of the cores, checked, and its leading shape.
+
+    Raises:
+        TypeError: if x is of another backend or not numeric.
+        ValueError: if the last axis is not d long, or an observed value is outside its variable's support.
+    """
+    table, shape = as_table(ring, x)
+    return checked(ring, table), shape
+
+
+def as_table(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
+    """x (..., d) as rows (b, d) of whatever numbers it holds, whose values are not looked at, and its leading shape."""
+    core = ring.prototype
+    x = unmasked(x)
+    if not is_array(x):
+        x = np.asarray(x)
+        if x.dtype.kind not in "buif":
+            raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
+        x = like(x, core)
+    xp = namespace(core, x)
+    if not xp.isdtype(x.dtype, ("bool", "integral", "real floating")):
+        raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
+    if x.ndim == 0 or x.shape[-1] != ring.num_variables:
+        raise ValueError(f"x must have shape (..., {ring.num_variables}), one entry per column, found {tuple(x.shape)}")
+    return x if x.ndim == 2 else xp.reshape(x, (-1, ring.num_variables)), tuple(x.shape[:-1])
+
+
+def checked(ring: Network, table: Array) -> Array:
+    """Rows in the dtype of the cores; `ValueError` if an observed value is outside its variable's support."""
+    rows = astype(table, ring.prototype.dtype)
+    if ring.validate and is_concrete(ring.prototype, rows):
+        check_values(ring, rows)
+    return rows
+
+
+def unmasked(x: Any) -> Any:
+    """NaN where a masked array of NumPy's is masked; anything else as it is."""
+    return np.ma.filled(x.astype(np.float64), np.nan) if isinstance(x, np.ma.MaskedArray) else x
+
+
+def check_values(ring: Network, rows: Array) -> None:
+    """Raise `ValueError` naming the column unless every observed entry is in its variable's support."""
+    xp = namespace(rows)
+    for columns in ring.groups:
+        families = [ring.families[k] for k in columns]
+        values = _columns(rows, columns)
+        if not is_concrete(values):  # within `jax.jit` also what is made of constants
+            return
+        if families[0].stacks and families[0].tells_support:
+            if bool(xp.all(families[0].stack(families).in_support(values))):
+                continue
+        for k in columns:
+            observed = rows[~xp.isnan(rows[:, k]), k]
+            try:
+                ring.variables[k].check(observed)
+            except ValueError as error:
+                raise ValueError(f"{ring.describe(k)}: {error}") from None
+
+
+class Evidence:
+    """What b rows say about the components of every column.
+
+    `log_weights(k)` is (b, N_k), log p(x_k | s) less the row's maximum over s, and `offset` (b,) the sum of those
+    maxima: log p(x_k | s) for all k and s is their sum, exactly. The maxima carry no gradient; it flows through the
+    weights, whose product with exp(offset) does not depend on them.
+    """
+
+    def __init__(self, groups: Sequence[tuple[tuple[int, ...], Array]], offset: Array):
+        self._groups = list(groups)  # (columns, log weights (g, b, N))
+        self._place = {k: (g, i) for g, (columns, _) in enumerate(self._groups) for i, k in enumerate(columns)}
+        self._weights: dict[int, Array] = {}
+        self._parts: dict[int, Sequence[Array]] = {}
+        self.offset = offset
+        self.num_rows = offset.shape[0]
+
+    @classmethod
+    def of_rows(cls, ring: Network, rows: Array, columns: Sequence[int] | None = None) -> Evidence:
+        """The evidence of rows (b, d) on all columns, or on some columns only."""
+        xp = namespace(rows)
+        groups, offsets = [], []
+        for group in ring.groups if columns is None else [(k,) for k in columns]:
+            values = _columns(rows, group)
+            missing = xp.isnan(values)
+            log_weights = _log_density([ring.families[k] for k in group], values, missing, ring.prototype)
+            top = stop_gradient(xp.max(log_weights, axis=-1))
+            top = xp.where(missing | (top == -xp.inf), 0.0, top)
+            log_weights = xp.where(missing[..., None], 0.0, log_weights - top[..., None])
+            groups.append((group, log_weights))
+            offsets.append(xp.sum(astype(top, accumulator(rows)), axis=0))
+        return cls(groups, sum(offsets[1:], offsets[0]))
+
+    @classmethod
+    def missing(cls, ring: Network) -> Evidence:
+        """One row that observes nothing."""
+        core = ring.prototype
+        groups = [(c, like_zeros((len(c), 1, ring.shape[c[0]]), core)) for c in ring.groups]
+        return cls(groups, like_zeros((1,), core, accumulator(core)))
+
+    def log_weights(self, k: int) -> Array:
+        group, position = self._place[k]
+        return self._groups[group][1][position]
+
+    def weights(self, k: int) -> Array:
+        """exp(log_weights(k)), computed once for all columns of a group."""
+        group, position = self._place[k]
+        if group not in self._parts:  # taken apart in one operation, whose gradient is one operation too
+            weights = self._exp(group)
+            self._parts[group] = unstack(weights)
+        return self._parts[group][position]
+
+    def weights_stacked(self, sequence: Sequence[int]) -> Array | None:
+        """(d, b, N) weights of the columns in sequence where all are one group, else None."""
+        if len(self._groups) != 1:
+            return None
+        columns, weights = self._groups[0][0], self._exp(0)
+        if tuple(sequence) == columns:
+            return weights
+        position = {k: i for i, k in enumerate(columns)}
+        return take(weights, indices([position[k] for k in sequence], weights))
+
+    def _exp(self, group: int) -> Array:
+        if group not in self._weights:
+            log_weights = self._groups[group][1]
+            self._weights[group] = namespace(log_weights).exp(log_weights)
+        return self._weights[group]
+
+    def with_missing_row(self) -> Evidence:
+        """The rows and, behind them, one that observes nothing."""
+        xp = namespace(self.offset)
+        groups = [
+            (columns, xp.concat([w, like_zeros((w.shape[0], 1, w.shape[2]), w)], axis=1)) for columns, w in self._groups
+        ]
+        return Evidence(groups, xp.concat([self.offset, like_zeros((1,), self.offset)]))
+
+    def arrays(self) -> list[Array]:
+        """Everything that gradients can flow through."""
+        return [log_weights for _, log_weights in self._groups]
+
+    def rows(self, index: Array) -> Evidence:
+        """The evidence of some rows only."""
+        groups = [(columns, take(w, index, axis=1)) for columns, w in self._groups]
+        return Evidence(groups, take(self.offset, index))
+
+    def detach(self) -> Evidence:
+        return Evidence([(c, stop_gradient(w)) for c, w in self._groups], stop_gradient(self.offset))
+
+
+def _columns(rows: Array, columns: Sequence[int]) -> Array:
+    """(g, b): the named columns of rows (b, d)."""
+    if tuple(columns) == tuple(range(rows.shape[1])):
+        return rows.T
+    return take(rows, indices(list(columns), rows), axis=1).T
+
+
+def _log_density(families: Sequence[Family], values: Array, missing: Array, core: Array) -> Array:
+    """(g, b, N) log p(x | s) of g columns of one kind; what stands at missing entries does not matter."""
+    first, xp = families[0], namespace(values)
+    filled = xp.where(missing, like(first.typical_value(), values), values)
+    if first.stacks:
+        return like(first.stack(families).log_density(filled), core)
+    return like(first.log_density(filled[0])[None], core)

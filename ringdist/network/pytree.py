@@ -1,0 +1,64 @@
+"""Rings within JAX's transformations."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+from ringdist.backend import is_array
+from ringdist.variables import rebuild
+
+
+@dataclasses.dataclass
+class _Placeholder:
+    """Stands for a variable while JAX keeps other things than arrays in a ring."""
+
+    family: type
+    num_components: int
+    name: str | None
+    values: dict[str, Any]
+
+    def arrays(self) -> dict[str, Any]:
+        return self.values
+
+
+@functools.cache
+def register_ring(kind: Any) -> None:
+    """Make a class of rings a JAX pytree: the arrays of cores and variables are leaves, all else is structure."""
+    import jax
+
+    def flatten(ring: Any) -> tuple[tuple[Any, ...], Any]:
+        arrays = tuple(variable.arrays() for variable in ring.variables)
+        kinds = tuple(
+            (v.family if isinstance(v, _Placeholder) else type(v), v.num_components, v.name) for v in ring.variables
+        )
+        return (ring.links, arrays), (kinds, ring.order, ring.validate)
+
+    def unflatten(structure: Any, leaves: Any) -> Any:
+        # JAX puts gradients, tracers and placeholders in the leaves' places: nothing is checked here.
+        kinds, order, validate = structure
+        links, arrays = leaves
+        variables = tuple(
+            (rebuild if all(map(is_array, values.values())) else _Placeholder)(family, size, name, values)
+            for (family, size, name), values in zip(kinds, arrays, strict=True)
+        )
+        ring: Any = object.__new__(kind)
+        ring.__dict__.update(links=tuple(links), variables=variables, order=order, validate=validate, _owns_cores=False)
+        return ring
+
+    jax.tree_util.register_pytree_node(kind, flatten, unflatten)
+
+
+@functools.cache
+def register_core(kind: Any) -> None:
+    """Make a kind of cores a JAX pytree whose leaves are its factors."""
+    import jax
+
+    def unflatten(names: Any, factors: Any) -> Any:
+        core: Any = object.__new__(kind)
+        return core.with_arrays(dict(zip(names, factors, strict=True)))
+
+    jax.tree_util.register_pytree_node(
+        kind, lambda core: (tuple(core.arrays().values()), tuple(core.arrays())), unflatten
+    )

@@ -1,0 +1,157 @@
+"""Orders from dependence: tours around a ring, or paths along a train, whose neighbours depend most on each other."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ringdist.ordering.information import dependence, real_array
+from ringdist.ordering.search import best_tour
+from ringdist.variables import Variable
+
+Topology = Literal["ring", "train"]
+
+
+def random(d: int, rng: int | np.random.Generator | None = None) -> tuple[int, ...]:
+    """A uniformly random order of `d` columns.
+
+    Args:
+        d: number of columns, at least 1.
+        rng: a seed, a `numpy.random.Generator`, or None for fresh entropy.
+
+    Returns:
+        The columns 0..d-1, each once.
+
+    Raises:
+        ValueError: if d < 1.
+
+    Example:
+        >>> sorted(random(4, rng=0))
+        [0, 1, 2, 3]
+    """
+    d = operator.index(d)
+    if d < 1:
+        raise ValueError(f"an order needs at least 1 column, found d = {d}")
+    return tuple(np.random.default_rng(rng).permutation(d).tolist())
+
+
+def tour(dependence: Any, topology: Topology = "ring") -> tuple[int, ...]:
+    """The order whose neighbours depend most on each other: the greatest `score` found.
+
+    Exact (Held & Karp 1962) for up to 12 columns, 11 for a train. Above, edges are taken greedily, then improved by
+    2-opt (Croes 1958) and Or-opt (Or 1976) over neighbour lists with don't-look bits (Bentley 1992), then by kicks and
+    repairs (Martin, Otto & Felten 1991): on data within a fraction of a percent of the optimum, in seconds for
+    d = 1 000. A train is a tour with one more column, on which nothing depends. Deterministic.
+
+    Args:
+        dependence: (d, d) symmetric and finite; the diagonal does not matter.
+        topology: `"ring"` (a closed tour) or `"train"` (an open path).
+
+    Returns:
+        The columns 0..d-1, each once. A ring starts with column 0, and its second column is smaller than its last; a
+        train's first column is smaller than its last.
+
+    Raises:
+        ValueError: if the matrix is not square, symmetric and finite, or the topology is unknown.
+    """
+    _check_topology(topology)
+    weight = _symmetric(dependence)
+    d = weight.shape[0]
+    if topology == "ring":
+        return _canonical_ring(best_tour(weight))
+    closed = best_tour(np.pad(weight, (0, 1)))
+    cut = closed.index(d)
+    path = closed[cut + 1 :] + closed[:cut]
+    return tuple(path if path[0] <= path[-1] else path[::-1])
+
+
+def mutual_information(x: Any, variables: Sequence[Variable], topology: Topology = "ring") -> tuple[int, ...]:
+    """The order whose neighbours share most information in the data: `tour(dependence(x, variables), topology)`.
+
+    Args:
+        x: (n, d) real numbers, NaN = missing. Not written to.
+        variables: the d columns' families.
+        topology: `"ring"` or `"train"`.
+
+    Returns:
+        The columns 0..d-1, each once, as `tour` orders them.
+
+    Raises:
+        TypeError: as `dependence`.
+        ValueError: as `dependence` and `tour`.
+    """
+    _check_topology(topology)
+    return tour(dependence(x, variables), topology)
+
+
+def score(order: Sequence[int], dependence: Any, topology: Topology = "ring") -> float:
+    """Summed dependence of neighbours, in the units of `dependence` (nats).
+
+    In a ring the last column and the first are neighbours too. Every pair counts once, so two columns have the same
+    score in a ring and in a train; one column has 0.
+
+    Args:
+        order: the columns 0..d-1, each once.
+        dependence: (d, d) symmetric and finite; the diagonal does not matter.
+        topology: `"ring"` or `"train"`.
+
+    Returns:
+        The score as a Python float.
+
+    Raises:
+        ValueError: if the order is no permutation of 0..d-1, the matrix is not square, symmetric and finite, or the
+            topology is unknown.
+    """
+    _check_topology(topology)
+    weight = _symmetric(dependence)
+    columns = _permutation(order, weight.shape[0])
+    total = weight[columns[:-1], columns[1:]].sum()
+    if topology == "ring" and len(columns) > 2:
+        total += weight[columns[-1], columns[0]]
+    return float(total)
+
+
+def _symmetric(dependence: Any) -> np.ndarray:
+    """The matrix in float64, averaged with its transpose, with a diagonal of zeros: a copy."""
+    weight = np.array(real_array(dependence, "dependence"), dtype=np.float64)
+    if weight.ndim != 2 or weight.shape[0] != weight.shape[1] or weight.shape[0] == 0:
+        raise ValueError(f"dependence must have shape (d, d) with d >= 1, found {weight.shape}")
+    np.fill_diagonal(weight, 0.0)
+    if not np.isfinite(weight).all():
+        i, j = np.argwhere(~np.isfinite(weight))[0]
+        raise ValueError(f"dependence must be finite, found {weight[i, j]} between columns {i} and {j}")
+    gap = np.abs(weight - weight.T)
+    if gap.max() > 1e-5 * np.abs(weight).max():
+        i, j = np.unravel_index(np.argmax(gap), gap.shape)
+        raise ValueError(
+            f"dependence must be symmetric, found {weight[i, j]:g} between columns {i} and {j}, "
+            f"{weight[j, i]:g} between {j} and {i}"
+        )
+    return (weight + weight.T) / 2
+
+
+def _permutation(order: Sequence[int], d: int) -> np.ndarray:
+    columns = [operator.index(k) for k in order]
+    if sorted(columns) != list(range(d)):
+        raise ValueError(f"order must hold every column 0..{d - 1} once, found {_shortened(columns)}")
+    return np.array(columns)
+
+
+def _shortened(columns: list[int]) -> str:
+    if len(columns) <= 20:
+        return str(columns)
+    return f"{str(columns[:20])[:-1]}, … ] of length {len(columns)}"
+
+
+def _check_topology(topology: str) -> None:
+    if topology not in get_args(Topology):
+        raise ValueError(f"topology must be one of {', '.join(map(repr, get_args(Topology)))}, found {topology!r}")
+
+
+def _canonical_ring(closed: list[int]) -> tuple[int, ...]:
+    start = closed.index(0)
+    turned = closed[start:] + closed[:start]
+    return tuple(turned if len(turned) < 3 or turned[1] < turned[-1] else turned[:1] + turned[:0:-1])

@@ -1,0 +1,1 @@
+"""Questions to a ring: each quantity has one function here."""

@@ -1,0 +1,213 @@
+"""Columns multiplied into their neighbours: what marginals and conditionals are made of.
+
+The matrices of the columns that go are multiplied in linear numbers while no entry comes near underflow. Where one
+does, everything is kept as logarithms first, and scales are moved across the bonds, which changes no product of the
+whole ring (a gauge: `Q_j → Q_j D`, `Q_{j+1} → D⁻¹ Q_{j+1}`), until every path that matters is in range.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from ringdist.backend import (
+    Array,
+    accumulator,
+    astype,
+    identity,
+    is_concrete,
+    logsumexp,
+    namespace,
+    safe_log,
+    stop_gradient,
+)
+from ringdist.cores import LINEAR, LOG, Core
+from ringdist.engines.arithmetic import Log
+from ringdist.engines.range import scaled
+from ringdist.network import Evidence, Network
+from ringdist.network.structure import mapped
+
+N = TypeVar("N", bound=Network)
+
+
+def eliminate(ring: N, evidence: Evidence, dropped: Sequence[int]) -> N:
+    """The ring over the other columns, with the matrices of one row of evidence multiplied in for the dropped ones.
+
+    A run of dropped columns is split at the thinnest bond in it, so that ranks never grow. A core keeps its kind,
+    unless scales have to be moved across bonds: then it is handed on as a dense array.
+    """
+    if not dropped:
+        return ring
+    log, gone = Log(ring, evidence), set(dropped)
+    kept = [k for k in ring.order if k not in gone]
+    cores = [ring.links[k] for k in kept]
+    runs = [[log.matrix(g)[0] for g in gap] for gap in _gaps(ring.order, kept)]
+    if len(kept) == 1:
+        return ring.rebuilt([_closed(cores[0], runs[0])], [ring.variables[kept[0]]], [0])
+    rights: list[list[Array]] = []
+    lefts: list[list[Array]] = []
+    for run, after in zip(runs, cores[1:] + cores[:1], strict=True):
+        bonds = [*(int(matrix.shape[0]) for matrix in run), int(after.shape[1])]
+        split = bonds.index(min(bonds))
+        rights.append(run[:split])
+        lefts.append(run[split:])
+    absorbed = dict(zip(kept, _absorb(cores, lefts[-1:] + lefts[:-1], rights), strict=True))
+    columns = sorted(kept)
+    place = {k: i for i, k in enumerate(columns)}
+    variables = [ring.variables[k] for k in columns]
+    order = [place[k] for k in kept]
+    return ring.rebuilt([absorbed[k] for k in columns], variables, order)
+
+
+def _gaps(order: Sequence[int], kept: Sequence[int]) -> list[list[int]]:
+    """The dropped columns between each kept one and the next, around the ring."""
+    start = order.index(kept[0])
+    gaps: dict[int, list[int]] = {k: [] for k in kept}
+    last = kept[0]
+    for k in [*order[start:], *order[:start]]:
+        if k in gaps:
+            last = k
+        else:
+            gaps[last].append(k)
+    return list(gaps.values())
+
+
+def _absorb(cores: list[Core], lefts: list[list[Array]], rights: list[list[Array]]) -> list[Any]:
+    """Every core with the log-matrices on its left and on its right multiplied in."""
+    products = [_product(run) if run else None for run in lefts + rights]
+    if any(run and product is None for run, product in zip(lefts + rights, products, strict=True)):
+        return _absorb_in_gauge(cores, lefts, rights)
+    count = len(cores)
+    return [_multiplied(*parts) for parts in zip(products[:count], cores, products[count:], strict=True)]
+
+
+def _absorb_in_gauge(cores: list[Core], lefts: list[list[Array]], rights: list[list[Array]]) -> list[Array]:
+    chain: list[Array] = []
+    ends = [0]
+    for core, left, right in zip(cores, lefts, rights, strict=True):
+        before, behind = ([_log_product(run)[None]] if run else [] for run in (left, right))
+        chain += [*before, _log_dense(core), *behind]
+        ends.append(len(chain))
+    links = _in_gauge(chain)
+    products = [functools.reduce(operator.matmul, links[a:b]) for a, b in itertools.pairwise(ends)]
+    return [fitted(product, _prototype(core)) for product, core in zip(products, cores, strict=True)]
+
+
+def _in_gauge(chain: list[Array]) -> list[Array]:
+    """exp of a closed chain of log-matrices (N, m, m'), with scales moved across the bonds so that little underflows.
+
+    Forwards, every column is scaled to a largest entry of 1 and what is divided by goes on to the next matrix, so only
+    what another path into the same bond state dominates can be lost; backwards, every matrix keeps an even share.
+    """
+    chain = list(chain)
+    for i in range(len(chain) - 1):
+        scale = _log_largest(chain[i], (0, 1))
+        chain[i] = chain[i] - scale
+        chain[i + 1] = chain[i + 1] + scale[:, None]
+    for i in range(len(chain) - 1, 0, -1):
+        scale = _log_largest(chain[i], (0, 2)) * (i / (i + 1))
+        chain[i] = chain[i] - scale[:, None]
+        chain[i - 1] = chain[i - 1] + scale
+    return [_relative(link) for link in chain]
+
+
+def _log_largest(logs: Array, axis: tuple[int, ...] | None) -> Array:
+    """The largest entries, 0 where all are −inf; a gauge carries no gradient."""
+    xp = namespace(logs)
+    top = stop_gradient(xp.max(logs) if axis is None else xp.max(logs, axis=axis))
+    return xp.where(top == -xp.inf, 0.0, top)
+
+
+def _product(log_matrices: Sequence[Array]) -> Array | None:
+    """The product of matrices given by their logarithms, its largest entry at 1 (all zeros if they leave no mass).
+
+    None unless it is certain that no entry but a zero has underflowed: a product's entries are
+    zero or at least the product of its factors' least positive entries.
+    """
+    if not is_concrete(log_matrices[0]):
+        return None
+    least = float(namespace(log_matrices[0]).finfo(log_matrices[0].dtype).smallest_normal) ** 0.5
+    total = None
+    for log_matrix in log_matrices:
+        if _log_spread(log_matrix) > -math.log(least):
+            return None
+        matrix = _relative(log_matrix)
+        total = matrix if total is None else scaled(total @ matrix)
+        if _log_spread(safe_log(total)) > -math.log(least):
+            return None
+    return total
+
+
+def _log_spread(log_matrix: Array) -> float:
+    """The largest entry less the least finite one."""
+    xp = namespace(log_matrix)
+    least = xp.min(xp.where(log_matrix == -xp.inf, xp.inf, log_matrix))
+    return float(stop_gradient(xp.max(log_matrix) - least))
+
+
+def _log_product(log_matrices: Sequence[Array]) -> Array:
+    total = log_matrices[0]
+    for log_matrix in log_matrices[1:]:
+        total = logsumexp(total[:, :, None] + log_matrix[None, :, :], axis=1)
+    return total
+
+
+def _relative(log_matrix: Array) -> Array:
+    """exp of a log-matrix with its largest entry at 1 (an all −inf matrix is all zeros)."""
+    return namespace(log_matrix).exp(log_matrix - _log_largest(log_matrix, None))
+
+
+def widened(ring: N) -> N:
+    """The same distribution from cores in the accumulator's dtype whose factors have a largest entry of 1."""
+    return ring.with_values([mapped(core, lambda a: scaled(astype(a, accumulator(a)))) for core in ring.links])
+
+
+def fitted(array: Array, like: Array) -> Array:
+    """The array in the dtype of `like`, scaled so that its positive entries are in the dtype's range if they can be.
+
+    The largest entry becomes 1, or larger where the smallest would underflow otherwise.
+    """
+    xp = namespace(array)
+    array = scaled(array)
+    info = xp.finfo(like.dtype)
+    least = stop_gradient(xp.min(xp.where(array > 0, array, 1.0)))
+    short = float(info.smallest_normal) / xp.where(least > 0, least, 1.0)
+    limit = float(info.max) ** 0.75
+    factor = xp.where(short > 1, xp.where(short < limit, short, limit), 1.0)
+    return astype(array * factor, like.dtype)
+
+
+def _multiplied(left: Array | None, core: Core, right: Array | None) -> Core:
+    if left is None and right is None:
+        return core
+    wide = mapped(core, lambda a: scaled(astype(a, accumulator(a))))
+    product = wide.absorbed(left, right)
+    return mapped(product, lambda a: fitted(a, _prototype(core)))
+
+
+def _closed(core: Core, run: Sequence[Array]) -> Any:
+    """The rank-1 core (N, 1, 1) of the only column left: Tr Q[s] M."""
+    if not run:
+        return core
+    product = _product(run)  # (m', m)
+    if product is None:
+        closing = core.environment(LOG.of(identity(core.shape[1], run[0]))[None], _log_product(run).T[None], LOG)
+        logs = core.components(closing, LOG)
+        return fitted(_relative(logs[0]), _prototype(core))[:, None, None]
+    wide = mapped(core, lambda a: scaled(astype(a, accumulator(a))))
+    closing = wide.environment(identity(core.shape[1], product)[None], product.T[None], LINEAR)
+    weights = wide.components(closing, LINEAR)
+    return fitted(weights[0], _prototype(core))[:, None, None]
+
+
+def _log_dense(core: Core) -> Array:
+    """log Q as an array (N, m, m')."""
+    return core.matrix(LOG.of(identity(core.shape[0], _prototype(core))), LOG)
+
+
+def _prototype(core: Core) -> Array:
+    return next(iter(core.arrays().values()))

@@ -1,0 +1,127 @@
+"""Log-likelihood and normaliser."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ringdist.backend import (
+    Array,
+    astype,
+    backend_name,
+    checkpoint,
+    is_concrete,
+    namespace,
+    on_accelerator,
+    stop_gradient,
+    writable,
+)
+from ringdist.engines import budget
+from ringdist.engines.budget import rows_within
+from ringdist.engines.choice import Engine, log_mass
+from ringdist.engines.sweep import numbers_kept
+from ringdist.network import Evidence, Network
+from ringdist.network.evidence import as_table, checked
+
+MANY = 256  # rows beside which it costs little that every part of them reads the cores once more
+
+
+def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
+    """log p(x) = log Tr ∏_k A_k(x_k) − log Z, with NaN entries marginalised row by row (paper Eq. 2, 3).
+
+    Args:
+        x: (..., d) real numbers, or whole numbers in categorical columns; integers are accepted.
+        engine: "auto" chooses between "sweep" and "tree" by device, ranks and rows; "log" works in log space;
+            "opt_einsum" and "tensornetwork" contract the same network through those libraries.
+
+    Returns:
+        (...) in nats (densities per unit of each continuous column), in the cores' dtype; −inf where the mass is zero.
+        Gradients flow to the cores, the variables' arrays and x, also those of gradients. Cost O(b d m² (r + N)) for b
+        rows; where the 2 b d m² numbers that a backward pass needs are too many, it computes them again: the cost of
+        one more likelihood, and bounded memory.
+
+    Raises:
+        ValueError: if the last axis is not d long, a value is outside its support, or the engine is unknown.
+        TypeError: if x is of another backend than the ring.
+    """
+    table, shape = as_table(ring, x)
+    xp = namespace(table)
+    parameters = [array for variable in ring.variables for array in variable.arrays().values()]
+    if not writable(*ring.core_arrays(), *parameters, table) and table.shape[0] > 0:
+        values = _differentiable(ring, checked(ring, table), engine)
+        return xp.reshape(astype(values, ring.prototype.dtype), shape)
+    log_z = log_partition(ring)
+    step = _rows_per_chunk(ring, engine) if is_concrete(table) else max(1, table.shape[0])
+    parts = [
+        log_mass(ring, Evidence.of_rows(ring, checked(ring, table[start : start + step])), engine)
+        for start in range(0, max(1, table.shape[0]), step)
+    ]
+    value = parts[0] if len(parts) == 1 else xp.concat(parts)
+    return xp.reshape(astype(value - log_z, ring.prototype.dtype), shape)
+
+
+def _differentiable(ring: Network, rows: Array, engine: Engine) -> Array:
+    """log p of rows (b, d) in the accumulator's dtype, in bounded memory between the passes."""
+    step = _rows_stored(ring, rows, engine)
+    if rows.shape[0] <= step:  # Z is one more row, which observes nothing
+        values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
+        _check_normalizer(ring, values[-1])
+        return values[:-1] - values[-1]
+    parts = [
+        checkpoint(lambda some: log_mass(ring, Evidence.of_rows(ring, some), engine), rows[start : start + step])
+        for start in range(0, rows.shape[0], step)
+    ]
+    return namespace(rows).concat(parts) - log_partition(ring)
+
+
+def log_normalizer(ring: Network) -> Array:
+    """log Z = log Tr ∏_k Σ_s Q_k[s], a scalar array.
+
+    Raises:
+        ValueError: if no configuration of the components has any mass.
+    """
+    return astype(log_partition(ring), ring.prototype.dtype) + 0  # never what the ring itself remembers
+
+
+def log_partition(ring: Network) -> Array:
+    """log Z in the accumulator's dtype."""
+    return ring.remembered("log_normalizer", lambda: _computed_log_partition(ring))
+
+
+def _computed_log_partition(ring: Network) -> Array:
+    value = log_mass(ring, Evidence.missing(ring), "auto")[0]
+    _check_normalizer(ring, value)
+    return value
+
+
+def _check_normalizer(ring: Network, value: Array) -> None:
+    if ring.validate and is_concrete(value) and float(stop_gradient(value)) == -math.inf:
+        raise ValueError("the ring must give some configuration a positive mass, found Z = 0")
+
+
+def _rows_per_chunk(ring: Network, engine: Engine) -> int:
+    """Rows whose evidence and matrices stay within the budget, or as many as the cores have numbers if they are more.
+
+    Other engines than the sweep and the log engine, which "auto" prefers to the tree for large cores on a CPU, may hold
+    the matrices of all columns at once.
+    """
+    squares = [core.shape[1] * core.shape[2] for core in ring.links]
+    swept = engine in ("sweep", "log") or (
+        engine == "auto" and not on_accelerator(ring.prototype) and (max(squares) > 256 or not ring.is_dense)
+    )
+    at_once = 8 * max(squares) if swept else sum(squares)
+    own = sum(math.prod(array.shape) for array in ring.core_arrays())
+    return rows_within(max(budget.AT_ONCE, own), 3 * (sum(ring.shape) + at_once))
+
+
+def _rows_stored(ring: Network, rows: Array, engine: Engine) -> int:
+    """Of how many rows a backward pass keeps what it needs; if there are more, it computes theirs again, part by part.
+
+    Of parts that would be small, a sweep keeps less instead: see `sweep.recomputes`.
+    """
+    if backend_name(rows) == "torch" and not is_concrete(rows, ring.prototype):
+        return int(rows.shape[0])
+    step = budget.STORED // numbers_kept(ring)
+    if step < MANY and engine in ("auto", "sweep"):
+        step = budget.STORED // numbers_kept(ring, lean=True)
+    return max(1, step)

@@ -1,0 +1,201 @@
+"""Pathwise (implicitly reparametrised) samples: Graves 2016, arXiv:1607.05690; Figurnov et al. 2018, arXiv:1805.08498.
+
+A sample z_k = F_k^{-1}(u_k | z_<k) moves with the parameters so that F_k(z_k | z_<k) stays at u_k:
+dz_k = −dF_k / p_k, with the change of z_<k in dF_k. An array whose value is z_k and whose derivative is that
+replaces z_k in everything that follows, so that automatic differentiation does the chaining.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ringdist.backend import (
+    Array,
+    accumulator,
+    astype,
+    backend_name,
+    is_concrete,
+    like,
+    like_zeros,
+    namespace,
+    nonzero_rows,
+    stack,
+    stop_gradient,
+    take,
+)
+from ringdist.engines.arithmetic import Linear, State
+from ringdist.engines.range import looks_at_values, threshold
+from ringdist.engines.rescue import replace_rows
+from ringdist.engines.sweep import suffix_states
+from ringdist.network import Evidence, Network
+from ringdist.network.evidence import as_rows
+from ringdist.queries.transforms import to
+
+
+def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
+    """Samples with pathwise gradients for cores, components and evidence: the values of x, differentiable.
+
+    E[f(ring.pathwise(x))] has the gradient of E[f(x)], estimated without bias; its variance grows with the gap between
+    modes, steeply so beyond a few deviations. One sweep in ring order from the thinnest bond, O(n d m² (r + N)): the
+    product of all matrices before column k, with the moving values in it, and the stored products behind it give the
+    weights of the column's components. Rows whose mass comes near underflow in float32 are swept again in float64,
+    except under tracing.
+
+    Args:
+        x: (..., d) samples, from `ring.sample` or, with evidence, from `ring.sample_given`. NaN entries are
+            marginalised. Whole numbers cannot move: in an integer-valued column an entry is evidence or NaN.
+        given: (..., d) the evidence, NaN where an entry was drawn; None where all were.
+
+    Returns:
+        (..., d) in the cores' dtype. Entries of the evidence come back as they are.
+
+    Raises:
+        TypeError: if the ring is of NumPy, which has no gradients, or an array of another backend than the ring.
+        ValueError: if shapes do not fit, a value is outside its variable's support, x differs from the evidence, a
+            whole number was drawn, or a row has no density that float64 can hold.
+    """
+    rows, fixed, shape = _checked(ring, x, given)
+    xp = namespace(rows)
+    if rows.shape[0] == 0:
+        return xp.reshape(rows, (*shape, ring.num_variables))
+    values, density, total = _swept(ring, rows, fixed, given is None)
+    if is_concrete(total) and looks_at_values(ring) and rows.dtype != accumulator(rows):
+        lost = ~((total >= threshold(ring)) & (density > 0))
+        if bool(xp.any(lost)):
+            values, density = _swept_again(ring, rows, fixed, given is None, lost)
+    _check_density(ring, density)
+    return xp.reshape(values, (*shape, ring.num_variables))
+
+
+def _swept(ring: Network, rows: Array, fixed: Array, nothing_given: bool) -> tuple[Array, Array, Array]:
+    """The moving samples (n, d), and on the way of each row the least density and the least mass in the products, (n,).
+
+    The masses are relative to what the products were scaled by: one near underflow means that the paths with the mass
+    may have been lost.
+    """
+    xp = namespace(rows)
+    linear = Linear(ring, Evidence.missing(ring) if nothing_given else Evidence.of_rows(ring, fixed))
+    suffixes = suffix_states(linear, first=1)[::-1]
+    columns, state = {}, linear.start()
+    least_density = least_total = like_zeros((rows.shape[0],), rows) + 1
+    for k in ring.sequence:
+        suffix = suffixes.pop()
+        if _is_integer(ring, k):
+            columns[k], state = rows[:, k], linear.push(state, k)
+            continue
+        missing, free = xp.isnan(rows[:, k]), xp.isnan(fixed[:, k])
+        value = xp.where(missing, _typical(ring, k), rows[:, k])
+        weights, total = _component_weights(linear, state, k, suffix)
+        cdf, density = _conditional(ring, k, weights, value)
+        density = xp.where(free & ~missing, density, 1.0)  # what stands still must not divide by zero
+        least_density, least_total = xp.minimum(least_density, density), xp.minimum(least_total, total)
+        value = xp.where(free, moving(value, cdf, density), fixed[:, k])
+        state = linear.advance(state, linear.cores[k], _evidence_weights(ring, k, value, missing))
+        columns[k] = xp.where(missing, xp.nan, value)
+    return stack([columns[k] for k in range(ring.num_variables)], axis=1), least_density, least_total
+
+
+def _swept_again(ring: Network, rows: Array, fixed: Array, nothing_given: bool, lost: Array) -> tuple[Array, Array]:
+    """The moving samples and their least density, those of the rows `lost` (n,) in float64.
+
+    In the sweep of the others they observe nothing: a row without a number would leave no slope one.
+    """
+    xp, index = namespace(rows), nonzero_rows(lost)
+    others, others_fixed = (xp.where(lost[:, None], xp.nan, part) for part in (rows, fixed))
+    values = _swept(ring, others, others_fixed, nothing_given)
+    wide, wide_fixed = (astype(take(part, index), accumulator(part)) for part in (rows, fixed))
+    again = _swept(to(ring, dtype=accumulator(rows)), wide, wide_fixed, nothing_given)
+    density = replace_rows(astype(values[1], again[1].dtype), index, again[1])  # float32 may not hold that of the rows
+    return replace_rows(values[0], index, again[0]), density
+
+
+def moving(value: Array, cdf: Array, density: Array) -> Array:
+    """An array with the value of a sample and its pathwise gradient, −dF / p.
+
+    Args:
+        value: samples, treated as constants.
+        cdf: F(value | what was drawn before), differentiable.
+        density: its derivative by the value, at the value; treated as constant.
+    """
+    return stop_gradient(value) - (cdf - stop_gradient(cdf)) / stop_gradient(density)
+
+
+def _conditional(ring: Network, k: int, weights: Array, value: Array) -> tuple[Array, Array]:
+    """F and p of column k at values (n,), its components weighted by (n, N); p is a constant."""
+    xp, variable = namespace(weights), ring.variables[k]
+    cdf = xp.sum(weights * like(variable.cdf(value), weights), axis=-1)
+    log_density = stop_gradient(like(variable.log_density(value), weights))
+    return cdf, xp.sum(stop_gradient(weights) * xp.exp(log_density), axis=-1)
+
+
+def _component_weights(linear: Linear, prefix: State, k: int, suffix: State) -> tuple[Array, Array]:
+    """p(s | columns before, evidence behind) of column k's components, (n or 1, N), and their sum before division."""
+    weights = linear.component_masses(prefix, k, suffix)
+    total = linear.xp.sum(weights, axis=-1, keepdims=True)
+    return weights / total, stop_gradient(total[:, 0])
+
+
+def _evidence_weights(ring: Network, k: int, value: Array, missing: Array) -> Array:
+    """p(value | s) of column k relative to the largest, (n, N); 1 where the value is missing."""
+    xp = namespace(value)
+    log_density = like(ring.variables[k].log_density(value), ring.prototype)
+    top = stop_gradient(xp.max(log_density, axis=-1, keepdims=True))
+    top = xp.where(top == -xp.inf, 0.0, top)
+    return xp.exp(xp.where(missing[:, None], 0.0, log_density - top))
+
+
+def _typical(ring: Network, k: int) -> Array:
+    """A value that the support of column k is sure to hold, to stand where there is none."""
+    return stop_gradient(like(ring.variables[k].means(), ring.prototype))[0]
+
+
+def _is_integer(ring: Network, k: int) -> bool:
+    return ring.families[k].integer
+
+
+def _checked(ring: Network, x: Any, given: Any) -> tuple[Array, Array, tuple[int, ...]]:
+    """Samples (n, d), evidence (n, d) that is NaN where there is none, and the leading shape."""
+    core = ring.prototype
+    if backend_name(core) == "numpy":
+        raise TypeError("pathwise samples need a ring whose backend has gradients, PyTorch or JAX, found NumPy")
+    rows, shape = as_rows(ring, x)
+    wanted, found = (*shape, ring.num_variables), None if given is None else tuple(np.shape(given))
+    if found is None:
+        fixed = like_zeros(tuple(rows.shape), core) + np.nan
+    elif found != wanted:
+        raise ValueError(f"given must have the shape of x, {wanted}, found {found}")
+    else:
+        fixed, _ = as_rows(ring, given)
+    if ring.validate and is_concrete(core, rows, fixed):
+        _check_evidence(ring, rows, fixed)
+    return rows, fixed, shape
+
+
+def _check_evidence(ring: Network, rows: Array, fixed: Array) -> None:
+    """Raise `ValueError` naming column and row unless x repeats the evidence, and whole numbers are evidence."""
+    xp = namespace(rows)
+    for k in range(ring.num_variables):
+        drawn, observed = rows[:, k], ~xp.isnan(fixed[:, k])
+        differ = nonzero_rows(observed & (drawn != fixed[:, k]))
+        if differ.shape[0]:
+            i = int(differ[0])
+            raise ValueError(
+                f"{ring.describe(k)}: x must repeat the evidence, found {float(drawn[i]):g} "
+                f"instead of {float(fixed[i, k]):g} in row {i}"
+            )
+        stuck = nonzero_rows(~observed & ~xp.isnan(drawn)) if _is_integer(ring, k) else differ
+        if stuck.shape[0]:
+            raise ValueError(
+                f"{ring.describe(k)}: whole numbers cannot move; they must be evidence, or NaN to be marginalised, "
+                f"found {float(drawn[int(stuck[0])]):g} drawn in row {int(stuck[0])}"
+            )
+
+
+def _check_density(ring: Network, density: Array) -> None:
+    """Raise `ValueError` naming the first row where a drawn value has no density."""
+    if ring.validate and is_concrete(density):
+        none = nonzero_rows(~(density > 0))
+        if none.shape[0]:
+            raise ValueError(f"samples must have positive density given the evidence, found none in row {int(none[0])}")

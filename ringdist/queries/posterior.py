@@ -1,0 +1,229 @@
+"""Posteriors of components given evidence, and the one-dimensional conditionals that follow from them (Eq. 5)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ringdist.backend import (
+    Array,
+    astype,
+    from_ordered_integers,
+    is_array,
+    is_concrete,
+    like,
+    like_zeros,
+    logsumexp,
+    namespace,
+    nonzero_rows,
+    ordered_integers,
+    stop_gradient,
+    without_warnings,
+)
+from ringdist.engines import budget
+from ringdist.engines.arithmetic import Result, State
+from ringdist.engines.budget import rows_within
+from ringdist.engines.rescue import robust
+from ringdist.network import Evidence, Network
+from ringdist.network.evidence import as_rows, unmasked
+from ringdist.variables import as_family
+
+
+def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
+    """p(s_k | observed entries of the row), shape (..., N_k); x[..., k] itself is used if observed.
+
+    Raises:
+        ValueError: if the column is unknown, x does not fit, or a row's evidence has zero mass.
+    """
+    k = ring.column(k)
+    rows, shape = as_rows(ring, x)
+    weights = component_posteriors(ring, rows, [k])[0]
+    return namespace(weights).reshape(weights, (*shape, ring.shape[k]))
+
+
+def component_posteriors(
+    ring: Network,
+    rows: Array,
+    columns: Sequence[int],
+    *,
+    leave_out: bool = False,
+    log: bool = False,
+    summary: Callable[[int, Array], Array] | None = None,
+) -> list[Array]:
+    """p(s_k | row) for several columns, each (b, N_k), by one backward and one forward sweep.
+
+    Args:
+        leave_out: whether column k's own entry is left out of its posterior.
+        log: whether logarithms are returned, −inf only where the probability is zero and not where it underflows.
+        summary: what is wanted of column k's posteriors, (b, ...); those of many rows are then never all there at once.
+
+    Raises:
+        ValueError: if the evidence of a row has zero mass.
+    """
+    xp, num_rows = namespace(rows), rows.shape[0]
+    step = _rows_per_chunk(ring) if is_concrete(rows) else max(1, num_rows)
+    parts = []
+    for start in range(0, max(1, num_rows), step):
+        found = _of_chunk(ring, rows[start : start + step], columns, leave_out, log, start)
+        parts.append(found if summary is None else [summary(k, w) for k, w in zip(columns, found, strict=True)])
+    return parts[0] if len(parts) == 1 else [xp.concat(pieces) for pieces in zip(*parts, strict=True)]
+
+
+def _rows_per_chunk(ring: Network) -> int:
+    """Rows whose evidence, posteriors and states on the way back stay within CHUNK numbers, with an environment."""
+    states = min(ring.ranks) * sum(ring.ranks) + 2 * max(core.shape[1] * core.shape[2] for core in ring.links)
+    return rows_within(budget.AT_ONCE, states + 4 * sum(ring.shape))
+
+
+def _of_chunk(
+    ring: Network, rows: Array, columns: Sequence[int], leave_out: bool, log: bool, first: int
+) -> list[Array]:
+    """The posteriors of some rows, which errors number from `first`."""
+    xp = namespace(rows)
+    if rows.shape[0] == 0:
+        return [like_zeros((0, ring.shape[k]), rows) for k in columns]
+    evidence = Evidence.of_rows(ring, rows)
+
+    def compute(arithmetic: Any) -> Result:
+        return _posteriors(arithmetic, columns, leave_out, log)
+
+    tolerance = 64 * float(xp.finfo(rows.dtype).eps)
+    stacked = robust(ring, evidence, compute, tolerance)
+    if is_concrete(stacked):
+        empty = nonzero_rows(stop_gradient(xp.max(stacked, axis=1)) == (-xp.inf if log else 0))
+        if empty.shape[0]:
+            row = first + int(empty[0])
+            raise ValueError(f"evidence must have positive mass, found zero mass in row {row}")
+    ends = np.cumsum([0, *(ring.shape[k] for k in columns)])
+    return [stacked[:, int(a) : int(b)] for a, b in itertools.pairwise(ends)]
+
+
+def _posteriors(arithmetic: Any, columns: Sequence[int], leave_out: bool, log: bool) -> Result:
+    """Normalised component weights of the columns, or their logarithms, side by side (b, Σ N_k)."""
+    ring, xp = arithmetic.ring, arithmetic.xp
+    sequence, wanted = ring.sequence, set(columns)
+    sites = [j for j, k in enumerate(sequence) if k in wanted]
+    suffixes: dict[int, State] = {}
+    state = arithmetic.start()
+    for j in range(len(sequence) - 1, sites[0] - 1, -1):
+        if j in sites:
+            suffixes[j] = state
+        if j > sites[0]:
+            state = arithmetic.push(state, sequence[j], backward=True)
+    found: dict[int, Array] = {}
+    low, state = None, arithmetic.start()
+    for j in range(sites[-1] + 1):
+        k = sequence[j]
+        if j in suffixes:
+            logits, least = arithmetic.component_weights(state, k, suffixes[j])
+            if least is not None:
+                low = least if low is None else xp.minimum(low, least)
+            logits = logits if leave_out else logits + arithmetic.evidence.log_weights(k)
+            logs = _normalised(logits)
+            weights = astype(logs if log else xp.exp(logs), ring.prototype.dtype)
+            found[k] = xp.broadcast_to(weights, (arithmetic.evidence.num_rows, weights.shape[1]))
+        if j < sites[-1]:
+            state = arithmetic.push(state, k)
+    return xp.concat([found[k] for k in columns], axis=1), low
+
+
+def _normalised(logits: Array) -> Array:
+    """Less the logarithm of the sum of their exponentials, row by row; −inf where all are."""
+    total = logsumexp(logits)[:, None]
+    xp = namespace(logits)
+    return logits - xp.where(total == -xp.inf, 0.0, total)
+
+
+def cdf(ring: Network, k: int | str, x: Any) -> Array:
+    """F(x_k | other observed entries) = Σ_s p(s_k = s | others) F_s(x_k), shape (...); the point is x[..., k].
+
+    Raises:
+        ValueError: if the column is unknown, x does not fit, the point is missing, or the evidence has zero mass.
+    """
+    k = ring.column(k)
+    core = ring.prototype
+    x = unmasked(x)
+    x = x if is_array(x) else like(x, core)
+    point, rest = _split(ring, k, x)
+    missing = namespace(point).any(namespace(point).isnan(point))
+    if is_concrete(missing) and bool(missing):
+        raise ValueError(f"{ring.describe(k)}: the point of a cdf must be given, found NaN")
+    rows, shape = as_rows(ring, rest)
+    weights = component_posteriors(ring, rows, [k])[0]
+    values = like(ring.variables[k].cdf(namespace(point).reshape(point, (-1,))), core)
+    return namespace(rows).reshape(namespace(rows).sum(weights * values, axis=-1), shape)
+
+
+def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
+    """The smallest value of column k with F(value | other observed entries) >= q, shape (...).
+
+    Args:
+        q: probabilities in [0, 1], broadcast against the leading shape of x. q = 0 gives the least value of the
+            column's support, −inf where it has none; q = 1 gives inf for a column without an end.
+        x: (..., d) evidence; x[..., k] is ignored.
+
+    Found by bisection to neighbouring floating point numbers at every scale; integers for integer-valued families.
+    """
+    k = ring.column(k)
+    core = ring.prototype
+    x = unmasked(x)
+    x = x if is_array(x) else like(x, core)
+    xp = namespace(core, x, *([q] if is_array(q) else []))
+    q = like(q, core)
+    inside = xp.all((q >= 0) & (q <= 1))
+    if is_concrete(inside) and not bool(inside):
+        raise ValueError(f"{ring.describe(k)}: q must lie in [0, 1]")
+    _, rest = _split(ring, k, x)
+    rows, shape = as_rows(ring, rest)
+    weights = component_posteriors(ring, rows, [k])[0]
+    full, size = np.broadcast_shapes(shape, tuple(q.shape)), ring.shape[k]
+    weights = xp.broadcast_to(xp.reshape(weights, (*shape, size)), (*full, size))
+    value = _invert(ring.variables[k], xp.reshape(weights, (-1, size)), xp.reshape(xp.broadcast_to(q, full), (-1,)))
+    return xp.reshape(value, full)
+
+
+def _invert(variable: Any, weights: Array, q: Array) -> Array:
+    """The smallest z with Σ_s weights[s] F_s(z) >= q, (b,).
+
+    Bisection over the integers that stand for floating point numbers in their order: as many steps as the dtype has
+    bits find one number among all, whatever the scale of the components.
+    """
+    family, xp = as_family(variable), namespace(weights)
+    total = xp.sum(weights, axis=-1)  # 1 but for rounding, which must not put q = 1 out of reach
+    means = like(family.means(), weights)
+
+    def reached(z: Array) -> Array:
+        z = xp.floor(z) if family.integer else z
+        values = like(family.cdf(z), weights)
+        # A cdf may be undefined far out, where it divides infinity by infinity.
+        values = xp.where(xp.isnan(values), astype(z[:, None] > means, weights.dtype), values)
+        return xp.sum(weights * values, axis=-1) >= q * total
+
+    end = float(xp.finfo(weights.dtype).max)
+    low, high = (ordered_integers(sign * end + 0 * total) for sign in (-1, 1))
+    with without_warnings(weights):
+        above = ~reached(end + 0 * total)
+        for _ in range(xp.finfo(weights.dtype).bits):
+            # The mean of two integers, rounded down, whose sum may overflow.
+            middle = (low >> 1) + (high >> 1) + (low & high & 1)
+            inside = reached(from_ordered_integers(middle, weights))
+            low, high = xp.where(inside, low, middle), xp.where(inside, middle, high)
+        value = from_ordered_integers(high, weights)
+        # Far out every cdf is rounded to 1: only the support tells whether a column has an end.
+        above = above | ((q >= 1) & family.is_endless(value))
+    value = xp.round(value) if family.integer else value
+    value = xp.where(q <= 0, family.support[0], xp.clip(value, min=family.support[0]))
+    return xp.where(above, xp.inf, value)
+
+
+def _split(ring: Network, k: int, x: Array) -> tuple[Array, Array]:
+    """x[..., k], and x with NaN in its place."""
+    xp = namespace(ring.prototype, x)
+    x = astype(x, ring.prototype.dtype)
+    if x.ndim == 0 or x.shape[-1] != ring.num_variables:
+        raise ValueError(f"x must have shape (..., {ring.num_variables}), one entry per column, found {tuple(x.shape)}")
+    here = like(np.arange(ring.num_variables) == k, x, xp.bool)
+    return x[..., k], xp.where(here, xp.nan, x)

@@ -1,0 +1,164 @@
+"""Rings from rings: marginals, conditionals, trains, renumbered columns, other backends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ringdist.backend import (
+    Array,
+    accumulator,
+    astype,
+    convert,
+    is_array,
+    is_concrete,
+    like,
+    namespace,
+    stop_gradient,
+)
+from ringdist.engines.choice import log_mass
+from ringdist.engines.range import scaled
+from ringdist.network import Evidence, Network
+from ringdist.network.evidence import as_rows
+from ringdist.network.structure import converted_variable, mapped
+from ringdist.queries.elimination import eliminate, fitted
+
+N = TypeVar("N", bound=Network)
+
+
+def marginal(ring: N, keep: Sequence[int | str]) -> N:
+    """The marginal distribution of the columns in `keep`, sorted by index, as a ring (paper Eq. 2).
+
+    The matrices of dropped columns are multiplied into their neighbours on both sides of the thinnest bond among them,
+    so ranks never grow; a single column is left with rank 1. Log-densities are kept; Z may change by a factor.
+
+    Raises:
+        ValueError: if `keep` is empty, repeats a column or names one that is not there.
+    """
+    if isinstance(keep, str):
+        raise TypeError(f"the columns to keep must be a list, found {keep!r}")
+    columns = [ring.column(k) for k in keep]
+    if not columns:
+        raise ValueError("a marginal must keep at least one column, found none")
+    if len(set(columns)) != len(columns):
+        raise ValueError(f"the columns to keep must differ, found {list(keep)}")
+    dropped = [k for k in range(ring.num_variables) if k not in set(columns)]
+    return eliminate(ring, Evidence.missing(ring), dropped)
+
+
+def condition(ring: N, evidence: Mapping[int | str, float]) -> N:
+    """The distribution of the remaining columns given values of some, as a ring over them, sorted by index.
+
+    Args:
+        evidence: column (index or name) to value.
+
+    Raises:
+        TypeError: if evidence is no mapping.
+        ValueError: if a column is unknown, a value is missing or outside its support, no column remains, or the
+            evidence has zero mass.
+    """
+    if not isinstance(evidence, Mapping):
+        raise TypeError(f"evidence must be a mapping from columns to values, found {type(evidence).__name__}")
+    core = ring.prototype
+    xp = namespace(core)
+    values = {ring.column(k): value for k, value in evidence.items()}
+    if len(values) != len(evidence):
+        raise ValueError(f"the columns to condition on must differ, found {list(evidence)}")
+    if not values:
+        return ring
+    if len(values) == ring.num_variables:
+        raise ValueError("a conditional must leave at least one column, found evidence for all")
+    namespace(core, *(value for value in values.values() if is_array(value)))  # they are of one backend
+    entries = [like(values[k] if k in values else np.nan, core) for k in range(ring.num_variables)]
+    for k in values:
+        if entries[k].ndim != 0:
+            raise ValueError(f"{ring.describe(k)}: evidence must be one number, found shape {tuple(entries[k].shape)}")
+        if is_concrete(entries[k]) and math.isnan(float(entries[k])):
+            raise ValueError(f"{ring.describe(k)}: evidence must be a number, found NaN; use marginal to leave it out")
+    rows, _ = as_rows(ring, xp.stack(entries))
+    observed = Evidence.of_rows(ring, rows)
+    mass = log_mass(ring, observed, "auto")
+    if is_concrete(mass) and float(stop_gradient(mass[0])) == -math.inf:
+        raise ValueError(f"evidence must have positive mass, found zero mass for {dict(evidence)}")
+    return eliminate(ring, observed, sorted(values))
+
+
+def to_train(ring: N) -> N:
+    """The same distribution as a train, exactly.
+
+    The ring is cut at its thinnest bond r. A bond of the train carries the value of the cut bond along, rank r m_j,
+    unless listing the components since the last bond is shorter: rank(j+1) = min(r m_{j+1}, rank(j) N_j), and likewise
+    from the right, so no rank exceeds the dense bound.
+    """
+    if ring.is_train:
+        return ring
+    cores = [scaled(astype(core, accumulator(core))) for core in (ring.links[k].dense() for k in ring.sequence)]
+    xp = namespace(cores[0])
+    d = len(cores)
+    lefts, frames = _train_half(cores)
+    rights, co_frames = _train_half([xp.permute_dims(core, (0, 2, 1)) for core in reversed(cores)])
+
+    def total(t: int) -> int:
+        return sum(frame.shape[0] for frame in frames[: t + 1]) + sum(frame.shape[0] for frame in co_frames[: d - t])
+
+    meet = min(range(d), key=total)  # cores before it are built from the left, after it from the right
+    left, right = frames[meet], co_frames[d - 1 - meet]  # (D, r, m), (E, r, m')
+    joined = xp.reshape(left, (1, -1, left.shape[2])) @ cores[meet]  # (N, D r, m')
+    joined = xp.reshape(joined, (cores[meet].shape[0], left.shape[0], -1))
+    middle = joined @ xp.reshape(right, (right.shape[0], -1)).T  # Tr over the cut bond and the right bond
+    tail = [xp.permute_dims(core, (0, 2, 1)) for core in rights[: d - 1 - meet]][::-1]
+    ordered = dict(zip(ring.sequence, [*lefts[:meet], middle, *tail], strict=True))
+    trained = [fitted(ordered[k], ring.prototype) for k in range(d)]
+    return ring.rebuilt(trained, ring.variables, ring.sequence)
+
+
+def _train_half(cores: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Train cores built from the left, and what each bond's values stand for: frames (D_j, r, m_j)."""
+    xp, first = namespace(cores[0]), cores[0]
+    r = first.shape[1]
+    frames, built = [like(np.eye(r), first)[None]], []
+    for core in cores[:-1]:
+        size, _, right = core.shape
+        frame = frames[-1]
+        pushed = frame[:, None] @ core[None]  # (D, N, r, m')
+        listed, carried = frame.shape[0] * size, r * right
+        if listed <= carried:  # the bond remembers the component itself
+            one_hot = np.eye(listed).reshape(frame.shape[0], size, listed).transpose(1, 0, 2)
+            built.append(like(np.ascontiguousarray(one_hot), first))
+            frames.append(xp.reshape(pushed, (listed, r, right)))
+        else:
+            built.append(xp.permute_dims(xp.reshape(pushed, (frame.shape[0], size, carried)), (1, 0, 2)))
+            frames.append(like(np.eye(carried).reshape(carried, r, right), first))
+    return built, frames
+
+
+def permute(ring: N, columns: Sequence[int | str]) -> N:
+    """The same distribution with column i of the result being column `columns[i]`.
+
+    ring.permute(c).log_prob(x[..., c]) == ring.log_prob(x). The sequence around the ring stays as it is: another
+    sequence is another model, which has to be fitted.
+
+    Raises:
+        ValueError: if `columns` is not a permutation.
+    """
+    indices = [ring.column(k) for k in columns]
+    if sorted(indices) != list(range(ring.num_variables)):
+        raise ValueError(f"columns must be a permutation of the {ring.num_variables} columns, found {list(columns)}")
+    place = {k: i for i, k in enumerate(indices)}
+    cores, variables = [ring.links[k] for k in indices], [ring.variables[k] for k in indices]
+    return ring.rebuilt(cores, variables, [place[k] for k in ring.order])
+
+
+def to(ring: N, xp: ModuleType | None = None, dtype: Any = None, device: Any = None) -> N:
+    """The ring with its arrays in another backend (numpy, torch, jax.numpy), dtype or on another device.
+
+    Raises:
+        TypeError: if xp is no such module, or the dtype is not float32 or float64.
+    """
+    cores = [mapped(core, lambda array: convert(array, xp, dtype, device)) for core in ring.links]
+    variables = [converted_variable(v, xp, dtype, device) for v in ring.variables]
+    return ring.rebuilt(cores, variables, ring.order)

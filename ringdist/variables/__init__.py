@@ -1,0 +1,29 @@
+"""Families of one-dimensional component densities.
+
+- `protocol`: what users follow (`Variable`) and the base class with defaults that the library asks (`Family`).
+- `categorical`, `gaussian`, `poisson`: the built-in families, one file each.
+- `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
+"""
+
+from ringdist.variables.categorical import Categorical
+from ringdist.variables.checks import check_name, column_scale
+from ringdist.variables.foreign import Foreign, as_family
+from ringdist.variables.gaussian import GaussianMixture
+from ringdist.variables.poisson import PoissonMixture
+from ringdist.variables.protocol import Family, Variable, rebuild
+
+BUILT_IN: tuple[type[Family], ...] = (Categorical, GaussianMixture, PoissonMixture)
+
+__all__ = [
+    "BUILT_IN",
+    "Categorical",
+    "Family",
+    "Foreign",
+    "GaussianMixture",
+    "PoissonMixture",
+    "Variable",
+    "as_family",
+    "check_name",
+    "column_scale",
+    "rebuild",
+]

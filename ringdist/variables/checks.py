@@ -1,0 +1,63 @@
+"""What is asked of a variable's arguments, and how families treat missing values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ringdist.backend import Array, frozen, is_array, is_concrete, namespace, to_numpy
+
+
+def parameter(label: str, value: Any) -> Array:
+    """The parameter as an array (N,) of floating point numbers that the caller cannot write to, if NumPy's.
+
+    Raises:
+        ValueError: if its shape is not (N,) with N >= 1.
+        TypeError: if its dtype is not floating point.
+    """
+    if not is_array(value):
+        value = np.asarray(value, dtype=np.float64)
+    if isinstance(value, np.ndarray):
+        value = frozen(value, value.dtype)
+    if value.ndim != 1 or value.shape[0] == 0:
+        raise ValueError(f"{label} must have shape (N,) with N >= 1, found {tuple(value.shape)}")
+    if not namespace(value).isdtype(value.dtype, "real floating"):
+        raise TypeError(f"{label} must be floating point, found {value.dtype}")
+    return value
+
+
+def check_values(label: str, value: Array, rule: Callable[[np.ndarray], np.ndarray], text: str) -> None:
+    """Raise `ValueError` naming the first component whose value breaks the rule; traced values pass."""
+    if not is_concrete(value):
+        return
+    values = to_numpy(value)
+    wrong = ~rule(values)
+    if wrong.any():
+        position = int(np.argmax(wrong))
+        raise ValueError(f"{label} must be {text}, found {values[position]:g} at component {position}")
+
+
+def column_scale(mean: Any, std: Any, eps: float) -> Any:
+    """The standard deviation of a column, or |mean| (1 if that is 0) where the column is constant but for rounding.
+
+    Args:
+        mean, std: of the column, numbers or NumPy arrays.
+        eps: distance from 1 to the next number of the dtype that the column's values were rounded to.
+    """
+    return np.where(std > 2 * eps * np.abs(mean), std, np.where(mean == 0, 1.0, np.abs(mean)))
+
+
+def check_name(name: Any) -> str | None:
+    """The name if it is a string or None; `TypeError` else."""
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string or None, found {name!r}")
+    return name
+
+
+def observed(x: Array, responsibilities: Array) -> tuple[Array, Array]:
+    """x (n,) and responsibilities (n, N) with zeros in the place of missing values and of their rows."""
+    xp = namespace(x, responsibilities)
+    missing = xp.isnan(x)
+    return xp.where(missing, 0.0, x), xp.where(missing[:, None], 0.0, responsibilities)

@@ -1,0 +1,164 @@
+"""Gaussian components."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+
+from ringdist.backend import Array, astype, dtype_name, namespace, normal, reciprocal, special, without_warnings
+from ringdist.variables.checks import check_name, check_values, observed, parameter
+from ringdist.variables.protocol import Family
+
+
+class GaussianMixture(Family):
+    """A real variable with Gaussian components.
+
+    p(x | s) = N(x; means[s], stds[s]²)
+
+    Values may lie anywhere in the range of the dtype: nothing but `variances` squares a standard deviation, so what
+    overflows is −inf as a log-density and has no gradient.
+
+    Args:
+        means: (N,) means, finite, in the units of the data.
+        stds: (N,) standard deviations, positive, with a reciprocal that the dtype holds in full precision: from
+            1.2e-38 to 4.2e37 in float32, from 2.3e-308 to 2.2e307 in float64.
+        name: the column's name, or None.
+        validate: whether values are checked; shapes always are.
+
+    Raises:
+        ValueError: if shapes differ, a mean is not finite or a standard deviation is out of its range.
+
+    Example:
+        >>> import numpy as np, ringdist as rd
+        >>> rd.GaussianMixture([0.0, 5.0], [1.0, 2.0]).cdf(np.array([0.0, 5.0]))
+        array([[0.5       , 0.00620967],
+               [0.99999971, 0.5       ]])
+    """
+
+    positive = ("stds",)
+    stacks = True
+    streams = True
+    has_variance = True
+
+    def __init__(self, means: Array, stds: Array, name: str | None = None, *, validate: bool = True):
+        means, stds = parameter("means", means), parameter("stds", stds)
+        namespace(means, stds)
+        if means.shape != stds.shape:
+            raise ValueError(f"means and stds must have one shape, found {tuple(means.shape)} and {tuple(stds.shape)}")
+        if validate:
+            check_values("means", means, np.isfinite, "finite")
+            check_values("stds", stds, lambda v: np.isfinite(v) & (v > 0), "positive and finite")
+            least, most = _range(stds)
+            check_values("stds", stds, lambda v: (v >= least) & (v <= most), f"between {least:.3g} and {most:.3g}")
+        self._set(int(means.shape[0]), check_name(name), {"means": means, "stds": stds})
+
+    def log_density(self, x: Array) -> Array:
+        means, stds = self._arrays["means"], self._arrays["stds"]
+        with without_warnings(means):
+            z = _standardised(x, means, stds)
+            return -0.5 * z * z - (namespace(stds).log(stds) + 0.5 * math.log(2 * math.pi))
+
+    def cdf(self, x: Array) -> Array:
+        with without_warnings(x):
+            # Not ndtr, of which PyTorch knows nothing below 6e-8 (float32) or 1e-16 (float64).
+            z = _standardised(x, self._arrays["means"], self._arrays["stds"])
+            return 0.5 * special("erfc", -math.sqrt(0.5) * z)
+
+    def sample(self, component: Array, rng: Any) -> Array:
+        means, stds = self._pick("means", component), self._pick("stds", component)
+        return means + stds * normal(rng, means.shape, means)
+
+    def means(self) -> Array:
+        return self._arrays["means"]
+
+    def variances(self) -> Array:
+        """stds², (N,): inf or 0 in float32 for standard deviations above 1.8e19 or below 1e-23."""
+        stds = self._arrays["stds"]
+        with without_warnings(stds):
+            return stds * stds
+
+    def standard_deviations(self) -> Array:
+        return self._arrays["stds"]
+
+    def inner(self, other: Any) -> Array:
+        """N(means[s]; other.means[t], stds[s]² + other.stds[t]²), (N, N')."""
+        self._check_sibling(other)
+        stds, others = self._arrays["stds"], other._arrays["stds"]
+        xp = namespace(stds, others)
+        with without_warnings(stds):
+            std = _root_of_squares(stds[:, None], others[None, :])
+            z = _standardised(self._arrays["means"], other._arrays["means"], std)
+            return xp.exp(-0.5 * z * z) * (reciprocal(std) / math.sqrt(2 * math.pi))
+
+    def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
+        """Sums of the responsibilities, and of them times the offset from the mean and times its square.
+
+        The unit of an offset is stds[s] times a large power of two, so that squares stay in the range of the dtype.
+        """
+        x, weights = observed(x, responsibilities)
+        xp = namespace(weights)
+        with without_warnings(weights):
+            # About the current mean: no cancellation in the variance.
+            offset = _standardised(x, self._arrays["means"], self._arrays["stds"]) / _unit(weights)
+        return {
+            "count": xp.sum(weights, axis=0),
+            "offset": xp.sum(weights * offset, axis=0),
+            "square": xp.sum(weights * offset * offset, axis=0),
+        }
+
+    def expected_statistics(self, weights: Array) -> dict[str, Array]:
+        return {"count": weights, "offset": 0 * weights, "square": weights / _unit(weights) ** 2}
+
+    def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Self:
+        """As in `Family`. A component whose values are equal but for rounding gets the least standard deviation.
+
+        Without one it keeps its own.
+        """
+        means, stds = self._arrays["means"], self._arrays["stds"]
+        xp = namespace(means)
+        eps, (least, most) = float(xp.finfo(stds.dtype).eps), _range(stds)
+        seen = statistics["count"] > 0
+        count = xp.where(seen, statistics["count"], 1.0)
+        shift, square = xp.where(seen, statistics["offset"] / count, 0.0), statistics["square"] / count
+        variance = square - shift * shift
+        positive = seen & (variance > 16 * eps * square)  # below, the difference is made of rounding
+        std = xp.sqrt(xp.where(positive, variance, 1.0)) * _unit(stds) * stds
+        means = means + (shift * _unit(stds)) * stds
+        positive = positive & (std > 2 * eps * xp.abs(means))
+        kept = xp.where(seen | (stds < least_std), least_std, stds) if least_std else stds
+        std = xp.clip(xp.where(positive, std, kept), min=max(least, least_std), max=most)
+        return type(self)(means, std, name=self.name)
+
+
+def _standardised(x: Array, means: Array, stds: Array) -> Array:
+    """(x − mean) / std, (..., N), within a bound whose square overflows; beyond it no gradient passes.
+
+    Halves are subtracted, because the difference of two large numbers may overflow.
+    """
+    xp = namespace(means)
+    x = x if xp.isdtype(x.dtype, "real floating") else astype(x, means.dtype)
+    z = (0.5 * x[..., None] - 0.5 * means) * (2 * reciprocal(stds))
+    bound = 2 * math.sqrt(float(xp.finfo(z.dtype).max))
+    return xp.clip(z, min=-bound, max=bound)
+
+
+def _root_of_squares(a: Array, b: Array) -> Array:
+    """sqrt(a² + b²) for positive numbers, squaring only their ratio; the gradient of JAX's own hypot overflows."""
+    xp = namespace(a, b)
+    a, b = xp.broadcast_arrays(a, b)
+    large = xp.maximum(a, b)
+    ratio = xp.minimum(a, b) * reciprocal(large)
+    return large * xp.sqrt(1 + ratio * ratio)
+
+
+def _unit(array: Array) -> float:
+    """A power of two near the fourth root of the largest number of the dtype."""
+    return 2.0**32 if dtype_name(array.dtype) == "float32" else 2.0**256
+
+
+def _range(stds: Array) -> tuple[float, float]:
+    """The least and the greatest standard deviation: the root of two squares, too, has a normal reciprocal."""
+    least = float(namespace(stds).finfo(stds.dtype).smallest_normal)
+    return least, 0.5 / least

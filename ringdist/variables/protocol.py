@@ -1,0 +1,234 @@
+"""The protocol that users follow, and the base class that the library asks.
+
+A variable with `N` components turns a value into `N` numbers, log p(x | s). Families know no rings. Users write a class
+against `Variable`; everything else in the library asks a `Family`, which answers every optional question by a default.
+`as_family` makes a `Family` of any variable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, Self, runtime_checkable
+
+from ringdist.backend import Array, namespace, stack, take
+
+
+@runtime_checkable
+class Variable(Protocol):
+    """What a ring asks of a variable: `num_components` densities p(x | s) of one real number or integer x.
+
+    `x` has any shape `(...)`; `component` holds integers 0..N-1. A family is rebuilt from
+    `type(variable)(**variable.arrays(), name=variable.name)`, or from `num_components` where `arrays()` is empty; this
+    is how rings move between backends and how `rd.load(path, families=(Family,))` reads a family back.
+
+    Optional, each with the default that `Family` documents:
+
+    - attributes: `integer = True` for integers from 0; `positive`, the names of parameters that gradient descent must
+      keep positive; `support`, the least and greatest value; `has_variance`, true where `from_statistics` takes a least
+      variance too;
+    - methods: the class method `stack(variables)`, to evaluate several columns in one operation; `in_support(x)`;
+      `statistics`, `expected_statistics` and `from_statistics`, to learn from streamed data.
+
+    Example:
+        >>> import numpy as np, ringdist as rd
+        >>> isinstance(rd.GaussianMixture([0.0, 1.0], [1.0, 1.0]), rd.Variable)
+        True
+    """
+
+    name: str | None
+    num_components: int
+
+    def log_density(self, x: Array) -> Array:
+        """log p(x | s), shape (..., N)."""
+
+    def cdf(self, x: Array) -> Array:
+        """P(X <= x | s), shape (..., N)."""
+
+    def sample(self, component: Array, rng: Any) -> Array:
+        """One draw from p(x | s) for each entry of `component`; `rng` is the backend's own generator or key."""
+
+    def means(self) -> Array:
+        """E[X | s], shape (N,)."""
+
+    def variances(self) -> Array:
+        """Var[X | s], shape (N,); inf or 0 where the square leaves the range of the dtype."""
+
+    def inner(self, other: Any) -> Array:
+        """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for another variable of the same family."""
+
+    def update(self, x: Array, responsibilities: Array) -> Any:
+        """The variable of highest expected log-likelihood given x (n,) and responsibilities (n, N); NaN is ignored."""
+
+    def arrays(self) -> dict[str, Array]:
+        """The parameters by the name of the constructor's argument, each of shape (N,)."""
+
+    def check(self, x: Array) -> None:
+        """Raise `ValueError` naming the rule and the finding unless every x is in the support."""
+
+
+class Family:
+    """A variable that answers every question of the library: `Variable`, and defaults for what is optional.
+
+    A built-in family is a subclass. It calls `_set` with its parameters and overrides at least `log_density`, `cdf`,
+    `sample`, `means`, `variances` and `inner`.
+
+    Attributes:
+        name: the column's name, or None.
+        num_components: N.
+        width: number of columns that the variable covers.
+        integer: whether values are integers from 0.
+        support: the least and the greatest value; −inf and inf where the density has no end.
+        positive: names of parameters that gradient descent must keep positive.
+        values_are_components: whether a value is its component, and its density 1 there.
+        stacks: whether `stack` is available. Columns of one `kind` and one N are then evaluated in one operation.
+        streams: whether `statistics`, `expected_statistics` and `from_statistics` are available.
+        has_variance: whether `from_statistics` takes a least standard deviation into account.
+        tells_support: whether `in_support` is written out, and not made of calls to `check`.
+    """
+
+    width: int = 1
+    integer: bool = False
+    support: tuple[float, float] = (-math.inf, math.inf)
+    positive: tuple[str, ...] = ()
+    values_are_components: bool = False
+    stacks: bool = False
+    streams: bool = False
+    has_variance: bool = False
+    tells_support: bool = True
+
+    num_components: int
+    name: str | None
+    _arrays: dict[str, Array]
+
+    def _set(self, num_components: int, name: str | None, arrays: dict[str, Array]) -> Self:
+        self.num_components, self.name, self._arrays = num_components, name, arrays
+        return self
+
+    # ------------------------------------------------------------------------------------------------- what it is
+
+    @property
+    def variable(self) -> Any:
+        """What the user holds: the variable itself, or the user's own object behind an adapter."""
+        return self
+
+    @property
+    def kind(self) -> type:
+        """The user's class, by which columns are grouped and from which variables are rebuilt."""
+        return type(self)
+
+    @classmethod
+    def stack(cls, variables: Sequence[Any]) -> Family:
+        """One object for several variables of equal N: its methods take x of shape (len(variables), rows)."""
+        first = variables[0]
+        arrays = {key: stack([v._arrays[key] for v in variables])[:, None, :] for key in first._arrays}
+        return cls.__new__(cls)._set(first.num_components, None, arrays)
+
+    def arrays(self) -> dict[str, Array]:
+        """The parameters by the name of the constructor's argument."""
+        return dict(self._arrays)
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f", name={self.name!r}"
+        return f"{type(self).__name__}({self.num_components}{name})"
+
+    # ------------------------------------------------------------------------------------------------- the density
+
+    def log_density(self, x: Array) -> Array:
+        """log p(x | s), shape (..., N); −inf outside the support."""
+        raise NotImplementedError
+
+    def cdf(self, x: Array) -> Array:
+        """P(X <= x | s), shape (..., N)."""
+        raise NotImplementedError
+
+    def sample(self, component: Array, rng: Any) -> Array:
+        """One draw for each entry of `component`, of its shape."""
+        raise NotImplementedError
+
+    def means(self) -> Array:
+        """E[X | s], shape (N,)."""
+        raise NotImplementedError
+
+    def variances(self) -> Array:
+        """Var[X | s], shape (N,); inf or 0 where the square leaves the range of the dtype."""
+        raise NotImplementedError
+
+    def standard_deviations(self) -> Array:
+        """The square root of Var[X | s], shape (N,), finite also where the variance is not."""
+        variances = self.variances()
+        return namespace(variances).sqrt(variances)
+
+    def inner(self, other: Any) -> Array:
+        """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for another variable of the same family."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------------- the support
+
+    def in_support(self, x: Array) -> Array:
+        """Which entries of x have a density (NaN counts as inside), of the shape of x. By default finite numbers."""
+        return ~namespace(x).isinf(x)
+
+    def check(self, x: Array) -> None:
+        """Raise `ValueError` naming the rule and the finding unless every x is in the support."""
+        xp = namespace(x)
+        outside = x[~self.in_support(x)]
+        if outside.shape[0] > 0:
+            raise ValueError(self._finding(float(xp.reshape(outside, (-1,))[0])))
+
+    def typical_value(self) -> Any:
+        """A value inside the support, broadcast against x of any shape, to stand where an entry is missing."""
+        return 0.0
+
+    def is_endless(self, x: Array) -> Any:
+        """Whether values above x (n,) have a density however far they are: (n,) or one boolean."""
+        return self.support[1] == math.inf
+
+    def _finding(self, value: float) -> str:
+        return f"values must be finite, found {value:g}"
+
+    # ------------------------------------------------------------------------------------------------- learning
+
+    def update(self, x: Array, responsibilities: Array) -> Family:
+        """The variable of highest expected log-likelihood given x (n,) and responsibilities (n, N)."""
+        return self.from_statistics(self.statistics(x, responsibilities))
+
+    def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
+        """Expected sufficient statistics, sums over rows of x (n,) with responsibilities (n, N); NaN is ignored."""
+        raise NotImplementedError
+
+    def expected_statistics(self, weights: Array) -> dict[str, Array]:
+        """What `statistics` would be on average for data from this variable, with component probabilities (N,)."""
+        raise NotImplementedError
+
+    def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Family:
+        """The variable that maximises the expected log-likelihood; components that saw no data keep their values.
+
+        Args:
+            statistics: sums of what `statistics` returns for this variable, over any rows.
+            least_std: least standard deviation of a component, in units of the data, where `has_variance`.
+        """
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------------- for subclasses
+
+    def _pick(self, name: str, component: Array) -> Array:
+        """The parameter of each component drawn, of the shape of `component`."""
+        array = self._arrays[name]
+        xp = namespace(array)
+        if array.ndim == 1:
+            return xp.reshape(take(array, xp.reshape(component, (-1,)), axis=0), component.shape)
+        return xp.take_along_axis(array[:, 0, :], component, axis=-1)
+
+    def _check_sibling(self, other: Any) -> None:
+        if type(other) is not type(self):
+            raise ValueError(
+                f"inner products need variables of one family, found {type(self).__name__} and {type(other).__name__}"
+            )
+
+
+def rebuild(kind: Any, num_components: int, name: str | None, arrays: dict[str, Array]) -> Any:
+    """A variable of the class with the given parameters, the inverse of `arrays()`; a `Family` checks nothing."""
+    if issubclass(kind, Family):
+        return kind.__new__(kind)._set(num_components, name, dict(arrays))
+    return kind(**arrays, name=name) if arrays else kind(num_components, name=name)

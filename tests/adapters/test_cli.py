@@ -1,0 +1,388 @@
+"""The `ringdist` command: training, interruption, checkpoints, samples, bad input."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lightning")
+
+import torch
+import yaml
+from PIL import Image
+
+from adapters.checkpoints import class_paths, read_checkpoint
+from adapters.cli import check_attributes, main
+from adapters.data import Digits
+from adapters.errors import InputError
+from tests.adapters.command import COMMAND_LINE, CONFIGS, ROOT, refused, states, tiny
+
+pytestmark = COMMAND_LINE
+
+
+@pytest.fixture
+def one_thread():
+    """As many threads as `launched` processes have: other numbers of them round sums differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def launched(*arguments: str) -> subprocess.Popen:
+    """The command in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+    command = [sys.executable, "-m", "adapters.cli", *arguments]
+    environment |= {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+def test_fit_leaves_logs_configuration_and_checkpoint(trained):
+    names = {file.name for file in trained.iterdir()}
+    assert {"metrics.csv", "config.yaml", "checkpoints"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert (trained / "checkpoints" / "step.ckpt").is_file()
+
+
+def test_test_and_validate(trained, tmp_path, capsys):
+    config = tiny(tmp_path / "again.yaml")
+    for command in ("validate", "test"):
+        main([command, "--config", config, "--ckpt_path", str(trained / "checkpoints" / "step.ckpt")])
+    assert "test_iwae" in capsys.readouterr().out
+
+
+def test_sample(trained, tmp_path):
+    arguments = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--n", "9"]
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        main(["sample", *arguments, "--seed", str(seed), "--output", str(tmp_path / "new" / f"{name}.png")])
+    pictures = [Image.open(tmp_path / "new" / f"{name}.png").tobytes() for name in "abc"]
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_sample_with_attributes(trained, tmp_path, capsys):
+    main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)])
+    checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
+    arguments = ["--ckpt_path", checkpoint, "--n", "9", "--output", "x.png", "--attributes"]
+    main(["sample", *arguments, "digit=7, thickness=2"])
+    assert Path("x.png").is_file()
+    for given, message in (
+        ("digit=7,colour=2", "'colour=2': attributes are digit, thickness, slant"),
+        ("digit=12", "'digit=12': attribute 0 takes whole numbers 0..9, found 12"),
+        ("slant=steep", "'slant=steep': could not convert string to float"),
+        ("digit", "'digit': could not convert"),
+        ("", "'': attributes are digit"),
+        ("digit=7,digit=3", "'digit=3': digit is given twice"),
+        ("digit=7,slant=nan", "'slant=nan': an attribute that is left out is free"),
+    ):
+        assert message in refused(capsys, "sample", *arguments, given)
+    assert "seed must be in 0..2^32 - 1, found -1" in refused(capsys, "sample", *arguments, "digit=7", "--seed", "-1")
+    arguments[1] = str(trained / "checkpoints" / "step.ckpt")
+    assert "VAE has no attributes" in refused(capsys, "sample", *arguments, "digit=7")
+    content = torch.load(checkpoint, weights_only=True)
+    arguments[1] = str(tmp_path / "other.ckpt")
+    for names, message in (
+        (["digit"], "the data has the attributes digit, the model 3 of them"),
+        ([[]], "the checkpoint does not name the attributes"),
+    ):
+        torch.save(content | {"ringdist_attributes": names}, arguments[1])
+        assert message in refused(capsys, "sample", *arguments, "digit=7")
+
+
+def test_nobody_needs_the_data_to_draw_images_with_some_attributes(table, tmp_path):
+    settings = yaml.safe_load(Path(tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)).read_text())
+    settings["model"]["init_args"]["prior"]["init_args"]["attributes"] = [10, 2]
+    options = {"path": str(table.parent), "attributes": "attributes.csv", "mode": "L", "batch_size": 4}
+    settings["data"] = {"class_path": "adapters.data.ImageFolder", "init_args": options}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    main(["fit", "--config", str(tmp_path / "run.yaml")])
+    table.parent.rename(tmp_path / "elsewhere")
+    checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
+    main(["sample", "--ckpt_path", checkpoint, "--output", "x.png", "--n", "4", "--attributes", "gender=1"])
+    assert Path("x.png").is_file()
+
+
+def test_hop(trained, tmp_path, capsys):
+    arguments = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--rows", "3", "--steps", "2"]
+    main(["hop", *arguments, "--num_dimensions", "1", "--output", str(tmp_path / "hops.png")])
+    with Image.open(tmp_path / "hops.png") as picture:
+        size = picture.size
+    assert size == (3 * 34 + 2, 3 * 34 + 2)  # pixels of 4 by 4, and a frame
+    message = refused(capsys, "hop", *arguments, "--num_dimensions", "9", "--output", str(tmp_path / "no.png"))
+    assert "num_dimensions must be at most 8, found 9" in message and not (tmp_path / "no.png").exists()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> str:
+    """The checkpoint of a classifier after one epoch."""
+    folder = tmp_path_factory.mktemp("classifier")
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.max_epochs=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ringdist"])
+        patch.setenv("PL_GLOBAL_SEED", "0")
+        config = str(CONFIGS / "classifier_digits.yaml")
+        main(["fit", "--config", config, f"--trainer.default_root_dir={folder}", *quiet])
+    return str(folder / "version_0" / "checkpoints" / "best.ckpt")
+
+
+def test_evaluate(trained, classifier, capsys):
+    arguments = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--features", classifier, "--n", "50"]
+    for seed in ("1", "1", "2"):
+        main(["evaluate", *arguments, "--batch_size", "40", "--seed", seed])
+    table = capsys.readouterr().out.splitlines()
+    assert table[:5] == table[5:10] and table[0] != table[10]
+    assert table[0].startswith(f"Fréchet distance (features of {classifier})") and float(table[0].split()[-1]) > 0
+    assert [row.split()[-1] for row in table[3:5]] == ["359", "50"]
+    assert all(0 <= float(row.split()[-1]) <= 1 for row in table[1:3])
+
+
+def test_evaluate_asks_for_attributes(classifier, tmp_path, capsys):
+    main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)])
+    judge = yaml.safe_load((CONFIGS / "classifier_digits.yaml").read_text())
+    judge["model"]["init_args"]["sizes"] = [10, 3, 3]
+    judge["data"]["init_args"]["strokes"] = True
+    judge["trainer"] |= {"max_epochs": 1, "default_root_dir": str(tmp_path / "judge"), "enable_progress_bar": False}
+    (tmp_path / "judge.yaml").write_text(yaml.safe_dump(judge))
+    main(["fit", "--config", str(tmp_path / "judge.yaml")])
+    checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
+    (last,) = (tmp_path / "judge").rglob("last.ckpt")
+    arguments = ["evaluate", "--ckpt_path", checkpoint, "--n", "50", "--features"]
+    capsys.readouterr()
+    main([*arguments, str(last)])
+    rows = [line.rpartition(",")[2].split() for line in capsys.readouterr().out.splitlines() if "found" in line]
+    assert [name for name, _ in rows] == ["all", "digit", "thickness", "slant"]
+    shares = [float(share) for _, share in rows]
+    assert all(0 <= share <= 1 for share in shares) and shares[0] == pytest.approx(sum(shares[1:]) / 3, abs=1e-4)
+    main([*arguments, classifier])  # which knows the digit only
+    assert "requested" not in capsys.readouterr().out
+
+
+def test_evaluate_refuses_what_does_not_fit(trained, classifier, tmp_path, capsys):
+    model = str(trained / "checkpoints" / "step.ckpt")
+    assert "found VAE" in refused(capsys, "evaluate", "--ckpt_path", model, "--features", model)
+    message = refused(capsys, "evaluate", "--ckpt_path", classifier, "--features", classifier)
+    assert "AttributeClassifier draws no images" in message
+    message = refused(capsys, "evaluate", "--ckpt_path", model, "--features", classifier, "--n", "1")
+    assert "n must be at least 2" in message
+    message = refused(capsys, "evaluate", "--ckpt_path", model, "--features", classifier, "--n", "3")
+    assert "at least 4 generated rows, found 3" in message
+    message = refused(capsys, "evaluate", "--ckpt_path", model, "--features", "inception", "--weights", "no.pth")
+    assert "no.pth: there is no such file" in message
+    content = torch.load(classifier, weights_only=True)
+    content["ringdist_config"] = content["ringdist_config"].replace("- 8\n", "- 12\n")
+    content["state_dict"]["network.5.weight"] = torch.zeros(64, 64 * 9)
+    torch.save(content, tmp_path / "wide.ckpt")
+    message = refused(capsys, "evaluate", "--ckpt_path", model, "--features", str(tmp_path / "wide.ckpt"))
+    assert "wide.ckpt: the network takes no images of shape 1x8x8" in message
+    content = torch.load(model, weights_only=True)
+    content["ringdist_config"] = content["ringdist_config"].replace("adapters.data.Digits", "elsewhere.Data")
+    torch.save(content, tmp_path / "odd.ckpt")
+    message = refused(capsys, "evaluate", "--ckpt_path", str(tmp_path / "odd.ckpt"), "--features", classifier)
+    assert "elsewhere.Data" in message
+
+
+def test_help_names_all_commands(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in ("fit", "validate", "test", "sample", "hop", "evaluate"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_every_configuration_is_understood(name, capsys):
+    with pytest.raises(SystemExit) as ending:
+        main(["fit", "--config", str(CONFIGS / f"{name}.yaml"), "--print_config"])
+    assert ending.value.code == 0
+    assert all(
+        path.startswith(("adapters.", "lightning.")) for path in class_paths(yaml.safe_load(capsys.readouterr().out))
+    )
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_epochs_of_configurations_are_as_many_updates_as_they_say(name):
+    text = (CONFIGS / f"{name}.yaml").read_text()
+    config = yaml.safe_load(text)
+    said = re.search(r"max_epochs: (\d+) +# ([\d ]+) (?:updates|batches)", text)
+    if said is None:
+        assert "max_epochs" in text and not re.search(r"max_epochs: \d+ *#", text)
+        return
+    images = {"MNIST": 60_000, "CIFAR10": 50_000, "CelebA": 162_770, "ImageFolder": 21_255}  # not for testing
+    kind = config["data"]["class_path"].rpartition(".")[2]
+    options = config["data"]["init_args"]
+    held_out = 0 if kind == "CelebA" else options.get("validation", 0.1)
+    training = images[kind] - (held_out if held_out >= 1 else round(held_out * images[kind]))
+    batches = int(said[1]) * -(-training // options["batch_size"])
+    assert 0 <= batches / int(said[2].replace(" ", "")) - 1 < 0.01, batches
+
+
+# -------------------------------------------------------------------------------------------------- interrupted, shared
+
+
+@pytest.mark.parametrize("name", ["vae_digits", pytest.param("wgan_gp_digits", marks=pytest.mark.slow)])
+def test_a_killed_run_ends_as_the_unbroken_one(name, tmp_path, one_thread):
+    epochs = {"name": name, "max_epochs": 8}
+    main(["fit", "--config", tiny(tmp_path / "unbroken.yaml", **epochs)])
+    checkpoint = tmp_path / "killed" / "version_0" / "checkpoints" / "step.ckpt"
+    with launched("fit", "--config", tiny(tmp_path / "killed.yaml", **epochs)) as process:
+        deadline = time.monotonic() + 120
+        while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.stdout.read()
+    step = read_checkpoint(str(checkpoint))["global_step"]
+    assert step < 8 * (8 if name == "vae_digits" else 10)  # a WGAN's generator takes steps of its own
+    main(["fit", "--config", str(tmp_path / "killed.yaml"), "--ckpt_path", str(checkpoint)])
+    resumed = states(tmp_path / "killed" / "version_1" / "checkpoints" / "step.ckpt")
+    unbroken = states(tmp_path / "unbroken" / "version_0" / "checkpoints" / "step.ckpt")
+    assert all(torch.equal(resumed[name], value) for name, value in unbroken.items()), step
+
+
+@pytest.mark.slow
+def test_two_processes_hold_the_same_model(tmp_path):
+    config = tiny(tmp_path / "ddp.yaml", strategy="ddp", devices=2)
+    with launched("fit", "--config", config) as process:
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert "MEMBER: 2/2" in output
+    checkpoint = read_checkpoint(str(tmp_path / "ddp" / "version_0" / "checkpoints" / "step.ckpt"))
+    assert checkpoint["global_step"] == 2 * 4  # 719 images in batches of 2 times 100
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+
+
+# -------------------------------------------------------------------------------------------- bad options, bad data
+
+
+def test_a_configuration_with_an_unknown_key(tmp_path, capsys):
+    path = Path(tiny(tmp_path / "wrong.yaml"))
+    config = yaml.safe_load(path.read_text())
+    config["model"]["init_args"]["prior"]["init_args"]["ranks"] = 3
+    path.write_text(yaml.safe_dump(config))
+    assert "ranks" in refused(capsys, "fit", "--config", str(path))
+    config["model"]["init_args"]["prior"]["init_args"].pop("ranks")
+    path.write_text(yaml.safe_dump(config | {"modle": 1}))
+    assert "modle" in refused(capsys, "fit", "--config", str(path))
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("--model.prior.rank=-2", "ranks must be at least 1, found -2"),
+        (
+            "--model.prior.mean_range=[3,-3]",
+            "mean_range must be two finite numbers in ascending order, found (3.0, -3.0)",
+        ),
+        ("--model.val_samples=0", "val_samples must be at least 1, found 0"),
+        ("--model.warm_up_steps=-1", "warm_up_steps must be at least 0, found -1"),
+        ("--model.encoder.channels=[]", "channels must be positive numbers, one for each layer, found []"),
+        ("--data.batch_size=0", "batch_size must be at least 1, found 0"),
+    ],
+)
+def test_settings_that_break_a_rule(setting, message, tmp_path, capsys):
+    config = tiny(tmp_path / "run.yaml")
+    assert f"the configuration cannot be used: {message}" in refused(capsys, "fit", "--config", config, setting)
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_of_other_code_keep_their_traceback(tmp_path):
+    """A class of the user's is for the user to mend."""
+    path = Path(tiny(tmp_path / "run.yaml"))
+    config = yaml.safe_load(path.read_text())
+    config["model"]["init_args"]["encoder"] = {
+        "class_path": "torch.nn.GroupNorm",
+        "init_args": {"num_groups": 3, "num_channels": 4},
+    }
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"num_channels \(4\) must be divisible by num_groups \(3\)") as raised:
+        main(["fit", "--config", str(path)])
+    assert not isinstance(raised.value, InputError)
+
+
+@pytest.mark.parametrize("command", ["sample", "hop"])
+def test_pictures_that_cannot_be_drawn(command, trained, classifier, tmp_path, capsys, monkeypatch):
+    drawn = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--output"]
+    message = refused(capsys, command, "--ckpt_path", classifier, "--output", "x.png")
+    assert f"{classifier}: AttributeClassifier draws no images" in message
+    message = refused(capsys, command, *drawn, "x.png", "--run_config", "no.yaml")
+    assert "no.yaml: not a readable configuration" in message
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(capsys, command, *drawn, "file/x.png")
+    with monkeypatch.context() as patch:
+        patch.setattr("adapters.checkpoints.read_checkpoint", lambda path: pytest.fail("a model is loaded"))
+        for name in ("x.foo", "x"):
+            assert f"{name}: must end in .png" in refused(capsys, command, *drawn, name)
+    number = {"sample": "--n", "hop": "--rows"}[command]
+    for given in ("0", "-1"):
+        message = refused(capsys, command, *drawn, "x.png", number, given)
+        assert f"{number[2:]} must be at least 1, found {given}" in message
+    assert not list(tmp_path.glob("x*"))
+
+
+@pytest.mark.parametrize("device", ["cuda:97", "toaster", "meta"])
+def test_a_device_that_is_not_there(device, trained, classifier, capsys):
+    arguments = ["--ckpt_path", str(trained / "checkpoints" / "step.ckpt"), "--features", classifier]
+    message = refused(capsys, "evaluate", *arguments, "--device", device)
+    assert f"device '{device}' cannot be used here (" in message
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    """A folder of images, 8x8, and its table of two attributes."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(20):
+        Image.new("L", (8, 8), 10 * i).save(folder / f"{i:02}.png")
+    rows = "".join(f"{i:02}.png,{i % 10},{i % 2}\n" for i in range(20))
+    (folder / "attributes.csv").write_text("image,age_group,gender\n" + rows)
+    return folder / "attributes.csv"
+
+
+@pytest.mark.parametrize("name", ["conditional_digits", "classifier_digits"])
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ([9, 2], r"09.png: age_group takes whole numbers 0..8 in the model, found 9"),
+        ([10, 2], r"07.png: gender takes whole numbers 0..1 in the model, found 12"),
+        ([10], r"the data has the attributes age_group, gender, the model 1 of them"),
+    ],
+)
+def test_attributes_that_the_model_does_not_have(name, sizes, message, table, tmp_path, capsys):
+    table.write_text(table.read_text().replace("07.png,7,1", "07.png,7,12").replace("19.png,9", "19.png,"))
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    model = config["model"]["init_args"]
+    if "prior" in model:
+        model["prior"]["init_args"]["attributes"] = sizes
+    else:
+        model["sizes"] = sizes
+    options = {"path": str(table.parent), "attributes": "attributes.csv", "mode": "L"}
+    config["data"] = {"class_path": "adapters.data.ImageFolder", "init_args": options}
+    config["trainer"]["default_root_dir"] = str(tmp_path / "run")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    for command in ("fit", "test"):
+        assert message in refused(capsys, command, "--config", str(tmp_path / "run.yaml"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_continuous_attribute_that_is_infinite():
+    data = Digits()
+    data.setup()
+    check_attributes(data, [10])
+    check_attributes(data, ["continuous"])
+    data.splits["val"].attributes[3, 0] = -torch.inf
+    with pytest.raises(InputError, match="image 3 of val: digit is a finite number in the model, found -inf"):
+        check_attributes(data, ["continuous"])
+
+
+def test_data_that_cannot_be_read(tmp_path, capsys):
+    path = Path(tiny(tmp_path / "data.yaml"))
+    config = yaml.safe_load(path.read_text())
+    config["data"] = {"class_path": "adapters.data.MNIST", "init_args": {"path": "nothing.npz"}}
+    path.write_text(yaml.safe_dump(config))
+    assert "nothing.npz: there is no such file" in refused(capsys, "fit", "--config", str(path))
