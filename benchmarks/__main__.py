@@ -7,12 +7,14 @@ from pathlib import Path
 
 
 def benchmarks() -> dict[str, str]:
-    """Every module of this folder that answers a question, and the question (found without importing any of them)."""
-    found = {}
-    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+    """Every module or package of this folder that answers a question, and the question (found without an import)."""
+    folder, found = Path(__file__).parent, {}
+    modules = {path.stem: path for path in folder.glob("[!_]*.py")}
+    packages = {path.parent.name: path for path in folder.glob("[!_]*/__init__.py")}
+    for name, path in sorted((modules | packages).items()):
         tree = ast.parse(path.read_text())
         if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
-            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+            found[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return found
 
 

@@ -55,9 +55,14 @@ def rounds(setting: gan.Setting, x: torch.Tensor, form: str) -> Callable[[], obj
     options, context = FORMS[form]
     prior = TRIP(setting.latents, setting.components, setting.rank, mean_range=(-1.0, 1.0), std=1 / setting.components)
     once = gan.training_round(gan.wgan(setting, x.shape[1:], prior, **options).to(x.device), x)
+    return within(once, context, x.device.type)
 
-    def within() -> None:
-        with contextlib.nullcontext() if context is None else context(x.device.type):
+
+def within(once: Callable[[], object], context: Any, device: str) -> Callable[[], object]:
+    """A round in a context of this device, if there is one."""
+
+    def inside() -> None:
+        with contextlib.nullcontext() if context is None else context(device):
             once()
 
-    return within
+    return inside

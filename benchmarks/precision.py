@@ -37,28 +37,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    rows = []
-    for rank in args.ranks:
-        start = Start.draw(rank, args.device)
-        exact, slopes = evaluated(start, torch.float64)
-        for name in (*BITS, *(("high", "medium") if args.device == "cuda" else ())):
-            with Rounded(BITS[name]) if name in BITS else switched(name):
-                found, gradient = evaluated(start, torch.float32)
-            error = found.double() - exact
-            rows.append(
-                {
-                    "rank": rank,
-                    "products": name,
-                    "mean, nats": error.abs().mean().item(),
-                    "largest, nats": error.abs().max().item(),
-                    "bias, nats": error.mean().item(),
-                    "gradient": ((gradient.double() - slopes).norm() / slopes.norm()).item(),
-                    "mean of log p": exact.mean().item(),
-                }
-            )
+    rows = [row for rank in args.ranks for row in measure(rank, args.device)]
     print(report.table(rows))
     env = report.environment(args.device)
     report.write(args.out, "precision", "Precision", __doc__ or "", {"Errors": rows}, env, figure(rows))
+
+
+def measure(rank: int, device: str) -> list[dict[str, Any]]:
+    """The errors of each kind of products at one rank."""
+    rows = []
+    start = Start.draw(rank, device)
+    exact, slopes = evaluated(start, torch.float64)
+    for name in (*BITS, *(("high", "medium") if device == "cuda" else ())):
+        with Rounded(BITS[name]) if name in BITS else switched(name):
+            found, gradient = evaluated(start, torch.float32)
+        error = found.double() - exact
+        rows.append(
+            {
+                "rank": rank,
+                "products": name,
+                "mean, nats": error.abs().mean().item(),
+                "largest, nats": error.abs().max().item(),
+                "bias, nats": error.mean().item(),
+                "gradient": ((gradient.double() - slopes).norm() / slopes.norm()).item(),
+                "mean of log p": exact.mean().item(),
+            }
+        )
+    return rows
 
 
 def evaluated(start: Start, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

@@ -63,10 +63,7 @@ def main(args: argparse.Namespace) -> None:
 @torch.no_grad()
 def measure(topology: Topology, columns: int, rank: int, args: argparse.Namespace) -> dict[str, float]:
     """Least milliseconds of one log-likelihood and one drawing of a batch; the former for a million operations too."""
-    means = torch.linspace(-5, 5, COMPONENTS)
-    variables = [rd.GaussianMixture(means, torch.ones(COMPONENTS)) for _ in range(columns)]
-    ring = rd.TensorRing.random(variables, rank, topology=topology, rng=0, xp=torch, dtype=torch.float32)
-    ring = ring.to(device=args.device)
+    ring = build(topology, columns, rank, args.device)
     x = ring.sample(BATCH, rng=1)
     engine: Any = "sweep" if args.device == "cpu" else "auto"
     operations = {
@@ -78,6 +75,26 @@ def measure(topology: Topology, columns: int, rank: int, args: argparse.Namespac
     cut = min(ring.ranks)
     work = 2 * BATCH * sum(left * right * (cut + COMPONENTS) for _, left, right in (core.shape for core in ring.cores))
     return times | {"log-likelihood, µs per 10⁶ operations": times["log-likelihood, ms"] / work * 1e9}
+
+
+def build(topology: Topology, columns: int, rank: int, device: str, **core: Any) -> rd.TensorRing:
+    """A random ring; what is said of `core` goes to `TensorRing.random`.
+
+    On a GPU its values are not checked: that would wait for the device, once for every column.
+    """
+    means, stds = torch.linspace(-5, 5, COMPONENTS), torch.ones(COMPONENTS)
+    variables = [rd.GaussianMixture(means, stds) for _ in range(columns)]
+    ring = rd.TensorRing.random(variables, rank, topology=topology, rng=0, xp=torch, dtype=torch.float32, **core)
+    if device == "cpu":
+        return ring
+    variables = [rd.GaussianMixture(means.to(device), stds.to(device), validate=False) for _ in range(columns)]
+    return rd.TensorRing([_moved(core, device) for core in ring.cores], variables, validate=False)
+
+
+def _moved(core: Any, device: str) -> Any:
+    if isinstance(core, torch.Tensor):
+        return core.to(device)
+    return core.with_arrays({name: array.to(device) for name, array in core.arrays().items()})
 
 
 def slopes(curves: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ class RingPrior(Prior):
         averages of weights make them, and those of fused optimisers escape version counters. A comparison would wait
         for an accelerator, so there the ring is made anew.
         """
-        parameters = [self.means, self.log_stds, *self.cores]
+        parameters = [self.means, self.log_stds, *iter(self.cores)]  # before 2.12 Dynamo cannot unpack the list itself
         if self.device.type != "cpu" or not is_settled(*parameters):
             return self.ring
         self._follow_order()
