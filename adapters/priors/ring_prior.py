@@ -110,15 +110,16 @@ class RingPrior(Prior):
         self._follow_order()
         if self._kept is None or not self._kept.is_made_of(self._columns, parameters):
             with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode would be of no use outside
-                self._kept = Kept(self.ring, self._columns, [parameter.detach().clone() for parameter in parameters])
+                ring = self._ring(self.means, self.log_stds, copy=True)  # its own, so that it remembers its log Z
+                self._kept = Kept(ring, self._columns, [parameter.detach().clone() for parameter in parameters])
         return self._kept.ring
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the ring that is kept: copies and pickles make their own."""
         return {**super().__getstate__(), "_kept": None}
 
-    def _ring(self, means: Tensor, log_stds: Tensor) -> rd.TensorRing:
-        """The live cores with these Gaussians."""
+    def _ring(self, means: Tensor, log_stds: Tensor, *, copy: bool = False) -> rd.TensorRing:
+        """The live cores, or copies of them, with these Gaussians."""
         if means.dtype not in (torch.float32, torch.float64):
             raise TypeError(
                 f"{type(self).__name__} calculates in float32 or float64, found parameters of {means.dtype}: keep them "
@@ -132,7 +133,7 @@ class RingPrior(Prior):
         variables: list[Any] = list(self._categories)
         for k, mean, std in zip(self._gaussians, means.unbind(0), log_stds.exp().unbind(0), strict=True):
             variables[k] = rd.GaussianMixture(mean, std, validate=False)
-        return rd.TensorRing(cores, variables, self._columns, validate=False)
+        return rd.TensorRing(cores, variables, self._columns, validate=False, copy=copy)
 
     def _layout_of(self, columns: Sequence[int]) -> Layout:
         """Which columns share a core shape if this is their order."""
@@ -224,7 +225,9 @@ class RingPrior(Prior):
     def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Components from the ring of their joint probabilities; attributes are marginalised."""
         ring = self._ring(self.means.detach(), self.log_stds.detach())
-        chosen = rd.TensorRing(ring.cores, [rd.Categorical(m) for m in self._sizes], self._columns, validate=False)
+        chosen = rd.TensorRing(
+            ring.cores, [rd.Categorical(m) for m in self._sizes], self._columns, validate=False, copy=False
+        )
         with torch.no_grad():
             s = chosen.sample(n, rng=generator)[:, : self.num_latents].long()
         place = torch.arange(self.num_latents, device=s.device), s

@@ -44,7 +44,7 @@ def measure(options: Options, axis: str, size: int, topology: Any, kind: str, na
 @functools.lru_cache(maxsize=1)
 def build(topology: Any, columns: int, rank: int, device: str, kind: str) -> Any:
     """The ring, kept for the next measurement: that of a long one takes seconds to make."""
-    core = {} if kind == "dense" else {"core": kind, "inner": rank}
+    core = {} if kind == "dense" else {"core": kind}
     return scaling.build(topology, columns, rank, device, **core)
 
 

@@ -134,6 +134,7 @@ def speeds(records: Records) -> dict[str, list[Row]]:
     pieces = {row["part"]: row for row in rows(records, r"the prior alone, .*")}
     for row in rows(records, r"the prior alone in a graph, .*"):
         pieces[row["part"]] = pieces.get(row["part"], {"part": row["part"]}) | row
+    found["Engines"] = rows(records, r"engines, .*")
     return found | {"WGAN-GP rounds": rows(records, r"rounds, .*"), "The prior alone": list(pieces.values())}
 
 

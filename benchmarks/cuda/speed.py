@@ -37,11 +37,11 @@ class OursCP(speed.Ours):
         self.cores = [factor for factors in self.factors for factor in factors.values()]
         self.parameters = [*self.cores, *self.means, *self.log_stds]
 
-    def ring(self) -> Any:
+    def ring(self, *, copy: bool = False) -> Any:
         cores = [rd.CPCore(**{name: array.abs() for name, array in f.items()}) for f in self.factors]
         gaussians = zip(self.means, self.log_stds, strict=True)
         variables = [rd.GaussianMixture(mean, log_std.exp(), validate=False) for mean, log_std in gaussians]
-        return rd.TensorRing(cores, variables, validate=False)
+        return rd.TensorRing(cores, variables, validate=False, copy=copy)
 
 
 def items(session: Session) -> Iterable[Item]:

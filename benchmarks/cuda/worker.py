@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import checks, gradients, graphs, growth, jaxed, numerics, profile, samplers, speed, suite, train, wgan
+from . import checks, engines, gradients, graphs, growth, jaxed, numerics, profile, samplers, speed, suite, train, wgan
 from .session import SHORTEST, Item, Options, Session
 
 RESTART = 75  # exit status that asks for another worker
@@ -30,9 +30,9 @@ CORRECTNESS = (
 )
 PARTS = (
     Part("correctness", 0.31, CORRECTNESS),
-    Part("speed", 0.27, (speed.items, wgan.items)),
-    Part("limits", 0.2, (profile.items, numerics.items, growth.items)),
-    Part("training", 0.22, (train.items,)),
+    Part("speed", 0.27, (speed.items, engines.items, wgan.items)),
+    Part("limits", 0.28, (numerics.items, growth.items, profile.items)),
+    Part("training", 0.14, (train.items,)),
 )
 
 

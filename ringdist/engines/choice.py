@@ -74,8 +74,8 @@ def choose_engine(ring: Network, evidence: Evidence) -> Engine:
         if not ring.is_dense or _is_padded(ring, evidence):
             return "sweep"
         return "tree" if extra < EXTRA["cpu"] else "sweep"
-    if not ring.is_dense:
-        extra += evidence.num_rows * rank**3
+    if not ring.is_dense:  # whose matrices the tree would have to form, b m² c each
+        return "tree" if extra + evidence.num_rows * rank**3 < EXTRA["accelerator"] / 10 else "sweep"
     return "tree" if extra < EXTRA["accelerator"] else "sweep"
 
 

@@ -85,7 +85,8 @@ def _swept(linear: Linear, level: Level) -> Result:
     if level.values.shape[0] > 1:
         scaled = _scaled(level.values[1:], level.logs[1:])
         offset = offset + scaled.offset
-        for values in unstack(level.values[1:] * scaled.share[..., None]):
+        share = _share(level.logs[1:], scaled, level.values)
+        for values in unstack(level.values[1:] * share[..., None]):
             state = linear.rescale(state.values @ values, state)
     values, low = linear.guarded(state.values, state.low) if state.age else (state.values, state.low)
     return log_scaled_sum(linear.xp.linalg.diagonal(values), state.logs) + offset, low
@@ -142,7 +143,7 @@ def _levels(linear: Linear, level: Level) -> Iterator[Level]:
             offset, total = level.offset + scaled.offset, scaled.total[..., None]
             odd, last = values[-1:] / total[-1:], scaled.scale[-1:]
             if linear.looks:
-                share = scaled.share[right]
+                share = _share(logs, scaled, values)[right]
                 before, behind, outer = values[left] / total[left], values[right] * share[..., None], scaled.scale[left]
             else:
                 before, shift = _aligned(values[left] / total[left], scaled.sums[right], scaled.scale[right])
@@ -161,22 +162,28 @@ class _Scaled(NamedTuple):
 
     total: Array  # (k, b, m) sums of the rows, 1 where there is no mass
     sums: Array  # (k, b, m) logarithm of the mass of a row less the segment's largest, −inf where there is none
-    scale: Array  # the same, but finite: rows without mass have a scale too, for their slopes
-    share: Array  # (k, b, m) exp(logs) relative to the largest mass, in the dtype of the values
+    scale: Array  # the same, but finite: rows without mass have a scale too, for their gradients
     offset: Array  # (b,) sum over the segments of the logarithms of the largest mass
+    common: Array  # (k, b, 1) those logarithms
 
 
 def _scaled(values: Array, logs: Array) -> _Scaled:
     xp = namespace(values)
     total = row_sums(values)
-    sums = safe_log(astype(total, logs.dtype)) + logs
+    alive = total > 0
+    total = xp.where(alive, total, 1.0)
+    scale = xp.log(astype(total, logs.dtype)) + logs
+    sums = xp.where(alive, scale, -xp.inf)
     common = xp.max(sums, axis=-1, keepdims=True)
     common = xp.where(common == -xp.inf, 0.0, common)
-    total = xp.where(total > 0, total, 1.0)
-    scale = xp.log(astype(total, logs.dtype)) + logs - common
+    return _Scaled(total, sums - common, scale - common, xp.sum(common[..., 0], axis=0), common)
+
+
+def _share(logs: Array, scaled: _Scaled, like: Array) -> Array:
+    """exp(logs) relative to the largest mass of the segment, (k, b, m), in the dtype of `like`."""
     # The limit is met only by rows without mass, or near underflow as a whole.
-    share = astype(xp.exp(xp.clip(logs - common, max=largest_exponent(values))), values.dtype)
-    return _Scaled(total, sums - common, scale, share, xp.sum(common[..., 0], axis=0))
+    exponent = namespace(logs).clip(logs - scaled.common, max=largest_exponent(like))
+    return astype(namespace(logs).exp(exponent), like.dtype)
 
 
 def _swept_segments(linear: Linear, count: int, reuse: bool) -> Level:
@@ -272,10 +279,11 @@ def _aligned(left: Array, sums: Array, scale: Array) -> tuple[Array, Array]:
     """left[i, k] exp(scale[k]), each row relative to its largest term, and the logarithm of that term (detached).
 
     `sums` is `scale` where the right factor has mass in row k, else −inf. Entries and rows without mass have no terms,
-    but the factors of what they would be are kept, as far as they are finite: slopes need them.
+    but the factors of what they would be are kept, as far as they are finite: gradients need them.
     """
     xp = namespace(left)
-    shift = stop_gradient(xp.max(safe_log(left) + astype(sums, left.dtype)[..., None, :], axis=-1, keepdims=True))
+    logs = xp.log(stop_gradient(left))  # −inf where there is nothing
+    shift = xp.max(logs + astype(sums, left.dtype)[..., None, :], axis=-1, keepdims=True)
     shift = xp.where(shift == -xp.inf, 0.0, shift)
     factor = xp.clip(astype(scale, left.dtype)[..., None, :] - shift, max=largest_exponent(left))
     return left * xp.exp(factor), astype(shift[..., 0], scale.dtype)

@@ -44,7 +44,7 @@ def register_ring(kind: Any) -> None:
             for (family, size, name), values in zip(kinds, arrays, strict=True)
         )
         ring: Any = object.__new__(kind)
-        ring.__dict__.update(links=tuple(links), variables=variables, order=order, validate=validate, _owns_cores=False)
+        ring.__dict__.update(links=tuple(links), variables=variables, order=order, validate=validate, owns_cores=False)
         return ring
 
     jax.tree_util.register_pytree_node(kind, flatten, unflatten)

@@ -41,7 +41,7 @@ class Network:
     variables: tuple[Variable, ...]
     order: tuple[int, ...]
     validate: bool
-    _owns_cores: bool
+    owns_cores: bool
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Network:
         owns_cores: bool,
     ) -> None:
         values = {"links": links, "variables": variables, "order": order, "validate": validate}
-        for name, value in {**values, "_owns_cores": owns_cores}.items():  # PyTorch 2.11 traces no __dict__.update
+        for name, value in {**values, "owns_cores": owns_cores}.items():  # PyTorch 2.11 traces no __dict__.update
             object.__setattr__(self, name, value)
         if backend_name(self.prototype) == "jax":
             kind: Any = type(self)
@@ -103,7 +103,7 @@ class Network:
         Of a PyTorch ring that owns its cores these are copies, made when first asked for: nothing that is written to
         them reaches the ring.
         """
-        copies = self._owns_cores and backend_name(self.prototype) == "torch"
+        copies = self.owns_cores and backend_name(self.prototype) == "torch"
         return tuple(_as_given(_copied(core) if copies else core) for core in self.links)
 
     @cached_property
@@ -216,7 +216,7 @@ class Network:
             return self
         links = [mapped(core, stop_gradient) for core in self.links]
         ring = object.__new__(type(self))
-        ring._set(tuple(links), tuple(variables), self.order, self.validate, self._owns_cores)
+        ring._set(tuple(links), tuple(variables), self.order, self.validate, self.owns_cores)
         return ring
 
     # ---------------------------------------------------------------------------------------------------- memory
@@ -228,7 +228,7 @@ class Network:
 
     def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
         """What `compute` makes of the cores: once if the ring owns them, else each time."""
-        if not self._owns_cores or not is_concrete(self.prototype):
+        if not self.owns_cores or not is_concrete(self.prototype):
             return compute()
         if name not in self._memory:
             value = compute()
@@ -244,7 +244,7 @@ class Network:
     def __setstate__(self, state: dict[str, Any]) -> None:
         links = tuple(map(_fixed, state["links"]))
         self._set(links, state["variables"], state["order"], state["validate"], owns_cores=False)
-        self.__dict__["_owns_cores"] = not any(map(_records_gradient, self.core_arrays()))
+        self.__dict__["owns_cores"] = not any(map(_records_gradient, self.core_arrays()))
 
 
 def mapped(core: Core, function: Callable[[Array], Array]) -> Core:

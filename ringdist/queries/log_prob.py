@@ -50,8 +50,11 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
     if not writable(*ring.core_arrays(), *parameters, table) and table.shape[0] > 0:
         values = _differentiable(ring, checked(ring, table), engine)
         return xp.reshape(astype(values, ring.prototype.dtype), shape)
-    log_z = log_partition(ring)
     step = _rows_per_chunk(ring, engine) if is_concrete(table) else max(1, table.shape[0])
+    if 0 < table.shape[0] < step and not ring.owns_cores and on_accelerator(ring.prototype):
+        values = _with_normalizer(ring, checked(ring, table), engine)  # half as many launches as apart
+        return xp.reshape(astype(values, ring.prototype.dtype), shape)
+    log_z = log_partition(ring)
     parts = [
         log_mass(ring, Evidence.of_rows(ring, checked(ring, table[start : start + step])), engine)
         for start in range(0, max(1, table.shape[0]), step)
@@ -63,15 +66,20 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
 def _differentiable(ring: Network, rows: Array, engine: Engine) -> Array:
     """log p of rows (b, d) in the accumulator's dtype, in bounded memory between the passes."""
     step = _rows_stored(ring, rows, engine)
-    if rows.shape[0] <= step:  # Z is one more row, which observes nothing
-        values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
-        _check_normalizer(ring, values[-1])
-        return values[:-1] - values[-1]
+    if rows.shape[0] <= step:
+        return _with_normalizer(ring, rows, engine)
     parts = [
         checkpoint(lambda some: log_mass(ring, Evidence.of_rows(ring, some), engine), rows[start : start + step])
         for start in range(0, rows.shape[0], step)
     ]
     return namespace(rows).concat(parts) - log_partition(ring)
+
+
+def _with_normalizer(ring: Network, rows: Array, engine: Engine) -> Array:
+    """log p of rows (b, d), with Z as one more row, which observes nothing."""
+    values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
+    _check_normalizer(ring, values[-1])
+    return values[:-1] - values[-1]
 
 
 def log_normalizer(ring: Network) -> Array:
