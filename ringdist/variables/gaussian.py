@@ -47,16 +47,12 @@ class GaussianMixture(Family):
         means, stds = parameter("means", means), parameter("stds", stds)
         namespace(means, stds)
         if means.shape != stds.shape:
-            raise ValueError(
-                f"means and stds must have one shape, found {tuple(means.shape)} and {tuple(stds.shape)}"
-            )
+            raise ValueError(f"means and stds must have one shape, found {tuple(means.shape)} and {tuple(stds.shape)}")
         if validate:
             check_values("means", means, np.isfinite, "finite")
             check_values("stds", stds, lambda v: np.isfinite(v) & (v > 0), "positive and finite")
             least, most = _range(stds)
-            check_values(
-                "stds", stds, lambda v: (v >= least) & (v <= most), f"between {least:.3g} and {most:.3g}"
-            )
+            check_values("stds", stds, lambda v: (v >= least) & (v <= most), f"between {least:.3g} and {most:.3g}")
         self._set(int(means.shape[0]), check_name(name), {"means": means, "stds": stds})
 
     def log_density(self, x: Array) -> Array:

@@ -120,9 +120,7 @@ def cdf_of_large_counts(x: Array, rates: Array) -> Array:
     parts = _Parts.of(x, rates, 1.0)
     # The signed root of the deviance, smooth where both numbers meet.
     deviance = xp.where(parts.near, 1.0, a * parts.log_ratio - 2 * parts.half_gap)
-    y = xp.where(
-        parts.near, -parts.v * xp.sqrt(2 * parts.bracket), -xp.sign(parts.half_gap) * xp.sqrt(deviance)
-    )
+    y = xp.where(parts.near, -parts.v * xp.sqrt(2 * parts.bracket), -xp.sign(parts.half_gap) * xp.sqrt(deviance))
     c0, c1, c2, c3 = _temme(y * math.sqrt(2) / root, -2 * parts.half_gap / a)
     rest = xp.exp(-y * y) / (math.sqrt(2 * math.pi) * root) * (c0 + (c1 + (c2 + c3 / a) / a) / a)
     values = xp.clip(0.5 * special("erfc", y) + rest, min=0.0, max=1.0)
@@ -161,9 +159,7 @@ def stirling_error(x: Array) -> Array:
     index = astype(xp.where(small, x, 0.0), index_dtype(x))
     table = take(like(np.asarray(STIRLING), x), xp.reshape(index, (-1,)))
     inverse = 1 / xp.where(small, 1.0, x)
-    return xp.where(
-        small, xp.reshape(table, x.shape), inverse * _polynomial(STIRLING_SERIES, inverse * inverse)
-    )
+    return xp.where(small, xp.reshape(table, x.shape), inverse * _polynomial(STIRLING_SERIES, inverse * inverse))
 
 
 def _temme(eta: Array, mu: Array) -> list[Array]:

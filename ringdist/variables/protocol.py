@@ -231,8 +231,7 @@ class Family:
     def _check_sibling(self, other: Any) -> None:
         if type(other) is not type(self):
             raise ValueError(
-                "inner products need variables of one family, "
-                f"found {type(self).__name__} and {type(other).__name__}"
+                f"inner products need variables of one family, found {type(self).__name__} and {type(other).__name__}"
             )
 
 
