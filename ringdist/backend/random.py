@@ -90,8 +90,8 @@ LARGE_RATES = {"numpy": 2.0**40, "torch": 2.0**40, "jax": 2.0**10}
 def poisson(rng: Any, rates: Array) -> Array:
     """Poisson counts of the given rates, in their dtype.
 
-    Counts of large rates are drawn through a Cornish-Fisher expansion of the quantile function, whose error in the
-    distribution function is below 1e-6.
+    Counts of large rates are drawn through a Cornish-Fisher expansion of the quantile function, whose
+    error in the distribution function is below 1e-6.
     """
     xp = namespace(rates)
     large = rates > LARGE_RATES[backend_name(rates)]

@@ -24,7 +24,7 @@ from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
 from ringdist.queries.posterior import component_posteriors
 from ringdist.ring import TensorRing, load
-from ringdist.variables import Categorical, GaussianMixture, Variable
+from ringdist.variables import Categorical, GaussianMixture, Variable, column_scale
 
 FORMAT_VERSION = 1
 
@@ -399,17 +399,21 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
 
 
 def _standards(rows: np.ndarray, weight: np.ndarray, real: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean and deviation of the observed entries of continuous columns, 0 and 1 for others, each (d,)."""
+    """Weighted mean and standard deviation of the observed entries of continuous columns, each (d,); else 0 and 1.
+
+    A column that is constant but for rounding keeps its centre at 0 and is measured in units of its
+    value: less that value it would be its rounding, which no relative tolerance can tell from data.
+    """
     centre, scale = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
     for k in np.flatnonzero(real):
         seen = ~np.isnan(rows[:, k])
         if not seen.any():
             continue  # `initialize` names the column
         values, share = rows[seen, k], weight[seen] / weight[seen].sum()
-        centre[k] = share @ values
-        deviation = np.sqrt(share @ (values - centre[k]) ** 2)
-        if deviation > 10 * np.finfo(np.float64).eps * np.abs(values).max():  # else it is the rounding of a constant
-            scale[k] = deviation
+        mean = share @ values
+        deviation = np.sqrt(share @ (values - mean) ** 2)
+        scale[k] = column_scale(mean, deviation, 5 * float(np.finfo(np.float64).eps))  # sums are rounded too
+        centre[k] = mean if scale[k] == deviation else 0.0
     return centre, scale
 
 

@@ -161,11 +161,13 @@ def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
     """The smallest value of column k with F(value | other observed entries) >= q, shape (...).
 
     Args:
-        q: probabilities in [0, 1], broadcast against the leading shape of x. q = 0 gives the least value of the
-            column's support, −inf where it has none; q = 1 gives inf for a column without an end.
+        q: probabilities in [0, 1], broadcast against the leading shape of x. q = 0 gives the least
+            value of the column's support, −inf where it has none; q = 1 gives inf for a column without
+            an end.
         x: (..., d) evidence; x[..., k] is ignored.
 
-    Found by bisection to neighbouring floating point numbers at every scale; integers for integer-valued families.
+    Found by bisection to neighbouring floating point numbers at every scale; integers for
+    integer-valued families.
     """
     k = ring.column(k)
     core = ring.prototype

@@ -1,6 +1,7 @@
 """Families of one-dimensional component densities.
 
-- `protocol`: what users follow (`Variable`) and the base class with defaults that the library asks (`Family`).
+- `protocol`: what users follow (`Variable`), and the base class with defaults that the library
+  asks (`Family`).
 - `categorical`, `gaussian`, `poisson`: the built-in families, one file each.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 """

@@ -11,7 +11,7 @@ from ringdist.backend import Array, frozen, is_array, is_concrete, namespace, to
 
 
 def parameter(label: str, value: Any) -> Array:
-    """The parameter as an array (N,) of floating point numbers that the caller cannot write to, if NumPy's.
+    """The parameter as an array (N,) of floating point numbers; a copy, if it is NumPy's.
 
     Raises:
         ValueError: if its shape is not (N,) with N >= 1.
@@ -29,7 +29,7 @@ def parameter(label: str, value: Any) -> Array:
 
 
 def check_values(label: str, value: Array, rule: Callable[[np.ndarray], np.ndarray], text: str) -> None:
-    """Raise `ValueError` naming the first component whose value breaks the rule; traced values pass."""
+    """Raise `ValueError` naming the first component that breaks the rule; traced values pass."""
     if not is_concrete(value):
         return
     values = to_numpy(value)
@@ -40,11 +40,11 @@ def check_values(label: str, value: Array, rule: Callable[[np.ndarray], np.ndarr
 
 
 def column_scale(mean: Any, std: Any, eps: float) -> Any:
-    """The standard deviation of a column, or |mean| (1 if that is 0) where the column is constant but for rounding.
+    """The standard deviation of a column, or |mean| (1 if 0) where it is constant but for rounding.
 
     Args:
         mean, std: of the column, numbers or NumPy arrays.
-        eps: distance from 1 to the next number of the dtype that the column's values were rounded to.
+        eps: distance from 1 to the next number of the dtype that the values were rounded to.
     """
     return np.where(std > 2 * eps * np.abs(mean), std, np.where(mean == 0, 1.0, np.abs(mean)))
 
@@ -57,7 +57,7 @@ def check_name(name: Any) -> str | None:
 
 
 def observed(x: Array, responsibilities: Array) -> tuple[Array, Array]:
-    """x (n,) and responsibilities (n, N) with zeros in the place of missing values and of their rows."""
+    """x (n,) and responsibilities (n, N), zero where x is missing."""
     xp = namespace(x, responsibilities)
     missing = xp.isnan(x)
     return xp.where(missing, 0.0, x), xp.where(missing[:, None], 0.0, responsibilities)

@@ -15,9 +15,9 @@ FAR = 1e9  # standard deviations at which a density without an end has not under
 
 
 def as_family(variable: Variable) -> Family:
-    """The variable as a `Family`: itself if it is one, else behind an adapter that answers the optional questions.
+    """The variable as a `Family`: itself if it is one, else behind an adapter.
 
-    This is the only place that asks which optional names a class has.
+    The adapter answers the optional questions; only it asks which names a class has.
 
     Example:
         >>> import ringdist as rd
@@ -110,7 +110,7 @@ class Foreign(Family):
         return stop_gradient(self._variable.means())[0]
 
     def is_endless(self, x: Array) -> Array:
-        """By the density far above x, as the class tells no end; every cdf is rounded to 1 there."""
+        """By the density far above x, as the class tells no end; its cdf is rounded to 1 there."""
         if self.support[1] != math.inf:
             return False
         xp = namespace(x)

@@ -17,18 +17,18 @@ class GaussianMixture(Family):
 
     p(x | s) = N(x; means[s], stds[s]²)
 
-    Values may lie anywhere in the range of the dtype: nothing but `variances` squares a standard deviation, so what
-    overflows is −inf as a log-density and has no gradient.
+    Values may lie anywhere in the range of the dtype, as nothing but `variances` squares a standard
+    deviation. A log-density beyond the range is −inf and has no gradient.
 
     Args:
         means: (N,) means, finite, in the units of the data.
-        stds: (N,) standard deviations, positive, with a reciprocal that the dtype holds in full precision: from
-            1.2e-38 to 4.2e37 in float32, from 2.3e-308 to 2.2e307 in float64.
+        stds: (N,) standard deviations, positive, with a reciprocal that the dtype holds: 1.2e-38 to
+            4.2e37 in float32, 2.3e-308 to 2.2e307 in float64.
         name: the column's name, or None.
         validate: whether values are checked; shapes always are.
 
     Raises:
-        ValueError: if shapes differ, a mean is not finite or a standard deviation is out of its range.
+        ValueError: if shapes differ, a mean is not finite or a standard deviation is out of range.
 
     Example:
         >>> import numpy as np, ringdist as rd
@@ -93,9 +93,9 @@ class GaussianMixture(Family):
             return xp.exp(-0.5 * z * z) * (reciprocal(std) / math.sqrt(2 * math.pi))
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
-        """Sums of the responsibilities, and of them times the offset from the mean and times its square.
+        """Sums of the responsibilities, alone, times the offset from the mean, times its square.
 
-        The unit of an offset is stds[s] times a large power of two, so that squares stay in the range of the dtype.
+        The unit of an offset is stds[s] times a large power of two: its square stays in range.
         """
         x, weights = observed(x, responsibilities)
         xp = namespace(weights)
@@ -112,9 +112,10 @@ class GaussianMixture(Family):
         return {"count": weights, "offset": 0 * weights, "square": weights / _unit(weights) ** 2}
 
     def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Self:
-        """As in `Family`. A component whose values are equal but for rounding gets the least standard deviation.
+        """As in `Family`.
 
-        Without one it keeps its own.
+        A component whose values are equal but for rounding gets the least standard deviation, or
+        keeps its own if that is 0.
         """
         means, stds = self._arrays["means"], self._arrays["stds"]
         xp = namespace(means)
@@ -124,7 +125,7 @@ class GaussianMixture(Family):
         shift, square = xp.where(seen, statistics["offset"] / count, 0.0), statistics["square"] / count
         variance = square - shift * shift
         positive = seen & (variance > 16 * eps * square)  # below, the difference is made of rounding
-        std = xp.sqrt(xp.where(positive, variance, 1.0)) * _unit(stds) * stds
+        std = xp.sqrt(xp.where(positive, variance, _unit(stds) ** -2)) * _unit(stds) * stds
         means = means + (shift * _unit(stds)) * stds
         positive = positive & (std > 2 * eps * xp.abs(means))
         kept = xp.where(seen | (stds < least_std), least_std, stds) if least_std else stds
@@ -133,7 +134,7 @@ class GaussianMixture(Family):
 
 
 def _standardised(x: Array, means: Array, stds: Array) -> Array:
-    """(x − mean) / std, (..., N), within a bound whose square overflows; beyond it no gradient passes.
+    """(x − mean) / std, (..., N), within a bound whose square overflows; no gradient beyond it.
 
     Halves are subtracted, because the difference of two large numbers may overflow.
     """
@@ -145,7 +146,7 @@ def _standardised(x: Array, means: Array, stds: Array) -> Array:
 
 
 def _root_of_squares(a: Array, b: Array) -> Array:
-    """sqrt(a² + b²) for positive numbers, squaring only their ratio; the gradient of JAX's own hypot overflows."""
+    """sqrt(a² + b²) for positive numbers; the gradient of JAX's own hypot overflows."""
     xp = namespace(a, b)
     a, b = xp.broadcast_arrays(a, b)
     large = xp.maximum(a, b)
@@ -159,6 +160,6 @@ def _unit(array: Array) -> float:
 
 
 def _range(stds: Array) -> tuple[float, float]:
-    """The least and the greatest standard deviation: the root of two squares, too, has a normal reciprocal."""
+    """The least and the greatest standard deviation, so that 1 / sqrt(a² + b²) is in range too."""
     least = float(namespace(stds).finfo(stds.dtype).smallest_normal)
     return least, 0.5 / least

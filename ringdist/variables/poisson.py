@@ -13,7 +13,6 @@ from ringdist.backend import (
     dtype_name,
     namespace,
     poisson,
-    safe_log,
     special,
     stop_gradient,
     without_warnings,
@@ -22,7 +21,10 @@ from ringdist.variables.checks import check_name, check_values, observed, parame
 from ringdist.variables.poisson_functions import cdf_of_large_counts, log_mass
 from ringdist.variables.protocol import Family
 
-LARGE_COUNT = {True: 20.0, False: 1000.0}  # from which the expansion of the cdf has the digits of float32, float64
+LARGE_COUNT = {
+    True: 20.0,
+    False: 200.0,
+}  # from which the expansion of the cdf has the digits of float32, float64
 TINY = 1e-4  # product of two rates below which the inner product is a power series
 
 
@@ -31,8 +33,8 @@ class PoissonMixture(Family):
 
     p(x | s) = rates[s]^x exp(-rates[s]) / x!
 
-    Densities and distribution functions have the digits of the dtype for counts and rates of any size that the dtype
-    holds as integers. Counts carry no gradient, rates do.
+    Densities and distribution functions have the digits of the dtype for counts and rates of any
+    size. Counts carry no gradient, rates do.
 
     Args:
         rates: (N,) expected counts, finite and not negative.
@@ -139,5 +141,5 @@ def _zero_with_gradient(x: Array, rates: Array) -> Array:
     if backend_name(rates) == "numpy":
         return 0.0
     xp = namespace(rates)
-    moving = x * safe_log(rates) - rates
+    moving = x * xp.log(xp.where(rates > 0, rates, 1.0)) - rates
     return xp.where(xp.isfinite(moving), moving - stop_gradient(moving), 0.0)

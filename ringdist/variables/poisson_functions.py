@@ -1,11 +1,12 @@
 """Functions of the Poisson distribution without cancellation, for counts and rates of any size.
 
-With D(x, λ) = x log(x / λ) + λ − x, the deviance that is 0 at x = λ, and δ(x) the error of Stirling's formula,
+With D(x, λ) = x log(x / λ) + λ − x, which is 0 at x = λ, and δ(x) the error of Stirling's formula,
 
-    log p(x | λ) = −D(x, λ) − δ(x) − log(2πx) / 2                                    (Loader 2000, saddle point)
-    P(X <= x | λ) = erfc(y) / 2 + exp(−y²) / sqrt(2πa) Σ_k c_k(η) / a^k               (Temme 1979)
+    log p(x | λ) = −D(x, λ) − δ(x) − log(2πx) / 2                          (Loader 2000)
+    P(X <= x | λ) = erfc(y) / 2 + exp(−y²) / sqrt(2πa) Σ_k c_k(η) / a^k    (Temme 1979)
 
-with a = x + 1, y² = D(a, λ) = a η² / 2, and y and η of the sign of λ − a. All terms are small where the result is.
+with a = x + 1, y² = D(a, λ) = a η² / 2, and y and η of the sign of λ − a. All terms are small where
+the result is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 NEAR = 0.1  # |x − λ| / (x + λ) below which D is summed as a series
 FAR = 0.9  # beyond which x / λ might leave the range of the dtype
 TERMS = [1 / (2 * k + 3) for k in range(8)]  # (atanh(v) − v) / v³ in powers of v²
-# log(n!) − (n + 1/2) log n + n − log(2π) / 2 for n = 1..15, and the series for larger n in powers of n⁻²
+# δ(n) = log(n!) − (n + 1/2) log n + n − log(2π) / 2 for n = 1..15; for larger n in powers of n⁻²
 STIRLING = [
     0.0,
     0.0810614667953272582,
@@ -42,7 +43,8 @@ STIRLING = [
     0.00555473355196280137,
 ]
 STIRLING_SERIES = [1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188]
-# Taylor coefficients of c_0, c_1, c_2 at η = 0, from c_k = (dc_{k−1}/dη) / η + (−1)^k g_k / μ in exact fractions.
+# Taylor coefficients of c_0, ..., c_3 at η = 0, in exact fractions from the recurrence
+# c_k = (dc_{k−1}/dη) / η + (−1)^k g_k / μ, with the coefficients g_k of Stirling's series.
 TEMME = (
     [
         -1 / 3,
@@ -86,6 +88,15 @@ TEMME = (
         3.423578734096138e-8,
         1.3721957309062934e-6,
     ],
+    [
+        6.494341563786008e-4,
+        2.2947209362139917e-4,
+        -4.691894943952557e-4,
+        2.6772063206283885e-4,
+        -7.561801671883977e-5,
+        -2.396505113867297e-7,
+        1.1082654115347302e-5,
+    ],
 )
 SMALL_ETA = 0.3  # below which the c_k are summed as Taylor series
 
@@ -100,7 +111,7 @@ def log_mass(x: Array, rates: Array) -> Array:
 
 
 def cdf_of_large_counts(x: Array, rates: Array) -> Array:
-    """P(X <= x | λ) for x >= 20 (float32, to 1e-6) or x >= 1000 (float64, to 1e-14), and λ > 0."""
+    """P(X <= x | λ) for x >= 20 (float32, to 1e-6) or x >= 200 (float64, to 1e-13), and λ > 0."""
     xp = namespace(rates)
     # D >= (x − λ)² / (2 max(x, λ)): beyond 800 its exponential is 0.
     certain = xp.abs(0.5 * x - 0.5 * rates) > 20 * xp.sqrt(xp.maximum(x, rates))
@@ -110,8 +121,8 @@ def cdf_of_large_counts(x: Array, rates: Array) -> Array:
     # The signed root of the deviance, smooth where both numbers meet.
     deviance = xp.where(parts.near, 1.0, a * parts.log_ratio - 2 * parts.half_gap)
     y = xp.where(parts.near, -parts.v * xp.sqrt(2 * parts.bracket), -xp.sign(parts.half_gap) * xp.sqrt(deviance))
-    c0, c1, c2 = _temme(y * math.sqrt(2) / root, -2 * parts.half_gap / a)
-    rest = xp.exp(-y * y) / (math.sqrt(2 * math.pi) * root) * (c0 + (c1 + c2 / a) / a)
+    c0, c1, c2, c3 = _temme(y * math.sqrt(2) / root, -2 * parts.half_gap / a)
+    rest = xp.exp(-y * y) / (math.sqrt(2 * math.pi) * root) * (c0 + (c1 + (c2 + c3 / a) / a) / a)
     values = xp.clip(0.5 * special("erfc", y) + rest, min=0.0, max=1.0)
     return xp.where(certain, astype(above, values.dtype), values)
 
@@ -151,8 +162,8 @@ def stirling_error(x: Array) -> Array:
     return xp.where(small, xp.reshape(table, x.shape), inverse * _polynomial(STIRLING_SERIES, inverse * inverse))
 
 
-def _temme(eta: Array, mu: Array) -> tuple[Array, Array, Array]:
-    """c_0, c_1, c_2 at η, with μ − log(1 + μ) = η² / 2."""
+def _temme(eta: Array, mu: Array) -> list[Array]:
+    """c_0, ..., c_3 at η, with μ − log(1 + μ) = η² / 2."""
     xp = namespace(eta)
     small = xp.abs(eta) < SMALL_ETA
     series = [_polynomial(coefficients, xp.where(small, eta, 0.0)) for coefficients in TEMME]
@@ -162,9 +173,12 @@ def _temme(eta: Array, mu: Array) -> tuple[Array, Array, Array]:
         m - e,
         e * e2 - m * m2 - m2 - m / 12,
         -3 * e * e2 * e2 + m * m2 * (3 * m2 + 5 * m + 25 / 12) + m2 / 12 + m / 288,
+        15 * e * e2**3
+        - m2**2 * (m2 * (15 * m + 35) + 105 / 4 * m + 77 / 12)
+        - m2 * (49 * m + 1) / 288
+        + m * 139 / 51840,
     )
-    c0, c1, c2 = (xp.where(small, near, far) for near, far in zip(series, closed, strict=True))
-    return c0, c1, c2
+    return [xp.where(small, near, far) for near, far in zip(series, closed, strict=True)]
 
 
 def _polynomial(coefficients: Sequence[float], x: Array) -> Array:

@@ -1,8 +1,8 @@
 """The protocol that users follow, and the base class that the library asks.
 
-A variable with `N` components turns a value into `N` numbers, log p(x | s). Families know no rings. Users write a class
-against `Variable`; everything else in the library asks a `Family`, which answers every optional question by a default.
-`as_family` makes a `Family` of any variable.
+A variable with `N` components turns a value into `N` numbers, log p(x | s). Families know no rings.
+Users write a class against `Variable`; everything else in the library asks a `Family`, which answers
+every optional question by a default. `as_family` makes a `Family` of any variable.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from ringdist.backend import Array, namespace, stack, take
 
 @runtime_checkable
 class Variable(Protocol):
-    """What a ring asks of a variable: `num_components` densities p(x | s) of one real number or integer x.
+    """What a ring asks of a variable: `num_components` densities p(x | s) of a real number or integer.
 
-    `x` has any shape `(...)`; `component` holds integers 0..N-1. A family is rebuilt from
-    `type(variable)(**variable.arrays(), name=variable.name)`, or from `num_components` where `arrays()` is empty; this
-    is how rings move between backends and how `rd.load(path, families=(Family,))` reads a family back.
+    `x` has any shape `(...)`; `component` holds integers 0..N-1. A variable is rebuilt by
+    `type(variable)(**variable.arrays(), name=variable.name)`, or from `num_components` where
+    `arrays()` is empty. This is how rings move between backends, and how
+    `rd.load(path, families=(MyFamily,))` reads a family back.
 
     Optional, each with the default that `Family` documents:
 
-    - attributes: `integer = True` for integers from 0; `positive`, the names of parameters that gradient descent must
-      keep positive; `support`, the least and greatest value; `has_variance`, true where `from_statistics` takes a least
-      variance too;
-    - methods: the class method `stack(variables)`, to evaluate several columns in one operation; `in_support(x)`;
-      `statistics`, `expected_statistics` and `from_statistics`, to learn from streamed data.
+    - attributes: `integer = True` for integers from 0; `positive`, the names of parameters that
+      gradient descent must keep positive; `support`, the least and greatest value; `has_variance`,
+      true where `from_statistics` takes a least variance too;
+    - methods: the class method `stack(variables)`, to evaluate several columns in one operation;
+      `in_support(x)`; `statistics`, `expected_statistics` and `from_statistics`, to learn from
+      streamed data.
 
     Example:
         >>> import numpy as np, ringdist as rd
@@ -46,7 +48,7 @@ class Variable(Protocol):
         """P(X <= x | s), shape (..., N)."""
 
     def sample(self, component: Array, rng: Any) -> Array:
-        """One draw from p(x | s) for each entry of `component`; `rng` is the backend's own generator or key."""
+        """One draw from p(x | s) for each entry of `component`; `rng` is the backend's own."""
 
     def means(self) -> Array:
         """E[X | s], shape (N,)."""
@@ -55,10 +57,15 @@ class Variable(Protocol):
         """Var[X | s], shape (N,); inf or 0 where the square leaves the range of the dtype."""
 
     def inner(self, other: Any) -> Array:
-        """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for another variable of the same family."""
+        """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for a variable of the same family."""
 
     def update(self, x: Array, responsibilities: Array) -> Any:
-        """The variable of highest expected log-likelihood given x (n,) and responsibilities (n, N); NaN is ignored."""
+        """The variable of highest expected log-likelihood; NaN is ignored.
+
+        Args:
+            x: (n,) values.
+            responsibilities: (n, N) weights of the components in each row.
+        """
 
     def arrays(self) -> dict[str, Array]:
         """The parameters by the name of the constructor's argument, each of shape (N,)."""
@@ -68,10 +75,10 @@ class Variable(Protocol):
 
 
 class Family:
-    """A variable that answers every question of the library: `Variable`, and defaults for what is optional.
+    """A variable that answers every question: `Variable`, and defaults for what is optional.
 
-    A built-in family is a subclass. It calls `_set` with its parameters and overrides at least `log_density`, `cdf`,
-    `sample`, `means`, `variances` and `inner`.
+    A built-in family is a subclass. It calls `_set` with its parameters and overrides at least
+    `log_density`, `cdf`, `sample`, `means`, `variances` and `inner`.
 
     Attributes:
         name: the column's name, or None.
@@ -81,7 +88,8 @@ class Family:
         support: the least and the greatest value; −inf and inf where the density has no end.
         positive: names of parameters that gradient descent must keep positive.
         values_are_components: whether a value is its component, and its density 1 there.
-        stacks: whether `stack` is available. Columns of one `kind` and one N are then evaluated in one operation.
+        stacks: whether `stack` is available. One operation then evaluates all columns of one `kind`
+            and one N.
         streams: whether `statistics`, `expected_statistics` and `from_statistics` are available.
         has_variance: whether `from_statistics` takes a least standard deviation into account.
         tells_support: whether `in_support` is written out, and not made of calls to `check`.
@@ -105,7 +113,7 @@ class Family:
         self.num_components, self.name, self._arrays = num_components, name, arrays
         return self
 
-    # ------------------------------------------------------------------------------------------------- what it is
+    # ---------------------------------------------------------------------------------- what it is
 
     @property
     def variable(self) -> Any:
@@ -119,7 +127,7 @@ class Family:
 
     @classmethod
     def stack(cls, variables: Sequence[Any]) -> Family:
-        """One object for several variables of equal N: its methods take x of shape (len(variables), rows)."""
+        """One object for variables of equal N: its methods take x of shape (len(variables), rows)."""
         first = variables[0]
         arrays = {key: stack([v._arrays[key] for v in variables])[:, None, :] for key in first._arrays}
         return cls.__new__(cls)._set(first.num_components, None, arrays)
@@ -132,7 +140,7 @@ class Family:
         name = "" if self.name is None else f", name={self.name!r}"
         return f"{type(self).__name__}({self.num_components}{name})"
 
-    # ------------------------------------------------------------------------------------------------- the density
+    # --------------------------------------------------------------------------------- the density
 
     def log_density(self, x: Array) -> Array:
         """log p(x | s), shape (..., N); −inf outside the support."""
@@ -160,13 +168,13 @@ class Family:
         return namespace(variances).sqrt(variances)
 
     def inner(self, other: Any) -> Array:
-        """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for another variable of the same family."""
+        """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for a variable of the same family."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------------------------------------------- the support
+    # --------------------------------------------------------------------------------- the support
 
     def in_support(self, x: Array) -> Array:
-        """Which entries of x have a density (NaN counts as inside), of the shape of x. By default finite numbers."""
+        """Which entries of x have a density, of the shape of x; NaN counts as inside."""
         return ~namespace(x).isinf(x)
 
     def check(self, x: Array) -> None:
@@ -177,7 +185,7 @@ class Family:
             raise ValueError(self._finding(float(xp.reshape(outside, (-1,))[0])))
 
     def typical_value(self) -> Any:
-        """A value inside the support, broadcast against x of any shape, to stand where an entry is missing."""
+        """A value inside the support, to stand where an entry of x is missing; broadcast against x."""
         return 0.0
 
     def is_endless(self, x: Array) -> Any:
@@ -187,30 +195,30 @@ class Family:
     def _finding(self, value: float) -> str:
         return f"values must be finite, found {value:g}"
 
-    # ------------------------------------------------------------------------------------------------- learning
+    # ------------------------------------------------------------------------------------ learning
 
     def update(self, x: Array, responsibilities: Array) -> Family:
-        """The variable of highest expected log-likelihood given x (n,) and responsibilities (n, N)."""
+        """The variable of highest expected log-likelihood, as in `Variable`."""
         return self.from_statistics(self.statistics(x, responsibilities))
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
-        """Expected sufficient statistics, sums over rows of x (n,) with responsibilities (n, N); NaN is ignored."""
+        """Sufficient statistics of x (n,), sums weighted by responsibilities (n, N); NaN is ignored."""
         raise NotImplementedError
 
     def expected_statistics(self, weights: Array) -> dict[str, Array]:
-        """What `statistics` would be on average for data from this variable, with component probabilities (N,)."""
+        """What `statistics` is on average for a row of this variable, weights (N,) of components."""
         raise NotImplementedError
 
     def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Family:
-        """The variable that maximises the expected log-likelihood; components that saw no data keep their values.
+        """The variable of highest expected log-likelihood; components that saw no data stay.
 
         Args:
             statistics: sums of what `statistics` returns for this variable, over any rows.
-            least_std: least standard deviation of a component, in units of the data, where `has_variance`.
+            least_std: least standard deviation of a component, where `has_variance`.
         """
         raise NotImplementedError
 
-    # ------------------------------------------------------------------------------------------------- for subclasses
+    # ------------------------------------------------------------------------------ for subclasses
 
     def _pick(self, name: str, component: Array) -> Array:
         """The parameter of each component drawn, of the shape of `component`."""
@@ -228,7 +236,7 @@ class Family:
 
 
 def rebuild(kind: Any, num_components: int, name: str | None, arrays: dict[str, Array]) -> Any:
-    """A variable of the class with the given parameters, the inverse of `arrays()`; a `Family` checks nothing."""
+    """A variable of the class from `arrays()`; a `Family` checks nothing."""
     if issubclass(kind, Family):
         return kind.__new__(kind)._set(num_components, name, dict(arrays))
     return kind(**arrays, name=name) if arrays else kind(num_components, name=name)

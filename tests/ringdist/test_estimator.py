@@ -590,3 +590,17 @@ def test_the_prior_weighs_the_same_at_every_rank():
     for rank in (2, 24):
         model = TensorRingDensity(rank=rank, max_epochs=30, random_state=0).fit(x)
         assert model.score(x) > -0.85, (rank, model.score(x))  # log 2, and what 10 rows of prior cost
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+@pytest.mark.parametrize("value", [7.3, -0.1, 1e9, 1e-12])
+def test_densities_of_a_constant_column_do_not_depend_on_rounding(value, jitter):
+    """Whatever its unit, the column's components are as narrow as the floor allows, relative to its value."""
+    x = np.column_stack([np.full(1000, value), np.random.default_rng(0).normal(size=1000)])
+    if jitter:
+        x[::3, 0] = np.nextafter(x[::3, 0], np.inf)
+    est = TensorRingDensity(rank=2, max_epochs=3, random_state=0).fit(x)
+    stds = est.ring_.variables[0].standard_deviations()
+    np.testing.assert_allclose(stds, np.sqrt(est.variance_floor) * abs(value), rtol=1e-6)
+    beside = np.array([[value * 1.1, 0.0]])
+    assert est.score_samples(beside)[0] > est.score_samples(np.array([[value, 0.0]]))[0] - 60
