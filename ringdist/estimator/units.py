@@ -11,7 +11,7 @@ from ringdist.variables import Categorical, GaussianMixture, Variable
 
 
 def standards(rows: np.ndarray, weight: np.ndarray, real: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean and standard deviation, each (d,), of what is observed of continuous columns; 0 and 1 for others."""
+    """Weighted mean and standard deviation, each (d,), of what is observed; 0 and 1 for categorical columns."""
     centre, scale = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
     for k in np.flatnonzero(real):
         seen = ~np.isnan(rows[:, k])

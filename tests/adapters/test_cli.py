@@ -17,9 +17,10 @@ import yaml
 from PIL import Image
 
 from adapters.checkpoints import class_paths, read_checkpoint
-from adapters.cli import check_attributes, main
+from adapters.cli import main
 from adapters.data import Digits
 from adapters.errors import InputError
+from adapters.inputs import check_attributes
 from tests.adapters.command import COMMAND_LINE, CONFIGS, ROOT, refused, states, tiny
 
 pytestmark = COMMAND_LINE
