@@ -45,7 +45,7 @@ def check_attributes(data: ImageData, kinds: Sequence[Attribute]) -> None:
                 outside, rule = values.isinf(), "is a finite number"
             else:
                 outside = ~(values.isnan() | torch.isin(values, torch.arange(kind)))
-                rule = f"takes whole numbers 0..{kind - 1}"
+                rule = f"takes integers 0..{kind - 1}"
             if bool(outside.any()):
                 row = int(outside.nonzero()[0])
                 name = names[j] if j < len(names) else f"attribute {j}"

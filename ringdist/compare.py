@@ -114,7 +114,7 @@ def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] =
         return thinnest * others[-1]
     numbers = sum(math.prod(factor.shape) for factor in ring.core_arrays())
     ends, inner = sizes[0] + sizes[-1], sum(sizes[1:-1])
-    # the positive root of inner m² + ends m = numbers, in whole numbers
+    # the positive root of inner m² + ends m = numbers, an integer
     if inner == 0:
         return numbers // ends
     return max(1, (math.isqrt(ends * ends + 4 * inner * numbers) - ends) // (2 * inner))

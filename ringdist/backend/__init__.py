@@ -7,9 +7,9 @@ the standard does not cover (special functions, tracing, gradients, random numbe
 from ringdist.backend.arrays import (
     accumulator,
     astype,
+    can_reuse_memory,
     checkpoint,
     convert,
-    counted,
     default_dtype,
     dtype_name,
     empty,
@@ -30,7 +30,7 @@ from ringdist.backend.arrays import (
     take,
     to_numpy,
     unstack,
-    writable,
+    value_range,
 )
 from ringdist.backend.dispatch import (
     Array,
@@ -64,9 +64,9 @@ __all__ = [
     "backend_name",
     "backend_of_namespace",
     "cached_property",
+    "can_reuse_memory",
     "checkpoint",
     "convert",
-    "counted",
     "default_dtype",
     "draw",
     "dtype_name",
@@ -104,6 +104,6 @@ __all__ = [
     "to_numpy",
     "uniform",
     "unstack",
+    "value_range",
     "without_warnings",
-    "writable",
 ]

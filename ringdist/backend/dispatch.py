@@ -23,7 +23,7 @@ _BACKENDS: dict[type, str] = {np.ndarray: "numpy"}
 
 
 def namespace(*arrays: Array) -> Any:
-    """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are no arrays."""
+    """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are not arrays."""
     known = _NAMESPACES.get(type(arrays[0])) if arrays else None
     if known is not None and all(_NAMESPACES.get(type(array)) is known for array in arrays):
         return known

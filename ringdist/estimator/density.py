@@ -171,7 +171,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if isinstance(n_samples, bool) or not isinstance(n_samples, numbers.Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be a positive whole number, found {n_samples!r}")
+            raise ValueError(f"n_samples must be a positive integer, found {n_samples!r}")
         rows = self.ring_.sample(int(n_samples), rng=seed(check_random_state(random_state)))
         if self._frame:
             names = self._names() or [str(k) for k in range(self.n_features_in_)]

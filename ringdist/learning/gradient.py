@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ringdist.backend import Array, backend_name, dtype_name, is_concrete, namespace, stop_gradient
-from ringdist.learning.fitting import Data, FitResult, Progress, best_of, check_options, numpy_generator
+from ringdist.learning.data import TrainingData
+from ringdist.learning.fitting import EpochLog, FitResult, best_of, check_options, numpy_generator
 from ringdist.learning.starts import random_like
 from ringdist.network.structure import mapped
 from ringdist.queries.log_prob import log_prob
@@ -61,14 +62,14 @@ def fit_gradient(
         raise TypeError("fit_gradient needs a PyTorch or JAX ring, found NumPy; use ring.to(torch), or fit_em")
     if not is_concrete(*ring.core_arrays()):
         raise ValueError("fit_gradient cannot be traced")
-    data = Data(ring, x, sample_weight)
-    held_out = None if validation is None else Data(ring, validation)
+    data = TrainingData(ring, x, sample_weight)
+    held_out = None if validation is None else TrainingData(ring, validation)
     generator = numpy_generator(rng, ring, draws=batch_size is not None or restarts > 1)
     make_step = _torch_step if backend == "torch" else _jax_step
 
-    def fit(restart: int) -> Progress:
+    def fit(restart: int) -> EpochLog:
         start = ring if restart == 0 else random_like(ring, generator)
-        track = Progress(held_out, patience, max_epochs, progress)
+        track = EpochLog(held_out, patience, max_epochs, progress)
         return _run(start, data, track, make_step(start, optimizer), batch_size, generator)
 
     return best_of(ring, restarts, fit)
@@ -76,12 +77,12 @@ def fit_gradient(
 
 def _run(
     ring: TensorRing,
-    data: Data,
-    track: Progress,
+    data: TrainingData,
+    track: EpochLog,
     step: Callable[[Array, Array], tuple[float, Parameters]],
     batch_size: int | None,
     rng: np.random.Generator,
-) -> Progress:
+) -> EpochLog:
     track.best, parameters = ring, None
     for epoch in track.epochs():
         for index in data.batches(batch_size or data.num_rows, rng):
@@ -132,7 +133,7 @@ def _jax_step(ring: TensorRing, optimizer: Any) -> Callable[[Array, Array], tupl
 
 
 def _loss(ring: TensorRing, rows: Array, weight: Array) -> Array:
-    """Weighted mean of −log p(row); a row of weight 0 counts as one that observes nothing, without value and slope."""
+    """Weighted mean of −log p(row); a row of weight 0 observes nothing and has neither value nor gradient."""
     xp = namespace(rows)
     rows = xp.where(weight[:, None] > 0, rows, xp.nan)
     return -xp.sum(log_prob(ring, rows) * weight) / xp.sum(weight)

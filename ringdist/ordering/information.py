@@ -46,7 +46,7 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
 
     Args:
         x: (n, d) real numbers, NaN = missing; an array of any backend or nested lists. Not written to.
-        variables: the d columns' families. Those with `integer = True` hold whole numbers; where all of these are
+        variables: the d columns' families. Those with `integer = True` hold integers; where all of these are
             below `num_components`, as a categorical column's are, every value is a level of its own, else (counts)
             they are binned.
 

@@ -102,7 +102,7 @@ def score(order: Sequence[int], dependence: Any, topology: Topology = "ring") ->
         The score as a Python float.
 
     Raises:
-        ValueError: if the order is no permutation of 0..d-1, the matrix is not square, symmetric and finite, or the
+        ValueError: if the order is not a permutation of 0..d-1, the matrix is not square, symmetric and finite, or the
             topology is unknown.
     """
     _check_topology(topology)

@@ -9,12 +9,12 @@ from ringdist.backend import (
     Array,
     astype,
     backend_name,
+    can_reuse_memory,
     checkpoint,
     is_concrete,
     namespace,
     on_accelerator,
     stop_gradient,
-    writable,
 )
 from ringdist.engines import budget
 from ringdist.engines.budget import rows_within
@@ -30,7 +30,7 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
     """log p(x) = log Tr ∏_k A_k(x_k) − log Z, with NaN entries marginalised row by row (paper Eq. 2, 3).
 
     Args:
-        x: (..., d) real numbers, or whole numbers in categorical columns; integers are accepted.
+        x: (..., d) real numbers; integral ones in categorical columns. Arrays of integers are accepted.
         engine: "auto" chooses between "sweep" and "tree" by device, ranks and rows; "log" works in log space;
             "opt_einsum" and "tensornetwork" contract the same network through those libraries.
 
@@ -47,7 +47,7 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
     table, shape = as_table(ring, x)
     xp = namespace(table)
     parameters = [array for variable in ring.variables for array in variable.arrays().values()]
-    if not writable(*ring.core_arrays(), *parameters, table) and table.shape[0] > 0:
+    if not can_reuse_memory(*ring.core_arrays(), *parameters, table) and table.shape[0] > 0:
         values = _differentiable(ring, checked(ring, table), engine)
         return xp.reshape(astype(values, ring.prototype.dtype), shape)
     log_z = log_partition(ring)

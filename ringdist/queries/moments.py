@@ -34,7 +34,7 @@ def mean(ring: Network, x: Any = None) -> Array:
     if is_concrete(missing):
         columns = [k for k in columns if bool(xp.any(missing[:, k]))]
     if not columns or rows.shape[0] == 0:
-        return xp.reshape(rows + 0, (*shape, ring.num_variables))  # a copy: answers are no views of questions
+        return xp.reshape(rows + 0, (*shape, ring.num_variables))  # a copy: a result is never a view of the input
     means = component_posteriors(
         ring, rows, columns, summary=lambda k, weights: weights @ like(ring.variables[k].means(), core)
     )

@@ -57,7 +57,7 @@ def condition(ring: N, evidence: Mapping[int | str, float]) -> N:
         evidence: column (index or name) to value.
 
     Raises:
-        TypeError: if evidence is no mapping.
+        TypeError: if evidence is not a mapping.
         ValueError: if a column is unknown, a value is missing or outside its support, no column remains, or the
             evidence has zero mass.
     """
@@ -157,7 +157,7 @@ def to(ring: N, xp: ModuleType | None = None, dtype: Any = None, device: Any = N
     """The ring with its arrays in another backend (numpy, torch, jax.numpy), dtype or on another device.
 
     Raises:
-        TypeError: if xp is no such module, or the dtype is not float32 or float64.
+        TypeError: if xp is not such a module, or the dtype is not float32 or float64.
     """
     cores = [mapped(core, lambda array: convert(array, xp, dtype, device)) for core in ring.links]
     variables = [converted_variable(v, xp, dtype, device) for v in ring.variables]

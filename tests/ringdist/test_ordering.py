@@ -398,10 +398,10 @@ def test_a_shuffled_chain_of_mixed_columns_is_recovered():
         (np.zeros((4, 2)), r"found \(4, 2\)"),
         (np.zeros((0, 3)), r"found \(0, 3\)"),
         ([[0, 0.0, 0], [7, 0.0, 0]], r"column 0 \('age'\): category 7 is outside 0..4"),
-        ([[0.5, 0.0, 0]], r"column 0 \('age'\): .*whole numbers 0..4, found 0.5"),
+        ([[0.5, 0.0, 0]], r"column 0 \('age'\): .*integers 0..4, found 0.5"),
         ([[-1, 0.0, 0]], r"column 0 \('age'\): category -1 is outside 0..4"),
         ([[0, np.inf, 0]], r"column 1: values must be finite, found inf"),
-        ([[0, 0.0, -2]], r"column 2 \('visits'\): counts are whole numbers from 0, found -2"),
+        ([[0, 0.0, -2]], r"column 2 \('visits'\): counts are integers from 0, found -2"),
     ],
 )
 def test_data_errors_name_the_rule_the_finding_and_the_column(x, message):
