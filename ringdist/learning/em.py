@@ -78,6 +78,17 @@ def fit_em(
         ValueError: if x or an option does not fit, or a row has zero mass under the ring. The expected counts are sums
             of row-scaled numbers without the log-space fallback of `log_prob`: a row that only a path beyond the
             range of the dtype explains (decoupled paths over hundreds of columns) counts as one of zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> x = np.random.default_rng(0).normal(size=(500, 2)).cumsum(axis=1)  # a random walk
+        >>> start = rd.initialize(x, [rd.GaussianMixture] * 2, rank=3, num_components=4, rng=0)
+        >>> ring, history = rd.fit_em(start, x, max_epochs=20)
+        >>> bool(ring.log_prob(x).mean() > start.log_prob(x).mean())
+        True
+        >>> len(history["train"])
+        20
     """
     check_options(max_epochs, batch_size, patience, restarts)
     if not (pseudocount >= 0 and math.isfinite(pseudocount)):

@@ -55,6 +55,17 @@ def fit_gradient(
         TypeError: if the ring is a NumPy ring, which has no gradients.
         ValueError: if x or an option does not fit.
         FloatingPointError: if the likelihood of a batch is not finite; lower the learning rate.
+
+    Example:
+        >>> import torch
+        >>> import ringdist as rd
+        >>> x = torch.randint(2, (200, 1), generator=torch.Generator().manual_seed(0)).repeat(1, 3)
+        >>> start = rd.TensorRing.random([rd.Categorical(2)] * 3, rank=2, xp=torch, rng=0)
+        >>> def adam(parameters):
+        ...     return torch.optim.Adam(parameters, lr=0.1)
+        >>> ring, history = rd.fit_gradient(start, x, adam, max_epochs=5, rng=0)
+        >>> history["train"][-1] > history["train"][0]
+        True
     """
     check_options(max_epochs, batch_size, patience, restarts)
     backend = backend_name(ring.prototype)

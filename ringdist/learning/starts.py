@@ -80,6 +80,14 @@ def initialize(
         ValueError: if x is not an (n, d) table, a column has no observed entry to place components on, or an option is
             unknown; with `method="mixture"` also if the rank is not one number, `inner` is given, spread is outside
             [0, 1], or an entry is outside its variable's support.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> rng = np.random.default_rng(0)
+        >>> x = np.stack([rng.integers(3, size=100), rng.normal(size=100)], axis=1)
+        >>> rd.initialize(x, [None, None], rank=2, num_components=4, rng=0)
+        TensorRing(ring of 2 variables: 1 Categorical, 1 GaussianMixture; rank 2, 36 parameters, numpy float64)
     """
     x = np.asarray(x)
     if x.ndim != 2 or x.shape[1] != len(variables) or x.shape[0] == 0:

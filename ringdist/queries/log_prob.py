@@ -43,6 +43,15 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
     Raises:
         ValueError: if the last axis is not d long, a value is outside its support, or the engine is unknown.
         TypeError: if x is of another backend than the ring.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> np.exp(ring.log_prob([[0, 0], [1, 1], [0, np.nan]])).round(3)
+        array([0.4, 0.3, 0.5])
     """
     table, shape = as_table(ring, x)
     xp = namespace(table)
@@ -79,6 +88,13 @@ def log_normalizer(ring: Network) -> Array:
 
     Raises:
         ValueError: if no configuration of the components has any mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing([np.array([[[2.0]], [[6.0]]])], [rd.Categorical(2)])
+        >>> round(float(np.exp(ring.log_normalizer())), 6)
+        8.0
     """
     return astype(log_partition(ring), ring.prototype.dtype) + 0  # never what the ring itself remembers
 

@@ -49,6 +49,16 @@ def mode(ring: Network, x: Any = None) -> Array:
 
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> ring.mode([[np.nan, np.nan], [1, np.nan]])
+        array([[0., 0.],
+               [1., 1.]])
     """
     core = ring.prototype
     ring = ring.detach()

@@ -55,6 +55,17 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
         TypeError: if the ring is of NumPy, which has no gradients, or an array of another backend than the ring.
         ValueError: if shapes do not fit, a value is outside its variable's support, x differs from the evidence, a
             integer was drawn, or a row has no density that float64 can hold.
+
+    Example:
+        >>> import torch
+        >>> import ringdist as rd
+        >>> means = torch.tensor([-1.0, 1.0], requires_grad=True)
+        >>> variable = rd.GaussianMixture(means, torch.tensor([0.5, 0.5]))
+        >>> ring = rd.TensorRing([torch.ones(2, 1, 1)], [variable])
+        >>> x = ring.sample(10_000, rng=torch.Generator().manual_seed(0))
+        >>> ring.pathwise(x).mean().backward()
+        >>> bool(torch.allclose(means.grad, torch.tensor([0.5, 0.5]), atol=0.05))  # each component's weight
+        True
     """
     rows, fixed, shape = _checked(ring, x, given)
     xp = namespace(rows)
@@ -118,6 +129,15 @@ def moving(value: Array, cdf: Array, density: Array) -> Array:
         value: samples, treated as constants.
         cdf: F(value | what was drawn before), differentiable.
         density: its derivative by the value, at the value; treated as constant.
+
+    Example:
+        >>> import torch
+        >>> mean = torch.tensor(0.0, requires_grad=True)
+        >>> normal = torch.distributions.Normal(mean, 1.0)
+        >>> value = torch.tensor(0.3)
+        >>> moved = moving(value, normal.cdf(value), normal.log_prob(value).exp())
+        >>> torch.autograd.grad(moved, mean)  # a sample moves as its mean does
+        (tensor(1.),)
     """
     return stop_gradient(value) - (cdf - stop_gradient(cdf)) / stop_gradient(density)
 

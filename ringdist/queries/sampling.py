@@ -50,6 +50,16 @@ def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
         n: number of samples, 0 or more.
         rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX); under
             `torch.compile` it is PyTorch's global generator, and a seed or another generator breaks the graph.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> x = ring.sample(10_000, rng=0)
+        >>> bool(abs((x == [0, 0]).all(axis=1).mean() - 0.4) < 0.02)
+        True
     """
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
         raise TypeError(f"n must be an integer, found {n!r}")
@@ -196,6 +206,18 @@ def sample_given(
 
     Raises:
         ValueError: if x does not fit, or the evidence of a row has zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> x = ring.sample_given([[0, np.nan], [1, np.nan]], 10_000, rng=0)
+        >>> x.shape
+        (10000, 2, 2)
+        >>> x[..., 1].mean(axis=0).round(1)  # p(x_1 = 1 | x_0)
+        array([0.2, 0.6])
     """
     if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer)):
         raise TypeError(f"n must be an integer or None, found {n!r}")

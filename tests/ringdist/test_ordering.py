@@ -12,6 +12,7 @@ from sklearn.metrics import mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 from ringdist import ordering
+from ringdist.ordering import information
 from ringdist.variables import Categorical, GaussianMixture, PoissonMixture
 
 TOPOLOGIES = ("ring", "train")
@@ -305,14 +306,14 @@ def test_chunks_of_rows_and_columns_change_nothing(monkeypatch):
     x, variables = mixed_table()
     whole = ordering.dependence(x, variables)
     for limit in ("_READ_ENTRIES", "_INDICATOR_ENTRIES", "_JOINT_ENTRIES", "_TABLE_ENTRIES"):
-        monkeypatch.setattr(ordering, limit, 400)
+        monkeypatch.setattr(information, limit, 400)
         np.testing.assert_allclose(ordering.dependence(x, variables), whole, rtol=1e-9, atol=1e-12)
 
 
 def test_bins_placed_by_a_sample_of_rows(monkeypatch):
     x, variables = mixed_table(6000)
     whole = ordering.dependence(x, variables)
-    monkeypatch.setattr(ordering, "_SAMPLED_ROWS", 1000)
+    monkeypatch.setattr(information, "_SAMPLED_ROWS", 1000)
     np.testing.assert_allclose(ordering.dependence(x, variables), whole, rtol=0.1, atol=5e-3)
 
 
