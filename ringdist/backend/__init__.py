@@ -40,6 +40,7 @@ from ringdist.backend.dispatch import (
     in_own_precision,
     is_array,
     is_concrete,
+    lasting,
     namespace,
     on_accelerator,
 )
@@ -82,6 +83,7 @@ __all__ = [
     "largest_entries",
     "largest_exponent",
     "largest_row_sums",
+    "lasting",
     "like",
     "like_zeros",
     "log_scaled_sum",

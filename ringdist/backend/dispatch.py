@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import ModuleType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
@@ -151,3 +152,14 @@ def in_own_precision(method: Callable[Concatenate[H, P], R]) -> Callable[Concate
         return method(self, *args, **kwargs)
 
     return precise
+
+
+def lasting(array: Array) -> AbstractContextManager[Any]:
+    """Within it results are made that are of use everywhere: PyTorch's inference tensors are not under autograd."""
+    if backend_name(array) == "torch" and sys.modules["torch"].is_inference_mode_enabled():
+        stack = ExitStack()
+        torch = sys.modules["torch"]
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        return stack
+    return nullcontext()

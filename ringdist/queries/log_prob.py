@@ -133,9 +133,10 @@ def _rows_per_chunk(ring: Network, engine: Engine) -> int:
 def _rows_stored(ring: Network, rows: Array, engine: Engine) -> int:
     """Of how many rows a backward pass keeps what it needs; if there are more, it computes theirs again, part by part.
 
-    Of parts that would be small, a sweep keeps less instead: see `sweep.recomputes`.
+    Of parts that would be small, a sweep keeps less instead: see `sweep.recomputes`. PyTorch refuses what differs the
+    second time, as the sequence does in which tensornetwork contracts.
     """
-    if backend_name(rows) == "torch" and not is_concrete(rows, ring.prototype):
+    if backend_name(rows) == "torch" and (engine == "tensornetwork" or not is_concrete(rows, ring.prototype)):
         return int(rows.shape[0])
     step = budget.STORED // numbers_kept(ring)
     if step < MANY and engine in ("auto", "sweep"):

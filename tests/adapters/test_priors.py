@@ -421,7 +421,7 @@ def counted(monkeypatch, module, name: str) -> list:
 @pytest.fixture
 def normalisers(monkeypatch) -> list:
     """One entry for every time that log Z is computed."""
-    return counted(monkeypatch, likelihood, "_computed_log_normalizer")
+    return counted(monkeypatch, likelihood, "_computed_log_partition")
 
 
 @pytest.fixture
