@@ -56,7 +56,7 @@ class Reinitialize(Callback):
         max_epochs: of EM, where the method is "em".
 
     Raises:
-        TypeError: if first, every, num_codes or max_epochs is not a whole number.
+        TypeError: if first, every, num_codes or max_epochs is not an integer.
         ValueError: if one of them is less than 1, or an option is unknown; when training starts, if the model has no
             latent codes, or its prior no such re-initialisation.
     """

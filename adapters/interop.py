@@ -33,7 +33,7 @@ def trip_from_official(state_dict: Mapping[str, Tensor], *, categorical: Sequenc
 
     Raises:
         ValueError: if names or shapes are not those of such a state dict, or the continuous variables differ in N.
-        TypeError: if an index is not a whole number.
+        TypeError: if an index is not an integer.
     """
     return _converted(state_dict, categorical, None, "ring")
 
@@ -60,7 +60,7 @@ def trip_from_gentrl(
 
     Raises:
         ValueError: if names, shapes or order do not fit, or the continuous variables differ in N.
-        TypeError: if an index is not a whole number.
+        TypeError: if an index is not an integer.
     """
     choice("topology", topology, ("train", "ring"))
     return _converted(state_dict, categorical, order, topology)

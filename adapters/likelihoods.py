@@ -51,9 +51,9 @@ class GaussianLikelihood(Likelihood):
     """N(output, std²) for real values.
 
     Args:
-        std: the deviation, fixed or to begin with.
-        learned: `"no"`; `"shared"`: one deviation for all values is learned; `"pixel"`: the decoder gives one for each,
-            as a factor of `std`.
+        std: the standard deviation, fixed or to begin with.
+        learned: `"no"`; `"shared"`: one standard deviation for all values is learned; `"pixel"`: the decoder gives one
+            for each, as a factor of `std`.
 
     Raises:
         ValueError: if std is not positive or `learned` unknown.

@@ -78,7 +78,7 @@ class ConvDecoder(nn.Sequential):
 
 
 class GaussianEncoder(nn.Module):
-    """q(z | x) = N(mean(x), diag std(x)²) from a network whose outputs are means and logarithms of deviations.
+    """q(z | x) = N(mean(x), diag std(x)²) from a network whose outputs are means and logarithms of standard deviations.
 
     Args:
         network: x -> (batch, 2 d).
@@ -99,7 +99,7 @@ def at_least_single(outputs: Tensor) -> Tensor:
 
 
 def diagonal_gaussian(outputs: Tensor) -> Independent:
-    """N(mean, diag std²) from means and logarithms of deviations (batch, 2 d), in single precision at least."""
+    """N(mean, diag std²) from means and logarithms of standard deviations (batch, 2 d), in float32 at least."""
     mean, log_std = at_least_single(outputs).chunk(2, dim=-1)
     return Independent(Normal(mean, torch.exp(log_std), validate_args=False), 1)
 

@@ -29,8 +29,8 @@ def expected_reward(
     estimators, all unbiased with the leave-one-out baseline:
 
     - "reinforce": the score function, ∇log p(z_i) (r_i − b_i) (paper Eq. 10). The reward need not be differentiable.
-    - "hybrid": ∇r(z_i) for the means and deviations of the Gaussians, the score function for the rest, the cores of a
-      ring, the weights of a mixture (`Prior.sample_components`).
+    - "hybrid": ∇r(z_i) for the means and standard deviations of the Gaussians, the score function for the rest, the
+      cores of a ring, the weights of a mixture (`Prior.sample_components`).
     - "pathwise": z moves with its conditional distribution functions (`TensorRing.pathwise`). No score function, but
       its variance grows steeply with the gap between modes.
 

@@ -38,7 +38,7 @@ class Setting:
 
     rank: int = 8
     batch: int = 32
-    gap: float = 4.0  # between neighbouring means, in deviations
+    gap: float = 4.0  # between neighbouring means, in standard deviations
     latents: int = 8
     components: int = 5
 
@@ -69,14 +69,14 @@ def study(setting: Setting, varied: str, repeats: int) -> list[Row]:
     reward, expectation = quadratic(setting.latents)
     parameters = [prior.means, prior.log_stds, *prior.cores]
     value = expectation(prior)
-    exact = [slope.flatten() for slope in torch.autograd.grad(value, parameters)]
+    exact = [gradient.flatten() for gradient in torch.autograd.grad(value, parameters)]
     fixed = make_prior(setting).requires_grad_(False)
     rng = torch.Generator().manual_seed(1)
 
     def estimate(estimator: Any, baseline: Any) -> Callable[[], list[torch.Tensor]]:
         def gradient() -> list[torch.Tensor]:
             value = expected_reward(prior, reward, setting.batch, estimator, baseline=baseline, rng=rng)
-            return [slope.flatten() for slope in torch.autograd.grad(value, parameters)]
+            return [gradient.flatten() for gradient in torch.autograd.grad(value, parameters)]
 
         return gradient
 
@@ -130,10 +130,10 @@ def measured(estimates: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -
     sizes, row = [], {}
     for kind in KINDS:
         members, label = groups[kind]
-        slope = torch.cat([exact[i] for i in members])
+        gradient = torch.cat([exact[i] for i in members])
         found = torch.cat([estimates[i] for i in members], dim=1)
-        sizes.append((found @ slope) / slope.square().sum())
-        row[f"variance, {label}"] = float(found.var(0).sum() / slope.square().sum())
+        sizes.append((found @ gradient) / gradient.square().sum())
+        row[f"variance, {label}"] = float(found.var(0).sum() / gradient.square().sum())
     scores = {"size, Gaussians": (sizes[0] + sizes[1]) / 2, "size, cores": sizes[2]}
     return {
         label: f"{score.mean():.3f} ± {score.std() / len(score) ** 0.5:.3f}" for label, score in scores.items()

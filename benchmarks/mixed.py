@@ -71,7 +71,7 @@ imputation is a density: the spread of what is missing, joint draws of it, and r
 
 class Table(NamedTuple):
     title: str
-    x: np.ndarray  # (n, d), categories as whole numbers
+    x: np.ndarray  # (n, d), categories as integers
     categorical: list[int]
 
 
@@ -122,8 +122,8 @@ def error(table: Table, holes: np.ndarray, filled: np.ndarray) -> tuple[float, f
 
 
 def summarised(name: str, values: np.ndarray) -> dict[str, Any]:
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
-    spread = [f" ± {value:.3f}" if len(values) > 1 else "" for value in deviation]
+    mean, std = values.mean(axis=0), values.std(axis=0)
+    spread = [f" ± {value:.3f}" if len(values) > 1 else "" for value in std]
     return {
         "method": name,
         "numeric RMSE": f"{mean[0]:.3f}{spread[0]}",

@@ -166,7 +166,7 @@ def sizes(model: Any, *networks: str) -> Row:
 
 
 def points(axes: Any, rows: list[Row], metric: str, label: str) -> None:
-    """The values of a study with their deviations, one line per candidate."""
+    """The values of a study with their standard deviations, one line per candidate."""
     values = [row[metric].split(" ± ") for row in rows]
     errors = [float(v[1]) if len(v) > 1 else 0.0 for v in values]
     axes.errorbar([float(v[0]) for v in values], range(len(rows)), xerr=errors, fmt="o", capsize=3)

@@ -38,6 +38,17 @@ def kl(p: TensorRing, q: TensorRing, x: Any = None, *, n: int = 10_000, rng: Any
         ValueError: if the columns of p and q differ, n < 2, x has no row or does not fit, or a row of x has zero mass
             under both (or one row under p, another under q), which leaves the mean undefined.
         TypeError: if p, q and x mix backends.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> p, q = (
+        ...     rd.TensorRing([np.reshape(weights, (2, 1, 1))], [rd.Categorical(2)])
+        ...     for weights in ([0.5, 0.5], [0.9, 0.1])
+        ... )
+        >>> value, error = rd.compare.kl(p, q)
+        >>> round(value, 4), error
+        (0.5108, 0.0)
     """
     _check_same_columns(p, q)
     p, q = p.detach(), q.detach()
@@ -73,6 +84,16 @@ def total_variation(p: TensorRing, q: TensorRing, *, n: int = 10_000, rng: Any =
     Raises:
         ValueError: if the columns of p and q differ or n < 2.
         TypeError: if p and q mix backends.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> p, q = (
+        ...     rd.TensorRing([np.reshape(weights, (2, 1, 1))], [rd.Categorical(2)])
+        ...     for weights in ([0.5, 0.5], [0.9, 0.1])
+        ... )
+        >>> round(rd.compare.total_variation(p, q), 4)
+        0.4
     """
     _check_same_columns(p, q)
     p, q = p.detach(), q.detach()
@@ -103,6 +124,12 @@ def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] =
 
     Raises:
         ValueError: if `by` is unknown.
+
+    Example:
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing.random([rd.Categorical(2)] * 8, rank=4, rng=0)
+        >>> rd.compare.matched_train_rank(ring), rd.compare.matched_train_rank(ring, by="capacity")
+        (4, 16)
     """
     if by not in ("parameters", "capacity"):
         raise ValueError(f"by must be parameters or capacity, found {by!r}")
@@ -114,7 +141,7 @@ def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] =
         return thinnest * others[-1]
     numbers = sum(math.prod(factor.shape) for factor in ring.core_arrays())
     ends, inner = sizes[0] + sizes[-1], sum(sizes[1:-1])
-    # the positive root of inner m² + ends m = numbers, in whole numbers
+    # the positive root of inner m² + ends m = numbers, an integer
     if inner == 0:
         return numbers // ends
     return max(1, (math.isqrt(ends * ends + 4 * inner * numbers) - ends) // (2 * inner))

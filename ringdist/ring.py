@@ -238,5 +238,15 @@ def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[t
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is truncated, corrupt, not a ringdist file, of a newer format, or holds another family.
+
+    Example:
+        >>> import tempfile
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing.random([rd.Categorical(2, name="rain")], rank=2, rng=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ring.save(f"{folder}/ring.safetensors")
+        ...     again = rd.load(f"{folder}/ring.safetensors")
+        >>> again.variables[0].name
+        'rain'
     """
     return files.load(path, TensorRing, xp=xp, families=families)

@@ -38,7 +38,7 @@ class Baseline(AttributeVAE):
         settings: further ones of `VAE`.
 
     Raises:
-        TypeError: if a size is not a whole number.
+        TypeError: if a size is not an integer.
         ValueError: if it is less than 1, or there is no attribute.
     """
 
@@ -83,7 +83,7 @@ class CVAE(Baseline):
         settings: further ones of `VAE`.
 
     Raises:
-        TypeError: if a size is not a whole number.
+        TypeError: if a size is not an integer.
         ValueError: if it is less than 1, or there is no attribute.
     """
 
@@ -156,7 +156,7 @@ class JointBaseline(Baseline):
         settings: further ones of `VAE`.
 
     Raises:
-        TypeError: if a size is not a whole number.
+        TypeError: if a size is not an integer.
         ValueError: if it is less than 1, there is no attribute, or a weight is negative.
     """
 

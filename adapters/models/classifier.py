@@ -68,7 +68,7 @@ class AttributeClassifier(LightningModule):
             return [logits.log_softmax(-1) for logits in self._logits(x)]
 
     def predict(self, x: Tensor) -> Tensor:
-        """The most probable value of each attribute, (batch, a), whole numbers."""
+        """The most probable value of each attribute, (batch, a), integers."""
         return torch.stack([values.argmax(-1) for values in self.log_prob(x)], -1)
 
     def _logits(self, x: Tensor) -> list[Tensor]:
@@ -108,7 +108,7 @@ class AttributeClassifier(LightningModule):
         return loss
 
     def _values(self, attributes: Tensor) -> Tensor:
-        """Attributes as whole numbers, `UNKNOWN` for NaN; `ValueError` if they are not those of `sizes`."""
+        """Attributes as integers, `UNKNOWN` for NaN; `ValueError` if they are not those of `sizes`."""
         return attribute_rows(attributes, self.sizes).nan_to_num(UNKNOWN).long()
 
     def _log_mean(self, name: str, value: Tensor, known: int) -> None:

@@ -41,7 +41,7 @@ class VAE(LightningModule):
     Methods take the attributes y (batch, a) of a batch too: of no effect here, but in the models that derive from this.
 
     Args:
-        encoder: network x -> (batch, 2 d), means and logarithms of deviations.
+        encoder: network x -> (batch, 2 d), means and logarithms of standard deviations.
         decoder: network z (batch, d) -> (batch, c', H, W), c' as the likelihood asks.
         prior: over d latents; or a function from the encoder x -> q(z | x) to a prior, as a VampPrior needs it.
         likelihood: p(x | z), Bernoulli by default.

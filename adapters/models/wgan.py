@@ -215,8 +215,8 @@ class WGAN(LightningModule):
         """E[(‖∇D(x)‖ − 1)²] at points x between real and generated images."""
         share = torch.rand(len(real), *(1,) * (real.ndim - 1), device=real.device)
         between = torch.lerp(real, fake.to(real.dtype), share).requires_grad_()
-        (slope,) = torch.autograd.grad(self._verdicts(between).sum(), between, create_graph=True)
-        return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        (gradient,) = torch.autograd.grad(self._verdicts(between).sum(), between, create_graph=True)
+        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
     def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
         optimizer.zero_grad()
@@ -231,14 +231,14 @@ class WGAN(LightningModule):
     def _check(self, loss: Tensor, gradients: Sequence[Tensor]) -> None:
         """Stop before a step that would carry the damage into the parameters, and so into the next checkpoint.
 
-        A loss can be finite and its slope not, such as that of a square root at 0.
+        A loss can be finite and its gradient not, such as that of a square root at 0.
         """
         steepest = torch.nn.utils.get_total_norm(gradients, torch.inf).to(loss.device)
-        number, slope = torch.stack([loss.detach().float(), steepest.float()]).tolist()  # waits for a device once
+        number, gradient = torch.stack([loss.detach().float(), steepest.float()]).tolist()  # waits for a device once
         if not abs(number) <= self.max_loss:
             rule, found = f"the losses must stay within ±{self.max_loss:g}", number
-        elif not math.isfinite(slope) and not self._scales_gradients:
-            rule, found = "the gradients must be finite", slope
+        elif not math.isfinite(gradient) and not self._scales_gradients:
+            rule, found = "the gradients must be finite", gradient
         else:
             return
         raise DivergenceError(

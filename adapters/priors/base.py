@@ -29,7 +29,7 @@ class Prior(nn.Module, ABC):
         num_latents: d.
 
     Raises:
-        TypeError: if num_latents is not a whole number.
+        TypeError: if num_latents is not an integer.
         ValueError: if it is less than 1.
     """
 
@@ -162,7 +162,7 @@ class Prior(nn.Module, ABC):
         return real_rows("z", z, self.num_latents).to(self.dtype)
 
     def _log_density(self, rows: Tensor) -> Tensor:
-        """`_log_prob`, which is spared infinite entries: there is no density there, nor a slope, but NaN."""
+        """`_log_prob`, which is spared infinite entries: there is no density there, nor a gradient, but NaN."""
         infinite = rows.isinf()
         with full_precision(rows):
             log_prob = self._log_prob(rows.masked_fill(infinite, 0.0))
@@ -250,9 +250,9 @@ def is_settled(*tensors: Tensor) -> bool:
 
 
 def whole(label: str, value: int, *, least: int = 1) -> int:
-    """The value if it is a whole number of at least `least`; `TypeError` or `ValueError` naming the rule else."""
+    """The value if it is an integer of at least `least`; `TypeError` or `ValueError` naming the rule else."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{label} must be a whole number, found {value!r}")
+        raise TypeError(f"{label} must be an integer, found {value!r}")
     if value < least:
         raise ValueError(f"{label} must be at least {least}, found {value}")
     return int(value)
@@ -285,7 +285,7 @@ def attribute_rows(y: Tensor, attributes: Sequence[Attribute]) -> Tensor:
     """Attributes (..., a) in floating point, NaN where unknown; `TypeError` or `ValueError` naming row and rule else.
 
     Args:
-        y: a tensor of real or whole numbers.
+        y: a tensor of real or integers.
         attributes: what they are; values are not looked at where they cannot be, as while compiling.
     """
     if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex():
@@ -296,7 +296,7 @@ def attribute_rows(y: Tensor, attributes: Sequence[Attribute]) -> Tensor:
     outside = torch.stack([_outside(y[..., i].reshape(-1), kind) for i, kind in enumerate(attributes)])
     if bool(outside.any()):  # looked at once, because an accelerator has to be waited for
         i, row = outside.nonzero()[0].tolist()
-        rule = "is a finite number" if attributes[i] == "continuous" else f"takes whole numbers 0..{attributes[i] - 1}"
+        rule = "is a finite number" if attributes[i] == "continuous" else f"takes integers 0..{attributes[i] - 1}"
         raise ValueError(f"attribute {i} {rule}, found {y[..., i].reshape(-1)[row].item():g} in row {row}")
     return y
 

@@ -38,7 +38,7 @@ class GaussianPrior(Prior):
         return 0.5 * (ratio**2 + gap**2 - 1).sum(-1) - ratio.log().sum(-1)
 
     def reinitialize(self, z: Tensor) -> None:
-        """Mean and deviation of the latent codes z (n, d), n >= 2.
+        """Mean and standard deviation of the latent codes z (n, d), n >= 2.
 
         Raises:
             TypeError: if z is not a floating point tensor.

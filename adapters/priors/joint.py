@@ -17,7 +17,7 @@ class JointTRIP(RingPrior):
     """p(z, y): a TRIP over d latents z and attributes y, any of which may be unknown (paper section 4).
 
     Attributes are tensors (..., a), in a floating point dtype where some are NaN: unspecified, and marginalised. A
-    categorical attribute takes whole numbers; a continuous one, which the paper leaves open, is a mixture of N
+    categorical attribute takes integers; a continuous one, which the paper leaves open, is a mixture of N
     Gaussians as a latent is, and begins with the same means: standardise it. With no attributes given every method is
     that of the marginal p(z), so that this is a prior like any other.
 
@@ -28,7 +28,7 @@ class JointTRIP(RingPrior):
         num_components, rank, order, seed, topology, trainable, nonnegative, mean_range, std: as in `TRIP`.
 
     Raises:
-        TypeError: if a size is not a whole number, or attributes are no list.
+        TypeError: if a size is not an integer, or attributes are no list.
         ValueError: if a size, attribute, order or option does not fit, or there is no attribute.
     """
 

@@ -315,7 +315,7 @@ class RingPrior(Prior):
 
 
 def _initial_components(n: int, mean_range: tuple[float, float], std: float | None) -> tuple[Tensor, Tensor]:
-    """Means evenly spaced over their range, and deviations of a n-th of it unless given, (n,) each."""
+    """Means evenly spaced over their range, and standard deviations of a n-th of it unless given, (n,) each."""
     low, high = mean_range
     if not -math.inf < low < high < math.inf:
         raise ValueError(f"mean_range must be two finite numbers in ascending order, found {mean_range}")

@@ -25,10 +25,11 @@ class TRIP(RingPrior):
         topology: "train" leaves the first bond at rank 1.
         trainable: whether means, log_stds and cores are learned.
         nonnegative: how cores are kept so, "abs" in the paper.
-        mean_range: of the initial means; std: initial deviation of the components, a N-th of the range if None.
+        mean_range: of the initial means.
+        std: initial standard deviation of the components, an N-th of the range if None.
 
     Raises:
-        TypeError: if a size is not a whole number.
+        TypeError: if a size is not an integer.
         ValueError: if a size, order or option does not fit.
     """
 

@@ -7,9 +7,9 @@ the standard does not cover (special functions, tracing, gradients, random numbe
 from ringdist.backend.arrays import (
     accumulator,
     astype,
+    can_reuse_memory,
     checkpoint,
     convert,
-    counted,
     default_dtype,
     dtype_name,
     empty,
@@ -30,7 +30,7 @@ from ringdist.backend.arrays import (
     take,
     to_numpy,
     unstack,
-    writable,
+    value_range,
 )
 from ringdist.backend.dispatch import (
     Array,
@@ -40,6 +40,7 @@ from ringdist.backend.dispatch import (
     in_own_precision,
     is_array,
     is_concrete,
+    lasting,
     namespace,
     on_accelerator,
 )
@@ -64,9 +65,9 @@ __all__ = [
     "backend_name",
     "backend_of_namespace",
     "cached_property",
+    "can_reuse_memory",
     "checkpoint",
     "convert",
-    "counted",
     "default_dtype",
     "draw",
     "dtype_name",
@@ -82,6 +83,7 @@ __all__ = [
     "largest_entries",
     "largest_exponent",
     "largest_row_sums",
+    "lasting",
     "like",
     "like_zeros",
     "log_scaled_sum",
@@ -104,6 +106,6 @@ __all__ = [
     "to_numpy",
     "uniform",
     "unstack",
+    "value_range",
     "without_warnings",
-    "writable",
 ]

@@ -60,7 +60,7 @@ def index_dtype(array: Array) -> Any:
 
 
 def indices(values: Sequence[int] | np.ndarray, array: Array) -> Array:
-    """Whole numbers as an index array with the backend and device of `array`."""
+    """Integers as an index array with the backend and device of `array`."""
     if backend_name(array) == "torch" and array.device.type == "cuda":
         return _cuda_indices(values, array)
     if isinstance(values, range):
@@ -69,7 +69,7 @@ def indices(values: Sequence[int] | np.ndarray, array: Array) -> Array:
 
 
 def _cuda_indices(values: Sequence[int] | np.ndarray, array: Array) -> Array:
-    """Whole numbers on the device of `array`, for which neither host nor device waits."""
+    """Integers on the device of `array`, for which neither host nor device waits."""
     torch = sys.modules["torch"]
     if isinstance(values, range):
         return torch.arange(values.start, values.stop, values.step, device=array.device)
@@ -96,7 +96,7 @@ def identity(size: int, array: Array) -> Array:
     return namespace(array).eye(size, dtype=array.dtype, **device)
 
 
-def counted(size: int, array: Array) -> Array:
+def value_range(size: int, array: Array) -> Array:
     """0, 1, ..., size - 1 with the backend, dtype and device of `array`."""
     device = {} if backend_name(array) == "jax" else {"device": array_api_compat.device(array)}
     return namespace(array).arange(size, dtype=array.dtype, **device)
@@ -218,7 +218,7 @@ def frozen(array: Any, dtype: Any) -> np.ndarray:
     return copy
 
 
-def writable(*arrays: Array) -> bool:
+def can_reuse_memory(*arrays: Array) -> bool:
     """Whether results may be written into memory that is used again: not JAX, no gradient or tracing in PyTorch."""
     match backend_name(arrays[0]):
         case "numpy":

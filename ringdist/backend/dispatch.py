@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import ModuleType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
@@ -23,7 +24,7 @@ _BACKENDS: dict[type, str] = {np.ndarray: "numpy"}
 
 
 def namespace(*arrays: Array) -> Any:
-    """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are no arrays."""
+    """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are not arrays."""
     known = _NAMESPACES.get(type(arrays[0])) if arrays else None
     for array in arrays:
         if known is None or _NAMESPACES.get(type(array)) is not known:
@@ -154,3 +155,14 @@ def in_own_precision(method: Callable[Concatenate[H, P], R]) -> Callable[Concate
         return method(self, *args, **kwargs)
 
     return precise
+
+
+def lasting(array: Array) -> AbstractContextManager[Any]:
+    """Within it results are made that are of use everywhere: PyTorch's inference tensors are not under autograd."""
+    if backend_name(array) == "torch" and sys.modules["torch"].is_inference_mode_enabled():
+        stack = ExitStack()
+        torch = sys.modules["torch"]
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        return stack
+    return nullcontext()

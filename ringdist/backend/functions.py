@@ -74,7 +74,10 @@ def logsumexp(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
 
 
 def log_scaled_sum(values: Array, logs: Array) -> Array:
-    """log Σ values exp(logs) along the last axis, in the dtype of `logs`; a value of 0 has the slope of leaving 0."""
+    """log Σ values exp(logs) along the last axis, in the dtype of `logs`.
+
+    The gradient at a value of 0 is that of leaving 0.
+    """
     xp = namespace(values)
     values = astype(values, logs.dtype)
     peak = stop_gradient(xp.max(safe_log(values) + logs, axis=-1, keepdims=True))

@@ -105,10 +105,10 @@ def poisson(rng: Any, rates: Array) -> Array:
 def _expanded_poisson(z: Array, rates: Array) -> Array:
     """The count whose share of smaller ones is that of the standard normal number z, to O(1 / rate)."""
     xp = namespace(rates)
-    deviation = xp.sqrt(rates)
+    std = xp.sqrt(rates)
     skewness = (z * z - 1) / 6
-    rest = ((z - z**3) / 72 - z / 24) / deviation  # the kurtosis, and Sheppard's correction for the rounding
-    return xp.round(rates + (deviation * z + skewness + rest))
+    rest = ((z - z**3) / 72 - z / 24) / std  # the kurtosis, and Sheppard's correction for the rounding
+    return xp.round(rates + (std * z + skewness + rest))
 
 
 def _poisson(rng: Any, rates: Array) -> Array:

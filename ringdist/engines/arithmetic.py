@@ -31,7 +31,7 @@ from ringdist.backend import (
     take,
 )
 from ringdist.cores import LINEAR, LOG, Core, Semiring
-from ringdist.engines.range import in_range, looks_at_values, rescale_interval, threshold
+from ringdist.engines.range import can_inspect_values, in_range, rescale_interval, threshold
 from ringdist.network import Evidence, Network
 
 
@@ -59,9 +59,9 @@ class Linear:
         self.cores, log_scale = in_range(ring)
         self.offset = evidence.offset + log_scale
         self.floor = threshold(ring) if floored else None
-        self.looks = looks_at_values(ring, evidence)
-        self.tracks_minimum = self.looks and not floored
-        self.interval = rescale_interval(ring) if self.looks else 1
+        self.inspects_values = can_inspect_values(ring, evidence)
+        self.tracks_minimum = self.inspects_values and not floored
+        self.interval = rescale_interval(ring) if self.inspects_values else 1
         self.minimum = matrix_minimum(ring.prototype)
 
     def matrix(self, k: int) -> Array:

@@ -25,7 +25,7 @@ from ringdist.backend import (
 )
 from ringdist.engines.arithmetic import Linear
 from ringdist.engines.libraries import contract_with_opt_einsum, contract_with_tensornetwork
-from ringdist.engines.range import looks_at_values, threshold
+from ringdist.engines.range import can_inspect_values, threshold
 from ringdist.engines.rescue import by_chunks, replace_rows, rescue
 from ringdist.engines.sweep import log_sweep, recomputes, sweep
 from ringdist.engines.tree import tree
@@ -102,7 +102,7 @@ def _library(ring: Network, evidence: Evidence, contract: Callable[[Sequence[Arr
     trace = contract([a / top[:, None, None] for a, top in zip(matrices, tops, strict=True)])
     logs = sum(xp.log(astype(top, accumulator(top))) for top in tops)
     value = astype(safe_log(trace), logs.dtype) + logs + linear.offset
-    if not looks_at_values(ring, evidence):
+    if not can_inspect_values(ring, evidence):
         return value
     wrong = nonzero_rows(~((trace > threshold(ring)) & xp.isfinite(trace)))
     if wrong.shape[0] == 0:

@@ -2,9 +2,9 @@
 
 P_k = P_{k−1} A_k with P_1 = A_1, every few products divided by the sums of its rows. Between the passes only every
 √d-th P_k is kept. The backward pass computes those of one block at a time again and walks through them in reverse: with
-D_k the slope of P_k, that of A_k is P_{k−1}ᵀ D_k, and D_{k−1} = D_k A_kᵀ. Four products a column instead of three, all
-of them into memory that is used again: fresh pages cost a CPU as much as the arithmetic on them. No A_k is kept, for
-to form it is no more than N / m of a product.
+D_k the gradient of P_k, that of A_k is P_{k−1}ᵀ D_k, and D_{k−1} = D_k A_kᵀ. Four products a column instead of three,
+all of them into memory that is used again: fresh pages cost a CPU as much as the arithmetic on them. No A_k is kept,
+for to form it is no more than N / m of a product.
 """
 
 from __future__ import annotations
@@ -77,18 +77,18 @@ class _Diagonal(torch.autograd.Function):
         return values.diagonal(dim1=1, dim2=2).clone(), logs, low
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         count, saved = len(ctx.needs_input_grad) - 1, ctx.saved_tensors
         arrays, kept, totals = saved[:count], saved[count], saved[count + 1 :]
         weights, cores = arrays[: count // 2], arrays[count // 2 :]
         scales = {(i + 1) * ctx.interval - 1: total for i, total in enumerate(totals)}
         if torch.is_grad_enabled():
-            return None, *_recorded(weights, cores, scales, slope, ctx.needs_input_grad[1:])
+            return None, *_recorded(weights, cores, scales, gradient, ctx.needs_input_grad[1:])
         size = _Size.of(weights, cores)
-        states, spare = slope.new_empty(size.length - 1, size.state), slope.new_empty(2, size.state)
-        matrices, slopes = slope.new_empty(2, size.matrix)
+        states, spare = gradient.new_empty(size.length - 1, size.state), gradient.new_empty(2, size.state)
+        matrices, products = gradient.new_empty(2, size.matrix)
         gradients: list[Tensor | None] = [None] * count
-        slope = torch.diag_embed(slope)
+        gradient = torch.diag_embed(gradient)
         for first in reversed(range(0, size.d, size.length)):
             before = kept[first // size.length - 1] if first else None
             block = range(first, min(first + size.length, size.d))
@@ -97,15 +97,15 @@ class _Diagonal(torch.autograd.Function):
                 prefixes.append(_prefix(prefixes[i], weights[k], cores[k], scales.get(k), matrices, states[i]))
             for prefix, k in zip(reversed(prefixes), reversed(block), strict=True):
                 if k in scales:
-                    slope /= scales[k]
-                along = slope if prefix is None else _product(prefix.mT, slope, slopes)
+                    gradient /= scales[k]
+                along = gradient if prefix is None else _product(prefix.mT, gradient, products)
                 along = along.flatten(1)
                 if ctx.needs_input_grad[1 + k]:
                     gradients[k] = along @ cores[k].flatten(1).T
                 if ctx.needs_input_grad[1 + size.d + k]:
                     gradients[size.d + k] = (weights[k].T @ along).view_as(cores[k])
                 if k:
-                    slope = _product(slope, _matrix(weights[k], cores[k], matrices).mT, spare[k % 2])
+                    gradient = _product(gradient, _matrix(weights[k], cores[k], matrices).mT, spare[k % 2])
         return None, *gradients
 
 
@@ -149,7 +149,11 @@ def _prefix(
 
 
 def _recorded(
-    weights: Sequence[Tensor], cores: Sequence[Tensor], scales: dict[int, Tensor], slope: Tensor, needed: Sequence[bool]
+    weights: Sequence[Tensor],
+    cores: Sequence[Tensor],
+    scales: dict[int, Tensor],
+    gradient: Tensor,
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients of the diagonal as operations that have gradients themselves, in the memory that these take."""
     values: Tensor | None = None
@@ -159,5 +163,5 @@ def _recorded(
         values = values / scales[k] if k in scales else values
     assert values is not None
     inputs = [array for array, wanted in zip([*weights, *cores], needed, strict=True) if wanted]
-    found = iter(torch.autograd.grad(values.diagonal(dim1=1, dim2=2), inputs, slope, create_graph=True))
+    found = iter(torch.autograd.grad(values.diagonal(dim1=1, dim2=2), inputs, gradient, create_graph=True))
     return [next(found) if wanted else None for wanted in needed]

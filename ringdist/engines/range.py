@@ -43,7 +43,7 @@ def in_range(network: Network) -> InRange:
     return network.remembered("in_range", lambda: _in_range(network))
 
 
-def looks_at_values(network: Network, evidence: Evidence | None = None) -> bool:
+def can_inspect_values(network: Network, evidence: Evidence | None = None) -> bool:
     """Whether values decide what is done: not under tracing, and not where an unchecked ring's device would wait."""
     arrays = [network.prototype] if evidence is None else [network.prototype, evidence.offset]
     return is_concrete(*arrays) and (network.validate or not on_accelerator(network.prototype))
@@ -62,7 +62,7 @@ def rescale_interval(network: Network) -> int:
 
 
 def _in_range(network: Network) -> InRange:
-    if not looks_at_values(network):
+    if not can_inspect_values(network):
         return InRange(network.links, 0.0)
     cores, exponents = list(network.links), [0] * network.num_variables
     norms = _norms(cores)

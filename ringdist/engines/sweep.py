@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ringdist.backend import backend_name, is_concrete, writable
+from ringdist.backend import backend_name, can_reuse_memory, is_concrete
 from ringdist.cores import DenseCore
 from ringdist.cores.dense import takes_state_first
 from ringdist.engines import budget
@@ -20,15 +20,15 @@ def sweep(ring: Network, evidence: Evidence, floored: bool) -> Result:
         from ringdist.engines.lean import lean_sweep
 
         return lean_sweep(linear)
-    return _swept(linear)
+    return _contract(linear)
 
 
 def log_sweep(ring: Network, evidence: Evidence) -> Result:
     """The log-mass of every row by logsumexp: the oracle of the other engines."""
-    return _swept(Log(ring, evidence))
+    return _contract(Log(ring, evidence))
 
 
-def _swept(arithmetic: Arithmetic) -> Result:
+def _contract(arithmetic: Arithmetic) -> Result:
     state = arithmetic.start()
     for k in arithmetic.ring.sequence:
         state = arithmetic.push(state, k)
@@ -68,7 +68,7 @@ def suffix_states_in_turn(arithmetic: Arithmetic) -> Iterator[State]:
 def recomputes(ring: Network, evidence: Evidence) -> bool:
     """Whether a sweep keeps only some of its products for the backward pass, which computes the others again."""
     core = ring.prototype
-    if writable(*ring.core_arrays(), *evidence.arrays()) or backend_name(core) != "torch":
+    if can_reuse_memory(*ring.core_arrays(), *evidence.arrays()) or backend_name(core) != "torch":
         return False
     if not is_concrete(core, evidence.offset):
         return False

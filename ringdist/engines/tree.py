@@ -14,6 +14,7 @@ from ringdist.backend import (
     accumulator,
     astype,
     backend_name,
+    can_reuse_memory,
     empty,
     identity,
     indices,
@@ -29,7 +30,6 @@ from ringdist.backend import (
     stack,
     stop_gradient,
     unstack,
-    writable,
 )
 from ringdist.cores import CPCore, DenseCore
 from ringdist.engines import budget
@@ -46,14 +46,14 @@ def tree(ring: Network, evidence: Evidence, floored: bool) -> Result:
     linear = Linear(ring, evidence, floored=floored)
     if max(ring.ranks) == 1:
         return _independent(linear)
-    count, free = _segments(ring, evidence.num_rows), writable(*ring.core_arrays(), *evidence.arrays())
-    start = _swept_segments(linear, count, free) if count < ring.num_variables else _leaves(linear)
+    count, free = _segments(ring, evidence.num_rows), can_reuse_memory(*ring.core_arrays(), *evidence.arrays())
+    start = _segment_products(linear, count, free) if count < ring.num_variables else _leaves(linear)
     # Backward passes of many small products are slower than those of some large ones.
-    sweeps = free and linear.looks and not on_accelerator(ring.prototype)
+    sweeps = free and linear.inspects_values and not on_accelerator(ring.prototype)
     for level in _levels(linear, start):
         if sweeps and level.values.shape[0] <= FEW and level.inside is None:
             break
-    return _swept(linear, level)
+    return _contract_segments(linear, level)
 
 
 def _segments(ring: Network, rows: int) -> int:
@@ -79,7 +79,7 @@ def _independent(linear: Linear) -> Result:
     return xp.sum(safe_log(astype(values, accumulator(values))), axis=0) + linear.offset, low
 
 
-def _swept(linear: Linear, level: Level) -> Result:
+def _contract_segments(linear: Linear, level: Level) -> Result:
     """The trace of the product of a level's segments, one after the other."""
     state, offset = State(level.values[0], level.logs[0], level.low), level.offset
     if level.values.shape[0] > 1:
@@ -100,8 +100,8 @@ class Level(NamedTuple):
     offset: Array  # (b,)
     low: Array | None  # (b,) smallest entry met so far
     span: int  # matrices in a segment, at most
-    inside: tuple[Array, Array] | None = None  # rows and columns (k, m) that are no padding; None where all are
-    factors: tuple[Array, Array] | None = None  # whose products the values are, (k, b, m, m), but for an odd segment
+    inside: tuple[Array, Array] | None = None  # rows and columns (k, m) that are not padding; None where all are
+    factors: tuple[Array, Array] | None = None  # (k, b, m, m) whose products the values are, but an unpaired last one
 
 
 def tree_levels(ring: Network, evidence: Evidence) -> Iterator[Level]:
@@ -135,26 +135,27 @@ def _levels(linear: Linear, level: Level) -> Iterator[Level]:
         yield level
         if values.shape[0] == 1:
             return
-        if linear.looks and 2 * level.span <= linear.interval:  # no product was scaled yet: all logs are 0
-            before, behind, outer, odd = values[left], values[right], logs[left], values[-1:]
-            offset, last = level.offset, logs[-1:]
+        if linear.inspects_values and 2 * level.span <= linear.interval:  # no product was scaled yet: all logs are 0
+            left_factors, right_factors, next_logs, unpaired = values[left], values[right], logs[left], values[-1:]
+            offset, unpaired_logs = level.offset, logs[-1:]
         else:
             scaled = _scaled(values, logs)
             offset, total = level.offset + scaled.offset, scaled.total[..., None]
-            odd, last = values[-1:] / total[-1:], scaled.scale[-1:]
-            if linear.looks:
+            unpaired, unpaired_logs = values[-1:] / total[-1:], scaled.scale[-1:]
+            if linear.inspects_values:
                 share = _share(logs, scaled, values)[right]
-                before, behind, outer = values[left] / total[left], values[right] * share[..., None], scaled.scale[left]
+                left_factors, right_factors = values[left] / total[left], values[right] * share[..., None]
+                next_logs = scaled.scale[left]
             else:
-                before, shift = _aligned(values[left] / total[left], scaled.sums[right], scaled.scale[right])
-                behind, outer = values[right] / total[right], scaled.scale[left] + shift
-        products = before @ behind
+                left_factors, shift = _aligned(values[left] / total[left], scaled.sums[right], scaled.scale[right])
+                right_factors, next_logs = values[right] / total[right], scaled.scale[left] + shift
+        products = left_factors @ right_factors
         if values.shape[0] % 2:
-            products, outer = xp.concat([products, odd]), xp.concat([outer, last])
+            products, next_logs = xp.concat([products, unpaired]), xp.concat([next_logs, unpaired_logs])
         if inside is not None:
             rows, columns = inside
             inside = (rows[::2], xp.concat([columns[right], columns[-1:]]) if values.shape[0] % 2 else columns[right])
-        level = Level(products, outer, offset, low, 2 * level.span, inside, (before, behind))
+        level = Level(products, next_logs, offset, low, 2 * level.span, inside, (left_factors, right_factors))
 
 
 class _Scaled(NamedTuple):
@@ -186,7 +187,7 @@ def _share(logs: Array, scaled: _Scaled, like: Array) -> Array:
     return astype(namespace(logs).exp(exponent), like.dtype)
 
 
-def _swept_segments(linear: Linear, count: int, reuse: bool) -> Level:
+def _segment_products(linear: Linear, count: int, reuse: bool) -> Level:
     """Products of `count` equally long segments, swept side by side, and behind them the matrices left over."""
     xp, ring = linear.xp, linear.ring
     sequence, core, rows = ring.sequence, ring.prototype, linear.evidence.num_rows

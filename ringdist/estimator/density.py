@@ -7,26 +7,23 @@ import numbers
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ringdist import ordering
+from ringdist.estimator import fitting, persistence, units
 from ringdist.estimator import table as tables
+from ringdist.estimator.fitting import seed
 from ringdist.interop import files
-from ringdist.interop.tensorfile import fields
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
 from ringdist.queries.posterior import component_posteriors
 from ringdist.ring import TensorRing, load
-from ringdist.variables import Categorical, GaussianMixture, Variable, column_scale
-
-FORMAT_VERSION = 1
+from ringdist.variables import Categorical, GaussianMixture
 
 
 class TensorRingDensity(DensityMixin, BaseEstimator):
@@ -134,17 +131,17 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         columns = tables.columns_of(X, names, self.categorical_features)
         rows = tables.encode(columns, X)
         rng = check_random_state(self.random_state)
-        rows, weight = self._weighted(X, rows, sample_weight)
-        learn, held_out = self._split(len(rows), rng)
-        centre, scale = _standards(rows[learn], weight[learn], [c.categories is None for c in columns])
+        rows, weight = fitting.weighted(X, rows, sample_weight)
+        learn, held_out = fitting.split(len(rows), self.validation_fraction, rng)
+        centre, scale = units.standards(rows[learn], weight[learn], [c.categories is None for c in columns])
         standard = (rows - centre) / scale
         result = self._learn(standard[learn], weight[learn], standard[held_out], columns, names, rng)
-        self._set_fitted(columns, hasattr(X, "iloc"), _in_units(result.ring, centre, scale, names))
+        self._set_fitted(columns, hasattr(X, "iloc"), units.in_units(result.ring, centre, scale, names))
         self.history_ = {
             name: [value - shift for value in result.history[name]]
             for name, shift in {
-                "train": _log_volume(rows[learn], weight[learn], scale),
-                "validation": _log_volume(rows[held_out], np.ones(held_out.size), scale),
+                "train": units.log_volume(rows[learn], weight[learn], scale),
+                "validation": units.log_volume(rows[held_out], np.ones(held_out.size), scale),
             }.items()
             if name in result.history
         }
@@ -174,8 +171,8 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if isinstance(n_samples, bool) or not isinstance(n_samples, numbers.Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be a positive whole number, found {n_samples!r}")
-        rows = self.ring_.sample(int(n_samples), rng=_seed(check_random_state(random_state)))
+            raise ValueError(f"n_samples must be a positive integer, found {n_samples!r}")
+        rows = self.ring_.sample(int(n_samples), rng=seed(check_random_state(random_state)))
         if self._frame:
             names = self._names() or [str(k) for k in range(self.n_features_in_)]
             return tables.decode_frame(self._columns, rows, names)
@@ -204,7 +201,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         if not missing.any():
             return X.copy()
         if method == "sample":
-            completed = self.ring_.sample_given(rows, rng=_seed(check_random_state(random_state)))
+            completed = self.ring_.sample_given(rows, rng=seed(check_random_state(random_state)))
         elif method == "mode":
             completed = self.ring_.mode(rows)
         else:
@@ -218,15 +215,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             ValueError: if a category is neither a string nor a number.
         """
         check_is_fitted(self)
-        parameters = {name: _plain(value) for name, value in self.get_params().items()}
-        description = {
-            "version": FORMAT_VERSION,
-            "parameters": parameters,
-            "columns": [tables.to_json(column) for column in self._columns],
-            "names": self._names(),
-            "frame": self._frame,
-            "history": self.history_,
-        }
+        description = persistence.to_json(self.get_params(), self._columns, self._names(), self._frame, self.history_)
         files.save(self.ring_, path, extra={"estimator": description})
 
     @classmethod
@@ -237,31 +226,16 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             FileNotFoundError: if there is no such file.
             ValueError: if the file is not one that `save` wrote, or its parts do not fit each other.
         """
-        ring, description = load(path), files.read_extra(path, "estimator")
+        ring, extra = load(path), files.read_extra(path, "estimator")
         try:
-            return cls._described(ring, description)
+            description = persistence.from_json(extra, ring)
+            model = cls(**description.parameters)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{Path(path).name} holds no valid estimator: {error}") from error
-
-    @classmethod
-    def _described(cls, ring: TensorRing, description: Any) -> Self:
-        """The inverse of what `save` describes."""
-        parts = ("version", "parameters", "columns", "names", "frame", "history")
-        version, parameters, entries, names, frame, history = fields(description, parts, "its description")
-        if type(version) is not int or version != FORMAT_VERSION:
-            raise ValueError(f"its version is {short(version)}, this library reads version {FORMAT_VERSION}")
-        if not isinstance(parameters, dict) or not isinstance(entries, list) or not isinstance(frame, bool):
-            raise ValueError(
-                "it must have an object of parameters, a list of columns and whether they were a frame, found "
-                f"{short(parameters)}, {short(entries)} and {short(frame)}"
-            )
-        model = cls(**parameters)
-        columns = [tables.from_json(entry) for entry in entries]
-        _check_fit(columns, ring, names)
-        if names is not None:
-            model.feature_names_in_ = np.array(names, dtype=object)
-        model._set_fitted(columns, frame, ring)
-        model.history_ = _history(history)
+        if description.names is not None:
+            model.feature_names_in_ = np.array(description.names, dtype=object)
+        model._set_fitted(description.columns, description.frame, ring)
+        model.history_ = description.history
         model.n_iter_ = len(model.history_["train"])
         return model
 
@@ -290,10 +264,10 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             families,
             self.rank,
             num_components=self.num_components,
-            order=self._order(rows, families, names, rng),
+            order=fitting.column_order(self.order, rows, families, names, self.topology, rng),
             topology=self.topology,
             method=self._start(),
-            rng=_seed(rng),
+            rng=seed(rng),
         )
         return fit_em(
             start,
@@ -306,7 +280,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             variance_floor=self.variance_floor,
             restarts=self.restarts,
             patience=self.patience,
-            rng=_seed(rng),
+            rng=seed(rng),
             progress=bool(self.verbose),
         )
 
@@ -314,30 +288,6 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         if self.start != "auto":
             return self.start
         return "mixture" if isinstance(self.rank, int | np.integer) else "quantile"
-
-    def _order(
-        self, rows: np.ndarray, families: Sequence[Any], names: Sequence[str] | None, rng: np.random.RandomState
-    ) -> Sequence[int]:
-        d = len(families)
-        if not isinstance(self.order, str):
-            place = {name: k for k, name in enumerate(names or [])}
-            unknown = [k for k in self.order if isinstance(k, str) and k not in place]
-            if unknown:
-                raise ValueError(f"order names {unknown[0]!r}, which is none of {list(place)}")
-            return [place[k] if isinstance(k, str) else k for k in self.order]
-        match self.order:
-            case "given":
-                return range(d)
-            case "random":
-                return ordering.random(d, rng=_seed(rng))
-            case "mutual_information":
-                real = GaussianMixture([0.0], [1.0])
-                return ordering.mutual_information(
-                    rows, [f if isinstance(f, Categorical) else real for f in families], self.topology
-                )
-        raise ValueError(
-            f"order must be mutual_information, random, given or a sequence of columns, found {self.order!r}"
-        )
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
         """X as a frame or an (n, d) array of numbers or objects, its columns counted and their names compared."""
@@ -355,26 +305,6 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         X = self._validated(X, reset=False)
         return X, tables.encode(self._columns, X)
-
-    def _weighted(self, X: Any, rows: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
-        if sample_weight is None:
-            return rows, np.ones(len(rows))
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not weight.any():
-            raise ValueError("sample_weight must have a positive sum, found only zero weights")
-        return rows[weight > 0], weight[weight > 0]
-
-    def _split(self, n: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-        fraction = self.validation_fraction
-        if fraction is None:
-            return np.arange(n), np.arange(0)
-        if not isinstance(fraction, numbers.Real) or not 0 < fraction < 1:
-            raise ValueError(f"validation_fraction must be None or lie in (0, 1), found {fraction!r}")
-        if n < 2:
-            raise ValueError(f"validation_fraction needs at least 2 rows, found {n}")
-        held_out = min(n - 1, max(1, round(fraction * n)))
-        shuffled = rng.permutation(n)
-        return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])
 
     def _expected(self, rows: np.ndarray, missing: np.ndarray) -> np.ndarray:
         """Conditional means, and the most probable category of categorical columns."""
@@ -396,79 +326,3 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
     def _names(self) -> list[str] | None:
         names = getattr(self, "feature_names_in_", None)
         return None if names is None else [str(name) for name in names]
-
-
-def _standards(rows: np.ndarray, weight: np.ndarray, real: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean and standard deviation of the observed entries of continuous columns, each (d,); else 0 and 1.
-
-    A column that is constant but for rounding keeps its centre at 0 and is measured in units of its
-    value: less that value it would be its rounding, which no relative tolerance can tell from data.
-    """
-    centre, scale = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
-    for k in np.flatnonzero(real):
-        seen = ~np.isnan(rows[:, k])
-        if not seen.any():
-            continue  # `initialize` names the column
-        values, share = rows[seen, k], weight[seen] / weight[seen].sum()
-        mean = share @ values
-        deviation = np.sqrt(share @ (values - mean) ** 2)
-        scale[k] = column_scale(mean, deviation, 5 * float(np.finfo(np.float64).eps))  # sums are rounded too
-        centre[k] = mean if scale[k] == deviation else 0.0
-    return centre, scale
-
-
-def _log_volume(rows: np.ndarray, weight: np.ndarray, scale: np.ndarray) -> float:
-    """Mean over rows of Σ_k log scale_k over the observed entries: log-densities fall by it with the unit of scale."""
-    return float(weight @ (~np.isnan(rows) @ np.log(scale)) / max(weight.sum(), 1e-300))
-
-
-def _in_units(ring: TensorRing, centre: np.ndarray, scale: np.ndarray, names: Sequence[str] | None) -> TensorRing:
-    """The ring of standardised columns in the units of the data: p(x) = p(z) / ∏_k scale_k."""
-    variables: list[Variable] = []
-    for k, variable in enumerate(ring.variables):
-        name = None if names is None else names[k]
-        if isinstance(variable, GaussianMixture):
-            means, stds = variable.arrays()["means"], variable.arrays()["stds"]
-            variables.append(GaussianMixture(centre[k] + scale[k] * means, scale[k] * stds, name=name))
-        else:
-            variables.append(Categorical(variable.num_components, name=name))
-    return TensorRing(ring.links, variables, ring.order)
-
-
-def _check_fit(columns: Sequence[tables.Column], ring: TensorRing, names: Any) -> None:
-    if len(columns) != ring.num_variables:
-        raise ValueError(f"it must describe the {ring.num_variables} columns of its ring, found {len(columns)}")
-    named = [variable.name for variable in ring.variables]
-    if named != ([None] * len(columns) if names is None else names) or (names is not None and None in names):
-        raise ValueError(f"its names of columns must be those of its ring, {short(named)}, found {short(names)}")
-    for column, variable in zip(columns, ring.variables, strict=True):
-        categorical = isinstance(variable, Categorical)
-        if categorical != (column.categories is not None):
-            raise ValueError(f"{column.label}: the description and the ring {variable!r} differ")
-        if column.categories is not None and column.categories.size != variable.num_components:
-            raise ValueError(
-                f"{column.label}: there must be one category per component, found {column.categories.size} "
-                f"for {variable.num_components}"
-            )
-
-
-def _history(history: Any) -> dict[str, list[float]]:
-    if not isinstance(history, dict) or "train" not in history:
-        raise ValueError(f"history must have the epochs of train, found {short(history)}")
-    for name, values in history.items():
-        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-            raise ValueError(f"history must list numbers, found {short(values)} for {short(name)}")
-    return {name: [float(value) for value in values] for name, values in history.items()}
-
-
-def _seed(rng: np.random.RandomState) -> int:
-    return int(rng.randint(2**31 - 1))
-
-
-def _plain(value: Any) -> Any:
-    """A constructor's argument as JSON can hold it; None for a generator."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, list | tuple | range):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, np.random.RandomState) else value

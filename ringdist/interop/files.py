@@ -44,6 +44,17 @@ def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | No
     Raises:
         ValueError: if `path` is a directory or anything else that is not a regular file, or the
             ring cannot be saved.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing.random([rd.Categorical(2)] * 3, rank=2, rng=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ring.save(f"{folder}/ring.safetensors")
+        ...     again = rd.load(f"{folder}/ring.safetensors")
+        >>> np.array_equal(again.cores[0], ring.cores[0])
+        True
     """
     extra = extra or {}
     if taken := extra.keys() & {"ring", "format", "sha256"}:

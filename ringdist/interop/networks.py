@@ -26,6 +26,18 @@ def to_tensornetwork(ring: Network, x: Any = None) -> list[Any]:
 
     Raises:
         ValueError: if x is not of shape (d,), or outside its variables' support.
+
+    Example:
+        >>> import numpy as np
+        >>> import tensornetwork
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing.random([rd.Categorical(2)] * 3, rank=2, rng=0)
+        >>> nodes = ring.to_tensornetwork([0, 1, np.nan])
+        >>> [node.name for node in nodes]
+        ['x0', 'x1', 'x2']
+        >>> value = tensornetwork.contractors.auto(nodes).tensor
+        >>> bool(np.isclose(value, np.exp(ring.log_prob([0, 1, np.nan]) + ring.log_normalizer())))
+        True
     """
     names = node_names(ring.variables)
     if x is None:
@@ -83,6 +95,15 @@ def from_tensornetwork(nodes: Sequence[Any], variables: Sequence[Variable]) -> t
 
     Raises:
         ValueError: if axes are missing or the nodes do not form one closed ring.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> variables = [rd.Categorical(2)] * 3
+        >>> ring = rd.TensorRing.random(variables, rank=2, rng=0)
+        >>> again = rd.TensorRing.from_tensornetwork(ring.to_tensornetwork(), variables)
+        >>> np.allclose(again.to_dense(), ring.to_dense())
+        True
     """
     nodes, variables = list(nodes), list(variables)
     if len(nodes) != len(variables) or not nodes:
@@ -117,5 +138,11 @@ def from_tensornetwork(nodes: Sequence[Any], variables: Sequence[Variable]) -> t
 
 
 def node_names(variables: Sequence[Variable]) -> list[str]:
-    """The variables' names, `x3` for an unnamed column 3."""
+    """The variables' names, `x3` for an unnamed column 3.
+
+    Example:
+        >>> import ringdist as rd
+        >>> node_names([rd.Categorical(2, name="rain"), rd.Categorical(3)])
+        ['rain', 'x1']
+    """
     return [v.name if v.name is not None else f"x{k}" for k, v in enumerate(variables)]

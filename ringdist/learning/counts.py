@@ -33,19 +33,19 @@ class Rows:
     prefix: State
     suffix: State
     weight: Array  # (b,)
-    labels: Sequence[int] | np.ndarray  # by which errors name rows
+    row_numbers: Sequence[int] | np.ndarray  # by which errors name rows
 
     def counts(self, core: Core, name: str, evidence: Array) -> tuple[Array, Array]:
         """∂/∂(factor) Σ_rows weight log P̂(row), of the factor's shape, and weight p(s_k | row), (b, N)."""
         sums: Any = 0
         parts = []
-        before, behind = self.arithmetic.joined(self.prefix, self.suffix)
-        rows, xp = self.weight.shape[0], namespace(before)
-        before, behind = (xp.broadcast_to(part, (rows, *part.shape[1:])) for part in (before, behind))
-        step = rows_within(budget.TEMPORARY // 2, _numbers_per_row(core, before.shape[1]))
+        prefix, suffix = self.arithmetic.joined(self.prefix, self.suffix)
+        rows, xp = self.weight.shape[0], namespace(prefix)
+        prefix, suffix = (xp.broadcast_to(part, (rows, *part.shape[1:])) for part in (prefix, suffix))
+        step = rows_within(budget.TEMPORARY // 2, _numbers_per_row(core, prefix.shape[1]))
         for start in range(0, rows, step):
             chunk = slice(start, start + step)
-            environment = core.environment(before[chunk], behind[chunk], LINEAR)
+            environment = core.environment(prefix[chunk], suffix[chunk], LINEAR)
             joint = core.components(environment, LINEAR) * evidence[chunk]
             mass = row_sums(joint)
             self._check_mass(mass, start)
@@ -57,7 +57,7 @@ class Rows:
     def _check_mass(self, mass: Array, start: int) -> None:
         empty = to_numpy((mass <= 0) & (self.weight[start : start + mass.shape[0]] > 0))
         if empty.any():
-            row = int(self.labels[start + int(np.argmax(empty))])
+            row = int(self.row_numbers[start + int(np.argmax(empty))])
             raise ValueError(
                 f"every row must have positive mass under the ring, found zero mass in row {row}, or less on the way "
                 f"than {mass.dtype} can hold; start from positive cores, as rd.initialize makes them"

@@ -15,6 +15,14 @@ def all_reduce(array: Array) -> Array:
     Raises:
         RuntimeError: if torch.distributed is not initialised.
         TypeError: if the array is of another backend.
+
+    Example:
+        >>> import torch
+        >>> import torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> all_reduce(torch.tensor([1.0, 2.0]))  # of one process
+        tensor([1., 2.])
+        >>> dist.destroy_process_group()
     """
     import torch
     import torch.distributed

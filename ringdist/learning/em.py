@@ -24,7 +24,8 @@ from ringdist.cores import LINEAR, Core
 from ringdist.engines.arithmetic import Linear, State
 from ringdist.engines.sweep import suffix_states_in_turn
 from ringdist.learning.counts import MStep, Reduce, Rows, Weights, model_environment, reduced
-from ringdist.learning.fitting import Data, FitResult, Progress, best_of, check_options, numpy_generator
+from ringdist.learning.data import TrainingData
+from ringdist.learning.fitting import EpochLog, FitResult, best_of, check_options, numpy_generator
 from ringdist.learning.floors import least_stds
 from ringdist.learning.starts import random_like
 from ringdist.network import Evidence
@@ -75,8 +76,19 @@ def fit_em(
 
     Raises:
         ValueError: if x or an option does not fit, or a row has zero mass under the ring. The expected counts are sums
-            of row-scaled numbers without the refuge of `log_prob` in logarithms: a row that only a path beyond the
+            of row-scaled numbers without the log-space fallback of `log_prob`: a row that only a path beyond the
             range of the dtype explains (decoupled paths over hundreds of columns) counts as one of zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> x = np.random.default_rng(0).normal(size=(500, 2)).cumsum(axis=1)  # a random walk
+        >>> start = rd.initialize(x, [rd.GaussianMixture] * 2, rank=3, num_components=4, rng=0)
+        >>> ring, history = rd.fit_em(start, x, max_epochs=20)
+        >>> bool(ring.log_prob(x).mean() > start.log_prob(x).mean())
+        True
+        >>> len(history["train"])
+        20
     """
     check_options(max_epochs, batch_size, patience, restarts)
     if not (pseudocount >= 0 and math.isfinite(pseudocount)):
@@ -97,15 +109,15 @@ def fit_em(
                 f"{ring.describe(k)}: mini-batches and several processes need a family with statistics and "
                 f"expected_statistics, found {family.kind.__name__}"
             )
-    data = Data(ring, x, sample_weight)
-    held_out = None if validation is None else Data(ring, validation)
+    data = TrainingData(ring, x, sample_weight)
+    held_out = None if validation is None else TrainingData(ring, validation)
     generator = numpy_generator(rng, ring, draws=batch_size is not None or restarts > 1)
     merged = data if batch_size is not None else _merge_equal_rows(ring, data)
     em = _EM(pseudocount, variance_floor, step_decay, batch_size, reduce)
 
-    def fit(restart: int) -> Progress:
+    def fit(restart: int) -> EpochLog:
         start = ring.detach() if restart == 0 else random_like(ring, generator)
-        track = Progress(held_out, patience, max_epochs, progress)
+        track = EpochLog(held_out, patience, max_epochs, progress)
         return em.run(start, merged, track, generator)
 
     return best_of(ring, restarts, fit)
@@ -119,7 +131,7 @@ class _EM:
     batch_size: int | None
     reduce: Reduce | None
 
-    def run(self, ring: TensorRing, data: Data, track: Progress, rng: np.random.Generator) -> Progress:
+    def run(self, ring: TensorRing, data: TrainingData, track: EpochLog, rng: np.random.Generator) -> EpochLog:
         ring = track.best = balanced(ring)
         own, total = float(data.weight.sum()), self._sum(ring, data.weight.sum())
         floors = least_stds(ring, data, self.variance_floor, self._sum)
@@ -128,7 +140,7 @@ class _EM:
             if self.batch_size is None:
                 rows, weight = data.batch(ring, slice(None))
                 m_step = MStep(self.pseudocount, 1.0, Weights(total, total))
-                ring, value = self._visit(ring, rows, weight, data.labels, m_step, floors)
+                ring, value = self._visit(ring, rows, weight, data.row_numbers, m_step, floors)
             else:
                 for index in data.batches(self.batch_size, rng):
                     rows, weight = data.batch(ring, index)
@@ -156,7 +168,7 @@ class _EM:
         ring: TensorRing,
         rows: Array,
         weight: Array,
-        labels: Sequence[int] | np.ndarray,
+        row_numbers: Sequence[int] | np.ndarray,
         m_step: MStep,
         floors: dict[int, float],
     ) -> tuple[TensorRing, float]:
@@ -167,9 +179,8 @@ class _EM:
         offset = xp.zeros_like(data.offset)
         suffixes = zip(ring.sequence, suffix_states_in_turn(data), suffix_states_in_turn(model), strict=True)
         for k, suffix, model_suffix in suffixes:
-            site = _Site(
-                k, Rows(data, prefix, suffix, weight, labels), model, model_prefix, model_suffix, rows[:, k], m_step
-            )
+            met = Rows(data, prefix, suffix, weight, row_numbers)
+            site = _Site(k, met, model, model_prefix, model_suffix, rows[:, k], m_step)
             core, variable, evidence = self._updated(ring, site, floors.get(k))
             ring = ring.replaced(k, core, variable)
             if evidence is not data.evidence:
@@ -252,7 +263,7 @@ def _column_sums(core: Core) -> Array:
     return core.push(zeros + 1.0, like_zeros((1, size), zeros) + 1.0, LINEAR)[0, 0]
 
 
-def _merge_equal_rows(ring: TensorRing, data: Data) -> Data:
+def _merge_equal_rows(ring: TensorRing, data: TrainingData) -> TrainingData:
     """Equal rows of an all-categorical table once, with their weights added up: the same sums from fewer rows."""
     if not all(family.values_are_components for family in ring.families):
         return data
@@ -260,7 +271,7 @@ def _merge_equal_rows(ring: TensorRing, data: Data) -> Data:
     unique, first, member = np.unique(values, axis=0, return_index=True, return_inverse=True)
     if unique.shape[0] > 0.8 * data.num_rows:
         return data
-    merged = Data(ring, data.x[first] if backend_name(data.x) == "numpy" else to_numpy(data.x)[first])
+    merged = TrainingData(ring, data.x[first] if backend_name(data.x) == "numpy" else to_numpy(data.x)[first])
     merged.weight = np.bincount(np.reshape(member, -1), weights=data.weight)
-    merged.labels = first
+    merged.row_numbers = first
     return merged

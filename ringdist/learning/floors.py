@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ringdist.backend import dtype_name, namespace, to_numpy
-from ringdist.learning.fitting import Data
+from ringdist.learning.data import TrainingData
 from ringdist.ring import TensorRing
 from ringdist.variables import column_scale
 
@@ -21,7 +21,9 @@ class Place(NamedTuple):
     centre: np.ndarray
 
 
-def least_stds(ring: TensorRing, data: Data, variance_floor: float, total: Callable[..., Any]) -> dict[int, float]:
+def least_stds(
+    ring: TensorRing, data: TrainingData, variance_floor: float, total: Callable[..., Any]
+) -> dict[int, float]:
     """Least standard deviation of each column whose family has one, from that of its observed entries.
 
     Of a column that is constant but for rounding, from the size of its values, or 1 if they are 0.
@@ -63,7 +65,7 @@ def _place(ring: TensorRing, block: np.ndarray, total: Callable[..., Any]) -> Pl
     return Place(unit, centre / np.maximum(found, 1) / (unit / 2**10))
 
 
-def _rounding(ring: TensorRing, data: Data) -> float:
+def _rounding(ring: TensorRing, data: TrainingData) -> float:
     """The relative spacing of the numbers that the data were rounded to: their own dtype's, or the ring's."""
     eps = float(namespace(ring.prototype).finfo(ring.prototype.dtype).eps)
     return max(eps, float(np.finfo(np.float32).eps)) if dtype_name(data.x.dtype) == "float32" else eps

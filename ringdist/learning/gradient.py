@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ringdist.backend import Array, backend_name, dtype_name, is_concrete, namespace, stop_gradient
-from ringdist.learning.fitting import Data, FitResult, Progress, best_of, check_options, numpy_generator
+from ringdist.learning.data import TrainingData
+from ringdist.learning.fitting import EpochLog, FitResult, best_of, check_options, numpy_generator
 from ringdist.learning.starts import random_like
 from ringdist.network.structure import mapped
 from ringdist.queries.log_prob import log_prob
@@ -54,6 +55,17 @@ def fit_gradient(
         TypeError: if the ring is a NumPy ring, which has no gradients.
         ValueError: if x or an option does not fit.
         FloatingPointError: if the likelihood of a batch is not finite; lower the learning rate.
+
+    Example:
+        >>> import torch
+        >>> import ringdist as rd
+        >>> x = torch.randint(2, (200, 1), generator=torch.Generator().manual_seed(0)).repeat(1, 3)
+        >>> start = rd.TensorRing.random([rd.Categorical(2)] * 3, rank=2, xp=torch, rng=0)
+        >>> def adam(parameters):
+        ...     return torch.optim.Adam(parameters, lr=0.1)
+        >>> ring, history = rd.fit_gradient(start, x, adam, max_epochs=5, rng=0)
+        >>> history["train"][-1] > history["train"][0]
+        True
     """
     check_options(max_epochs, batch_size, patience, restarts)
     backend = backend_name(ring.prototype)
@@ -61,14 +73,14 @@ def fit_gradient(
         raise TypeError("fit_gradient needs a PyTorch or JAX ring, found NumPy; use ring.to(torch), or fit_em")
     if not is_concrete(*ring.core_arrays()):
         raise ValueError("fit_gradient cannot be traced")
-    data = Data(ring, x, sample_weight)
-    held_out = None if validation is None else Data(ring, validation)
+    data = TrainingData(ring, x, sample_weight)
+    held_out = None if validation is None else TrainingData(ring, validation)
     generator = numpy_generator(rng, ring, draws=batch_size is not None or restarts > 1)
     make_step = _torch_step if backend == "torch" else _jax_step
 
-    def fit(restart: int) -> Progress:
+    def fit(restart: int) -> EpochLog:
         start = ring if restart == 0 else random_like(ring, generator)
-        track = Progress(held_out, patience, max_epochs, progress)
+        track = EpochLog(held_out, patience, max_epochs, progress)
         return _run(start, data, track, make_step(start, optimizer), batch_size, generator)
 
     return best_of(ring, restarts, fit)
@@ -76,12 +88,12 @@ def fit_gradient(
 
 def _run(
     ring: TensorRing,
-    data: Data,
-    track: Progress,
+    data: TrainingData,
+    track: EpochLog,
     step: Callable[[Array, Array], tuple[float, Parameters]],
     batch_size: int | None,
     rng: np.random.Generator,
-) -> Progress:
+) -> EpochLog:
     track.best, parameters = ring, None
     for epoch in track.epochs():
         for index in data.batches(batch_size or data.num_rows, rng):
@@ -132,7 +144,7 @@ def _jax_step(ring: TensorRing, optimizer: Any) -> Callable[[Array, Array], tupl
 
 
 def _loss(ring: TensorRing, rows: Array, weight: Array) -> Array:
-    """Weighted mean of −log p(row); a row of weight 0 counts as one that observes nothing, without value and slope."""
+    """Weighted mean of −log p(row); a row of weight 0 observes nothing and has neither value nor gradient."""
     xp = namespace(rows)
     rows = xp.where(weight[:, None] > 0, rows, xp.nan)
     return -xp.sum(log_prob(ring, rows) * weight) / xp.sum(weight)

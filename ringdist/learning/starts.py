@@ -65,7 +65,7 @@ def initialize(
     Args:
         x: (n, d) data as NumPy array, NaN where missing.
         variables: per column a variable, which is kept; a family (`rd.Categorical`, `rd.GaussianMixture`,
-            `rd.PoissonMixture`) to be placed on the data; or None: whole numbers from 0 become categorical if there are
+            `rd.PoissonMixture`) to be placed on the data; or None: integers from 0 become categorical if there are
             at most 64 of them, other columns Gaussian mixtures.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`.
         num_components: of Gaussian and Poisson mixtures; fewer where a column has fewer distinct values.
@@ -77,9 +77,17 @@ def initialize(
         order, topology, rng, xp, dtype, device: as in `TensorRing.random`.
 
     Raises:
-        ValueError: if x is no (n, d) table, a column has no observed entry to place components on, or an option is
+        ValueError: if x is not an (n, d) table, a column has no observed entry to place components on, or an option is
             unknown; with `method="mixture"` also if the rank is not one number, `inner` is given, spread is outside
             [0, 1], or an entry is outside its variable's support.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> rng = np.random.default_rng(0)
+        >>> x = np.stack([rng.integers(3, size=100), rng.normal(size=100)], axis=1)
+        >>> rd.initialize(x, [None, None], rank=2, num_components=4, rng=0)
+        TensorRing(ring of 2 variables: 1 Categorical, 1 GaussianMixture; rank 2, 36 parameters, numpy float64)
     """
     x = np.asarray(x)
     if x.ndim != 2 or x.shape[1] != len(variables) or x.shape[0] == 0:
@@ -170,7 +178,7 @@ def _placed(family: Any, observed: np.ndarray, num_components: int, method: str,
         raise ValueError(f"components can be placed for {known}, found {family!r}; give a variable of it instead")
     if family is Categorical:
         if not whole:
-            raise ValueError(f"categories are whole numbers from 0, found {wrong[0]:g}")
+            raise ValueError(f"categories are integers from 0, found {wrong[0]:g}")
         return Categorical(int(observed.max()) + 1)
     if family is PoissonMixture:
         return PoissonMixture(np.maximum(_centres(observed, num_components, method), 1e-3))

@@ -67,6 +67,14 @@ def random_parts(
     Raises:
         ValueError: if a rank is not positive, the number of ranks is not d, a train does not start with rank 1, or an
             option is unknown.
+
+    Example:
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing.random([rd.Categorical(2)] * 3, rank=4, topology="train", rng=0)
+        >>> ring.ranks
+        (1, 4, 4)
+        >>> abs(float(ring.log_normalizer())) < 1.0
+        True
     """
     variables = list(variables)
     if not variables:

@@ -19,6 +19,7 @@ from ringdist.backend import (
     frozen,
     is_array,
     is_concrete,
+    lasting,
     stop_gradient,
 )
 from ringdist.cores import Core, DenseCore, as_core
@@ -231,7 +232,8 @@ class Network:
         if not self.owns_cores or not is_concrete(self.prototype):
             return compute()
         if name not in self._memory:
-            value = compute()
+            with lasting(self.prototype):
+                value = compute()
             if not _is_lasting(value):
                 return value
             self._memory[name] = value

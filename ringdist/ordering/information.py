@@ -46,7 +46,7 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
 
     Args:
         x: (n, d) real numbers, NaN = missing; an array of any backend or nested lists. Not written to.
-        variables: the d columns' families. Those with `integer = True` hold whole numbers; where all of these are
+        variables: the d columns' families. Those with `integer = True` hold integers; where all of these are
             below `num_components`, as a categorical column's are, every value is a level of its own, else (counts)
             they are binned.
 
@@ -57,6 +57,16 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
     Raises:
         TypeError: if x does not hold real numbers.
         ValueError: if x is not of shape (n, d) with n >= 1, an entry is infinite or outside its variable's support.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> a, b = np.random.default_rng(0).integers(2, size=(2, 1000))
+        >>> information = dependence(np.stack([a, b, a], axis=1), [rd.Categorical(2)] * 3)
+        >>> information.round(2)  # log 2 = 0.69 nats between the equal columns
+        array([[0.69, 0.  , 0.69],
+               [0.  , 0.69, 0.  ],
+               [0.69, 0.  , 0.69]])
     """
     x = real_array(x, "x")
     if x.ndim != 2 or x.shape[1] != len(variables) or 0 in x.shape:

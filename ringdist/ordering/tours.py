@@ -56,6 +56,10 @@ def tour(dependence: Any, topology: Topology = "ring") -> tuple[int, ...]:
 
     Raises:
         ValueError: if the matrix is not square, symmetric and finite, or the topology is unknown.
+
+    Example:
+        >>> tour([[0, 1, 9, 1], [1, 0, 1, 9], [9, 1, 0, 8], [1, 9, 8, 0]], topology="train")
+        (0, 2, 3, 1)
     """
     _check_topology(topology)
     weight = _symmetric(dependence)
@@ -82,6 +86,14 @@ def mutual_information(x: Any, variables: Sequence[Variable], topology: Topology
     Raises:
         TypeError: as `dependence`.
         ValueError: as `dependence` and `tour`.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> a, b = np.random.default_rng(0).integers(2, size=(2, 1000))
+        >>> x = np.stack([a, b, a, b], axis=1)
+        >>> mutual_information(x, [rd.Categorical(2)] * 4)  # equal columns side by side
+        (0, 1, 3, 2)
     """
     _check_topology(topology)
     return tour(dependence(x, variables), topology)
@@ -102,8 +114,13 @@ def score(order: Sequence[int], dependence: Any, topology: Topology = "ring") ->
         The score as a Python float.
 
     Raises:
-        ValueError: if the order is no permutation of 0..d-1, the matrix is not square, symmetric and finite, or the
+        ValueError: if the order is not a permutation of 0..d-1, the matrix is not square, symmetric and finite, or the
             topology is unknown.
+
+    Example:
+        >>> dependence = [[0, 1, 9, 1], [1, 0, 1, 9], [9, 1, 0, 8], [1, 9, 8, 0]]
+        >>> score([0, 2, 3, 1], dependence, "train"), score([0, 2, 3, 1], dependence, "ring")
+        (26.0, 27.0)
     """
     _check_topology(topology)
     weight = _symmetric(dependence)

@@ -26,6 +26,16 @@ def to_dense(ring: Network) -> Array:
 
     Raises:
         ValueError: if a column is not categorical or the table has more than 2^24 cells.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> ring.to_dense()
+        array([[0.4, 0.1],
+               [0.2, 0.3]])
     """
     for k, family in enumerate(ring.families):
         if not family.values_are_components:
@@ -63,6 +73,13 @@ def entropy(ring: Network, n: int = 10_000, rng: Any = None) -> tuple[float, flo
 
     Raises:
         ValueError: if n < 2 where sampling is needed.
+
+    Example:
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing.random([rd.GaussianMixture([0.0], [1.0])] * 2, rank=1, rng=0)
+        >>> value, error = ring.entropy(rng=0)
+        >>> abs(value - 2.8379) < 5 * error  # two standard Gaussians: log 2πe
+        True
     """
     if _is_discrete(ring) and math.prod(ring.shape) <= ENTROPY_LIMIT:
         table = to_numpy(to_dense(ring)).astype("float64")

@@ -29,6 +29,15 @@ def inner(ring: Network, other: Network) -> Array:
     Raises:
         ValueError: if the rings' orders differ by more than a rotation, or two variables are of different families.
         TypeError: if the rings mix backends.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> round(float(ring.inner(ring)), 6)  # 0.4² + 0.1² + 0.2² + 0.3²
+        0.3
     """
     if not isinstance(other, type(ring)):
         raise TypeError(f"an inner product is with another {type(ring).__name__}, found {type(other).__name__}")

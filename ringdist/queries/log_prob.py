@@ -9,12 +9,12 @@ from ringdist.backend import (
     Array,
     astype,
     backend_name,
+    can_reuse_memory,
     checkpoint,
     is_concrete,
     namespace,
     on_accelerator,
     stop_gradient,
-    writable,
 )
 from ringdist.engines import budget
 from ringdist.engines.budget import rows_within
@@ -30,7 +30,7 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
     """log p(x) = log Tr ∏_k A_k(x_k) − log Z, with NaN entries marginalised row by row (paper Eq. 2, 3).
 
     Args:
-        x: (..., d) real numbers, or whole numbers in categorical columns; integers are accepted.
+        x: (..., d) real numbers; integral ones in categorical columns. Arrays of integers are accepted.
         engine: "auto" chooses between "sweep" and "tree" by device, ranks and rows; "log" works in log space;
             "opt_einsum" and "tensornetwork" contract the same network through those libraries.
 
@@ -43,11 +43,20 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
     Raises:
         ValueError: if the last axis is not d long, a value is outside its support, or the engine is unknown.
         TypeError: if x is of another backend than the ring.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> np.exp(ring.log_prob([[0, 0], [1, 1], [0, np.nan]])).round(3)
+        array([0.4, 0.3, 0.5])
     """
     table, shape = as_table(ring, x)
     xp = namespace(table)
     parameters = [array for variable in ring.variables for array in variable.arrays().values()]
-    if not writable(*ring.core_arrays(), *parameters, table) and table.shape[0] > 0:
+    if not can_reuse_memory(*ring.core_arrays(), *parameters, table) and table.shape[0] > 0:
         values = _differentiable(ring, checked(ring, table), engine)
         return xp.reshape(astype(values, ring.prototype.dtype), shape)
     step = _rows_per_chunk(ring, engine) if is_concrete(table) else max(1, table.shape[0])
@@ -87,6 +96,13 @@ def log_normalizer(ring: Network) -> Array:
 
     Raises:
         ValueError: if no configuration of the components has any mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing([np.array([[[2.0]], [[6.0]]])], [rd.Categorical(2)])
+        >>> round(float(np.exp(ring.log_normalizer())), 6)
+        8.0
     """
     return astype(log_partition(ring), ring.prototype.dtype) + 0  # never what the ring itself remembers
 
@@ -125,9 +141,10 @@ def _rows_per_chunk(ring: Network, engine: Engine) -> int:
 def _rows_stored(ring: Network, rows: Array, engine: Engine) -> int:
     """Of how many rows a backward pass keeps what it needs; if there are more, it computes theirs again, part by part.
 
-    Of parts that would be small, a sweep keeps less instead: see `sweep.recomputes`.
+    Of parts that would be small, a sweep keeps less instead: see `sweep.recomputes`. PyTorch refuses what differs the
+    second time, as the sequence does in which tensornetwork contracts.
     """
-    if backend_name(rows) == "torch" and not is_concrete(rows, ring.prototype):
+    if backend_name(rows) == "torch" and (engine == "tensornetwork" or not is_concrete(rows, ring.prototype)):
         return int(rows.shape[0])
     step = budget.STORED // numbers_kept(ring)
     if step < MANY and engine in ("auto", "sweep"):

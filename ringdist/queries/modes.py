@@ -49,6 +49,16 @@ def mode(ring: Network, x: Any = None) -> Array:
 
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> ring.mode([[np.nan, np.nan], [1, np.nan]])
+        array([[0., 0.],
+               [1., 1.]])
     """
     core = ring.prototype
     ring = ring.detach()
@@ -72,10 +82,10 @@ def mode(ring: Network, x: Any = None) -> Array:
     return namespace(core).reshape(like(result, core), (*shape, ring.num_variables))
 
 
-def _check_mass(ring: Network, rows: Array, labels: np.ndarray) -> None:
+def _check_mass(ring: Network, rows: Array, row_numbers: np.ndarray) -> None:
     empty = np.flatnonzero(to_numpy(log_prob(ring, rows)) == -np.inf)
     if empty.shape[0]:
-        raise ValueError(f"evidence must have positive mass, found zero mass in row {int(labels[empty[0]])}")
+        raise ValueError(f"evidence must have positive mass, found zero mass in row {int(row_numbers[empty[0]])}")
 
 
 def _completions(ring: Network, missing: np.ndarray) -> np.ndarray:
@@ -116,10 +126,10 @@ def _numbers_per_start(ring: Network) -> int:
     return sum(min(ring.ranks) * m + n for n, m, _ in (core.shape for core in ring.links)) + 2 * max(ring.shape) ** 2
 
 
-def _searched(ring: Network, rows: Array, missing: np.ndarray, labels: np.ndarray) -> Array:
+def _searched(ring: Network, rows: Array, missing: np.ndarray, row_numbers: np.ndarray) -> Array:
     """The best of the completions of rows (n, d) that coordinate ascent finds from STARTS draws of each."""
     xp, (n, d) = namespace(rows), rows.shape
-    starts = xp.reshape(sample_given(ring, rows, STARTS, rng=0, labels=labels), (-1, d))
+    starts = xp.reshape(sample_given(ring, rows, STARTS, rng=0, row_numbers=row_numbers), (-1, d))
     found, values = _ascend(ring, starts, np.tile(missing, (STARTS, 1)))
     best = xp.argmax(xp.reshape(values, (STARTS, n)), axis=0)
     return take(found, best * n + indices(np.arange(n), rows))

@@ -24,6 +24,17 @@ def mean(ring: Network, x: Any = None) -> Array:
 
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> ring.mean().round(3)
+        array([0.5, 0.4])
+        >>> ring.mean([[1, np.nan]]).round(3)
+        array([[1. , 0.6]])
     """
     core = ring.prototype
     xp = namespace(core)
@@ -34,7 +45,7 @@ def mean(ring: Network, x: Any = None) -> Array:
     if is_concrete(missing):
         columns = [k for k in columns if bool(xp.any(missing[:, k]))]
     if not columns or rows.shape[0] == 0:
-        return xp.reshape(rows + 0, (*shape, ring.num_variables))  # a copy: answers are no views of questions
+        return xp.reshape(rows + 0, (*shape, ring.num_variables))  # a copy: a result is never a view of the input
     means = component_posteriors(
         ring, rows, columns, summary=lambda k, weights: weights @ like(ring.variables[k].means(), core)
     )
@@ -47,6 +58,16 @@ def covariance(ring: Network) -> Array:
     """Cov[x_j, x_k] = Σ_{s,t} p(s_j = s, s_k = t) (μ_j[s] − E x_j)(μ_k[t] − E x_k) + δ_jk E[σ²], shape (d, d), exact.
 
     Cost O(d² N r m² + d² N² r m).
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> ring.covariance().round(3)
+        array([[0.25, 0.1 ],
+               [0.1 , 0.24]])
     """
     dtype, ring = ring.prototype.dtype, widened(ring)
     core = ring.prototype
@@ -67,6 +88,16 @@ def mutual_information(ring: Network) -> Array:
     """I(s_j; s_k) in nats between component variables, shape (d, d); the diagonal is I(s_k; s_k), their entropy.
 
     Cost O(d² N r m² + d² N² r m).
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> ring.mutual_information().round(3)
+        array([[0.693, 0.086],
+               [0.086, 0.673]])
     """
     dtype, ring = ring.prototype.dtype, widened(ring)
     xp = namespace(ring.prototype)

@@ -26,7 +26,7 @@ from ringdist.backend import (
     take,
 )
 from ringdist.engines.arithmetic import Linear, State
-from ringdist.engines.range import looks_at_values, threshold
+from ringdist.engines.range import can_inspect_values, threshold
 from ringdist.engines.rescue import replace_rows
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Evidence, Network
@@ -38,14 +38,14 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
     """Samples with pathwise gradients for cores, components and evidence: the values of x, differentiable.
 
     E[f(ring.pathwise(x))] has the gradient of E[f(x)], estimated without bias; its variance grows with the gap between
-    modes, steeply so beyond a few deviations. One sweep in ring order from the thinnest bond, O(n d m² (r + N)): the
-    product of all matrices before column k, with the moving values in it, and the stored products behind it give the
-    weights of the column's components. Rows whose mass comes near underflow in float32 are swept again in float64,
-    except under tracing.
+    modes, steeply so beyond a few standard deviations. One sweep in ring order from the thinnest bond,
+    O(n d m² (r + N)): the product of all matrices before column k, with the moving values in it, and the stored
+    products behind it give the weights of the column's components. Rows whose mass comes near underflow in float32 are
+    swept again in float64, except under tracing.
 
     Args:
         x: (..., d) samples, from `ring.sample` or, with evidence, from `ring.sample_given`. NaN entries are
-            marginalised. Whole numbers cannot move: in an integer-valued column an entry is evidence or NaN.
+            marginalised. Integers cannot move: in an integer-valued column an entry is evidence or NaN.
         given: (..., d) the evidence, NaN where an entry was drawn; None where all were.
 
     Returns:
@@ -54,22 +54,33 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
     Raises:
         TypeError: if the ring is of NumPy, which has no gradients, or an array of another backend than the ring.
         ValueError: if shapes do not fit, a value is outside its variable's support, x differs from the evidence, a
-            whole number was drawn, or a row has no density that float64 can hold.
+            integer was drawn, or a row has no density that float64 can hold.
+
+    Example:
+        >>> import torch
+        >>> import ringdist as rd
+        >>> means = torch.tensor([-1.0, 1.0], requires_grad=True)
+        >>> variable = rd.GaussianMixture(means, torch.tensor([0.5, 0.5]))
+        >>> ring = rd.TensorRing([torch.ones(2, 1, 1)], [variable])
+        >>> x = ring.sample(10_000, rng=torch.Generator().manual_seed(0))
+        >>> ring.pathwise(x).mean().backward()
+        >>> bool(torch.allclose(means.grad, torch.tensor([0.5, 0.5]), atol=0.05))  # each component's weight
+        True
     """
     rows, fixed, shape = _checked(ring, x, given)
     xp = namespace(rows)
     if rows.shape[0] == 0:
         return xp.reshape(rows, (*shape, ring.num_variables))
-    values, density, total = _swept(ring, rows, fixed, given is None)
-    if is_concrete(total) and looks_at_values(ring) and rows.dtype != accumulator(rows):
+    values, density, total = _forward_sweep(ring, rows, fixed, given is None)
+    if is_concrete(total) and can_inspect_values(ring) and rows.dtype != accumulator(rows):
         lost = ~((total >= threshold(ring)) & (density > 0))
         if bool(xp.any(lost)):
-            values, density = _swept_again(ring, rows, fixed, given is None, lost)
+            values, density = _sweep_in_double(ring, rows, fixed, given is None, lost)
     _check_density(ring, density)
     return xp.reshape(values, (*shape, ring.num_variables))
 
 
-def _swept(ring: Network, rows: Array, fixed: Array, nothing_given: bool) -> tuple[Array, Array, Array]:
+def _forward_sweep(ring: Network, rows: Array, fixed: Array, nothing_given: bool) -> tuple[Array, Array, Array]:
     """The moving samples (n, d), and on the way of each row the least density and the least mass in the products, (n,).
 
     The masses are relative to what the products were scaled by: one near underflow means that the paths with the mass
@@ -97,16 +108,16 @@ def _swept(ring: Network, rows: Array, fixed: Array, nothing_given: bool) -> tup
     return stack([columns[k] for k in range(ring.num_variables)], axis=1), least_density, least_total
 
 
-def _swept_again(ring: Network, rows: Array, fixed: Array, nothing_given: bool, lost: Array) -> tuple[Array, Array]:
+def _sweep_in_double(ring: Network, rows: Array, fixed: Array, nothing_given: bool, lost: Array) -> tuple[Array, Array]:
     """The moving samples and their least density, those of the rows `lost` (n,) in float64.
 
-    In the sweep of the others they observe nothing: a row without a number would leave no slope one.
+    In the sweep of the others they observe nothing: a row without a finite density would make every gradient NaN.
     """
     xp, index = namespace(rows), nonzero_rows(lost)
     others, others_fixed = (xp.where(lost[:, None], xp.nan, part) for part in (rows, fixed))
-    values = _swept(ring, others, others_fixed, nothing_given)
+    values = _forward_sweep(ring, others, others_fixed, nothing_given)
     wide, wide_fixed = (astype(take(part, index), accumulator(part)) for part in (rows, fixed))
-    again = _swept(to(ring, dtype=accumulator(rows)), wide, wide_fixed, nothing_given)
+    again = _forward_sweep(to(ring, dtype=accumulator(rows)), wide, wide_fixed, nothing_given)
     density = replace_rows(astype(values[1], again[1].dtype), index, again[1])  # float32 may not hold that of the rows
     return replace_rows(values[0], index, again[0]), density
 
@@ -118,6 +129,15 @@ def moving(value: Array, cdf: Array, density: Array) -> Array:
         value: samples, treated as constants.
         cdf: F(value | what was drawn before), differentiable.
         density: its derivative by the value, at the value; treated as constant.
+
+    Example:
+        >>> import torch
+        >>> mean = torch.tensor(0.0, requires_grad=True)
+        >>> normal = torch.distributions.Normal(mean, 1.0)
+        >>> value = torch.tensor(0.3)
+        >>> moved = moving(value, normal.cdf(value), normal.log_prob(value).exp())
+        >>> torch.autograd.grad(moved, mean)  # a sample moves as its mean does
+        (tensor(1.),)
     """
     return stop_gradient(value) - (cdf - stop_gradient(cdf)) / stop_gradient(density)
 
@@ -174,7 +194,7 @@ def _checked(ring: Network, x: Any, given: Any) -> tuple[Array, Array, tuple[int
 
 
 def _check_evidence(ring: Network, rows: Array, fixed: Array) -> None:
-    """Raise `ValueError` naming column and row unless x repeats the evidence, and whole numbers are evidence."""
+    """Raise `ValueError` naming column and row unless x repeats the evidence, and integers are evidence."""
     xp = namespace(rows)
     for k in range(ring.num_variables):
         drawn, observed = rows[:, k], ~xp.isnan(fixed[:, k])
@@ -188,7 +208,7 @@ def _check_evidence(ring: Network, rows: Array, fixed: Array) -> None:
         stuck = nonzero_rows(~observed & ~xp.isnan(drawn)) if _is_integer(ring, k) else differ
         if stuck.shape[0]:
             raise ValueError(
-                f"{ring.describe(k)}: whole numbers cannot move; they must be evidence, or NaN to be marginalised, "
+                f"{ring.describe(k)}: integers cannot move; they must be evidence, or NaN to be marginalised, "
                 f"found {float(drawn[int(stuck[0])]):g} drawn in row {int(stuck[0])}"
             )
 

@@ -37,6 +37,16 @@ def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
 
     Raises:
         ValueError: if the column is unknown, x does not fit, or a row's evidence has zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> variables = [rd.Categorical(2), rd.GaussianMixture([-1.0, 1.0], [0.5, 0.5])]
+        >>> cores = [np.eye(2)[:, None, :], np.eye(2)[:, :, None]]  # the category selects the Gaussian
+        >>> ring = rd.TensorRing(cores, variables)
+        >>> ring.component_posterior(0, [[np.nan, -1.0], [np.nan, 0.0]]).round(3)
+        array([[1. , 0. ],
+               [0.5, 0.5]])
     """
     k = ring.column(k)
     rows, shape = as_rows(ring, x)
@@ -62,6 +72,17 @@ def component_posteriors(
 
     Raises:
         ValueError: if the evidence of a row has zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> variables = [rd.Categorical(2), rd.GaussianMixture([-1.0, 1.0], [0.5, 0.5])]
+        >>> cores = [np.eye(2)[:, None, :], np.eye(2)[:, :, None]]  # the category selects the Gaussian
+        >>> ring = rd.TensorRing(cores, variables)
+        >>> weights = component_posteriors(ring, np.array([[np.nan, 0.0], [1.0, np.nan]]), [0, 1])
+        >>> weights[1].round(3)
+        array([[0.5, 0.5],
+               [0. , 1. ]])
     """
     xp, num_rows = namespace(rows), rows.shape[0]
     step = _rows_per_chunk(ring) if is_concrete(rows) else max(1, num_rows)
@@ -142,6 +163,15 @@ def cdf(ring: Network, k: int | str, x: Any) -> Array:
 
     Raises:
         ValueError: if the column is unknown, x does not fit, the point is missing, or the evidence has zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> variables = [rd.Categorical(2), rd.GaussianMixture([-1.0, 1.0], [0.5, 0.5])]
+        >>> cores = [np.eye(2)[:, None, :], np.eye(2)[:, :, None]]  # the category selects the Gaussian
+        >>> ring = rd.TensorRing(cores, variables)
+        >>> ring.cdf(1, [[0, -1.0], [np.nan, 0.0]]).round(3)
+        array([0.5, 0.5])
     """
     k = ring.column(k)
     core = ring.prototype
@@ -166,8 +196,16 @@ def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
             an end.
         x: (..., d) evidence; x[..., k] is ignored.
 
-    Found by bisection to neighbouring floating point numbers at every scale; integers for
-    integer-valued families.
+    Found by bisection to neighbouring floating point numbers at every scale; integers for integer-valued families.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> variables = [rd.Categorical(2), rd.GaussianMixture([-1.0, 1.0], [0.5, 0.5])]
+        >>> cores = [np.eye(2)[:, None, :], np.eye(2)[:, :, None]]  # the category selects the Gaussian
+        >>> ring = rd.TensorRing(cores, variables)
+        >>> ring.quantile(1, 0.5, [[0, np.nan], [1, np.nan]]).round(3)
+        array([-1.,  1.])
     """
     k = ring.column(k)
     core = ring.prototype

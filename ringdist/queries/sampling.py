@@ -40,7 +40,7 @@ from ringdist.network.evidence import as_rows
 
 
 def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
-    """n independent exact samples, (n, d) in the cores' dtype; categories are whole numbers.
+    """n independent exact samples, (n, d) in the cores' dtype; categories are integers.
 
     The tree of products, O(d m³), kept until a core changes; then the bonds top-down, all segments of a level at once:
     O(m + N) a variable and sample in ⌈log2 d⌉ steps. Trains of high rank are swept backwards instead, O(d m²), as are
@@ -50,9 +50,19 @@ def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
         n: number of samples, 0 or more.
         rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX); under
             `torch.compile` it is PyTorch's global generator, and a seed or another generator breaks the graph.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> x = ring.sample(10_000, rng=0)
+        >>> bool(abs((x == [0, 0]).all(axis=1).mean() - 0.4) < 0.02)
+        True
     """
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise TypeError(f"n must be a whole number, found {n!r}")
+        raise TypeError(f"n must be an integer, found {n!r}")
     if n < 0:
         raise ValueError(f"n must be 0 or more, found {n}")
     stream, detached = Stream(rng, ring.prototype), ring.detached_cores()
@@ -181,7 +191,7 @@ def _in_order(parts: Sequence[tuple[Sequence[int], Array]]) -> Array:
 
 
 def sample_given(
-    ring: Network, x: Any, n: int | None = None, *, rng: Any = None, labels: np.ndarray | None = None
+    ring: Network, x: Any, n: int | None = None, *, rng: Any = None, row_numbers: np.ndarray | None = None
 ) -> Array:
     """The NaN entries of every row of x drawn from p(missing | observed); observed entries come back unchanged.
 
@@ -189,16 +199,28 @@ def sample_given(
         x: (..., d) evidence. n: draws per row; None is one draw without a leading axis.
         rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX); under
             `torch.compile` it is PyTorch's global generator, and a seed or another generator breaks the graph.
-        labels: the numbers by which errors name the rows, 0, 1, ... if None.
+        row_numbers: the numbers by which errors name the rows, 0, 1, ... if None.
 
     Returns:
         (..., d), or (n, ..., d), in the cores' dtype. Cost of a likelihood, then O(m N) a variable and draw.
 
     Raises:
         ValueError: if x does not fit, or the evidence of a row has zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> x = ring.sample_given([[0, np.nan], [1, np.nan]], 10_000, rng=0)
+        >>> x.shape
+        (10000, 2, 2)
+        >>> x[..., 1].mean(axis=0).round(1)  # p(x_1 = 1 | x_0)
+        array([0.2, 0.6])
     """
     if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer)):
-        raise TypeError(f"n must be a whole number or None, found {n!r}")
+        raise TypeError(f"n must be an integer or None, found {n!r}")
     if n is not None and n < 0:
         raise ValueError(f"n must be 0 or more, found {n}")
     rows, shape = as_rows(ring, x)
@@ -206,20 +228,20 @@ def sample_given(
     stream, draws = Stream(rng, rows), 1 if n is None else int(n)
     per_row = sum(min(ring.ranks) * core.shape[1] + core.shape[0] for core in ring.links)
     step = rows_within(budget.AT_ONCE, per_row)
-    labels = np.arange(rows.shape[0]) if labels is None else labels
+    row_numbers = np.arange(rows.shape[0]) if row_numbers is None else row_numbers
     parts = []
     for start in range(0, max(1, rows.shape[0]), step):
         chunk = rows[start : start + step]
         index = xp.tile(indices(range(chunk.shape[0]), rows), (draws,))
         evidence = Evidence.of_rows(ring, chunk).detach()
-        components = _components(ring.detached_cores(), evidence, index, stream, labels[start : start + step])
+        components = _components(ring.detached_cores(), evidence, index, stream, row_numbers[start : start + step])
         drawn = _emit(ring, components, take(chunk, index), stream)
         parts.append(xp.reshape(drawn, (draws, chunk.shape[0], ring.num_variables)))
     drawn = xp.concat(parts, axis=1)
     return xp.reshape(drawn, (*shape, ring.num_variables) if n is None else (draws, *shape, ring.num_variables))
 
 
-def _components(ring: Network, evidence: Evidence, row: Array, stream: Stream, labels: np.ndarray) -> Array:
+def _components(ring: Network, evidence: Evidence, row: Array, stream: Stream, row_numbers: np.ndarray) -> Array:
     """Components (n, d) drawn from their posterior under the evidence of the rows `row`.
 
     Rows whose suffix products may have lost mass, and draws on whose way a total weight came near underflow, are made
@@ -230,18 +252,18 @@ def _components(ring: Network, evidence: Evidence, row: Array, stream: Stream, l
         return indices(np.zeros((0, ring.num_variables)), core)
     linear = Linear(ring, evidence)
     suffixes = suffix_states(linear)
-    lost = _lost_rows(linear, suffixes[0]) if linear.looks else None
+    lost = _lost_rows(linear, suffixes[0]) if linear.inspects_values else None
     per_draw = 2 * ring.num_variables + max(size * right for size, _, right in (c.shape for c in ring.links))
     step = rows_within(budget.AT_ONCE, per_draw)
     parts = [
-        _some_components(linear, suffixes, lost, row[start : start + step], stream, labels)
+        _some_components(linear, suffixes, lost, row[start : start + step], stream, row_numbers)
         for start in range(0, row.shape[0], step)
     ]
     return namespace(core).concat(parts)
 
 
 def _some_components(
-    linear: Linear, suffixes: list[State], lost: Array | None, row: Array, stream: Stream, labels: np.ndarray
+    linear: Linear, suffixes: list[State], lost: Array | None, row: Array, stream: Stream, row_numbers: np.ndarray
 ) -> Array:
     """`_components` of draws that fit into memory together; `lost` are rows of the evidence."""
     ring, evidence, core, n = linear.ring, linear.evidence, linear.ring.prototype, row.shape[0]
@@ -261,7 +283,8 @@ def _some_components(
     redone, low = _draw(log, suffix_states(log), indices(position, core), take(uniforms, again, axis=1))
     empty = nonzero_rows(low == 0)
     if empty.shape[0]:
-        raise ValueError(f"evidence must have positive mass, found zero mass in row {int(labels[int(some[empty[0]])])}")
+        found = int(row_numbers[int(some[empty[0]])])
+        raise ValueError(f"evidence must have positive mass, found zero mass in row {found}")
     source = np.arange(n)
     source[to_numpy(again)] = n + np.arange(again.shape[0])
     return take(xp.concat([components, redone]), indices(source, core))

@@ -38,6 +38,15 @@ def marginal(ring: N, keep: Sequence[int | str]) -> N:
 
     Raises:
         ValueError: if `keep` is empty, repeats a column or names one that is not there.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> ring.marginal([1]).to_dense().round(3)
+        array([0.6, 0.4])
     """
     if isinstance(keep, str):
         raise TypeError(f"the columns to keep must be a list, found {keep!r}")
@@ -57,9 +66,18 @@ def condition(ring: N, evidence: Mapping[int | str, float]) -> N:
         evidence: column (index or name) to value.
 
     Raises:
-        TypeError: if evidence is no mapping.
+        TypeError: if evidence is not a mapping.
         ValueError: if a column is unknown, a value is missing or outside its support, no column remains, or the
             evidence has zero mass.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> ring.condition({0: 1}).to_dense().round(3)
+        array([0.4, 0.6])
     """
     if not isinstance(evidence, Mapping):
         raise TypeError(f"evidence must be a mapping from columns to values, found {type(evidence).__name__}")
@@ -93,6 +111,16 @@ def to_train(ring: N) -> N:
     The ring is cut at its thinnest bond r. A bond of the train carries the value of the cut bond along, rank r m_j,
     unless listing the components since the last bond is shorter: rank(j+1) = min(r m_{j+1}, rank(j) N_j), and likewise
     from the right, so no rank exceeds the dense bound.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing.random([rd.Categorical(3)] * 4, rank=2, rng=0)
+        >>> train = ring.to_train()
+        >>> train.ranks
+        (1, 3, 4, 3)
+        >>> np.allclose(train.to_dense(), ring.to_dense())
+        True
     """
     if ring.is_train:
         return ring
@@ -144,6 +172,16 @@ def permute(ring: N, columns: Sequence[int | str]) -> N:
 
     Raises:
         ValueError: if `columns` is not a permutation.
+
+    Example:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> ring.permute([1, 0]).to_dense().round(3)
+        array([[0.4, 0.2],
+               [0.1, 0.3]])
     """
     indices = [ring.column(k) for k in columns]
     if sorted(indices) != list(range(ring.num_variables)):
@@ -157,7 +195,13 @@ def to(ring: N, xp: ModuleType | None = None, dtype: Any = None, device: Any = N
     """The ring with its arrays in another backend (numpy, torch, jax.numpy), dtype or on another device.
 
     Raises:
-        TypeError: if xp is no such module, or the dtype is not float32 or float64.
+        TypeError: if xp is not such a module, or the dtype is not float32 or float64.
+
+    Example:
+        >>> import ringdist as rd
+        >>> ring = rd.TensorRing.random([rd.Categorical(2)] * 3, rank=2, rng=0)
+        >>> ring.to(dtype="float32").cores[0].dtype
+        dtype('float32')
     """
     cores = [mapped(core, lambda array: convert(array, xp, dtype, device)) for core in ring.links]
     variables = [converted_variable(v, xp, dtype, device) for v in ring.variables]

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ringdist.backend import Array, astype, counted, like, namespace
+from ringdist.backend import Array, astype, like, namespace, value_range
 from ringdist.variables.checks import check_name
 from ringdist.variables.protocol import Family
 
@@ -38,7 +38,7 @@ class Categorical(Family):
 
     def __init__(self, num_categories: int, name: str | None = None):
         if isinstance(num_categories, bool) or not isinstance(num_categories, int | np.integer):
-            raise TypeError(f"num_categories must be a whole number, found {num_categories!r}")
+            raise TypeError(f"num_categories must be an integer, found {num_categories!r}")
         if num_categories < 1:
             raise ValueError(f"num_categories must be at least 1, found {num_categories}")
         self._set(int(num_categories), check_name(name), {})
@@ -75,7 +75,7 @@ class Categorical(Family):
     def _finding(self, value: float) -> str:
         if value != value or math.isinf(value) or value == math.floor(value):
             return f"category {value:g} is outside 0..{self.num_components - 1}"
-        return f"categories are whole numbers 0..{self.num_components - 1}, found {value:g}"
+        return f"categories are integers 0..{self.num_components - 1}, found {value:g}"
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
         return {}
@@ -87,4 +87,4 @@ class Categorical(Family):
         return self
 
     def _values(self, x: Array) -> Array:
-        return counted(self.num_components, x)
+        return value_range(self.num_components, x)

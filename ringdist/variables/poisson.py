@@ -118,7 +118,7 @@ class PoissonMixture(Family):
         return xp.isnan(x) | ((x >= 0) & ~xp.isinf(x) & (x == xp.floor(x)))
 
     def _finding(self, value: float) -> str:
-        return f"counts are whole numbers from 0, found {value:g}"
+        return f"counts are integers from 0, found {value:g}"
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
         x, weights = observed(x, responsibilities)

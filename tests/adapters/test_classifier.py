@@ -124,8 +124,8 @@ def test_digits_are_learned():
     [
         (torch.zeros(4, 3), r"y must have shape \(\.\.\., 2\), found \(4, 3\)"),
         (torch.zeros(4), r"y must have shape \(\.\.\., 2\), found \(4,\)"),
-        (torch.tensor([[0.0, 3.0], [2.0, 1.0]]), r"attribute 0 takes whole numbers 0\.\.1, found 2 in row 1"),
-        (torch.tensor([[NAN, -1.0]]), r"attribute 1 takes whole numbers 0\.\.9, found -1 in row 0"),
+        (torch.tensor([[0.0, 3.0], [2.0, 1.0]]), r"attribute 0 takes integers 0\.\.1, found 2 in row 1"),
+        (torch.tensor([[NAN, -1.0]]), r"attribute 1 takes integers 0\.\.9, found -1 in row 0"),
         (torch.tensor([[NAN, 0.5]]), r"attribute 1 .* found 0\.5"),
     ],
 )

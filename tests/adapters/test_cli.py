@@ -17,9 +17,10 @@ import yaml
 from PIL import Image
 
 from adapters.checkpoints import class_paths, read_checkpoint
-from adapters.cli import check_attributes, main
+from adapters.cli import main
 from adapters.data import Digits
 from adapters.errors import InputError
+from adapters.inputs import check_attributes
 from tests.adapters.command import COMMAND_LINE, CONFIGS, ROOT, refused, states, tiny
 
 pytestmark = COMMAND_LINE
@@ -75,7 +76,7 @@ def test_sample_with_attributes(trained, tmp_path, capsys):
     assert Path("x.png").is_file()
     for given, message in (
         ("digit=7,colour=2", "'colour=2': attributes are digit, thickness, slant"),
-        ("digit=12", "'digit=12': attribute 0 takes whole numbers 0..9, found 12"),
+        ("digit=12", "'digit=12': attribute 0 takes integers 0..9, found 12"),
         ("slant=steep", "'slant=steep': could not convert string to float"),
         ("digit", "'digit': could not convert"),
         ("", "'': attributes are digit"),
@@ -348,8 +349,8 @@ def table(tmp_path) -> Path:
 @pytest.mark.parametrize(
     "sizes, message",
     [
-        ([9, 2], r"09.png: age_group takes whole numbers 0..8 in the model, found 9"),
-        ([10, 2], r"07.png: gender takes whole numbers 0..1 in the model, found 12"),
+        ([9, 2], r"09.png: age_group takes integers 0..8 in the model, found 9"),
+        ([10, 2], r"07.png: gender takes integers 0..1 in the model, found 12"),
         ([10], r"the data has the attributes age_group, gender, the model 1 of them"),
     ],
 )

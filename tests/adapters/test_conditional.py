@@ -390,12 +390,12 @@ def test_attributes_go_along_when_the_prior_is_fitted_anew(tmp_path):
         (
             torch.tensor([[0.0, 0.0], [10.0, 0.0]]),
             ValueError,
-            r"attribute 0 takes whole numbers 0\.\.9, found 10 in row 1",
+            r"attribute 0 takes integers 0\.\.9, found 10 in row 1",
         ),
         (
             torch.tensor([[nan, 0.5], [0.0, 0.0]]),
             ValueError,
-            r"attribute 1 takes whole numbers 0\.\.2, found 0\.5 in row 0",
+            r"attribute 1 takes integers 0\.\.2, found 0\.5 in row 0",
         ),
         (torch.zeros(2, 3), ValueError, r"y must have shape \(\.\.\., 2\), found \(2, 3\)"),
         (torch.zeros(3, 2), ValueError, "rows"),
@@ -414,7 +414,7 @@ def test_errors_name_row_and_rule(model, y, error, message):
 def test_numbers_of_images_that_are_none(model):
     with pytest.raises(ValueError, match="n must be at least 0, found -1"):
         model.sample(-1)
-    with pytest.raises(TypeError, match=r"n must be a whole number, found 2\.0"):
+    with pytest.raises(TypeError, match=r"n must be an integer, found 2\.0"):
         model.sample(2.0, torch.tensor([1.0, nan]))
 
 

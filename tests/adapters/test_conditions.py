@@ -78,8 +78,8 @@ def test_a_trained_classifier_is_a_judge():
     [
         ([[0.0], [0.0]], r"must have shape \(\.\.\., 2\), found \(2, 1\)"),
         ([[0.0, 1.0]], r"2 images need as many requests, found them in \(1, 2\)"),
-        ([[0.0, 1.0], [NAN, 2.0]], r"attribute 1 takes whole numbers 0\.\.1, found 2 in row 1"),
-        ([[0.5, 1.0], [0.0, 0.0]], r"attribute 0 takes whole numbers 0\.\.2, found 0\.5 in row 0"),
+        ([[0.0, 1.0], [NAN, 2.0]], r"attribute 1 takes integers 0\.\.1, found 2 in row 1"),
+        ([[0.5, 1.0], [0.0, 0.0]], r"attribute 0 takes integers 0\.\.2, found 0\.5 in row 0"),
     ],
 )
 def test_requests_that_make_no_sense(requests, message):

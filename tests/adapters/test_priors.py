@@ -421,7 +421,7 @@ def counted(monkeypatch, module, name: str) -> list:
 @pytest.fixture
 def normalisers(monkeypatch) -> list:
     """One entry for every time that log Z is computed."""
-    return counted(monkeypatch, likelihood, "_computed_log_normalizer")
+    return counted(monkeypatch, likelihood, "_computed_log_partition")
 
 
 @pytest.fixture
@@ -933,7 +933,7 @@ def test_an_order_that_is_copied_into_place_is_followed():
         (lambda: JointTRIP(3, "continuous"), TypeError, "attributes must be a list .*, found 'continuous'"),
         (lambda: make("trip").half().log_prob(torch.zeros(1, D)), TypeError, "found parameters of torch.float16: keep"),
         (lambda: TRIP(0), ValueError, "num_latents must be at least 1, found 0"),
-        (lambda: TRIP(2.5), TypeError, "num_latents must be a whole number, found 2.5"),
+        (lambda: TRIP(2.5), TypeError, "num_latents must be an integer, found 2.5"),
         (lambda: TRIP(3, 0), ValueError, "num_components must be at least 1, found 0"),
         (lambda: TRIP(3, 2, 0), ValueError, "ranks must be at least 1"),
         (lambda: TRIP(3, 2, [2, 2]), ValueError, "one rank per bond"),
@@ -945,7 +945,7 @@ def test_an_order_that_is_copied_into_place_is_followed():
         (lambda: TRIP(3, 2, 2, std=0), ValueError, "std must be positive and finite, found 0"),
         (lambda: JointTRIP(3, [2, 0]), ValueError, "the size of an attribute must be at least 1, found 0"),
         (lambda: JointTRIP(3, ["real"]), ValueError, "must be one of continuous, found 'real'"),
-        (lambda: JointTRIP(3, [2.5]), TypeError, "the size of an attribute must be a whole number, found 2.5"),
+        (lambda: JointTRIP(3, [2.5]), TypeError, "the size of an attribute must be an integer, found 2.5"),
         (
             lambda: mixed().log_prob(torch.zeros(2, D), torch.tensor([[0, 0.5], [0, math.inf]])),
             ValueError,
@@ -974,13 +974,13 @@ def test_an_order_that_is_copied_into_place_is_followed():
         (lambda: make("trip").log_prob(torch.zeros(1, D, dtype=int)), TypeError, "a tensor of torch.int64"),
         (lambda: make("trip").log_prob(torch.zeros(1, 3)), ValueError, r"z must have shape \(..., 2\), found \(1, 3\)"),
         (lambda: make("trip").sample(-1), ValueError, "n must be at least 0, found -1"),
-        (lambda: make("trip").sample(2.0), TypeError, "n must be a whole number, found 2.0"),
-        (lambda: make("trip").sample(1, rng="x"), TypeError, "rng must be a whole number, found 'x'"),
+        (lambda: make("trip").sample(2.0), TypeError, "n must be an integer, found 2.0"),
+        (lambda: make("trip").sample(1, rng="x"), TypeError, "rng must be an integer, found 'x'"),
         (lambda: make("gaussian").kl(torch.zeros(1, 3), torch.ones(1, 3)), ValueError, "mean must have shape"),
         (
             lambda: make("joint").log_prob(torch.zeros(2, D), torch.tensor([[0, 1], [0, 3]])),
             ValueError,
-            "attribute 1 takes whole numbers 0..2, found 3 in row 1",
+            "attribute 1 takes integers 0..2, found 3 in row 1",
         ),
         (
             lambda: make("joint").log_prob(torch.zeros(2, D), torch.zeros(3, 2)),
@@ -1000,7 +1000,7 @@ def test_a_state_dict_with_an_order_that_is_none():
     state = prior.state_dict()
     for order, message in (
         (torch.tensor([0, 0, 1]), "order must be random, given or a permutation of the 3 columns"),
-        (torch.tensor([0.5, 0, 1]), "an entry of order must be a whole number, found 0.5"),
+        (torch.tensor([0.5, 0, 1]), "an entry of order must be an integer, found 0.5"),
     ):
         state["order"] = order
         with pytest.raises(RuntimeError, match=message):

@@ -324,7 +324,7 @@ def test_when_the_prior_is_fitted_anew():
     assert [epoch for epoch in range(18) if Reinitialize(every=None).is_due(epoch)] == [1]
     with pytest.raises(ValueError, match="every must be at least 1, found 0"):
         Reinitialize(every=0)
-    with pytest.raises(TypeError, match=r"every must be a whole number, found 1\.5"):
+    with pytest.raises(TypeError, match=r"every must be an integer, found 1\.5"):
         Reinitialize(every=1.5)
     with pytest.raises(ValueError, match="method must be one of gmm, em, found 'svd'"):
         Reinitialize(method="svd")

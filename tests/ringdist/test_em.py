@@ -8,7 +8,8 @@ import pytest
 
 import ringdist as rd
 from ringdist.engines import budget
-from ringdist.learning import em, fitting
+from ringdist.learning import data as learning_data
+from ringdist.learning import em
 from tests.backends import assert_close, load_backend
 from tests.oracle import KINDS, MIXED, TABLE, TRAIN, Case, Column, make_case
 
@@ -432,7 +433,7 @@ def test_memory_is_that_of_a_batch(tmp_path, monkeypatch):
     path = tmp_path / "data"
     chain(n, d).tofile(path)
     x = np.memmap(path, dtype=np.uint8, mode="r", shape=(n, d))
-    monkeypatch.setattr(fitting, "EVALUATION_ROWS", 500)
+    monkeypatch.setattr(learning_data, "EVALUATION_ROWS", 500)
     start = rd.TensorRing.random([rd.Categorical(2)] * d, 2, rng=0)
     tracemalloc.start()
     history = rd.fit_em(start, x, max_epochs=1, batch_size=500, rng=0).history
@@ -444,8 +445,8 @@ def test_memory_is_that_of_a_batch(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 1000, 4096, 4097])
 def test_an_order_that_is_not_stored_is_a_permutation(monkeypatch, n):
-    monkeypatch.setattr(fitting, "STORED_ORDER", 0)
-    data = fitting.Data(rd.TensorRing.random([rd.Categorical(2)], 1, rng=0), np.zeros((n, 1)))
+    monkeypatch.setattr(learning_data, "STORED_ORDER", 0)
+    data = learning_data.TrainingData(rd.TensorRing.random([rd.Categorical(2)], 1, rng=0), np.zeros((n, 1)))
     batches = list(data.batches(7, np.random.default_rng(0)))
     assert [len(batch) for batch in batches[:-1]] == [7] * ((n - 1) // 7)
     assert all((np.diff(batch) > 0).all() for batch in batches)
@@ -458,8 +459,8 @@ def test_an_order_that_is_not_stored_is_a_permutation(monkeypatch, n):
 def test_an_order_that_is_not_stored_is_shuffled():
     """The means of batches scatter as those of simple random samples do, and neighbouring places are independent."""
     n, size = 50_000, 50
-    keys = np.random.default_rng(0).integers(0, 2**64, size=fitting.ROUNDS, dtype=np.uint64)
-    order = fitting.shuffled(slice(0, n), n, keys) / n
+    keys = np.random.default_rng(0).integers(0, 2**64, size=learning_data.ROUNDS, dtype=np.uint64)
+    order = learning_data.shuffled(slice(0, n), n, keys) / n
     means = order.reshape(-1, size).mean(1)
     assert means.std() == pytest.approx((1 / 12 / size) ** 0.5, rel=0.1)
     for gap in (1, 2, size):
@@ -470,7 +471,7 @@ def test_batches_of_many_rows_take_the_memory_of_one():
     n = 5_000_000
     ring = rd.TensorRing.random([rd.Categorical(2)] * 3, 2, rng=0)
     tracemalloc.start()
-    data = fitting.Data(ring, np.broadcast_to(np.uint8(1), (n, 3)))
+    data = learning_data.TrainingData(ring, np.broadcast_to(np.uint8(1), (n, 3)))
     batches = itertools.islice(data.batches(2**14, np.random.default_rng(0)), 3)
     seen = sum(data.batch(ring, index)[1].sum() for index in batches)
     peak = tracemalloc.get_traced_memory()[1]

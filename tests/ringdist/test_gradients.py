@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from ringdist.backend import writable
+from ringdist.backend import can_reuse_memory
 from ringdist.engines import budget
 from ringdist.engines import sweep as sweeps
+from ringdist.network.structure import mapped
 from ringdist.queries import log_prob as likelihood
 from tests import oracle
 from tests.backends import assert_close
@@ -164,6 +165,28 @@ def test_memory_of_a_backward_pass_is_bounded(numbers, many, least, monkeypatch)
         assert torch.autograd.grad(first.square().sum(), core)[0].isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("core", ["dense", "cp"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_inference_mode_remembers_serves_gradients(scale, core, engine, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(budget, "STORED", 1)
+    variables = [rd.Categorical(3), rd.GaussianMixture([-1.0, 0.5, 2.0], [0.4, 1.0, 0.7])] * 3
+    start = rd.TensorRing.random(variables, 4, core=core, rng=0, xp=torch, dtype="float64")
+    cores = [mapped(link, lambda array: scale * array) for link in start.links]
+    x = start.sample(4, rng=1)
+    gradients = []
+    for remembers in (False, True):
+        ring, point = rd.TensorRing(cores, start.variables), x.clone().requires_grad_()
+        if remembers:
+            with torch.inference_mode():
+                ring.log_prob(x, engine=engine), ring.sample(3, rng=0), ring.mean(x), ring.covariance()
+        gradients.append(torch.autograd.grad(ring.log_prob(point, engine=engine).sum(), point)[0])
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize(("numbers", "many"), [(50_000, 1), (300_000, 1000)], ids=["rows", "columns"])
 def test_memory_is_bounded_where_only_variables_or_rows_have_gradients(numbers, many, monkeypatch):
     import torch
@@ -224,7 +247,7 @@ def test_a_lean_sweep_has_the_gradients_of_a_recorded_one(d, exponent, device, m
         return [value, *first, *graph_free, *second]
 
     expected = slopes()
-    monkeypatch.setattr(sweeps, "recomputes", lambda ring, evidence: not writable(*ring.core_arrays()))
+    monkeypatch.setattr(sweeps, "recomputes", lambda ring, evidence: not can_reuse_memory(*ring.core_arrays()))
     for found, slope in zip(slopes(), expected, strict=True):
         torch.testing.assert_close(found, slope, rtol=1e-9, atol=1e-9)
 

@@ -166,5 +166,5 @@ def test_families_that_cannot_be_placed():
 
 @pytest.mark.parametrize("value", [0.5, -1.0, np.inf])
 def test_values_that_are_no_categories(value):
-    with pytest.raises(ValueError, match=rf"column 0: .*(whole numbers from 0, found {value:g}|found infinity)"):
+    with pytest.raises(ValueError, match=rf"column 0: .*(integers from 0, found {value:g}|found infinity)"):
         rd.initialize(np.array([[value], [1.0]]), [rd.Categorical], 1, rng=0)

@@ -104,8 +104,8 @@ def test_files_are_short_enough_to_find_ones_way_in(package):
 
 def test_the_walker_sees_imports_wherever_they_are(tmp_path):
     """In functions, under TYPE_CHECKING, relative, and of names from packages."""
-    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a.b\ndef f():\n    from . import c\n    from a import name\n"
+    lines = ["if TYPE_CHECKING:", "    import a.b", "def f():", "    from . import c", "    from a import name"]
     path = tmp_path / "m.py"
-    path.write_text(text)
+    path.write_text("\n".join(lines))
     known = dict.fromkeys(("a", "a.b", "a.c", "a.m"), path)
     assert imported("a.m", path, known) == {"a", "a.b", "a.c"}

@@ -12,6 +12,7 @@ from sklearn.metrics import mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 from ringdist import ordering
+from ringdist.ordering import information
 from ringdist.variables import Categorical, GaussianMixture, PoissonMixture
 
 TOPOLOGIES = ("ring", "train")
@@ -305,14 +306,14 @@ def test_chunks_of_rows_and_columns_change_nothing(monkeypatch):
     x, variables = mixed_table()
     whole = ordering.dependence(x, variables)
     for limit in ("_READ_ENTRIES", "_INDICATOR_ENTRIES", "_JOINT_ENTRIES", "_TABLE_ENTRIES"):
-        monkeypatch.setattr(ordering, limit, 400)
+        monkeypatch.setattr(information, limit, 400)
         np.testing.assert_allclose(ordering.dependence(x, variables), whole, rtol=1e-9, atol=1e-12)
 
 
 def test_bins_placed_by_a_sample_of_rows(monkeypatch):
     x, variables = mixed_table(6000)
     whole = ordering.dependence(x, variables)
-    monkeypatch.setattr(ordering, "_SAMPLED_ROWS", 1000)
+    monkeypatch.setattr(information, "_SAMPLED_ROWS", 1000)
     np.testing.assert_allclose(ordering.dependence(x, variables), whole, rtol=0.1, atol=5e-3)
 
 
@@ -398,10 +399,10 @@ def test_a_shuffled_chain_of_mixed_columns_is_recovered():
         (np.zeros((4, 2)), r"found \(4, 2\)"),
         (np.zeros((0, 3)), r"found \(0, 3\)"),
         ([[0, 0.0, 0], [7, 0.0, 0]], r"column 0 \('age'\): category 7 is outside 0..4"),
-        ([[0.5, 0.0, 0]], r"column 0 \('age'\): .*whole numbers 0..4, found 0.5"),
+        ([[0.5, 0.0, 0]], r"column 0 \('age'\): .*integers 0..4, found 0.5"),
         ([[-1, 0.0, 0]], r"column 0 \('age'\): category -1 is outside 0..4"),
         ([[0, np.inf, 0]], r"column 1: values must be finite, found inf"),
-        ([[0, 0.0, -2]], r"column 2 \('visits'\): counts are whole numbers from 0, found -2"),
+        ([[0, 0.0, -2]], r"column 2 \('visits'\): counts are integers from 0, found -2"),
     ],
 )
 def test_data_errors_name_the_rule_the_finding_and_the_column(x, message):

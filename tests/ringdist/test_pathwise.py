@@ -9,7 +9,7 @@ import ringdist as rd
 from tests import oracle
 from tests.backends import assert_close, load_backend
 from tests.oracle import MIXED, Case, make_case
-from tests.test_gradients import parameters, rebuilt, ring_of
+from tests.ringdist.test_gradients import parameters, rebuilt, ring_of
 
 nan = math.nan
 ONE = make_case(["gaussian"], [3], [2], [0], seed=31)
@@ -281,7 +281,7 @@ def test_numpy_has_no_gradients():
         (
             [[nan] * 4, [2, 0.5, nan, 0.0]],
             None,
-            r"column 0 \('label'\): whole numbers cannot move; they must be evidence, or NaN .* found 2 drawn in row 1",
+            r"column 0 \('label'\): integers cannot move; they must be evidence, or NaN .* found 2 drawn in row 1",
         ),
         (
             [[nan, 0.0, nan, 0.0], [nan, 9e9, nan, 0.0]],

@@ -1,0 +1,188 @@
+"""The commands of `ringdist` for trained models: `sample`, `hop` and `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from adapters.checkpoints import attribute_names, load_data, load_generator, load_model
+from adapters.conditions import satisfaction
+from adapters.data import ImageData
+from adapters.errors import InputError
+from adapters.hopping import mode_hopping
+from adapters.inputs import (
+    check_device,
+    check_features,
+    check_picture,
+    other_attributes,
+    read_config,
+    set_seed,
+    write_picture,
+)
+from adapters.metrics import distances, inception_features
+from adapters.models import AttributeClassifier, AttributeVAE
+from adapters.priors.base import attribute_rows
+
+INCEPTION = "inception"
+
+
+def sample(
+    ckpt_path: str,
+    output: Path,
+    n: int = 64,
+    attributes: str | None = None,
+    seed: int = 0,
+    run_config: Path | None = None,
+) -> None:
+    """Draw images from a trained model.
+
+    Args:
+        ckpt_path: a checkpoint that `ringdist fit` wrote.
+        output: the picture to write, e.g. samples.png.
+        n: number of images.
+        attributes: what they shall be, e.g. digit=7,thickness=2, by the names of the run's data; all others are free.
+        seed: of the draws.
+        run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
+    """
+    check_picture(output)
+    if n < 1:
+        raise InputError(f"n must be at least 1, found {n}")
+    config = read_config(run_config)
+    model = load_generator(ckpt_path, config)
+    set_seed(seed)
+    if attributes is None:
+        images = model.sample(n)
+    elif isinstance(model, AttributeVAE):
+        images = sample_given(model, n, attributes, attribute_names(ckpt_path))
+    else:
+        raise InputError(f"{ckpt_path}: {type(model).__name__} has no attributes")
+    write_picture(images, output)
+
+
+def hop(
+    ckpt_path: str,
+    output: Path,
+    rows: int = 8,
+    steps: int = 9,
+    num_dimensions: int = 5,
+    seed: int = 0,
+    run_config: Path | None = None,
+) -> None:
+    """Draw walks through the modes of a trained model's prior.
+
+    Args:
+        ckpt_path: a checkpoint that `ringdist fit` wrote.
+        output: the picture to write, one row per walk, e.g. hops.png.
+        rows: number of walks.
+        steps: of each walk.
+        num_dimensions: latent dimensions that are drawn anew, given all others, in each step.
+        seed: of the draws.
+        run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
+    """
+    check_picture(output)
+    model = load_generator(ckpt_path, read_config(run_config))
+    set_seed(seed)
+    try:
+        walks = mode_hopping(model.prior, rows, steps, num_dimensions)
+    except (NotImplementedError, ValueError) as error:
+        raise InputError(f"{ckpt_path}: {error}") from error
+    write_picture(model.generate(walks.flatten(0, 1)), output, columns=steps + 1)
+
+
+def evaluate(
+    ckpt_path: str,
+    features: str,
+    n: int = 10_000,
+    batch_size: int = 100,
+    seed: int = 0,
+    weights: Path | None = None,
+    device: str = "cpu",
+    run_config: Path | None = None,
+) -> None:
+    """Compare images drawn from a trained model with the test images of its data.
+
+    Where a classifier of the model's attributes is the judge, also how many of those of test images it finds in images
+    drawn for them.
+
+    Args:
+        ckpt_path: a checkpoint that `ringdist fit` wrote.
+        features: whose features are compared: "inception" for the FID, or a checkpoint of an AttributeClassifier.
+        n: number of images drawn.
+        batch_size: images drawn at once; the draws depend on it.
+        seed: of the draws.
+        weights: torch-fidelity's file for Inception, where it cannot be fetched.
+        device: of PyTorch, e.g. cuda.
+        run_config: the run's config.yaml, for classes of your own, which a checkpoint cannot name.
+    """
+    if n < 2 or batch_size < 1:
+        raise InputError(f"n must be at least 2 and batch_size at least 1, found {n} and {batch_size}")
+    check_device(device)
+    config = read_config(run_config)
+    model, data = load_generator(ckpt_path, config).to(device), load_data(ckpt_path, config)
+    network = load_features(features, weights).to(device)
+    check_features(features, network, data.image_shape, device)
+    set_seed(seed)
+    real = (images.to(device) for images, _ in data.rows("test"))
+    drawn = (model.sample(min(batch_size, n - first)) for first in range(0, n, batch_size))
+    try:
+        frechet, precision, recall = distances(real, drawn, network)
+    except ValueError as error:
+        raise InputError(f"{ckpt_path}: {error}") from error
+    distance = "FID" if features == INCEPTION else f"Fréchet distance (features of {features})"
+    table = {distance: f"{frechet:.4g}", "precision": f"{precision:.4f}", "recall": f"{recall:.4f}"}
+    table |= {"real images": str(len(data.splits["test"].images)), "generated images": str(n)}
+    if isinstance(network, AttributeClassifier) and network.sizes == tuple(getattr(model, "attributes", ())):
+        table |= found_attributes(model, network, data, n, batch_size)
+    width = max(map(len, table))
+    print(*(f"{name:<{width}}  {value:>8}" for name, value in table.items()), sep="\n")
+
+
+def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequence[str]) -> Tensor:
+    """n images with the attributes NAME=VALUE,...; `InputError` naming the part that is none, or its rule."""
+    if len(names) != len(model.attributes):
+        raise other_attributes(names, len(model.attributes))
+    y = torch.full((len(names),), torch.nan, device=model.device)
+    for part in specification.split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name not in names:
+            raise InputError(f"{part!r}: attributes are {', '.join(names)}")
+        j = names.index(name)
+        if not y[j].isnan():
+            raise InputError(f"{part!r}: {name} is given twice")
+        try:
+            y[j] = float(value)
+            attribute_rows(y, model.attributes)
+        except ValueError as error:
+            raise InputError(f"{part!r}: {error}") from error
+        if y[j].isnan():
+            raise InputError(f"{part!r}: an attribute that is left out is free")
+    return model.sample(n, y)
+
+
+def found_attributes(
+    model: AttributeVAE, judge: AttributeClassifier, data: ImageData, n: int, batch_size: int
+) -> dict[str, str]:
+    """Which share of requested attributes, those of n test images, the judge finds in the images drawn for them."""
+    known = data.splits["test"].attributes
+    requests = known[torch.randint(len(known), (n,))].to(model.device)
+    found = satisfaction(judge, ((model.sample(len(y), y), y) for y in requests.split(batch_size)))
+    shares = dict(zip(("all", *data.attribute_names), (found.accuracy, *found.accuracies), strict=True))
+    return {f"requested and found, {name}": f"{share:.4f}" for name, share in shares.items()}
+
+
+def load_features(name: str, weights: Path | None = None) -> nn.Module:
+    """A feature network by its name; `InputError` if there is no such one.
+
+    Args:
+        name: "inception", or a checkpoint of an `AttributeClassifier`.
+        weights: as of `inception_features`.
+    """
+    if name == INCEPTION:
+        return inception_features(weights)
+    network = load_model(name)
+    if not isinstance(network, AttributeClassifier):
+        raise InputError(f"{name}: features must be those of an AttributeClassifier, found {type(network).__name__}")
+    return network
