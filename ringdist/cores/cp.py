@@ -94,6 +94,16 @@ class CPCore:
         factors = {"left": self.left, "emission": self.emission, "right": self.right}
         return {name: factor for name, factor in factors.items() if factor is not None}
 
+    @property
+    def subscripts(self) -> str:
+        """Q as an einsum of the factors, in which an identity gives a bond or the component the hidden state's letter."""
+        a, s, b = (
+            "c" if factor is None else letter
+            for letter, factor in zip("asb", (self.left, self.emission, self.right), strict=True)
+        )
+        axes = {"left": a + "c", "emission": s + "c", "right": "c" + b}
+        return ",".join(axes[name] for name in self.arrays()) + f"->{s}{a}{b}"
+
     def with_arrays(self, arrays: dict[str, Array]) -> CPCore:
         """A CP core of other factors, unchecked."""
         core: CPCore = object.__new__(CPCore)

@@ -22,6 +22,8 @@ class Environment(NamedTuple):
 class DenseCore:
     """A non-negative array (N, m, m') as a `Core`."""
 
+    subscripts = "sab->sab"
+
     def __init__(self, array: Array):
         self.array = array
         self.shape: Any = tuple(array.shape)  # (N, m, m')

@@ -28,6 +28,13 @@ class Core(Protocol):
     def with_arrays(self, arrays: dict[str, Array]) -> Self:
         """The same kind of core with other factors, unchecked."""
 
+    @property
+    def subscripts(self) -> str:
+        """Q as an einsum of the factors in the order of `arrays()`, such as "ac,sc,cb->sab".
+
+        The three letters behind the arrow are component, left and right bond; an identity repeats a letter there.
+        """
+
     def dense(self) -> Array:
         """Q as an array (N, m, m')."""
 
@@ -58,8 +65,8 @@ class Core(Protocol):
     def between(self, left: Array, right: Array, semiring: Semiring) -> Array:
         """Q[:, left, right] for n draws of both bonds: (n,) and (n,) -> (n, N)."""
 
-    def absorbed(self, before: Array | None, after: Array | None) -> Self:
-        """The core before Q[s] after for matrices (p, m) and (m', q), None for the identity."""
+    def absorbed(self, before: Array | None, after: Array | None) -> Core:
+        """before Q[s] after for matrices (p, m) and (m', q), one of which may be None: of another kind if need be."""
 
 
 KINDS: dict[str, type] = {}  # by the name that files use for a kind

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import opt_einsum
 
-from ringdist.backend import Array, backend_name, namespace
+from ringdist.backend import Array, backend_name, dtype_name, like, namespace, on_accelerator
 
 _TENSORNETWORK_BACKEND = {"numpy": "numpy", "torch": "pytorch", "jax": "jax"}
 
@@ -41,8 +42,11 @@ def copy_node(dimension: int, name: str, axes: list[str], prototype: Array) -> A
     """A `tensornetwork.CopyNode`, 1 where all its indices are equal and else 0, for nodes like `prototype`."""
     import tensornetwork
 
-    backend = _TENSORNETWORK_BACKEND[backend_name(prototype)]
-    return tensornetwork.CopyNode(len(axes), dimension, name, axes, backend=backend, dtype=prototype.dtype)
+    backend, dtype = _TENSORNETWORK_BACKEND[backend_name(prototype)], np.dtype(dtype_name(prototype.dtype))
+    copy = tensornetwork.CopyNode(len(axes), dimension, name, axes, backend=backend, dtype=dtype)
+    if on_accelerator(prototype):  # the node's own tensor, made when it is asked for, is one of the host
+        copy.tensor = like(copy.make_copy_tensor(len(axes), dimension, dtype), prototype)
+    return copy
 
 
 def close_ring(nodes: list[Any]) -> list[Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import opt_einsum
 
-from ringdist.backend import Array
+from ringdist.backend import Array, identity
 from ringdist.network.structure import Network
 
 
@@ -20,7 +20,8 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
     Returns:
         (equation, operands) for `opt_einsum.contract(equation, *operands)`, whose value has shape
         `[N_k for k in open]`. Operands stand in ring order: a dense core with axes (component, left, right), and the
-        factors of a CP core as they are, identities as shared indices.
+        factors of other cores as they are, identities as shared indices. Where the components of two open columns are
+        one index, an identity matrix tells them apart.
 
     Raises:
         ValueError: if a column is unknown or repeated.
@@ -37,25 +38,28 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
     if len(set(columns)) != len(columns):
         raise ValueError(f"open columns must differ, found {list(open)}")
     d = network.num_variables
-    indices = _Indices(3 * d)
+    indices = _Indices(2 * d)  # of bonds and, behind them, of components
     operands: list[Array] = []
-    terms: list[tuple[int, ...]] = []
+    terms: list[list[int]] = []
     for j, k in enumerate(network.order):
-        left, right, component, hidden = j, (j + 1) % d, d + k, 2 * d + k
-        axes = {
-            "core": (component, left, right),
-            "left": (left, hidden),
-            "emission": (component, hidden),
-            "right": (hidden, right),
-        }
-        arrays = network.links[k].arrays()
-        if "core" not in arrays:
-            for name in {"left", "emission", "right"} - arrays.keys():
-                indices.join(*axes[name])
-        operands += arrays.values()
-        terms += [axes[name] for name in arrays]
-    text = ",".join("".join(indices.symbol(i) for i in term) for term in terms)
-    return text + "->" + "".join(indices.symbol(d + k) for k in columns), operands
+        core = network.links[k]
+        inputs, output = core.subscripts.split("->")
+        index = defaultdict[str, int](indices.new)
+        for letter, place in zip(output, (d + k, j, (j + 1) % d), strict=True):
+            indices.join(index.setdefault(letter, place), place)
+        for term in inputs.split(","):
+            terms.append([index[letter] for letter in term])
+        operands += core.arrays().values()
+    result: list[int] = []
+    for k in columns:  # two components that are one index have a table that is diagonal
+        place, taken = d + k, [indices.symbol(i) for i in result]
+        if indices.symbol(place) in taken:
+            terms.append([place, indices.new()])
+            operands.append(identity(network.shape[k], network.prototype))
+            place = terms[-1][1]
+        result.append(place)
+    text = ",".join("".join(map(indices.symbol, term)) for term in terms)
+    return text + "->" + "".join(map(indices.symbol, result)), operands
 
 
 class _Indices:
@@ -64,11 +68,16 @@ class _Indices:
     def __init__(self, count: int):
         self._parent: list[int] = list(range(count))
 
+    def new(self) -> int:
+        self._parent.append(len(self._parent))
+        return len(self._parent) - 1
+
     def join(self, a: int, b: int) -> None:
         self._parent[self._root(a)] = self._root(b)
 
-    def symbol(self, i: int) -> Any:
-        return opt_einsum.get_symbol(self._root(i))
+    def symbol(self, i: int) -> str:
+        symbol: str = opt_einsum.get_symbol(self._root(i))
+        return symbol
 
     def _root(self, i: int) -> int:
         while self._parent[i] != i:
