@@ -224,10 +224,15 @@ def can_reuse_memory(*arrays: Array) -> bool:
         case "numpy":
             return True
         case "torch":
-            torch = sys.modules["torch"]
-            recording = torch.is_grad_enabled() and any(a.requires_grad for a in arrays)
-            return not recording and is_concrete(*arrays)
+            return not records_gradient(*arrays) and is_concrete(*arrays)
     return False
+
+
+def records_gradient(*arrays: Array) -> bool:
+    """Whether PyTorch records what is done with the arrays for a backward pass."""
+    if backend_name(arrays[0]) != "torch":
+        return False
+    return bool(sys.modules["torch"].is_grad_enabled()) and any(array.requires_grad for array in arrays)
 
 
 def empty(shape: tuple[int, ...], array: Array) -> Array:

@@ -77,12 +77,19 @@ def is_concrete(*arrays: Array) -> bool:
         torch = sys.modules["torch"]
         if torch.compiler.is_compiling():
             return False
-        if getattr(arrays[0], "is_cuda", False) and torch.cuda.is_current_stream_capturing():
+        if is_captured(arrays[0]):
             return False
         transforms = torch._C._functorch
         if transforms.maybe_current_level() is not None:  # asked first, because it is one question for all arrays
             return not any(isinstance(a, torch.Tensor) and transforms.is_functorch_wrapped_tensor(a) for a in arrays)
     return True
+
+
+def is_captured(array: Array) -> bool:
+    """Whether a CUDA graph is being captured."""
+    if _is_compiling() or not getattr(array, "is_cuda", False):
+        return False
+    return bool(sys.modules["torch"].cuda.is_current_stream_capturing())
 
 
 def on_accelerator(array: Array) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, identity, is_array, namespace, take
+from ringdist.backend import Array, cached_property, identity, is_array, namespace, take
 from ringdist.cores.protocol import KINDS
 from ringdist.cores.semiring import LINEAR, Semiring
 
@@ -71,7 +71,7 @@ class CPCore:
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"cores are immutable: {name} cannot be set")
 
-    @property
+    @cached_property
     def inner(self) -> int:
         """c, the number of hidden states."""
         if self.right is not None:
@@ -79,7 +79,7 @@ class CPCore:
         factor: Any = self.left if self.left is not None else self.emission
         return int(factor.shape[1])
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
         """(N, m, m')."""
         c = self.inner
@@ -94,9 +94,14 @@ class CPCore:
         factors = {"left": self.left, "emission": self.emission, "right": self.right}
         return {name: factor for name, factor in factors.items() if factor is not None}
 
+    def factor(self, name: str) -> Array:
+        """The factor of that name, an identity where it is None."""
+        found: Array = self.__dict__[name]
+        return identity(self.inner, self._any) if found is None else found
+
     @property
     def subscripts(self) -> str:
-        """Q as an einsum of the factors, in which an identity gives a bond or the component the hidden state's letter."""
+        """Q as an einsum of the factors, in which an identity gives its bond or component the hidden state's letter."""
         a, s, b = (
             "c" if factor is None else letter
             for letter, factor in zip("asb", (self.left, self.emission, self.right), strict=True)

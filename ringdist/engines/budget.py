@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from ringdist.backend import Array, on_accelerator
+
 AT_ONCE = 2**26  # in everything that one chunk of rows needs (float64: half a gigabyte)
 STORED = 2**27  # states and matrices that a backward pass finds stored; beyond, it computes them again
+ACCELERATED = 8  # times as many where one more chunk is a few hundred more launches
 REMEMBERED = 2**24  # in what a ring keeps from call to call beside its cores
 TEMPORARY = 2**23  # in one temporary that is written and read at once: more would only leave the cache
 CACHED = 2**18  # of the matrices that a CPU multiplies side by side
+
+
+def at_once(array: Array) -> int:
+    """`AT_ONCE` on the device of `array`."""
+    return AT_ONCE * (ACCELERATED if on_accelerator(array) else 1)
+
+
+def stored(array: Array) -> int:
+    """`STORED` on the device of `array`."""
+    return STORED * (ACCELERATED if on_accelerator(array) else 1)
 
 
 def rows_within(limit: int, numbers_per_row: int) -> int:

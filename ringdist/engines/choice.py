@@ -16,10 +16,12 @@ from ringdist.backend import (
     accumulator,
     astype,
     backend_name,
+    is_captured,
     is_concrete,
     namespace,
     nonzero_rows,
     on_accelerator,
+    records_gradient,
     safe_log,
     stop_gradient,
 )
@@ -34,6 +36,7 @@ from ringdist.network import Evidence, Network
 PADDED = 0.1  # share of the cores: those at the ends of a train are few
 PADDED_AT_ONCE = 2**22  # numbers of the matrices of all columns, beyond which cores of several shapes are swept
 EXTRA = {"cpu": 10**5, "accelerator": 10**9}  # operations a column that cost less than the launches of a sweep
+CAPTURED = 4 * 10**5  # numbers of the matrices of one column, beyond which launches of a graph cost less than passes
 Engine = Literal["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"]
 
 
@@ -64,6 +67,8 @@ def choose_engine(ring: Network, evidence: Evidence) -> Engine:
     be multiplied together, and where the padded matrices of all rows and columns would be too many.
     """
     core = ring.prototype
+    if is_captured(core) and not records_gradient(*ring.core_arrays(), *evidence.arrays()):
+        return "sweep" if evidence.num_rows * max(ring.ranks) ** 2 > CAPTURED else "tree"
     if backend_name(core) == "jax" or not is_concrete(core, evidence.offset):
         return "tree"  # d unrolled steps would have to be compiled
     if recomputes(ring, evidence):
@@ -74,8 +79,8 @@ def choose_engine(ring: Network, evidence: Evidence) -> Engine:
         if not ring.is_dense or _is_padded(ring, evidence):
             return "sweep"
         return "tree" if extra < EXTRA["cpu"] else "sweep"
-    if not ring.is_dense:  # whose matrices the tree would have to form, b m² c each
-        return "tree" if extra + evidence.num_rows * rank**3 < EXTRA["accelerator"] / 10 else "sweep"
+    if not ring.is_dense:  # whose matrices the tree has to form, b m² c each
+        extra += evidence.num_rows * rank**3
     return "tree" if extra < EXTRA["accelerator"] else "sweep"
 
 

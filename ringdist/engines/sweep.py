@@ -48,7 +48,7 @@ def suffix_states_in_turn(arithmetic: Arithmetic) -> Iterator[State]:
     ring, sequence = arithmetic.ring, arithmetic.ring.sequence
     d = len(sequence)
     numbers = arithmetic.evidence.num_rows * min(ring.ranks) * sum(ring.ranks)
-    block = d if numbers <= 4 * budget.AT_ONCE else math.isqrt(d - 1) + 1
+    block = d if numbers <= 4 * budget.at_once(ring.prototype) else math.isqrt(d - 1) + 1
     starts = range(0, d, block)
     checkpoints = {d: arithmetic.start()}
     state = checkpoints[d]
@@ -72,7 +72,7 @@ def recomputes(ring: Network, evidence: Evidence) -> bool:
         return False
     if not is_concrete(core, evidence.offset):
         return False
-    return evidence.num_rows * numbers_kept(ring) > budget.STORED and _by_matrices(ring)
+    return evidence.num_rows * numbers_kept(ring) > budget.stored(core) and _by_matrices(ring)
 
 
 def numbers_kept(ring: Network, *, lean: bool = False) -> int:

@@ -16,7 +16,6 @@ from ringdist.backend import (
     backend_name,
     can_reuse_memory,
     empty,
-    identity,
     indices,
     is_concrete,
     largest_exponent,
@@ -319,9 +318,7 @@ def _cp_matrices(cores: Sequence[Any], weights: Array, rank: int) -> Array:
     inner, size = max(core.inner for core in cores), weights.shape[-1]
 
     def stacked(name: str, shape: tuple[int, int]) -> Array:
-        factors = [core.arrays().get(name) for core in cores]
-        units = [identity(core.inner, weights) if f is None else f for f, core in zip(factors, cores, strict=True)]
-        return stack([_pad(factor, shape) for factor in units])
+        return stack([_pad(core.factor(name), shape) for core in cores])
 
     hidden = weights @ stacked("emission", (size, inner))  # (d, b, c)
     scaled = stacked("left", (rank, inner))[:, None] * hidden[:, :, None, :]  # (d, b, m, c)

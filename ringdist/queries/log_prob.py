@@ -135,7 +135,7 @@ def _rows_per_chunk(ring: Network, engine: Engine) -> int:
     )
     at_once = 8 * max(squares) if swept else sum(squares)
     own = sum(math.prod(array.shape) for array in ring.core_arrays())
-    return rows_within(max(budget.AT_ONCE, own), 3 * (sum(ring.shape) + at_once))
+    return rows_within(max(budget.at_once(ring.prototype), own), 3 * (sum(ring.shape) + at_once))
 
 
 def _rows_stored(ring: Network, rows: Array, engine: Engine) -> int:
@@ -146,7 +146,7 @@ def _rows_stored(ring: Network, rows: Array, engine: Engine) -> int:
     """
     if backend_name(rows) == "torch" and (engine == "tensornetwork" or not is_concrete(rows, ring.prototype)):
         return int(rows.shape[0])
-    step = budget.STORED // numbers_kept(ring)
+    step = budget.stored(rows) // numbers_kept(ring)
     if step < MANY and engine in ("auto", "sweep"):
-        step = budget.STORED // numbers_kept(ring, lean=True)
+        step = budget.stored(rows) // numbers_kept(ring, lean=True)
     return max(1, step)

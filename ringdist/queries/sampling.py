@@ -27,7 +27,7 @@ from ringdist.backend import (
     to_numpy,
     uniform,
 )
-from ringdist.cores import LINEAR, Core, DenseCore
+from ringdist.cores import LINEAR, Core, CPCore, DenseCore
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Arithmetic, Linear, Log, State, relative
 from ringdist.engines.budget import rows_within
@@ -88,6 +88,7 @@ class _Group(NamedTuple):
     sites: Array  # (g,) their places in the sequence
     cores: list[Core]
     table: Array | None  # (g m m', N), weights of the components by column and bonds, of small dense cores
+    factors: tuple[Array, Array, Array] | None  # of CP cores, (g m, c), (g, c, N) and (g m', c)
 
 
 class _Tree(NamedTuple):
@@ -122,20 +123,30 @@ def _computed_tree(ring: Network) -> _Tree | None:
 
 
 def _groups(ring: Network) -> list[_Group]:
-    sites: dict[tuple[int, ...], list[int]] = {}
+    sites: dict[Any, list[int]] = {}
     for j, k in enumerate(ring.sequence):
-        sites.setdefault(tuple(ring.links[k].shape), []).append(j)
+        core = ring.links[k]
+        sites.setdefault((type(core), core.shape, getattr(core, "inner", None)), []).append(j)
     small = max(ring.ranks) < LARGE and sum(math.prod(core.shape) for core in ring.links) <= budget.REMEMBERED
     near_one = in_range(ring).cores
     groups = []
-    for shape, places in sites.items():
-        columns, table = [ring.sequence[j] for j in places], None
-        cores = [near_one[k] for k in columns]
-        if small and all(isinstance(core, DenseCore) for core in cores):
+    for (kind, shape, _), places in sites.items():
+        columns, table, factors = [ring.sequence[j] for j in places], None, None
+        cores: list[Any] = [near_one[k] for k in columns]
+        if small and kind is DenseCore:
             xp, stacked = namespace(ring.prototype), stack([core.dense() for core in cores])
             table = xp.reshape(xp.reshape(stacked, (len(columns), shape[0], -1)).mT, (-1, shape[0]))
-        groups.append(_Group(columns, indices(places, ring.prototype), cores, table))
+        elif small and kind is CPCore:
+            factors = _stacked_factors(cores)
+        groups.append(_Group(columns, indices(places, ring.prototype), cores, table, factors))
     return groups
+
+
+def _stacked_factors(cores: Sequence[CPCore]) -> tuple[Array, Array, Array]:
+    """Left factors by column and left bond, emissions, and right factors by column and right bond."""
+    xp = namespace(cores[0].factor("left"))
+    left, emission, right = (stack([core.factor(name) for core in cores]) for name in ("left", "emission", "right"))
+    return xp.reshape(left, (-1, left.shape[2])), emission.mT, xp.reshape(right.mT, (-1, right.shape[1]))
 
 
 def _sample_top_down(ring: Network, tree: _Tree, n: int, stream: Stream) -> Array:
@@ -143,7 +154,7 @@ def _sample_top_down(ring: Network, tree: _Tree, n: int, stream: Stream) -> Arra
 
     Given the bonds at both ends of a segment, the bond in its middle has the weights left[a, c] right[c, b].
     """
-    step = rows_within(budget.AT_ONCE, ring.num_variables * max(*ring.ranks, *ring.shape))
+    step = rows_within(budget.at_once(ring.prototype), ring.num_variables * max(*ring.ranks, *ring.shape))
     parts = [_descend(ring, tree, min(step, n - start), stream) for start in range(0, max(n, 1), step)]
     return namespace(ring.prototype).concat(parts)
 
@@ -175,6 +186,14 @@ def _value_weights(group: _Group, left: Array, right: Array) -> Array:
     """Weights of the components of the group's columns between given bonds, (g, n, N)."""
     xp = namespace(left)
     size, left_rank, right_rank = group.cores[0].shape
+    if group.factors is not None:
+        before, emission, behind = group.factors
+        first, last = (
+            indices(range(0, part.shape[0], rank), part)[:, None]
+            for part, rank in ((before, left_rank), (behind, right_rank))
+        )
+        hidden = take(before, xp.reshape(first + left, (-1,))) * take(behind, xp.reshape(last + right, (-1,)))
+        return xp.reshape(hidden, (*left.shape, -1)) @ emission
     if group.table is None:
         return xp.stack([core.between(a, b, LINEAR) for core, a, b in zip(group.cores, left, right, strict=True)])
     first = indices(range(0, group.table.shape[0], left_rank * right_rank), group.table)[:, None]
@@ -227,7 +246,7 @@ def sample_given(
     xp = namespace(rows)
     stream, draws = Stream(rng, rows), 1 if n is None else int(n)
     per_row = sum(min(ring.ranks) * core.shape[1] + core.shape[0] for core in ring.links)
-    step = rows_within(budget.AT_ONCE, per_row)
+    step = rows_within(budget.at_once(ring.prototype), per_row)
     row_numbers = np.arange(rows.shape[0]) if row_numbers is None else row_numbers
     parts = []
     for start in range(0, max(1, rows.shape[0]), step):
@@ -254,7 +273,7 @@ def _components(ring: Network, evidence: Evidence, row: Array, stream: Stream, r
     suffixes = suffix_states(linear)
     lost = _lost_rows(linear, suffixes[0]) if linear.inspects_values else None
     per_draw = 2 * ring.num_variables + max(size * right for size, _, right in (c.shape for c in ring.links))
-    step = rows_within(budget.AT_ONCE, per_draw)
+    step = rows_within(budget.at_once(ring.prototype), per_draw)
     parts = [
         _some_components(linear, suffixes, lost, row[start : start + step], stream, row_numbers)
         for start in range(0, row.shape[0], step)
