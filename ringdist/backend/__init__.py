@@ -50,7 +50,9 @@ from ringdist.backend.functions import (
     logsumexp,
     ordered_integers,
     reciprocal,
+    exponents,
     safe_log,
+    times_power,
     special,
     without_warnings,
 )
@@ -97,6 +99,8 @@ __all__ = [
     "reciprocal",
     "row_sums",
     "safe_log",
+    "exponents",
+    "times_power",
     "special",
     "stack",
     "stop_gradient",

@@ -104,7 +104,11 @@ def _library(ring: Network, evidence: Evidence, contract: Callable[[Sequence[Arr
     value = astype(safe_log(trace), logs.dtype) + logs + linear.offset
     if not looks_at_values(ring, evidence):
         return value
-    wrong = nonzero_rows(~((trace > threshold(ring)) & xp.isfinite(trace)))
+    least = threshold(ring)  # of a matrix too: that of a core of several factors may have underflowed on the way
+    right = (trace > least) & xp.isfinite(trace)
+    for top in tops:
+        right = right & (top > least)
+    wrong = nonzero_rows(~right)
     if wrong.shape[0] == 0:
         return value
     return replace_rows(value, wrong, _exact(ring, evidence.rows(wrong)))
