@@ -101,8 +101,9 @@ class Table:
 
     def surprise(self, x: np.ndarray) -> np.ndarray:
         """E[Σ_k |log p(x_k | s_k)|] under the posterior of each row: how far rounding of densities is magnified."""
-        total = self.posterior_logs(x)
-        weights = np.exp(total - self.log_mass(x).reshape(-1, *[1] * self.d))
+        total, mass = self.posterior_logs(x), self.log_mass(x)
+        mass = np.where(np.isfinite(mass), mass, LONG(0))  # rows without mass have no surprise
+        weights = np.exp(total - mass.reshape(-1, *[1] * self.d))
         size = np.zeros(len(x))
         for k, column in enumerate(self.columns):
             shape = [len(x)] + [1] * self.d
@@ -111,6 +112,23 @@ class Table:
             density = np.where(np.isfinite(density), density, LONG(0)).reshape(shape)
             size += (weights * density).sum(axis=tuple(range(1, self.d + 1))).astype(np.float64)
         return size
+
+    def depth(self, x: np.ndarray, keep: tuple[int, ...], given: np.ndarray | None = None) -> np.ndarray:
+        """How far below the most probable components of `keep` those lie that explain each row best, in nats.
+
+        Other columns are summed over, weighted by what they say of the row `given` (d,).
+        """
+        dropped = tuple(k for k in range(self.d) if k not in keep)
+        prior = self.log_joint if given is None else self.posterior_logs(given[None])[0]
+        prior = logsumexp(prior, axis=dropped) if dropped else prior
+        explained = np.where(np.isin(np.arange(self.d), keep), x, np.nan)
+        weights = np.broadcast_to(prior, (len(x), *prior.shape))
+        for axis, k in enumerate(keep):
+            shape = [len(x)] + [1] * len(keep)
+            shape[1 + axis] = self.columns[k].num_components
+            weights = weights + log_density(self.columns[k], explained[:, k]).reshape(shape)
+        best = weights.reshape(len(x), -1).argmax(axis=1)
+        return (prior.max() - prior.reshape(-1)[best]).astype(np.float64)
 
     def joint(self, *keep: int) -> np.ndarray:
         """p(s_keep), the axes sorted."""

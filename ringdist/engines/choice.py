@@ -104,11 +104,11 @@ def _library(ring: Network, evidence: Evidence, contract: Callable[[Sequence[Arr
     value = astype(safe_log(trace), logs.dtype) + logs + linear.offset
     if not looks_at_values(ring, evidence):
         return value
-    least = threshold(ring)  # of a matrix too: that of a core of several factors may have underflowed on the way
-    right = (trace > least) & xp.isfinite(trace)
+    # What a matrix has lost of its own small entries matters as far as its largest entry and the trace are small.
+    least = trace
     for top in tops:
-        right = right & (top > least)
-    wrong = nonzero_rows(~right)
+        least = xp.minimum(least, trace * top)
+    wrong = nonzero_rows(~((least > threshold(ring)) & xp.isfinite(trace)))
     if wrong.shape[0] == 0:
         return value
     return replace_rows(value, wrong, _exact(ring, evidence.rows(wrong)))

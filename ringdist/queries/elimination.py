@@ -167,8 +167,8 @@ def _relative(log_matrix: Array) -> Array:
 
 
 def widened(ring: N) -> N:
-    """The same distribution from cores in the accumulator's dtype whose factors have a largest entry of 1."""
-    return ring.with_values([mapped(core, lambda a: scaled(astype(a, accumulator(a)))) for core in ring.links])
+    """The same distribution from cores in the accumulator's dtype."""
+    return ring.with_values([mapped(core, lambda a: astype(a, accumulator(a))) for core in ring.links])
 
 
 def fitted(array: Array, like: Array) -> Array:

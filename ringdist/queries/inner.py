@@ -19,6 +19,7 @@ from ringdist.backend import (
     stop_gradient,
 )
 from ringdist.cores import LINEAR, LOG, Core, DenseCore, Semiring
+from ringdist.engines.range import in_range
 from ringdist.network import Network
 from ringdist.queries.elimination import spread, widened, widest_spread
 from ringdist.queries.log_prob import log_partition
@@ -60,6 +61,9 @@ def _contracted(ring: Network, other: Network, grams: Sequence[Array], semiring:
     core, limit = ring.prototype, widest_spread(ring.prototype)
     xp, certain = namespace(core), semiring is LOG or not is_concrete(core, other.prototype, *grams)
     r, q = min(ring.ranks), int(other.links[ring.sequence[0]].shape[1])
+    (cores, scale), (others, other_scale) = (
+        in_range(each) if semiring is LINEAR else (each.links, 0.0) for each in (ring, other)
+    )
     state = semiring.of(identity(r * q, core))  # cut bonds (r q) x current bonds (m m')
     logs = like_zeros((r * q,), core)
     for k in ring.sequence:
@@ -69,14 +73,15 @@ def _contracted(ring: Network, other: Network, grams: Sequence[Array], semiring:
             if sum(map(spread, factors)) + spread(state) > limit:
                 return None
         gram = semiring.of(grams[k])
-        state = _paired(xp.reshape(state, (r * q, left, left_q)), ring.links[k], other.links[k], gram, semiring)
+        state = _paired(xp.reshape(state, (r * q, left, left_q)), cores[k], others[k], gram, semiring)
         state = xp.reshape(state, (r * q, -1))
         if semiring is LINEAR:
             top = stop_gradient(xp.max(state, axis=-1))
             top = xp.where(top > 0, top, 1.0)
             state, logs = state / top[:, None], logs + xp.log(top)
     diagonal = xp.linalg.diagonal(state)
-    return log_scaled_sum(diagonal, logs) if semiring is LINEAR else logsumexp(diagonal)
+    value = log_scaled_sum(diagonal, logs) if semiring is LINEAR else logsumexp(diagonal)
+    return value + scale + other_scale
 
 
 def _gram(ring: Network, other: Network, k: int) -> Array:
