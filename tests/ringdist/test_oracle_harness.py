@@ -9,7 +9,6 @@ import math
 import numpy as np
 import pytest
 
-import ringdist as rd
 from tests import oracle
 from tests.backends import load_backend
 from tests.log_oracle import Table, log_dense
@@ -31,8 +30,10 @@ def scaled_factor(array, scale, reach, tiny, rng):
         case "between":
             return array * ten(())
         case "bonds":
-            return array * 10.0 ** rng.uniform(-reach / 2, reach / 2, (*array.shape[:-1], 1)[-2:]) if array.ndim == 2 else (
-                array * 10.0 ** rng.uniform(-reach / 2, reach / 2, (1, array.shape[1], 1))
+            return (
+                array * 10.0 ** rng.uniform(-reach / 2, reach / 2, (*array.shape[:-1], 1)[-2:])
+                if array.ndim == 2
+                else (array * 10.0 ** rng.uniform(-reach / 2, reach / 2, (1, array.shape[1], 1)))
             )
         case "one large" | "one small":
             array = array.copy()
@@ -89,7 +90,9 @@ def made_case(seed, dtype, backend_name):
             made = {name: np.where(a < tiny, 0, a).astype(dtype) for name, a in made.items()}
         parts.append((kind, made))
         old = base.case.columns[k]
-        new = {n: a.astype(dtype).astype(float) for n, a in parameters(old.kind, old.num_components, reach, rng).items()}
+        new = {
+            n: a.astype(dtype).astype(float) for n, a in parameters(old.kind, old.num_components, reach, rng).items()
+        }
         columns.append(Column(old.kind, old.num_components, new, old.name))
     text = f"made_case({seed}, {dtype!r}, {backend_name!r})  # {scale}, {patterns}, {kinds}, {order}"
     case = Case(tuple(np.zeros(core.shape) for core in base.case.cores), tuple(columns), order, text, seed)
@@ -155,7 +158,9 @@ class Check:
             actual = ring.log_prob(self.put(self.possible), engine=engine)
             self.same(f"log_prob {engine}", actual, expected, self.slack + 16 * self.eps * size)
         size = abs(float(self.table.log_z))
-        self.same("log_normalizer", ring.log_normalizer(), self.table.log_z, TOLERANCE[self.dtype] + 8 * self.eps * size)
+        self.same(
+            "log_normalizer", ring.log_normalizer(), self.table.log_z, TOLERANCE[self.dtype] + 8 * self.eps * size
+        )
 
     def posteriors(self, ring):
         x, sure = self.possible, self.slack < 0.01
@@ -177,12 +182,26 @@ class Check:
     def moments(self, ring):
         slack = TOLERANCE[self.dtype]
         expected = self.table.covariance()
-        size = np.array([float(np.sqrt(np.max(c.variances().astype(np.longdouble)) + np.abs(c.means()).max().astype(np.longdouble) ** 2)) for c in self.case.columns])
+        size = np.array(
+            [
+                float(
+                    np.sqrt(
+                        np.max(c.variances().astype(np.longdouble)) + np.abs(c.means()).max().astype(np.longdouble) ** 2
+                    )
+                )
+                for c in self.case.columns
+            ]
+        )
         outer = np.outer(size.astype(np.longdouble), size.astype(np.longdouble))
         fits = np.abs(expected) < np.finfo(self.dtype).max / 4
         actual = self.backend.numpy(ring.covariance()).astype(np.longdouble)
         smallest = float(np.finfo(self.dtype).tiny)
-        self.same("covariance", np.where(fits, (actual - expected) / np.maximum(outer, smallest / slack), 0.0).astype(float), 0 * outer, 4 * slack)
+        self.same(
+            "covariance",
+            np.where(fits, (actual - expected) / np.maximum(outer, smallest / slack), 0.0).astype(float),
+            0 * outer,
+            4 * slack,
+        )
         self.same("mutual_information", ring.mutual_information(), self.table.mutual_information(), 8 * slack)
 
     def transforms(self, ring):
@@ -210,9 +229,11 @@ class Check:
         if np.isfinite(mass[0]) and spread < 0.01:
             rows = np.where(np.isnan(row), x, row)
             expected = self.table.log_prob(rows) - self.table.log_prob(row)
-            slack = TOLERANCE[self.dtype] + 16 * self.eps * np.where(
-                np.isfinite(expected), self.table.surprise(rows), 0
-            ) + spread
+            slack = (
+                TOLERANCE[self.dtype]
+                + 16 * self.eps * np.where(np.isfinite(expected), self.table.surprise(rows), 0)
+                + spread
+            )
             conditional = ring.condition({k: float(row[0, k]) for k in given})
             depth = self.table.depth(x, tuple(keep), row[0])
             self.logs_agree(f"condition {given}", conditional, x[:, keep], expected, 2 * slack, depth)
@@ -262,3 +283,142 @@ def check(backend, dtype, seeds):
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_some_random_rings(name, dtype):
     check(load_backend(name), dtype, range(15))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_thousands_of_random_rings(name, dtype, part):
+    seeds = {"numpy": 100, "torch": 50}[name]
+    check(load_backend(name), dtype, range(100 + part * seeds, 100 + (part + 1) * seeds))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_random_rings_of_jax(dtype, part):
+    """Few: op by op, JAX compiles every operation for every shape."""
+    check(load_backend("jax"), dtype, range(10 * part, 10 * part + 10))
+
+
+# ------------------------------------------------------------------------------------ what was wrong once, by itself
+
+
+def of_cores(backend, dtype, cores, kinds=None):
+    """A ring of dense or CP cores over categorical columns, and its table."""
+    parts = [("cp", c) if isinstance(c, dict) else ("dense", {"core": c}) for c in cores]
+    parts = [(kind, {name: np.asarray(a).astype(dtype) for name, a in f.items()}) for kind, f in parts]
+    log_cores = [log_dense(*part) for part in parts]
+    columns = tuple(Column("categorical", len(core)) for core in log_cores)
+    order = tuple(range(len(cores)))
+    shapes = tuple(np.zeros(core.shape) for core in log_cores)
+    structured = Structured(Case(shapes, columns, order), tuple(parts))
+    return structured.ring(backend, dtype), Table(log_cores, columns, order)
+
+
+@pytest.fixture(params=["numpy", "torch", "jax"])
+def backend(request):
+    return load_backend(request.param)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "large"), [("float32", 1e15), ("float32", 1e25), ("float32", 1e37), ("float64", 1e40), ("float64", 1e300)]
+)
+def test_a_large_entry_beside_small_ones(backend, dtype, large):
+    """Evidence that excludes the large entry leaves the small ones right, in every query."""
+    rng = np.random.default_rng(0)
+    cores = [rng.uniform(1e-3, 2e-3, (3, 2, 2)) for _ in range(3)]
+    cores[1][2, 0, 1] = large
+    ring, table = of_cores(backend, dtype, cores)
+    x = np.array([[0.0, 1, 2], [np.nan, 0, 1], [np.nan, np.nan, 1], [2, 2, 2]])
+    for engine in ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"):
+        actual = backend.numpy(ring.log_prob(backend.array(x, dtype), engine=engine))
+        np.testing.assert_allclose(actual, table.log_prob(x).astype(float), rtol=1e-5, err_msg=engine)
+    put = backend.array(x[:2], dtype)
+    np.testing.assert_allclose(
+        backend.numpy(ring.component_posterior(0, put)), table.posterior(0, x[:2]).astype(float), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(backend.numpy(ring.mean(put)), table.mean(x[:2]).astype(float), rtol=1e-4, atol=1e-6)
+    drawn = backend.numpy(ring.sample_given(put[1], 4000, rng=backend.rng()))[:, 0]
+    p = table.posterior(0, x[1:2])[0].astype(float)
+    assert oracle.chi_square(np.bincount(drawn.astype(int), minlength=3), p) > 1e-4
+    full = np.array([[0.0, 1, 2], [1, 0, 1]])
+    evidence = np.array([[np.nan, 1, np.nan], [np.nan, 0, np.nan]])
+    for row, given in zip(full, evidence, strict=True):
+        conditional = ring.condition({1: float(row[1])})
+        expected = float(table.log_prob(row[None])[0] - table.log_prob(given[None])[0])
+        actual = backend.numpy(conditional.log_prob(backend.array(row[[0, 2]], dtype)))
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "nines"), [("float32", 23), ("float64", 150)])
+def test_cores_that_span_more_than_the_dtype(backend, dtype, nines):
+    """Trains and conditionals of cores with entries 10^-n and 10^n, of which the small ones matter."""
+    rng = np.random.default_rng(1)
+    cores = [rng.uniform(1, 2, (2, 2, 2)) for _ in range(4)]
+    cores[1][0] *= 10.0**-nines
+    cores[1][1] *= 10.0**nines
+    cores[2][1] *= 10.0**-nines
+    ring, table = of_cores(backend, dtype, cores)
+    x = oracle.configurations((2, 2, 2, 2))
+    expected = table.log_prob(x).astype(float)
+    for other in (ring, ring.to_train(), ring.permute([0, 1, 2, 3])):
+        np.testing.assert_allclose(
+            backend.numpy(other.log_prob(backend.array(x, dtype))), expected, rtol=1e-5, atol=1e-5
+        )
+    given = np.array([[np.nan, np.nan, np.nan, 1.0]])
+    some = x[x[:, 3] == 1]
+    actual = ring.condition({3: 1.0}).log_prob(backend.array(some[:, :3], dtype))
+    right = (table.log_prob(some) - table.log_prob(given)).astype(float)
+    np.testing.assert_allclose(backend.numpy(actual), right, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("end", ["largest", "smallest"])
+def test_rings_at_the_ends_of_the_dtype(backend, dtype, end):
+    """Marginals and conditionals of rings near the largest and the smallest normal number."""
+    info = np.finfo(dtype)
+    unit = float(info.max) / 4 if end == "largest" else float(info.tiny) * 4
+    rng = np.random.default_rng(2)
+    cores = [rng.uniform(0.5, 1, (2, 2, 2)) * unit for _ in range(4)]
+    factors = {"left": cores[1][0] / unit, "emission": cores[1][1] / unit, "right": cores[0][0]}
+    ring, table = of_cores(backend, dtype, [cores[0], factors, *cores[2:]])
+    x = oracle.configurations((2, 2, 2, 2))
+    np.testing.assert_allclose(
+        backend.numpy(ring.log_prob(backend.array(x, dtype))), table.log_prob(x).astype(float), rtol=1e-5, atol=1e-5
+    )
+    hidden = x.copy()
+    hidden[:, 1:3] = np.nan
+    actual = ring.marginal([0, 3]).log_prob(backend.array(x[:, [0, 3]], dtype))
+    np.testing.assert_allclose(backend.numpy(actual), table.log_prob(hidden).astype(float), rtol=1e-5, atol=1e-5)
+    given, some = np.array([[np.nan, 1.0, np.nan, np.nan]]), x[x[:, 1] == 1]
+    actual = ring.condition({1: 1.0}).log_prob(backend.array(some[:, [0, 2, 3]], dtype))
+    right = (table.log_prob(some) - table.log_prob(given)).astype(float)
+    np.testing.assert_allclose(backend.numpy(actual), right, rtol=1e-5, atol=1e-5)
+    p = np.exp(table.log_prob(x).astype(float))
+    np.testing.assert_allclose(float(ring.inner(ring)), (p**2).sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("exponent", [20, 35])
+def test_hidden_states_whose_factors_are_far_apart(numpy_backend, exponent):
+    """left 10^-e and right 10^e for one hidden state, the reverse for another: the core itself is near 1."""
+    rng = np.random.default_rng(3)
+    scale = 10.0 ** np.array([exponent, -exponent, 0])
+    core = {
+        "left": rng.random((2, 3)) / scale,
+        "emission": rng.random((2, 3)),
+        "right": scale[:, None] * rng.random((3, 2)),
+    }
+    plain = rng.random((2, 2, 2))
+    for cores in ([core, plain, core], [plain, core, core]):
+        ring, table = of_cores(numpy_backend, "float32", cores)
+        x = oracle.configurations((2, 2, 2))
+        for engine in ("sweep", "tree", "log", "opt_einsum"):
+            actual = ring.log_prob(x, engine=engine)
+            np.testing.assert_allclose(actual, table.log_prob(x).astype(float), rtol=1e-4, atol=1e-4, err_msg=engine)
+        marginal, hidden = ring.marginal([0, 2]), x.copy()
+        hidden[:, 1] = np.nan
+        np.testing.assert_allclose(
+            marginal.log_prob(x[:, [0, 2]]), table.log_prob(hidden).astype(float), rtol=1e-4, atol=1e-4
+        )

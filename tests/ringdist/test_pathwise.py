@@ -9,7 +9,7 @@ import ringdist as rd
 from tests import oracle
 from tests.backends import assert_close, load_backend
 from tests.oracle import MIXED, Case, make_case
-from tests.test_gradients import parameters, rebuilt, ring_of
+from tests.ringdist.test_gradients import parameters, rebuilt, ring_of
 
 nan = math.nan
 ONE = make_case(["gaussian"], [3], [2], [0], seed=31)

@@ -165,7 +165,7 @@ def test_the_takeover_is_right_under_jit(jaxed):
     """No row can be recomputed where values cannot be looked at, and yet it must not lose the second world."""
     import jax
 
-    from tests.test_numerics import takeover, worlds
+    from tests.ringdist.test_numerics import takeover, worlds
 
     d = 2000
     ring = jaxed.ring(worlds(*takeover(d), "ring"), "float32")
