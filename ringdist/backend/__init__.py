@@ -47,6 +47,7 @@ from ringdist.backend.dispatch import (
     on_accelerator,
 )
 from ringdist.backend.functions import (
+    exponents,
     from_ordered_integers,
     largest_exponent,
     log_scaled_sum,
@@ -55,6 +56,7 @@ from ringdist.backend.functions import (
     reciprocal,
     safe_log,
     special,
+    times_power,
     without_warnings,
 )
 from ringdist.backend.random import Stream, draw, normal, poisson, uniform
@@ -74,6 +76,7 @@ __all__ = [
     "draw",
     "dtype_name",
     "empty",
+    "exponents",
     "from_ordered_integers",
     "frozen",
     "identity",
@@ -107,6 +110,7 @@ __all__ = [
     "stack",
     "stop_gradient",
     "take",
+    "times_power",
     "to_numpy",
     "uniform",
     "unstack",

@@ -29,6 +29,29 @@ def reciprocal(x: Array) -> Array:
     return scale / (x * scale)
 
 
+def times_power(array: Array, exponent: Any) -> Array:
+    """array · 2^exponent, for an integer or an array of integers, in steps: the power itself may be out of range."""
+    if isinstance(exponent, int) and exponent == 0:
+        return array
+    if not isinstance(exponent, int):
+        exponent = astype(exponent, array.dtype)
+    third = exponent // 3
+    for step in (third, third, exponent - 2 * third):
+        array = array * 2.0**step
+    return array
+
+
+def exponents(array: Array) -> Array:
+    """The integers e with array = f · 2^e, 1/2 <= f < 1, 0 where it is 0; without gradient."""
+    xp, array = namespace(array), stop_gradient(array)
+    info = xp.finfo(array.dtype)
+    lift = 2.0 ** (2 - math.frexp(float(info.eps))[1])  # out of the subnormal numbers
+    small = array < float(info.smallest_normal)
+    logs = xp.log2(xp.where(array > 0, array * xp.where(small, lift, 1.0), 1.0))
+    whole = xp.floor(logs) + 1 - xp.where(small, math.log2(lift), 0.0)
+    return xp.where(array > 0, whole, 0.0)
+
+
 def without_warnings(array: Array) -> contextlib.AbstractContextManager[Any]:
     """Where results beyond the range of the dtype are meant to be inf: NumPy says nothing, as the others."""
     if backend_name(array) == "numpy":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, cached_property, identity, is_array, namespace, take
+from ringdist.backend import Array, cached_property, exponents, identity, is_array, namespace, take, times_power
 from ringdist.cores.protocol import KINDS
 from ringdist.cores.semiring import LINEAR, Semiring
 
@@ -101,7 +102,7 @@ class CPCore:
 
     @property
     def subscripts(self) -> str:
-        """Q as an einsum of the factors, in which an identity gives its bond or component the hidden state's letter."""
+        """Q as an einsum of the factors, in which an identity hands the hidden state's letter to its outer index."""
         a, s, b = (
             "c" if factor is None else letter
             for letter, factor in zip("asb", (self.left, self.emission, self.right), strict=True)
@@ -197,6 +198,28 @@ class CPCore:
             rows = name == ("left" if outward == "left" else "") or (name == "right" and outward == "left")
             factors[name] = factors[name] * (scale[:, None] if rows else scale)
         return self.with_arrays(factors)
+
+    def leaned(self) -> tuple[CPCore, int]:
+        """The core divided by a power of two, and the exponent: a largest entry near 1, every scale in the first factor.
+
+        For every hidden state the largest entries in the factors behind the first one are near 1 too. A product through
+        the core in either direction then meets no number that is large beside the core's own entries.
+        """
+        factors = dict(self.arrays())
+        first, *rest = factors
+        xp, hidden = namespace(factors[first]), 0 if first == "right" else 1
+        top = xp.max(factors[first], axis=1 - hidden)
+        own, shift, alive = exponents(top), 0.0, top > 0
+        for name in rest:
+            top = xp.max(factors[name], axis=1 if name == "right" else 0)
+            each, alive = exponents(top), alive & (top > 0)
+            factors[name] = times_power(factors[name], -each[:, None] if name == "right" else -each)
+            shift = shift + each
+        largest = float(xp.max(xp.where(alive, own + shift, -xp.inf)))
+        largest = 0.0 if largest == -math.inf else largest
+        scale = xp.where(alive, shift - largest, -own)
+        factors[first] = times_power(factors[first], scale[:, None] if hidden == 0 else scale)
+        return self.with_arrays(factors), int(largest)
 
     def absorbed(self, before: Array | None, after: Array | None) -> CPCore:
         """before Q[s] after as a CP core, with the matrices in its left and right factors."""

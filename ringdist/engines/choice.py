@@ -109,7 +109,11 @@ def _library(ring: Network, evidence: Evidence, contract: Callable[[Sequence[Arr
     value = astype(safe_log(trace), logs.dtype) + logs + linear.offset
     if not can_inspect_values(ring, evidence):
         return value
-    wrong = nonzero_rows(~((trace > threshold(ring)) & xp.isfinite(trace)))
+    # What a matrix has lost of its own small entries matters as far as its largest entry and the trace are small.
+    least = trace
+    for top in tops:
+        least = xp.minimum(least, trace * top)
+    wrong = nonzero_rows(~((least > threshold(ring)) & xp.isfinite(trace)))
     if wrong.shape[0] == 0:
         return value
     return replace_rows(value, wrong, _exact(ring, evidence.rows(wrong)))

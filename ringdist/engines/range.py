@@ -21,14 +21,17 @@ from ringdist.backend import (
     namespace,
     on_accelerator,
     stop_gradient,
+    times_power,
+    without_warnings,
 )
-from ringdist.cores import LINEAR, Core, DenseCore
+from ringdist.cores import LINEAR, Core, CPCore, DenseCore
 from ringdist.network import Evidence, Network
 
 LONGEST = 8  # products between two rescalings at most
 NEAR_ONE = 0.25, 2.0  # row sums of cores that are used as they are: growth by 2^LONGEST is in the threshold
 BITS = 40  # by which categories may shrink a state between two rescalings
-FACTOR_BITS = 20  # factors of a core whose largest entry is within 2^±20 are used as they are
+AS_IS = 2.0**-20, 2.0**4  # factors of a core with a largest entry in between are used as they are
+FACTOR_BITS = 16  # by which what is flushed in the middle of a core of several factors may grow on the way out of it
 
 
 class InRange(NamedTuple):
@@ -53,7 +56,8 @@ def threshold(network: Network) -> float:
     """Entries from here up have lost nothing to underflow, whatever was flushed to zero on the way to them."""
     info = namespace(network.prototype).finfo(network.prototype.dtype)
     terms = max(math.prod(shape) + sum(shape) for shape in {core.shape for core in network.links})
-    return 4 * LONGEST * 2**LONGEST * terms * float(info.smallest_normal) / float(info.eps)
+    bits = LONGEST + (0 if network.is_dense else FACTOR_BITS)
+    return 4 * LONGEST * 2**bits * terms * float(info.smallest_normal) / float(info.eps)
 
 
 def rescale_interval(network: Network) -> int:
@@ -78,7 +82,12 @@ def _norms(cores: Sequence[Core]) -> list[float]:
     """The largest row sum Σ_s Σ_b Q[s, a, b] of every core."""
     if all(isinstance(core, DenseCore) for core in cores):
         return largest_row_sums([core.dense() for core in cores])
-    return [float(stop_gradient(namespace(total).max(total))) for total in map(_row_sums, cores)]
+    return [_norm(core) for core in cores]
+
+
+def _norm(core: Core) -> float:
+    total = _row_sums(core)
+    return float(stop_gradient(namespace(total).max(total)))
 
 
 def _row_sums(core: Core) -> Array:
@@ -86,40 +95,38 @@ def _row_sums(core: Core) -> Array:
     size, _, right = core.shape
     array = next(iter(core.arrays().values()))
     ones = like_zeros((1, 1, right), array) + 1.0
-    return core.transposed().push(ones, ones[0, :, :1] + like_zeros((1, size), array), LINEAR)
+    with without_warnings(array):  # sums beyond the range of the dtype are seen by the caller
+        return core.transposed().push(ones, ones[0, :, :1] + like_zeros((1, size), array), LINEAR)
 
 
 def _rescaled(core: Core, norm: float) -> tuple[Core, int]:
     """The core divided by a power of two that brings its largest row sum near 1, and the exponent."""
-    arrays, total = core.arrays(), 0
-    xp = namespace(*arrays.values())
-    info = xp.finfo(next(iter(arrays.values())).dtype)
+    total = 0
+    xp = namespace(*core.arrays().values())
+    info = xp.finfo(next(iter(core.arrays().values())).dtype)
     safe = float(info.smallest_normal) / float(info.eps) < norm < math.inf
-    if not isinstance(core, DenseCore) or not safe:
-        factors = {}
-        for (name, array), most in zip(arrays.items(), largest_entries(list(arrays.values())), strict=True):
-            exponent = math.frexp(most)[1] if most > 0 else 0
-            exponent = exponent if abs(exponent) > FACTOR_BITS or isinstance(core, DenseCore) else 0
-            factors[name], total = divided_by_power(array, exponent), total + exponent
-        if total or not safe:
-            core = core.with_arrays(factors)
-            row_sums = _row_sums(core)
-            norm = float(stop_gradient(xp.max(row_sums)))
+    if not isinstance(core, DenseCore):
+        least, most = AS_IS
+        safe = safe and 2.0**-FACTOR_BITS < norm
+        safe = safe and all(least <= top <= most for top in largest_entries(list(core.arrays().values())))
+    if not safe:
+        core, total = core.leaned() if isinstance(core, CPCore) else _near_one(core)
+        norm = _norm(core)
     low, high = NEAR_ONE
     if low <= norm <= high or not 0 < norm < math.inf:
         return core, total
     exponent = math.frexp(norm)[1]
     name, array = next(iter(core.arrays().items()))
-    core = core.with_arrays({**core.arrays(), name: divided_by_power(array, exponent)})
+    core = core.with_arrays({**core.arrays(), name: times_power(array, -exponent)})
     return core, total + exponent
 
 
-def divided_by_power(array: Array, exponent: int) -> Array:
-    """array · 2^−exponent, in two steps, because the power itself may be out of range."""
-    if exponent == 0:
-        return array
-    half = exponent // 2
-    return array * 2.0**-half * 2.0 ** -(exponent - half)
+def _near_one(core: Core) -> tuple[Core, int]:
+    """The core with the largest entry of every factor near 1, and the exponent of what it was divided by."""
+    arrays = core.arrays()
+    exponents = [math.frexp(top)[1] for top in largest_entries(list(arrays.values()))]  # 0 of 0
+    scaled = {name: times_power(a, -e) for (name, a), e in zip(arrays.items(), exponents, strict=True)}
+    return core.with_arrays(scaled), sum(exponents)
 
 
 def scaled(array: Any) -> Array:

@@ -8,9 +8,7 @@ whole ring (a gauge: `Q_j → Q_j D`, `Q_{j+1} → D⁻¹ Q_{j+1}`), until every
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -20,9 +18,7 @@ from ringdist.backend import (
     astype,
     identity,
     is_concrete,
-    logsumexp,
     namespace,
-    safe_log,
     stop_gradient,
 )
 from ringdist.cores import LINEAR, LOG, Core
@@ -81,24 +77,25 @@ def _absorb(cores: list[Core], lefts: list[list[Array]], rights: list[list[Array
     products = [_product(run) if run else None for run in lefts + rights]
     if any(run and product is None for run, product in zip(lefts + rights, products, strict=True)):
         return _absorb_in_gauge(cores, lefts, rights)
-    count = len(cores)
-    return [_multiplied(*parts) for parts in zip(products[:count], cores, products[count:], strict=True)]
+    count, absorbed = len(cores), []
+    for left, core, right in zip(products[:count], cores, products[count:], strict=True):
+        result = _multiplied(left, core, right)
+        if result is None:
+            return _absorb_in_gauge(cores, lefts, rights)
+        absorbed.append(result)
+    return absorbed
 
 
 def _absorb_in_gauge(cores: list[Core], lefts: list[list[Array]], rights: list[list[Array]]) -> list[Array]:
-    chain: list[Array] = []
-    ends = [0]
+    logs = []
     for core, left, right in zip(cores, lefts, rights, strict=True):
-        before, behind = ([_log_product(run)[None]] if run else [] for run in (left, right))
-        chain += [*before, _log_dense(core), *behind]
-        ends.append(len(chain))
-    links = _in_gauge(chain)
-    products = [functools.reduce(operator.matmul, links[a:b]) for a, b in itertools.pairwise(ends)]
-    return [fitted(product, _prototype(core)) for product, core in zip(products, cores, strict=True)]
+        parts = [*(matrix[None] for matrix in left), log_dense(core), *(matrix[None] for matrix in right)]
+        logs.append(functools.reduce(LOG.product, parts))
+    return [from_logs(link, _prototype(core)) for link, core in zip(in_gauge(logs), cores, strict=True)]
 
 
-def _in_gauge(chain: list[Array]) -> list[Array]:
-    """exp of a closed chain of log-matrices (N, m, m'), with scales moved across the bonds so that little underflows.
+def in_gauge(chain: Sequence[Array]) -> list[Array]:
+    """A closed chain of log-matrices (N, m, m') with scales moved across the bonds so that little underflows.
 
     Forwards, every column is scaled to a largest entry of 1 and what is divided by goes on to the next matrix, so only
     what another path into the same bond state dominates can be lost; backwards, every matrix keeps an even share.
@@ -112,7 +109,7 @@ def _in_gauge(chain: list[Array]) -> list[Array]:
         scale = _log_largest(chain[i], (0, 2)) * (i / (i + 1))
         chain[i] = chain[i] - scale[:, None]
         chain[i - 1] = chain[i - 1] + scale
-    return [_relative(link) for link in chain]
+    return chain
 
 
 def _log_largest(logs: Array, axis: tuple[int, ...] | None) -> Array:
@@ -130,16 +127,31 @@ def _product(log_matrices: Sequence[Array]) -> Array | None:
     """
     if not is_concrete(log_matrices[0]):
         return None
-    least = float(namespace(log_matrices[0]).finfo(log_matrices[0].dtype).smallest_normal) ** 0.5
+    limit = widest_spread(log_matrices[0]) / 2
     total = None
     for log_matrix in log_matrices:
-        if _log_spread(log_matrix) > -math.log(least):
+        if _log_spread(log_matrix) > limit:
             return None
         matrix = _relative(log_matrix)
         total = matrix if total is None else scaled(total @ matrix)
-        if _log_spread(safe_log(total)) > -math.log(least):
+        if spread(total) > limit:
             return None
     return total
+
+
+def widest_spread(array: Array) -> float:
+    """How far, as a logarithm, numbers of the array's dtype may lie below 1."""
+    return -math.log(float(namespace(array).finfo(array.dtype).smallest_normal))
+
+
+def spread(array: Array) -> float:
+    """The logarithm of the largest entry less that of the least positive one, of any dtype."""
+    return _log_spread(LOG.of(array))
+
+
+def fits(array: Array, like: Array) -> bool:
+    """Whether `fitted` leaves every positive entry in the range of the dtype of `like`."""
+    return spread(array) < widest_spread(like) + 0.75 * math.log(float(namespace(like).finfo(like.dtype).max))
 
 
 def _log_spread(log_matrix: Array) -> float:
@@ -149,21 +161,14 @@ def _log_spread(log_matrix: Array) -> float:
     return float(stop_gradient(xp.max(log_matrix) - least))
 
 
-def _log_product(log_matrices: Sequence[Array]) -> Array:
-    total = log_matrices[0]
-    for log_matrix in log_matrices[1:]:
-        total = logsumexp(total[:, :, None] + log_matrix[None, :, :], axis=1)
-    return total
-
-
 def _relative(log_matrix: Array) -> Array:
     """exp of a log-matrix with its largest entry at 1 (an all −inf matrix is all zeros)."""
     return namespace(log_matrix).exp(log_matrix - _log_largest(log_matrix, None))
 
 
 def widened(ring: N) -> N:
-    """The same distribution from cores in the accumulator's dtype whose factors have a largest entry of 1."""
-    return ring.with_values([mapped(core, lambda a: scaled(astype(a, accumulator(a)))) for core in ring.links])
+    """The same distribution from cores in the accumulator's dtype."""
+    return ring.with_values([mapped(core, lambda a: astype(a, accumulator(a))) for core in ring.links])
 
 
 def fitted(array: Array, like: Array) -> Array:
@@ -181,11 +186,29 @@ def fitted(array: Array, like: Array) -> Array:
     return astype(array * factor, like.dtype)
 
 
-def _multiplied(left: Array | None, core: Core, right: Array | None) -> Core:
+def from_logs(logs: Array, like: Array) -> Array:
+    """`fitted` of numbers given by their logarithms, none of which underflows before it is scaled."""
+    xp = namespace(logs)
+    info = xp.finfo(like.dtype)
+    logs = logs - _log_largest(logs, None)
+    least = stop_gradient(xp.min(xp.where(logs == -xp.inf, 0.0, logs)))
+    lift = xp.clip(math.log(float(info.smallest_normal)) - least, 0.0, 0.75 * math.log(float(info.max)))
+    return astype(xp.exp(logs + lift), like.dtype)
+
+
+def _multiplied(left: Array | None, core: Core, right: Array | None) -> Core | None:
+    """left Q[s] right; None unless it is certain that no entry but a zero has underflowed."""
     if left is None and right is None:
         return core
     wide = mapped(core, lambda a: scaled(astype(a, accumulator(a))))
     product = wide.absorbed(left, right)
+    if is_concrete(*product.arrays().values()):
+        beside = sum(spread(matrix) for matrix in (left, right) if matrix is not None)
+        widest = max(spread(factor) for factor in core.arrays().values()) + beside
+        if widest > widest_spread(_prototype(wide)):
+            return None
+        if not all(fits(factor, _prototype(core)) for factor in product.arrays().values()):
+            return None
     return mapped(product, lambda a: fitted(a, _prototype(core)))
 
 
@@ -194,17 +217,18 @@ def _closed(core: Core, run: Sequence[Array]) -> Any:
     if not run:
         return core
     product = _product(run)  # (m', m)
-    if product is None:
-        closing = core.environment(LOG.of(identity(core.shape[1], run[0]))[None], _log_product(run).T[None], LOG)
-        logs = core.components(closing, LOG)
-        return fitted(_relative(logs[0]), _prototype(core))[:, None, None]
+    widest = sum(spread(factor) for factor in core.arrays().values()) if product is not None else math.inf
+    if product is None or widest + spread(product) > widest_spread(product):
+        whole = functools.reduce(LOG.product, run)
+        closing = core.environment(LOG.of(identity(core.shape[1], run[0]))[None], whole.T[None], LOG)
+        return from_logs(core.components(closing, LOG)[0], _prototype(core))[:, None, None]
     wide = mapped(core, lambda a: scaled(astype(a, accumulator(a))))
     closing = wide.environment(identity(core.shape[1], product)[None], product.T[None], LINEAR)
     weights = wide.components(closing, LINEAR)
     return fitted(weights[0], _prototype(core))[:, None, None]
 
 
-def _log_dense(core: Core) -> Array:
+def log_dense(core: Core) -> Array:
     """log Q as an array (N, m, m')."""
     return core.matrix(LOG.of(identity(core.shape[0], _prototype(core))), LOG)
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import opt_einsum
 
 from ringdist.backend import (
     Array,
     astype,
     identity,
+    is_concrete,
     like,
     like_zeros,
     log_scaled_sum,
+    logsumexp,
     namespace,
     stop_gradient,
 )
-from ringdist.cores import LINEAR, Core, DenseCore
+from ringdist.cores import LINEAR, LOG, Core, DenseCore, Semiring
+from ringdist.engines.range import in_range
 from ringdist.network import Network
-from ringdist.queries.elimination import widened
+from ringdist.queries.elimination import spread, widened, widest_spread
 from ringdist.queries.log_prob import log_partition
 
 
@@ -47,23 +52,45 @@ def inner(ring: Network, other: Network) -> Array:
     turn = other.order.index(ring.sequence[0])
     if other.order[turn:] + other.order[:turn] != ring.sequence:
         raise ValueError(f"rings must have one order up to rotation, found {list(ring.order)} and {list(other.order)}")
-    r, q = min(ring.ranks), int(other.links[ring.sequence[0]].shape[1])
     dtype = ring.prototype.dtype
-    ring, other = widened(ring), widened(other)  # there is no log engine to fall back on
+    ring, other = widened(ring), widened(other)
     norm = log_partition(ring) + log_partition(other)
-    core = ring.prototype
-    state = identity(r * q, core)  # cut bonds (r q) x current bonds (m m')
+    grams = [_gram(ring, other, k) for k in range(ring.num_variables)]
+    log_value = _contracted(ring, other, grams, LINEAR)
+    if log_value is None:
+        log_value = _contracted(ring, other, grams, LOG)
+    return astype(xp.exp(log_value - norm), dtype)
+
+
+def _contracted(ring: Network, other: Network, grams: Sequence[Array], semiring: Semiring) -> Array | None:
+    """log Σ_st P̂[s] P̂'[t] ∏_k gram_k[s_k, t_k]; None unless it is certain that nothing but a zero has underflowed.
+
+    A product of states is certain where its factors' least positive entries have one in the dtype's range.
+    """
+    core, limit = ring.prototype, widest_spread(ring.prototype)
+    xp, certain = namespace(core), semiring is LOG or not is_concrete(core, other.prototype, *grams)
+    r, q = min(ring.ranks), int(other.links[ring.sequence[0]].shape[1])
+    (cores, scale), (others, other_scale) = (
+        in_range(each) if semiring is LINEAR else (each.links, 0.0) for each in (ring, other)
+    )
+    state = semiring.of(identity(r * q, core))  # cut bonds (r q) x current bonds (m m')
     logs = like_zeros((r * q,), core)
     for k in ring.sequence:
-        gram = _gram(ring, other, k)
         left, left_q = ring.links[k].shape[1], other.links[k].shape[1]
-        state = _paired(xp.reshape(state, (r * q, left, left_q)), ring.links[k], other.links[k], gram)
+        if not certain:
+            factors = [*ring.links[k].arrays().values(), *other.links[k].arrays().values(), grams[k]]
+            if sum(map(spread, factors)) + spread(state) > limit:
+                return None
+        gram = semiring.of(grams[k])
+        state = _paired(xp.reshape(state, (r * q, left, left_q)), cores[k], others[k], gram, semiring)
         state = xp.reshape(state, (r * q, -1))
-        top = stop_gradient(xp.max(state, axis=-1))
-        top = xp.where(top > 0, top, 1.0)
-        state, logs = state / top[:, None], logs + xp.log(top)
-    log_value = log_scaled_sum(xp.linalg.diagonal(state), logs)
-    return astype(xp.exp(log_value - norm), dtype)
+        if semiring is LINEAR:
+            top = stop_gradient(xp.max(state, axis=-1))
+            top = xp.where(top > 0, top, 1.0)
+            state, logs = state / top[:, None], logs + xp.log(top)
+    diagonal = xp.linalg.diagonal(state)
+    value = log_scaled_sum(diagonal, logs) if semiring is LINEAR else logsumexp(diagonal)
+    return value + scale + other_scale
 
 
 def _gram(ring: Network, other: Network, k: int) -> Array:
@@ -76,23 +103,24 @@ def _gram(ring: Network, other: Network, k: int) -> Array:
         raise ValueError(f"{ring.describe(k)}: {error}") from None
 
 
-def _paired(state: Array, core: Core, other: Core, gram: Array) -> Array:
+def _paired(state: Array, core: Core, other: Core, gram: Array, semiring: Semiring) -> Array:
     """Σ_st gram[s, t] Q[s]ᵀ state P[t] for states (z, m, m'), (z, n, n')."""
     xp = namespace(state)
-    if isinstance(core, DenseCore) and isinstance(other, DenseCore):
+    if semiring is LINEAR and isinstance(core, DenseCore) and isinstance(other, DenseCore):
         size_q, left_q, right_q = other.shape
         matched = xp.reshape(gram @ xp.reshape(other.dense(), (size_q, -1)), (core.shape[0], left_q, right_q))
         return opt_einsum.contract("zab,sac,sbd->zcd", state, core.dense(), matched, optimize="optimal")
     (z, _, left_q), size, size_q = state.shape, core.shape[0], other.shape[0]
-    pushed = _by_component(core, xp.broadcast_to(state.mT[None], (size, *state.mT.shape)))  # (N, z, m', n)
-    matched = xp.reshape(gram.T @ xp.reshape(pushed, (size, -1)), (size_q, z, left_q, core.shape[2]))
-    return xp.sum(_by_component(other, matched.mT), axis=0)
+    pushed = _by_component(core, xp.broadcast_to(state.mT[None], (size, *state.mT.shape)), semiring)  # (N, z, m', n)
+    matched = semiring.product(gram.T, xp.reshape(pushed, (size, -1)))
+    matched = xp.reshape(matched, (size_q, z, left_q, core.shape[2]))
+    return semiring.sum(_by_component(other, matched.mT, semiring), axis=0)
 
 
-def _by_component(core: Core, states: Array) -> Array:
+def _by_component(core: Core, states: Array, semiring: Semiring) -> Array:
     """states[s] Q[s] for every component, (N, z, r, m) -> (N, z, r, m')."""
     xp, (size, z, rank, left) = namespace(states), states.shape
-    unit = identity(size, states)
+    unit = semiring.of(identity(size, states))
     weights = xp.reshape(xp.broadcast_to(unit[:, None, :], (size, z, size)), (size * z, size))
-    pushed = core.push(xp.reshape(states, (size * z, rank, left)), weights, LINEAR)
+    pushed = core.push(xp.reshape(states, (size * z, rank, left)), weights, semiring)
     return xp.reshape(pushed, (size, z, rank, core.shape[2]))

@@ -7,13 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from ringdist.backend import Array, astype, identity, indices, is_concrete, like, like_zeros, namespace, stack, take
-from ringdist.cores import LINEAR
-from ringdist.engines.arithmetic import Linear, State
+from ringdist.backend import (
+    Array,
+    astype,
+    identity,
+    indices,
+    is_concrete,
+    like,
+    like_zeros,
+    logsumexp,
+    namespace,
+    stack,
+    stop_gradient,
+    take,
+)
+from ringdist.engines.arithmetic import Arithmetic, Linear, Log, State
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Evidence, Network
 from ringdist.network.evidence import as_rows
-from ringdist.queries.elimination import widened
+from ringdist.queries.elimination import spread, widened, widest_spread
 from ringdist.queries.posterior import component_posteriors
 
 
@@ -104,9 +116,11 @@ def mutual_information(ring: Network) -> Array:
     diagonal = [-xp.sum(w * xp.log(xp.where(w > 0, w, 1.0))) for w in _marginals(ring)]
 
     def information(k: int, others: list[int], joint: Array) -> Array:
-        product = xp.sum(joint, axis=2, keepdims=True) * xp.sum(joint, axis=1, keepdims=True)
-        ratio = xp.where(joint > 0, joint / xp.where(joint > 0, product, 1.0), 1.0)
-        total = xp.sum(joint * xp.log(ratio), axis=(1, 2))
+        logs, seen = xp.log(xp.where(joint > 0, joint, 1.0)), joint > 0
+        for axis in (1, 2):
+            margin = xp.sum(joint, axis=axis, keepdims=True)
+            logs = logs - xp.log(xp.where(margin > 0, margin, 1.0))
+        total = xp.sum(joint * xp.where(seen, logs, 0.0), axis=(1, 2))
         return xp.where(total > 0, total, 0.0)  # rounding can leave −1e-17
 
     return astype(_pairwise(ring, diagonal, information), dtype)
@@ -117,9 +131,18 @@ def _pairwise(ring: Network, diagonal: list[Array], function: Callable[[int, lis
     core = ring.prototype
     xp = namespace(core)
     d = ring.num_variables
-    rows = [like_zeros((d,), core)]
-    for k, others, joint in _pairs(ring):
-        rows.append(xp.concat([function(k, others, joint), like_zeros((d - len(others),), core)]))
+
+    def computed(arithmetic: Arithmetic) -> list[Array]:
+        rows = [like_zeros((d,), core)]
+        for k, others, joint in _pairs(arithmetic):
+            rows.append(xp.concat([function(k, others, joint), like_zeros((d - len(others),), core)]))
+        return rows
+
+    missing = Evidence.missing(ring)
+    try:
+        rows = computed(Linear(ring, missing))
+    except _UncertainError:
+        rows = computed(Log(ring, missing))
     lower = xp.stack(rows)  # in ring order
     place = indices(np.argsort(ring.sequence), core)
     full = take(take(lower + lower.T, place, axis=0), place, axis=1)
@@ -132,14 +155,19 @@ def _marginals(ring: Network) -> list[Array]:
     return [weights[0] for weights in component_posteriors(ring, rows, list(range(ring.num_variables)))]
 
 
-def _pairs(ring: Network) -> Iterator[tuple[int, list[int], Array]]:
+class _UncertainError(ArithmeticError):
+    """Some entry may have underflowed."""
+
+
+def _pairs(arithmetic: Arithmetic) -> Iterator[tuple[int, list[int], Array]]:
     """For every column k but the first: k, the columns j before it, and p(s_j, s_k) as (J, N, N_k).
 
     One sweep carries a state for every (j, s_j) seen so far; tables of smaller N_j are padded with zeros.
     """
-    arithmetic = Linear(ring, Evidence.missing(ring))
+    ring, semiring = arithmetic.ring, arithmetic.semiring
     xp, core = arithmetic.xp, ring.prototype
     sequence, size = ring.sequence, max(ring.shape)
+    cores = arithmetic.cores if isinstance(arithmetic, Linear) else ring.links
     suffixes = suffix_states(arithmetic)
     state: Any = None
     seen: list[int] = []
@@ -147,25 +175,53 @@ def _pairs(ring: Network) -> Iterator[tuple[int, list[int], Array]]:
     for j, k in enumerate(sequence):
         suffix = suffixes[j + 1]
         n_k = ring.shape[k]
-        unit = identity(n_k, core)  # one row of weights for each component
+        unit = semiring.of(identity(n_k, core))  # one row of weights for each component
+        _check_certain(arithmetic, k, [suffix, prefix, *([] if state is None else [state])])
         if seen:
-            alive = xp.max(state.values, axis=-1) > 0
-            logs = xp.where(alive, state.logs + suffix.logs, -xp.inf)  # (J N, r)
-            top = xp.max(xp.reshape(logs, (len(seen), -1)), axis=1)
-            share = xp.exp(astype(logs - xp.repeat(top, size)[:, None], core.dtype))
-            closed = arithmetic.cores[k].transposed().push(suffix.values, unit, LINEAR)  # (N_k, r, m)
+            closed = cores[k].transposed().push(suffix.values, unit, semiring)  # (N_k, r, m)
             closed = xp.reshape(closed, (n_k, -1))
-            scaled = xp.reshape(state.values * share[..., None], (len(seen) * size, -1))
-            joint = xp.reshape(scaled @ closed.T, (len(seen), size, n_k))
+            flat = xp.reshape(_joint_scale(arithmetic, state, suffix, len(seen)), (len(seen) * size, -1))
+            joint = xp.reshape(semiring.product(flat, closed.T), (len(seen), size, n_k))
+            if isinstance(arithmetic, Log):
+                joint = xp.exp(joint - logsumexp(joint, axis=(1, 2))[:, None, None])
             yield k, list(seen), joint / xp.sum(joint, axis=(1, 2), keepdims=True)
             state = arithmetic.push(state, k)
-        values = arithmetic.cores[k].push(prefix.values, unit, LINEAR)  # (N_k, r, m')
-        padding = like_zeros((size - n_k, *values.shape[1:]), core)
+        values = cores[k].push(prefix.values, unit, semiring)  # (N_k, r, m')
+        padding = semiring.of(like_zeros((size - n_k, *values.shape[1:]), core))
         logs = xp.broadcast_to(prefix.logs, (size, prefix.logs.shape[1]))
-        fresh = arithmetic.rescale(xp.concat([values, padding]), State(values, logs, None))
+        fresh = State(xp.concat([values, padding]), logs, None)
+        fresh = arithmetic.rescale(fresh.values, fresh) if isinstance(arithmetic, Linear) else fresh
         state = fresh if state is None else _joined(state, fresh, xp)
         seen.append(k)
         prefix = arithmetic.push(prefix, k)
+
+
+def _joint_scale(arithmetic: Arithmetic, state: State, suffix: State, count: int) -> Array:
+    """The values of `count` columns' states, each column's relative to its largest scale."""
+    if isinstance(arithmetic, Log):
+        return state.values
+    xp, size = arithmetic.xp, state.values.shape[0] // count
+    alive = xp.max(state.values, axis=-1) > 0
+    logs = xp.where(alive, state.logs + suffix.logs, -xp.inf)  # (J N, r)
+    top = xp.max(xp.reshape(logs, (count, -1)), axis=1)
+    share = xp.exp(astype(logs - xp.repeat(top, size)[:, None], arithmetic.ring.prototype.dtype))
+    return state.values * share[..., None]
+
+
+def _check_certain(arithmetic: Arithmetic, k: int, states: list[State]) -> None:
+    """Raise unless no product of the states with the core and with each other can underflow."""
+    core = arithmetic.ring.prototype
+    if isinstance(arithmetic, Log) or not is_concrete(core, states[0].values):
+        return
+    factors = [stop_gradient(array) for array in arithmetic.ring.links[k].arrays().values()]
+    scales = sum(float(arithmetic.xp.max(s.logs) - arithmetic.xp.min(s.logs)) for s in map(_without_gradient, states))
+    total = sum(map(spread, factors)) + sum(spread(stop_gradient(s.values)) for s in states) + scales
+    if not total < widest_spread(core):
+        raise _UncertainError
+
+
+def _without_gradient(state: State) -> State:
+    return State(stop_gradient(state.values), stop_gradient(state.logs), None)
 
 
 def _joined(a: State, b: State, xp: Any) -> State:
