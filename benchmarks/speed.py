@@ -16,18 +16,16 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-import ringdist as rd
-
-from . import reference, report
+from . import report
 from .measure import default_device, in_fresh_process, interleaved, memory_mark, memory_peak
+from .rivals import BATCH, COLUMNS, COMPONENTS, FixedRing, agreement, build, trainer
 
-COLUMNS, COMPONENTS, BATCH = 100, 10, 128
+RANKS = 1, 10, 20, 50, 100
 # How many times the reference's speed, on two CPU cores and on one GPU of the H200's class.
 GOALS: dict[str, dict[str, dict[int, float]]] = {
     "cpu": {
@@ -46,7 +44,8 @@ RATE_GOAL = {"cpu": {100: 0.7}, "cuda": {100: 0.5}}  # of the batched product ra
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", type=Path, metavar="PATH", help="a checkout of insilicomedicine/TRIP")
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 10, 20, 50, 100])
+    parser.add_argument("--ranks", type=int, nargs="+")
+    parser.add_argument("--core", choices=["dense", "cp"], default="dense", help="cp: CP cores beside dense ones")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--repeats", type=int, default=5, help="least number of timings behind a median")
     parser.add_argument("--threads", type=int, help="of PyTorch; its own choice by default")
@@ -54,6 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.core == "cp":
+        from . import cores
+
+        return cores.main(args)
     if args.threads:
         torch.set_num_threads(args.threads)
     device = default_device() if args.device == "auto" else args.device
@@ -62,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
     sections: dict[str, list[dict[str, Any]]] = {
         head: [] for head in (*heads, "Peak memory of a training step", "Agreement with the reference")
     }
-    for rank in args.ranks:
+    for rank in args.ranks or RANKS:
         models = build(rank, device, args.reference)
         timings = functools.partial(interleaved, repeats=args.repeats, device=device)
         products = {
@@ -92,130 +95,7 @@ def main(args: argparse.Namespace) -> None:
     report.write(args.out, "speed", "Speed", __doc__ or "", sections, env, figure(sections))
 
 
-# --- the two sides -----------------------------------------------------------------------------------------------
-
-
-class Model(Protocol):
-    parameters: list[torch.Tensor]
-
-    # Each from the parameters on.
-    def log_prob(self) -> torch.Tensor: ...  # with gradients
-    def evaluate(self) -> torch.Tensor: ...  # the same without
-    def sample(self) -> torch.Tensor: ...
-
-
-@dataclass(frozen=True)
-class Start:
-    """What both sides start from: roots of the cores, Gaussians, and rows to evaluate."""
-
-    roots: list[torch.Tensor]  # (N, m, m) each
-    means: list[torch.Tensor]  # (N,) each
-    log_stds: list[torch.Tensor]  # (N,) each
-    x: torch.Tensor  # (batch, d)
-
-    @classmethod
-    def draw(cls, rank: int, device: str) -> "Start":
-        """Cores of a scale that keeps the normaliser near 1, Gaussians spread as the reference spreads them."""
-        rng = torch.Generator().manual_seed(rank)
-        scale = (COMPONENTS * rank) ** -0.5
-        roots = [scale * torch.randn(COMPONENTS, rank, rank, generator=rng) for _ in range(COLUMNS)]
-        means = [10 * torch.rand(COMPONENTS, generator=rng) - 5 for _ in range(COLUMNS)]
-        stds = [torch.zeros(COMPONENTS) for _ in range(COLUMNS)]
-        chosen = torch.randint(COMPONENTS, (COLUMNS, BATCH), generator=rng)
-        centres = torch.stack([mean[s] for mean, s in zip(means, chosen, strict=True)], dim=1)
-        x = centres + torch.randn(BATCH, COLUMNS, generator=rng)
-        move = functools.partial(map, lambda tensor: tensor.to(device))
-        return cls(list(move(roots)), list(move(means)), list(move(stds)), x.to(device))
-
-
-class Ours:
-    def __init__(self, start: Start) -> None:
-        self.x = start.x
-        self.cores = [(root * root).requires_grad_() for root in start.roots]
-        self.means = [mean.clone().requires_grad_() for mean in start.means]
-        self.log_stds = [log_std.clone().requires_grad_() for log_std in start.log_stds]
-        self.parameters = [*self.cores, *self.means, *self.log_stds]
-
-    def ring(self, *, copy: bool = False) -> rd.TensorRing:
-        gaussians = zip(self.means, self.log_stds, strict=True)
-        variables = [rd.GaussianMixture(mean, log_std.exp(), validate=False) for mean, log_std in gaussians]
-        return rd.TensorRing([core.abs() for core in self.cores], variables, validate=False, copy=copy)
-
-    def log_prob(self) -> torch.Tensor:
-        return self.ring().log_prob(self.x)
-
-    @torch.no_grad()
-    def evaluate(self) -> torch.Tensor:
-        return self.log_prob()
-
-    @torch.no_grad()
-    def sample(self) -> torch.Tensor:
-        return self.ring().sample(BATCH)
-
-
-class FixedRing:
-    """Our ring as the parameters are now."""
-
-    @torch.no_grad()
-    def __init__(self, ours: Ours) -> None:
-        self.x, self.ring = ours.x, ours.ring(copy=True)
-
-    @torch.no_grad()
-    def evaluate(self) -> torch.Tensor:
-        return self.ring.log_prob(self.x)
-
-    @torch.no_grad()
-    def sample(self) -> torch.Tensor:
-        return self.ring.sample(BATCH)
-
-
-class Reference:
-    def __init__(self, start: Start, trip: type) -> None:
-        self.x = start.x
-        self.model = reference.build(trip, start.roots, start.means, start.log_stds)
-        self.parameters = list(self.model.parameters())
-
-    def log_prob(self) -> torch.Tensor:
-        return self.model.log_prob(self.x.clone())  # it erases NaNs where it finds them
-
-    @torch.no_grad()
-    def evaluate(self) -> torch.Tensor:
-        return self.log_prob()
-
-    @torch.no_grad()
-    def sample(self) -> torch.Tensor:
-        return self.model.sample(BATCH)
-
-
-def build(rank: int, device: str, checkout: Path | None) -> dict[str, Any]:
-    """The sides by name, each a `Model`."""
-    start = Start.draw(rank, device)
-    models: dict[str, Any] = {"ours": Ours(start)}
-    if checkout:
-        models["reference"] = Reference(start, reference.load(checkout))
-    return models
-
-
-def agreement(models: Mapping[str, Model]) -> dict[str, float]:
-    """The largest relative difference of the log-densities."""
-    ours, theirs = models["ours"].evaluate(), models["reference"].evaluate()
-    return {"largest relative difference": ((ours - theirs).abs() / theirs.abs()).max().item(), "allowed": 1e-4}
-
-
 # --- what is measured --------------------------------------------------------------------------------------------
-
-
-def trainer(model: Model) -> Callable[[], object]:
-    # Fused: the loop over 300 parameters would otherwise take most of a step at low ranks, on both sides.
-    optimizer = torch.optim.Adam(model.parameters, lr=1e-4, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss = -model.log_prob().mean()
-        loss.backward()
-        optimizer.step()
-
-    return step
 
 
 def batched_product(rank: int, device: str) -> Callable[[], object]:

@@ -8,7 +8,7 @@ import torch
 
 import ringdist as rd
 
-from .. import speed
+from .. import rivals
 from ..measure import interleaved
 from . import graphs
 from .session import Item, Options, Session
@@ -29,7 +29,7 @@ def items(session: Session) -> Iterable[Item]:
 @torch.no_grad()
 def measure(options: Options, rank: int, core: Any, topology: Any) -> list[Row]:
     """Milliseconds of a likelihood of an unchecked ring in the setting of the speed page."""
-    start = speed.Start.draw(rank, options.device)
+    start = rivals.Start.draw(rank, options.device)
     gaussians = [rd.GaussianMixture(mean.cpu(), torch.ones(len(mean))) for mean in start.means]
     checked = rd.TensorRing.random(
         gaussians, rank, topology=topology, core=core, rng=0, xp=torch, dtype=torch.float32, device=options.device

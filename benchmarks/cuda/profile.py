@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity
 
-from .. import speed
+from .. import rivals
 from ..measure import interleaved
 from . import wgan
 from .rings import KINDS
@@ -32,7 +32,7 @@ def items(session: Session) -> Iterable[Item]:
 def ring(options: Options, rank: int, kind: str, name: str) -> dict[str, Any]:
     ours = models(options, rank, kind)["ours"]
     operations = {"log-likelihood": ours.evaluate, "sampling": ours.sample}
-    return profiled(speed.trainer(ours) if name == "training step" else operations[name], options.device)
+    return profiled(rivals.trainer(ours) if name == "training step" else operations[name], options.device)
 
 
 def prior(options: Options) -> dict[str, Any]:

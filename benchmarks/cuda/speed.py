@@ -8,7 +8,7 @@ import torch
 
 import ringdist as rd
 
-from .. import profile, speed
+from .. import profile, rivals, speed
 from ..measure import interleaved, memory_mark, memory_peak
 from . import graphs
 from .rings import KINDS
@@ -19,10 +19,10 @@ SECONDS = 0.6  # of each comparison at least
 Row = dict[str, Any]
 
 
-class OursCP(speed.Ours):
+class OursCP(rivals.Ours):
     """The same ring with cores in canonical polyadic form, as many hidden states as the rank."""
 
-    def __init__(self, start: speed.Start) -> None:
+    def __init__(self, start: rivals.Start) -> None:
         super().__init__(start)
         generator = torch.Generator().manual_seed(0)
         (size, rank, _), device = start.roots[0].shape, start.x.device
@@ -74,8 +74,8 @@ def limits(options: Options) -> list[Row]:
 
 def models(options: Options, rank: int, kind: str) -> dict[str, Any]:
     """Ours of this kind and, beside dense cores, the official code."""
-    found = speed.build(rank, options.device, options.reference if kind == "dense" else None)
-    return found if kind == "dense" else {"ours": OursCP(speed.Start.draw(rank, options.device))}
+    found = rivals.build(rank, options.device, options.reference if kind == "dense" else None)
+    return found if kind == "dense" else {"ours": OursCP(rivals.Start.draw(rank, options.device))}
 
 
 Tasks = Callable[[], dict[str, Any]]
@@ -83,10 +83,10 @@ Tasks = Callable[[], dict[str, Any]]
 
 def likelihood(options: Options, rank: int, tasks: Tasks) -> list[Row]:
     sides = tasks()
-    agreed = speed.agreement(sides) if "reference" in sides else {}
+    agreed = rivals.agreement(sides) if "reference" in sides else {}
     operations = {name: side.evaluate for name, side in sides.items()}
     operations |= {
-        "fixed ring": speed.FixedRing(sides["ours"]).evaluate,
+        "fixed ring": rivals.FixedRing(sides["ours"]).evaluate,
         "batched": speed.batched_product(rank, options.device),
         "single": speed.single_product(rank, options.device),
         "bare": speed.bare_sweep(rank, options.device),
@@ -99,12 +99,12 @@ def likelihood(options: Options, rank: int, tasks: Tasks) -> list[Row]:
 def sampling(options: Options, rank: int, tasks: Tasks) -> list[Row]:
     sides = tasks()
     operations = {name: side.sample for name, side in sides.items()}
-    operations["fixed ring"] = speed.FixedRing(sides["ours"]).sample
+    operations["fixed ring"] = rivals.FixedRing(sides["ours"]).sample
     return [speed.compared(rank, timed(options, operations), goal(options, "Sampling", rank))]
 
 
 def training(options: Options, rank: int, tasks: Tasks) -> list[Row]:
-    operations = {name: speed.trainer(side) for name, side in tasks().items()}
+    operations = {name: rivals.trainer(side) for name, side in tasks().items()}
     return [speed.compared(rank, timed(options, operations), goal(options, "Training step", rank))]
 
 
@@ -112,7 +112,7 @@ def memory(rank: int, tasks: Tasks, device: str) -> list[Row]:
     """Megabytes of two training steps on top of model and data, gradients and the optimiser's state included."""
     found = {}
     for name in tasks():
-        step = speed.trainer(tasks()[name])
+        step = rivals.trainer(tasks()[name])
         before = memory_mark(device)
         step()
         step()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, is_array, namespace, take
+from ringdist.backend import Array, cached_property, is_array, namespace, take
 from ringdist.cores.protocol import Core
 from ringdist.cores.semiring import LINEAR, Semiring
 
@@ -26,7 +26,11 @@ class DenseCore:
 
     def __init__(self, array: Array):
         self.array = array
-        self.shape: Any = tuple(array.shape)  # (N, m, m')
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        shape: Any = tuple(self.array.shape)
+        return shape
 
     def arrays(self) -> dict[str, Array]:
         return {"core": self.array}
