@@ -158,7 +158,7 @@ def test_what_a_ring_refuses():
         rd.TensorRing([rd.CPCore(unit.astype(np.float16))], variables[:1])
     with pytest.raises(ValueError, match="3 matrices for 2"):
         rd.TensorRing([cp, rd.CPCore(emission=np.ones((3, 2)))], variables)
-    with pytest.raises(ValueError, match="rank 2.*rank 3"):
+    with pytest.raises(ValueError, match=r"rank 2.*rank 3"):
         rd.TensorRing([cp, rd.CPCore(np.ones((3, 2)))], variables)
     with pytest.raises(TypeError, match=r"rd\.Core"):
         rd.TensorRing([cp, object.__new__(type("Other", (), {"with_arrays": None, "arrays": None}))], variables)
