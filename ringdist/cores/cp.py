@@ -200,7 +200,7 @@ class CPCore:
         return self.with_arrays(factors)
 
     def leaned(self) -> tuple[CPCore, int]:
-        """The core divided by a power of two, and the exponent: a largest entry near 1, every scale in the first factor.
+        """The core divided by a power of two, and the exponent: largest entry near 1, all scales in the first factor.
 
         For every hidden state the largest entries in the factors behind the first one are near 1 too. A product through
         the core in either direction then meets no number that is large beside the core's own entries.

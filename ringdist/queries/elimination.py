@@ -146,7 +146,9 @@ def widest_spread(array: Array) -> float:
 
 def spread(array: Array) -> float:
     """The logarithm of the largest entry less that of the least positive one, of any dtype."""
-    return _log_spread(LOG.of(array))
+    xp, array = namespace(array), stop_gradient(array)
+    most, least = float(xp.max(array)), float(xp.min(xp.where(array > 0, array, xp.inf)))
+    return math.log(most) - math.log(least) if most > 0 else 0.0
 
 
 def fits(array: Array, like: Array) -> bool:
