@@ -60,10 +60,11 @@ def compared(topology: str, rank: int, device: str, repeats: int, checkout: Path
         official = rivals.Reference(rivals.Start.draw(rank, device), reference.load(checkout))
         asked["official ring"] = official.evaluate
     likelihood = timings(asked)
+    columns = ("cp", "dense", "official ring", "dense, rank 100")
     training = timings({kind: rivals.trainer(model) for kind, model in models.items()})
     memory = {kind: in_fresh_process(peak_memory, topology, rank, kind, device) for kind in kinds}
     return {
-        "Log-likelihood": place | in_units(likelihood, "ms") | ratios(likelihood),
+        "Log-likelihood": place | in_units({name: likelihood.get(name) for name in columns}, "ms") | ratios(likelihood),
         "Training step": place | in_units(training, "ms") | ratios(training),
         "Peak memory of a training step": place | in_units(memory, "MB") | floors(models),
     }
@@ -118,13 +119,14 @@ def peak_memory(topology: str, rank: int, kind: str, device: str) -> float:
     return (memory_peak(device) - before) / 1e6
 
 
-def in_units(values: dict[str, float], unit: str) -> Row:
+def in_units(values: dict[str, float | None], unit: str) -> Row:
     return {f"{name}, {unit}": value for name, value in values.items()}
 
 
 def ratios(times: dict[str, float]) -> Row:
     """How many times as fast CP cores are."""
-    return {f"{name} / cp": value / times["cp"] for name, value in times.items() if name != "cp"}
+    rivals = {name: times.get(name) for name in ("dense", "official ring", "dense, rank 100")}
+    return {f"{name} / cp": value and value / times["cp"] for name, value in rivals.items()}
 
 
 def floors(models: dict[str, Model]) -> Row:
@@ -144,7 +146,7 @@ def figure(sections: dict[str, list[Row]]) -> Any:
                 points = [
                     (row["rank"], row[f"{kind}, {unit}"])
                     for row in rows
-                    if row["topology"] == topology and f"{kind}, {unit}" in row
+                    if row["topology"] == topology and row.get(f"{kind}, {unit}") is not None
                 ]
                 axes.loglog(*zip(*points, strict=True), "o-" if kind == "cp" else "s--", label=f"{topology}, {kind}")
         axes.set(title=head, xlabel="rank", ylabel=unit)

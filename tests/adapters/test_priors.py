@@ -12,7 +12,7 @@ import scipy.stats
 
 import ringdist as rd
 from ringdist.queries import log_prob as likelihood
-from ringdist.queries import sampling
+from ringdist.queries import top_down
 
 torch = pytest.importorskip("torch")
 zuko = pytest.importorskip("zuko")
@@ -427,7 +427,7 @@ def normalisers(monkeypatch) -> list:
 @pytest.fixture
 def trees(monkeypatch) -> list:
     """One entry for every time that the tree of products is made to draw from it."""
-    return counted(monkeypatch, sampling, "_computed_tree")
+    return counted(monkeypatch, top_down, "_computed_tree")
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from ringdist.engines import budget
-from ringdist.queries import sampling
+from ringdist.queries import top_down
 from tests import oracle
 from tests.oracle import DISCRETE, MIXED, TABLE, TRAIN, Case
 
@@ -184,4 +184,4 @@ def test_draws_in_pieces(backend, monkeypatch):
 def test_bonds_are_drawn_from_the_tree_of_rings_and_trains(numpy_backend, ranks):
     """Where no entry is near underflow; unequal ranks are padded."""
     case = oracle.make_case(["categorical"] * 4, [3] * 4, ranks, [0, 1, 2, 3], seed=3)
-    assert sampling._computed_tree(numpy_backend.ring(case)) is not None
+    assert top_down._computed_tree(numpy_backend.ring(case)) is not None
