@@ -29,7 +29,7 @@ def robust(ring: Network, evidence: Evidence, compute: Callable[[Any], Result], 
 
     Args:
         compute: from a `Linear` or a `Log` to a value (b, ...) and the smallest entry met (b,).
-        tolerance: how far apart, absolutely, the value and its upper bound may be.
+        tolerance: how far apart the value and its upper bound may be, relative to the value or to 1.
     """
     return rescue(
         ring,
@@ -77,8 +77,10 @@ def lost_rows(
     suspect = nonzero_rows(~(finite & (low >= threshold(ring))))
     if suspect.shape[0] == 0:
         return suspect
-    gap = xp.abs(floored(ring.detached_cores(), evidence.rows(suspect).detach()) - take(value, suspect))
-    agree = gap <= tolerance
+    found = take(value, suspect)
+    gap = xp.abs(floored(ring.detached_cores(), evidence.rows(suspect).detach()) - found)
+    # Relative where the value is large, whose own rounding is; without a number to compare with, nothing agrees.
+    agree = gap <= tolerance * xp.where(xp.isfinite(found), xp.clip(xp.abs(found), min=1.0), 1.0)
     return suspect[~(agree if agree.ndim == 1 else xp.all(agree, axis=1))]
 
 
