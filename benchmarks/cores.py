@@ -150,5 +150,8 @@ def figure(sections: dict[str, list[Row]]) -> Any:
                 ]
                 axes.loglog(*zip(*points, strict=True), "o-" if kind == "cp" else "s--", label=f"{topology}, {kind}")
         axes.set(title=head, xlabel="rank", ylabel=unit)
+        ranks = sorted({row["rank"] for row in rows})
+        axes.set_xticks(ranks, labels=[str(rank) for rank in ranks])
+        axes.set_xticks([], minor=True)
         axes.legend()
     return fig
