@@ -20,7 +20,7 @@ import ringdist as rd
 
 from . import report
 from .measure import interleaved
-from .speed import BATCH, Start
+from .rivals import BATCH, Start
 
 Parameters = tuple[list[Any], list[Any]]  # cores (N, m, m) and means (N,)
 

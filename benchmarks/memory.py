@@ -24,7 +24,7 @@ from ringdist.engines import budget, sweep
 
 from . import report
 from .measure import in_fresh_process, interleaved, memory_mark, memory_peak
-from .speed import BATCH, COLUMNS, COMPONENTS
+from .rivals import BATCH, COLUMNS, COMPONENTS
 
 MIXED_COLUMNS, RANK = 30, 10
 BINARY_COLUMNS, EM_RANK, EM_BATCH = 16, 4, 10_000

@@ -23,7 +23,7 @@ import ringdist as rd
 
 from . import report
 from .measure import default_device
-from .speed import Start
+from .rivals import Start
 
 MANTISSA = 23  # bits of single precision behind the first
 BITS = {"float32": MANTISSA, "TF32": 10, "bf16": 7}

@@ -25,7 +25,8 @@ import torch
 
 from . import report
 from .measure import interleaved
-from .speed import BATCH, COLUMNS, COMPONENTS, Ours, Start, batched_product, trainer
+from .rivals import BATCH, COLUMNS, COMPONENTS, Ours, Start, trainer
+from .speed import batched_product
 
 PRODUCTS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm")
 Row = dict[str, Any]

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import precision
 from ..measure import interleaved
-from ..speed import Ours, Start, trainer
+from ..rivals import Ours, Start, trainer
 from .session import Item, Options, Session
 
 RANKS, SMALL_RANKS = (20, 100, 10, 50), (2,)
