@@ -43,7 +43,7 @@ class TensorRing(Network):
 
     Raises:
         ValueError: if shapes do not fit, ranks do not close, a core has negative, NaN, infinite or only zero entries.
-        TypeError: if arrays mix backends or dtypes, or are not float32 or float64.
+        TypeError: if arrays mix backends, dtypes or devices, or are not float32 or float64.
 
     Example:
         >>> import numpy as np

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 
 class LaplaceMixture:
@@ -51,9 +51,10 @@ class LaplaceMixture:
 
     def update(self, x, responsibilities) -> LaplaceMixture:
         """Weighted medians and mean absolute deviations of what is observed."""
-        xp = array_namespace(self.locations)
-        seen = ~np.isnan(np.asarray(x))
-        x, weights = np.asarray(x)[seen], np.asarray(responsibilities)[seen]
+        xp, place = array_namespace(self.locations), device(self.locations)
+        x, weights = _on_host(x), _on_host(responsibilities)
+        seen = ~np.isnan(x)
+        x, weights = x[seen], weights[seen]
         if not len(x):
             return self
         by_value = np.argsort(x)
@@ -61,7 +62,8 @@ class LaplaceMixture:
         middle = (np.cumsum(weights[by_value], axis=0) < total / 2).sum(0)
         locations = x[by_value][np.minimum(middle, len(x) - 1)]
         scales = (weights * np.abs(x[:, None] - locations)).sum(0) / total
-        return LaplaceMixture(xp.asarray(locations), xp.asarray(scales), name=self.name)
+        arrays = (xp.asarray(array, device=place) for array in (locations, scales))
+        return LaplaceMixture(*arrays, name=self.name)
 
     def arrays(self) -> dict[str, Any]:
         return {"locations": self.locations, "scales": self.scales}
@@ -70,6 +72,10 @@ class LaplaceMixture:
         xp = array_namespace(x)
         if bool(xp.any(xp.isinf(x))):
             raise ValueError(f"value {math.inf} is not finite")
+
+
+def _on_host(array) -> np.ndarray:
+    return np.asarray(array.cpu() if hasattr(array, "cpu") else array)
 
 
 def _uniform(shape, rng, like):

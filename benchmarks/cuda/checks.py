@@ -1,6 +1,7 @@
 """Every engine and every query on the device against double precision on the CPU."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, get_args
 
@@ -10,7 +11,7 @@ import ringdist as rd
 from ringdist.engines.choice import Engine
 
 from . import rings
-from .rings import Case, distance
+from .rings import Case, distance, wide
 from .session import Item, OutOfTime, Session, explained
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -26,7 +27,8 @@ class Query(NamedTuple):
     ask: Callable[[Case], Any]
     suits: Callable[[Case], bool] = lambda case: True
     linear: bool = False  # whether its cost is linear in the columns
-    loose: float = 1.0  # times the usual tolerance
+    error: Callable[[Any, Any], float] = distance  # of what is found and what is expected
+    allowed: float | None = None  # None: the tolerance of the dtype
 
 
 def row(name: str, dtype: str, measure: Callable[[], float], tolerance: float) -> Row:
@@ -71,15 +73,15 @@ def engines(case: Case, device: str) -> list[Row]:
 
 def compared(query: str, case: Case, device: str) -> list[Row]:
     """A query in both precisions against the CPU."""
-    ask = QUERIES[query].ask
+    ask, allowed = QUERIES[query].ask, QUERIES[query].allowed
     expected = ask(case.on("cpu", torch.float64))
 
     def error(kind: torch.dtype) -> float:
-        return distance(ask(case.on(device, kind)), expected)
+        return QUERIES[query].error(ask(case.on(device, kind)), expected)
 
-    loose = QUERIES[query].loose
     return [
-        row(query, dtype, functools.partial(error, kind), loose * TOLERANCES[dtype]) for dtype, kind in DTYPES.items()
+        row(query, dtype, functools.partial(error, kind), TOLERANCES[dtype] if allowed is None else allowed)
+        for dtype, kind in DTYPES.items()
     ]
 
 
@@ -111,6 +113,12 @@ def best(case: Case) -> Any:
     exact = case.ring.to(dtype=torch.float64, device="cpu")
     found = case.ring.mode(case.x[:7:2])
     return exact.log_prob(found.cpu().double())
+
+
+def shortfall(found: Any, expected: Any) -> float:
+    """The most nats by which a completion is worse than expected; infinite where one is NaN or has no mass."""
+    missing = wide(expected) - wide(found)
+    return float(missing.clamp(min=0.0).nan_to_num(nan=math.inf, posinf=math.inf).max())
 
 
 def marginals(case: Case) -> Any:
@@ -155,7 +163,9 @@ QUERIES: dict[str, Query] = {
     "mutual_information": Query(lambda c: c.ring.mutual_information()),
     "cdf": Query(cdfs, linear=True),
     "quantile": Query(quantiles),
-    "mode": Query(best, lambda c: c.ring.num_variables <= 12, loose=50.0),
+    # A search from random starts, which two devices draw differently: it may end in another local maximum, which must
+    # not be worse. On the CPU, over six seeds and all rings, completions differ by 0.023 nats at most.
+    "mode": Query(best, lambda c: c.ring.num_variables <= 12, error=shortfall, allowed=0.05),
     "marginal": Query(marginals, linear=True),
     "condition": Query(conditionals, linear=True),
     "inner": Query(products, lambda c: dense_cores(c) and c.ring.num_variables <= 12),

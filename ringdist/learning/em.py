@@ -29,6 +29,7 @@ from ringdist.learning.fitting import EpochLog, FitResult, best_of, check_option
 from ringdist.learning.floors import least_stds
 from ringdist.learning.starts import random_like
 from ringdist.network import Evidence
+from ringdist.network.checks import check_device
 from ringdist.network.structure import mapped
 from ringdist.ring import TensorRing
 
@@ -210,6 +211,7 @@ class _EM:
                 continue
             if statistics is None:
                 variable = variable.update(site.values, responsibilities)
+                check_device(variable.arrays().values(), ring.prototype, f"{ring.describe(k)}: what update returns")
             else:
                 damped = site.m_step.damped(family, statistics, share)
                 variable = family.from_statistics(damped, *([] if floor is None else [floor])).variable

@@ -14,8 +14,10 @@ from ringdist.backend import (
     backend_of_namespace,
     default_dtype,
     dtype_name,
+    is_array,
     like,
     namespace,
+    to_numpy,
     uniform,
 )
 from ringdist.cores import Core
@@ -89,7 +91,7 @@ def initialize(
         >>> rd.initialize(x, [None, None], rank=2, num_components=4, rng=0)
         TensorRing(ring of 2 variables: 1 Categorical, 1 GaussianMixture; rank 2, 36 parameters, numpy float64)
     """
-    x = np.asarray(x)
+    x = to_numpy(x) if is_array(x) else np.asarray(x)
     if x.ndim != 2 or x.shape[1] != len(variables) or x.shape[0] == 0:
         raise ValueError(f"x must have shape (n, {len(variables)}) with n >= 1, found {x.shape}")
     if method not in ("quantile", "kmeans", "mixture"):

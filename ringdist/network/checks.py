@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ringdist.backend import Array, namespace, stop_gradient, to_numpy
+from ringdist.backend import Array, backend_name, namespace, stop_gradient, to_numpy
 from ringdist.cores import Core, DenseCore
 from ringdist.variables import BUILT_IN, Variable
 
@@ -61,6 +61,20 @@ def check_families(cores: Sequence[Core], variables: Sequence[Variable]) -> None
             raise TypeError(f"column {k}: cores must be float32 or float64, found {factor.dtype}")
         if factor.dtype != dtype:
             raise TypeError(f"column {k}: cores must have one dtype, found {dtype} and {factor.dtype}")
+    for k, (core, variable) in enumerate(zip(cores, variables, strict=True)):
+        arrays = [*core.arrays().values(), *variable.arrays().values()]
+        check_device(arrays, factors[0][1], f"{describe_column(k, variables)}: cores and variables")
+
+
+def check_device(arrays: Iterable[Array], prototype: Array, label: str) -> None:
+    """Raise `TypeError` unless PyTorch tensors are on the device of `prototype`; JAX moves arrays itself."""
+    if backend_name(prototype) != "torch":
+        return
+    for array in arrays:
+        if backend_name(array) == "torch" and array.device != prototype.device:
+            raise TypeError(
+                f"{label} must be on the device of the ring's first core, {prototype.device}, found {array.device}"
+            )
 
 
 def check_shapes(cores: Sequence[Core], variables: Sequence[Variable], order: Sequence[int]) -> None:

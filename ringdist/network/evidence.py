@@ -24,6 +24,7 @@ from ringdist.backend import (
     take,
     unstack,
 )
+from ringdist.network.checks import check_device
 from ringdist.network.structure import Network
 from ringdist.variables import Family
 
@@ -32,7 +33,7 @@ def as_rows(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
     """x (..., d) as rows (b, d) in the dtype of the cores, checked, and its leading shape.
 
     Raises:
-        TypeError: if x is of another backend or not numeric.
+        TypeError: if x is of another backend, on another device or not numeric.
         ValueError: if the last axis is not d long, or an observed value is outside its variable's support.
     """
     table, shape = as_table(ring, x)
@@ -49,6 +50,7 @@ def as_table(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
             raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
         x = like(x, core)
     xp = namespace(core, x)
+    check_device((x,), core, "x")
     if not xp.isdtype(x.dtype, ("bool", "integral", "real floating")):
         raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
     if x.ndim == 0 or x.shape[-1] != ring.num_variables:

@@ -60,7 +60,7 @@ class Variable(Protocol):
         """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for a variable of the same family."""
 
     def update(self, x: Array, responsibilities: Array) -> Any:
-        """The variable of highest expected log-likelihood; NaN is ignored.
+        """The variable of highest expected log-likelihood, on the same device; NaN is ignored.
 
         Args:
             x: (n,) values.

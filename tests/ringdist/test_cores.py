@@ -45,7 +45,7 @@ def test_operations_of_a_core_are_those_of_its_array(backend, pattern):
     left, right = rng.integers(0, m, 5), rng.integers(0, m2, 5)
     before, behind = rng.random(m), rng.random(m2)
     a, put = np.einsum("bs,smn->bmn", weights, q), backend.array
-    index = [backend.xp.asarray(i) for i in (left, right)]
+    index = [put(i, "int64") for i in (left, right)]
     found = {
         "dense": (core.dense(), q),
         "transposed": (core.transposed().dense(), q.swapaxes(1, 2)),
@@ -395,7 +395,7 @@ def diagonal_files(monkeypatch):
 def test_files(backend, dtype, diagonal_files, tmp_path, ring_case):
     ring, x = ring_case.ring(backend, dtype), ring_case.case.rows(3).astype(dtype)
     ring.save(tmp_path / "ring")
-    again = rd.load(tmp_path / "ring", xp=backend.xp, families=(LaplaceMixture,))
+    again = rd.load(tmp_path / "ring", xp=backend.xp, families=(LaplaceMixture,)).to(device=backend.device)
     assert repr(again) == repr(ring) and again.order == ring.order
     for one, other in zip(again.links, ring.links, strict=True):
         assert type(one) is type(other) and one.arrays().keys() == other.arrays().keys()

@@ -11,6 +11,7 @@ from ringdist.engines import budget
 from ringdist.learning import data as learning_data
 from ringdist.learning import em
 from tests.backends import assert_close, load_backend
+from tests.families import LaplaceMixture
 from tests.oracle import KINDS, MIXED, TABLE, TRAIN, Case, Column, make_case
 
 STREAMED = make_case(["categorical", "gaussian", "poisson"], [3, 2, 3], [2, 3, 2], [1, 0, 2], seed=5)
@@ -556,6 +557,21 @@ def test_data_that_does_not_fit(backend):
     for settings in ({}, {"validation": x}):
         with pytest.raises(ValueError, match=r"column 0 \('label'\): category 7 is outside 0..2"):
             rd.fit_em(ring, MIXED.possible_rows(6) if settings else x, max_epochs=1, **settings)
+
+
+def test_a_family_that_leaves_the_device():
+    """Else the next query would fail, and not say in which column."""
+    torch = pytest.importorskip("torch")
+
+    class Leaving(LaplaceMixture):
+        def update(self, x, responsibilities):
+            return Leaving(*(torch.empty_like(a, device="meta") for a in self.arrays().values()), name=self.name)
+
+    ring = load_backend("torch").ring(MIXED)
+    leaving = Leaving(**ring.variables[3].arrays(), name="delay")
+    ring = rd.TensorRing(ring.cores, [*ring.variables[:3], leaving], ring.order)
+    with pytest.raises(TypeError, match=r"column 3 \('delay'\): what update returns .* cpu, found meta"):
+        rd.fit_em(ring, MIXED.possible_rows(6), max_epochs=1)
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -110,6 +110,33 @@ def test_points_of_another_backend(backend):
             query(x)
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_parts_on_two_devices(place):
+    """The device `meta`, whose arrays hold no values, stands for an accelerator."""
+    torch = pytest.importorskip("torch")
+
+    def part(index, *shape):
+        return torch.ones(shape, dtype=torch.float64, device="meta" if index == place else "cpu")
+
+    def variable(index, name):
+        return rd.GaussianMixture(part(index, 2), part(index, 2), name=name, validate=False)
+
+    with pytest.raises(TypeError, match=r"column [01] \('(height|age)'\): cores and variables .* cpu, found meta"):
+        rd.TensorRing(
+            [part(-1, 2, 3, 3), part(0, 2, 3, 3)],
+            [variable(1, "height"), variable(2, "age")],
+            validate=False,
+        )
+
+
+def test_points_on_another_device():
+    torch = pytest.importorskip("torch")
+    ring, x = load_backend("torch").ring(MIXED), torch.zeros((3, 4), dtype=torch.float64, device="meta")
+    for query in (ring.log_prob, ring.mean, ring.mode, ring.sample_given, lambda x: ring.quantile(1, 0.5, x)):
+        with pytest.raises(TypeError, match="x must be on the device of the ring's first core, cpu, found meta"):
+            query(x)
+
+
 def test_rings_of_two_backends_have_no_inner_product(backend):
     other = load_backend("torch" if backend.name == "numpy" else "numpy")
     with pytest.raises(TypeError):

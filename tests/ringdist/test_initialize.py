@@ -47,6 +47,16 @@ def test_kinds_are_guessed_from_the_values():
     assert ring.shape == (5, 2, 2, 2, 64)
 
 
+def test_data_of_another_backend(backend):
+    """Also data that records gradients, or that NumPy cannot read where it is."""
+    x = backend.array(table())
+    if backend.name == "torch":
+        x.requires_grad_()
+    ring, expected = (rd.initialize(data, FAMILIES, 3, num_components=4, rng=0) for data in (x, table()))
+    for found, variable in zip(ring.variables, expected.variables, strict=True):
+        np.testing.assert_array_equal(found.means(), variable.means())
+
+
 def test_given_variables_are_kept():
     given = [rd.Categorical(5, name="a"), rd.GaussianMixture([0.0], [2.0], name="b"), rd.PoissonMixture([1.0, 9.0])]
     ring = rd.initialize(table(), given, 2, order=["b", "a", 2], rng=0)
