@@ -61,20 +61,27 @@ def check_families(cores: Sequence[Core], variables: Sequence[Variable]) -> None
             raise TypeError(f"column {k}: cores must be float32 or float64, found {factor.dtype}")
         if factor.dtype != dtype:
             raise TypeError(f"column {k}: cores must have one dtype, found {dtype} and {factor.dtype}")
+    prototype = factors[0][1]
     for k, (core, variable) in enumerate(zip(cores, variables, strict=True)):
-        arrays = [*core.arrays().values(), *variable.arrays().values()]
-        check_device(arrays, factors[0][1], f"{describe_column(k, variables)}: cores and variables")
+        parts = (*core.arrays().values(), *variable.arrays().values())
+        if not _share_device(parts, prototype):
+            check_device(parts, prototype, f"{describe_column(k, variables)}: cores and variables")
 
 
 def check_device(arrays: Iterable[Array], prototype: Array, label: str) -> None:
     """Raise `TypeError` unless PyTorch tensors are on the device of `prototype`; JAX moves arrays itself."""
-    if backend_name(prototype) != "torch":
-        return
     for array in arrays:
-        if backend_name(array) == "torch" and array.device != prototype.device:
+        if not _share_device((array,), prototype):
             raise TypeError(
                 f"{label} must be on the device of the ring's first core, {prototype.device}, found {array.device}"
             )
+
+
+def _share_device(arrays: Iterable[Array], prototype: Array) -> bool:
+    if backend_name(prototype) != "torch":
+        return True
+    device = prototype.device
+    return all(array.device == device for array in arrays if backend_name(array) == "torch")
 
 
 def check_shapes(cores: Sequence[Core], variables: Sequence[Variable], order: Sequence[int]) -> None:
