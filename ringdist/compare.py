@@ -39,7 +39,7 @@ def kl(p: TensorRing, q: TensorRing, x: Any = None, *, n: int = 10_000, rng: Any
             under both (or one row under p, another under q), which leaves the mean undefined.
         TypeError: if p, q and x mix backends.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> p, q = (
@@ -85,7 +85,7 @@ def total_variation(p: TensorRing, q: TensorRing, *, n: int = 10_000, rng: Any =
         ValueError: if the columns of p and q differ or n < 2.
         TypeError: if p and q mix backends.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> p, q = (
@@ -125,7 +125,7 @@ def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] =
     Raises:
         ValueError: if `by` is unknown.
 
-    Example:
+    Examples:
         >>> import ringdist as rd
         >>> ring = rd.TensorRing.random([rd.Categorical(2)] * 8, rank=4, rng=0)
         >>> rd.compare.matched_train_rank(ring), rd.compare.matched_train_rank(ring, by="capacity")

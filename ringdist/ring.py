@@ -45,7 +45,7 @@ class TensorRing(Network):
         ValueError: if shapes do not fit, ranks do not close, a core has negative, NaN, infinite or only zero entries.
         TypeError: if arrays mix backends, dtypes or devices, or are not float32 or float64.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> variables = [rd.Categorical(2), rd.GaussianMixture([-1.0, 1.0], [0.5, 0.5])]
@@ -239,7 +239,7 @@ def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[t
         FileNotFoundError: if there is no such file.
         ValueError: if the file is truncated, corrupt, not a ringdist file, of a newer format, or holds another family.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import ringdist as rd
         >>> ring = rd.TensorRing.random([rd.Categorical(2, name="rain")], rank=2, rng=0)

@@ -37,7 +37,7 @@ class CPCore:
         ValueError: if all factors are None, or their shapes do not fit each other.
         TypeError: if factors mix backends or dtypes.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> core = CPCore(emission=np.array([[0.9, 0.2], [0.1, 0.8]]), right=np.array([[0.7, 0.3], [0.4, 0.6]]))
         >>> core.shape

@@ -68,7 +68,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         n_features_in_: number of columns d.
         feature_names_in_: (d,) names, where the columns of X all have string names.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> x = np.random.default_rng(0).normal(size=(200, 3))
         >>> model = TensorRingDensity(rank=2, num_components=3, max_epochs=5, random_state=0).fit(x)

@@ -45,7 +45,7 @@ def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | No
         ValueError: if `path` is a directory or anything else that is not a regular file, or the
             ring cannot be saved.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import numpy as np
         >>> import ringdist as rd

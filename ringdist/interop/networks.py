@@ -27,7 +27,7 @@ def to_tensornetwork(ring: Network, x: Any = None) -> list[Any]:
     Raises:
         ValueError: if x is not of shape (d,), or outside its variables' support.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import tensornetwork
         >>> import ringdist as rd
@@ -96,7 +96,7 @@ def from_tensornetwork(nodes: Sequence[Any], variables: Sequence[Variable]) -> t
     Raises:
         ValueError: if axes are missing or the nodes do not form one closed ring.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> variables = [rd.Categorical(2)] * 3
@@ -140,7 +140,7 @@ def from_tensornetwork(nodes: Sequence[Any], variables: Sequence[Variable]) -> t
 def node_names(variables: Sequence[Variable]) -> list[str]:
     """The variables' names, `x3` for an unnamed column 3.
 
-    Example:
+    Examples:
         >>> import ringdist as rd
         >>> node_names([rd.Categorical(2, name="rain"), rd.Categorical(3)])
         ['rain', 'x1']

@@ -16,7 +16,7 @@ def all_reduce(array: Array) -> Array:
         RuntimeError: if torch.distributed is not initialised.
         TypeError: if the array is of another backend.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import torch.distributed as dist
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

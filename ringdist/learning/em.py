@@ -80,7 +80,7 @@ def fit_em(
             of row-scaled numbers without the log-space fallback of `log_prob`: a row that only a path beyond the
             range of the dtype explains (decoupled paths over hundreds of columns) counts as one of zero mass.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> x = np.random.default_rng(0).normal(size=(500, 2)).cumsum(axis=1)  # a random walk

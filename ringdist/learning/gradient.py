@@ -56,7 +56,7 @@ def fit_gradient(
         ValueError: if x or an option does not fit.
         FloatingPointError: if the likelihood of a batch is not finite; lower the learning rate.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import ringdist as rd
         >>> x = torch.randint(2, (200, 1), generator=torch.Generator().manual_seed(0)).repeat(1, 3)

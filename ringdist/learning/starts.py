@@ -83,7 +83,7 @@ def initialize(
             unknown; with `method="mixture"` also if the rank is not one number, `inner` is given, spread is outside
             [0, 1], or an entry is outside its variable's support.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> rng = np.random.default_rng(0)

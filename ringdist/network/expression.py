@@ -26,7 +26,7 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
     Raises:
         ValueError: if a column is unknown or repeated.
 
-    Example:
+    Examples:
         >>> import opt_einsum
         >>> import ringdist as rd
         >>> ring = rd.TensorRing.random([rd.Categorical(2), rd.Categorical(3)], rank=2, rng=0)

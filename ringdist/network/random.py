@@ -68,7 +68,7 @@ def random_parts(
         ValueError: if a rank is not positive, the number of ranks is not d, a train does not start with rank 1, or an
             option is unknown.
 
-    Example:
+    Examples:
         >>> import ringdist as rd
         >>> ring = rd.TensorRing.random([rd.Categorical(2)] * 3, rank=4, topology="train", rng=0)
         >>> ring.ranks

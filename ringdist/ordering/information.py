@@ -58,7 +58,7 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
         TypeError: if x does not hold real numbers.
         ValueError: if x is not of shape (n, d) with n >= 1, an entry is infinite or outside its variable's support.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> a, b = np.random.default_rng(0).integers(2, size=(2, 1000))

@@ -28,7 +28,7 @@ def random(d: int, rng: int | np.random.Generator | None = None) -> tuple[int, .
     Raises:
         ValueError: if d < 1.
 
-    Example:
+    Examples:
         >>> sorted(random(4, rng=0))
         [0, 1, 2, 3]
     """
@@ -57,7 +57,7 @@ def tour(dependence: Any, topology: Topology = "ring") -> tuple[int, ...]:
     Raises:
         ValueError: if the matrix is not square, symmetric and finite, or the topology is unknown.
 
-    Example:
+    Examples:
         >>> tour([[0, 1, 9, 1], [1, 0, 1, 9], [9, 1, 0, 8], [1, 9, 8, 0]], topology="train")
         (0, 2, 3, 1)
     """
@@ -87,7 +87,7 @@ def mutual_information(x: Any, variables: Sequence[Variable], topology: Topology
         TypeError: as `dependence`.
         ValueError: as `dependence` and `tour`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> a, b = np.random.default_rng(0).integers(2, size=(2, 1000))
@@ -117,7 +117,7 @@ def score(order: Sequence[int], dependence: Any, topology: Topology = "ring") ->
         ValueError: if the order is not a permutation of 0..d-1, the matrix is not square, symmetric and finite, or the
             topology is unknown.
 
-    Example:
+    Examples:
         >>> dependence = [[0, 1, 9, 1], [1, 0, 1, 9], [9, 1, 0, 8], [1, 9, 8, 0]]
         >>> score([0, 2, 3, 1], dependence, "train"), score([0, 2, 3, 1], dependence, "ring")
         (26.0, 27.0)

@@ -27,7 +27,7 @@ def to_dense(ring: Network) -> Array:
     Raises:
         ValueError: if a column is not categorical or the table has more than 2^24 cells.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
@@ -74,7 +74,7 @@ def entropy(ring: Network, n: int = 10_000, rng: Any = None) -> tuple[float, flo
     Raises:
         ValueError: if n < 2 where sampling is needed.
 
-    Example:
+    Examples:
         >>> import ringdist as rd
         >>> ring = rd.TensorRing.random([rd.GaussianMixture([0.0], [1.0])] * 2, rank=1, rng=0)
         >>> value, error = ring.entropy(rng=0)

@@ -35,7 +35,7 @@ def inner(ring: Network, other: Network) -> Array:
         ValueError: if the rings' orders differ by more than a rotation, or two variables are of different families.
         TypeError: if the rings mix backends.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)

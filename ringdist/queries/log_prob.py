@@ -44,7 +44,7 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
         ValueError: if the last axis is not d long, a value is outside its support, or the engine is unknown.
         TypeError: if x is of another backend than the ring.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
@@ -97,7 +97,7 @@ def log_normalizer(ring: Network) -> Array:
     Raises:
         ValueError: if no configuration of the components has any mass.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> ring = rd.TensorRing([np.array([[[2.0]], [[6.0]]])], [rd.Categorical(2)])

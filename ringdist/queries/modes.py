@@ -50,7 +50,7 @@ def mode(ring: Network, x: Any = None) -> Array:
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)

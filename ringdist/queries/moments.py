@@ -37,7 +37,7 @@ def mean(ring: Network, x: Any = None) -> Array:
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
@@ -71,7 +71,7 @@ def covariance(ring: Network) -> Array:
 
     Cost O(d² N r m² + d² N² r m).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
@@ -101,7 +101,7 @@ def mutual_information(ring: Network) -> Array:
 
     Cost O(d² N r m² + d² N² r m).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)

@@ -56,7 +56,7 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
         ValueError: if shapes do not fit, a value is outside its variable's support, x differs from the evidence, a
             integer was drawn, or a row has no density that float64 can hold.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import ringdist as rd
         >>> means = torch.tensor([-1.0, 1.0], requires_grad=True)
@@ -130,7 +130,7 @@ def moving(value: Array, cdf: Array, density: Array) -> Array:
         cdf: F(value | what was drawn before), differentiable.
         density: its derivative by the value, at the value; treated as constant.
 
-    Example:
+    Examples:
         >>> import torch
         >>> mean = torch.tensor(0.0, requires_grad=True)
         >>> normal = torch.distributions.Normal(mean, 1.0)

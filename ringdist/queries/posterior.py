@@ -38,7 +38,7 @@ def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
     Raises:
         ValueError: if the column is unknown, x does not fit, or a row's evidence has zero mass.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> variables = [rd.Categorical(2), rd.GaussianMixture([-1.0, 1.0], [0.5, 0.5])]
@@ -73,7 +73,7 @@ def component_posteriors(
     Raises:
         ValueError: if the evidence of a row has zero mass.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> variables = [rd.Categorical(2), rd.GaussianMixture([-1.0, 1.0], [0.5, 0.5])]
@@ -164,7 +164,7 @@ def cdf(ring: Network, k: int | str, x: Any) -> Array:
     Raises:
         ValueError: if the column is unknown, x does not fit, the point is missing, or the evidence has zero mass.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> variables = [rd.Categorical(2), rd.GaussianMixture([-1.0, 1.0], [0.5, 0.5])]
@@ -198,7 +198,7 @@ def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
 
     Found by bisection to neighbouring floating point numbers at every scale; integers for integer-valued families.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> variables = [rd.Categorical(2), rd.GaussianMixture([-1.0, 1.0], [0.5, 0.5])]

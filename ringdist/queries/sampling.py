@@ -46,7 +46,7 @@ def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
         rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX); under
             `torch.compile` it is PyTorch's global generator, and a seed or another generator breaks the graph.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
@@ -87,7 +87,7 @@ def sample_given(
     Raises:
         ValueError: if x does not fit, or the evidence of a row has zero mass.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)

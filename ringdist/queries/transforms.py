@@ -49,7 +49,7 @@ def marginal(ring: N, keep: Sequence[int | str]) -> N:
     Raises:
         ValueError: if `keep` is empty, repeats a column or names one that is not there.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
@@ -80,7 +80,7 @@ def condition(ring: N, evidence: Mapping[int | str, float]) -> N:
         ValueError: if a column is unknown, a value is missing or outside its support, no column remains, or the
             evidence has zero mass.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
@@ -122,7 +122,7 @@ def to_train(ring: N) -> N:
     unless listing the components since the last bond is shorter: rank(j+1) = min(r m_{j+1}, rank(j) N_j), and likewise
     from the right, so no rank exceeds the dense bound.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> ring = rd.TensorRing.random([rd.Categorical(3)] * 4, rank=2, rng=0)
@@ -211,7 +211,7 @@ def permute(ring: N, columns: Sequence[int | str]) -> N:
     Raises:
         ValueError: if `columns` is not a permutation.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ringdist as rd
         >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
@@ -235,7 +235,7 @@ def to(ring: N, xp: ModuleType | None = None, dtype: Any = None, device: Any = N
     Raises:
         TypeError: if xp is not such a module, or the dtype is not float32 or float64.
 
-    Example:
+    Examples:
         >>> import ringdist as rd
         >>> ring = rd.TensorRing.random([rd.Categorical(2)] * 3, rank=2, rng=0)
         >>> ring.to(dtype="float32").cores[0].dtype

@@ -25,7 +25,7 @@ class Categorical(Family):
         TypeError: if `num_categories` is not an integer or the name not a string.
         ValueError: if `num_categories` is less than 1.
 
-    Example:
+    Examples:
         >>> import numpy as np, ringdist as rd
         >>> rd.Categorical(3, name="colour").log_density(np.array([2.0]))
         array([[-inf, -inf,   0.]])

@@ -19,7 +19,7 @@ def as_family(variable: Variable) -> Family:
 
     The adapter answers the optional questions; only it asks which names a class has.
 
-    Example:
+    Examples:
         >>> import ringdist as rd
         >>> from ringdist.variables import as_family
         >>> gaussian = rd.GaussianMixture([0.0], [1.0])

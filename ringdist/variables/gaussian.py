@@ -30,7 +30,7 @@ class GaussianMixture(Family):
     Raises:
         ValueError: if shapes differ, a mean is not finite or a standard deviation is out of range.
 
-    Example:
+    Examples:
         >>> import numpy as np, ringdist as rd
         >>> rd.GaussianMixture([0.0, 5.0], [1.0, 2.0]).cdf(np.array([0.0, 5.0]))
         array([[0.5       , 0.00620967],

@@ -44,7 +44,7 @@ class PoissonMixture(Family):
     Raises:
         ValueError: if a rate is negative or not finite.
 
-    Example:
+    Examples:
         >>> import numpy as np, ringdist as rd
         >>> np.exp(rd.PoissonMixture([0.0, 1.0]).log_density(np.array([0.0, 1.0])))
         array([[1.        , 0.36787944],

@@ -32,7 +32,7 @@ class Variable(Protocol):
       `in_support(x)`; `statistics`, `expected_statistics` and `from_statistics`, to learn from
       streamed data.
 
-    Example:
+    Examples:
         >>> import numpy as np, ringdist as rd
         >>> isinstance(rd.GaussianMixture([0.0, 1.0], [1.0, 1.0]), rd.Variable)
         True
