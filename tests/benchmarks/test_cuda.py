@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.cuda import compact, packing, rings, samplers
+from benchmarks.cuda import checks, compact, packing, rings, samplers
 from benchmarks.cuda.session import Item, Options, Session, heartbeat, overdue, read
 
 ROOT = Path(__file__).parents[2]
@@ -197,3 +197,17 @@ def test_distances_notice_what_is_not_a_number():
     assert rings.distance([1.0, inf], [1.0, 2.0]) == inf
     assert rings.distance([3.0], [2.0]) == pytest.approx(1 / 3)
     assert rings.distance([3.0], [2.0, 2.0]) == inf
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "error"),
+    [
+        ([-3.0, -1.0], [-3.5, -1.0], 0.0),
+        ([-3.0, -1.5], [-3.5, -1.0], 0.5),
+        ([-3.0, np.nan], [-3.0, -1.0], np.inf),
+        ([-np.inf, -1.0], [-3.0, -1.0], np.inf),
+    ],
+    ids=["better", "worse", "NaN", "no mass"],
+)
+def test_a_better_completion_is_no_error(found, expected, error):
+    assert checks.shortfall(torch.tensor(found), torch.tensor(expected)) == error
