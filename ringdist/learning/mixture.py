@@ -14,13 +14,14 @@ import numpy as np
 
 from ringdist.backend import Array, like, to_numpy
 from ringdist.cores import Core, CPCore
+from ringdist.engines import budget
+from ringdist.engines.budget import rows_within
 from ringdist.ring import TensorRing
 from ringdist.variables import Variable
 
 PRIOR_ROWS = 0.1  # of each column in every cluster, in the column's own shares: no component is ruled out
 TOLERANCE = 2e-4  # nats per row: what an epoch has to gain for another one
 MAX_EPOCHS = 200
-CHUNK = 2**23  # numbers in the temporaries of one chunk of rows
 FACTORS = 8  # columns multiplied before the logarithm is taken, none of them below the dtype's smallest number
 
 
@@ -84,7 +85,7 @@ class Rows:
         selected = np.zeros((size, self.selections.shape[1]))
         counts = [np.zeros(table.shape) for table in mixture.tables]
         logs = np.concatenate([np.zeros((size, 0)), *(np.log(mixture.tables[k]) for k in self.selecting)], axis=1)
-        step = max(1, CHUNK // (size * (1 + len(self.soft))))
+        step = rows_within(budget.TEMPORARY, size * (1 + len(self.soft)))
         for start in range(0, self.n, step):
             rows = slice(start, start + step)
             mixed = [density[rows] @ mixture.tables[k].T.astype(np.float32) for k, density in self.soft]  # (rows, K)

@@ -94,7 +94,7 @@ def component_posteriors(
 
 
 def _rows_per_chunk(ring: Network) -> int:
-    """Rows whose evidence, posteriors and states on the way back stay within CHUNK numbers, with an environment."""
+    """Rows whose evidence, posteriors and states on the way back stay within the budget, with an environment."""
     states = min(ring.ranks) * sum(ring.ranks) + 2 * max(core.shape[1] * core.shape[2] for core in ring.links)
     return rows_within(budget.at_once(ring.prototype), states + 4 * sum(ring.shape))
 

@@ -37,8 +37,8 @@ from ringdist.queries.top_down import components_top_down, in_order, prefers_tre
 def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
     """n independent exact samples, (n, d) in the cores' dtype; categories are integers.
 
-    The tree of products, O(d m³), kept until a core changes; then the bonds top-down, all segments of a level at once:
-    O(m + N) a variable and sample in ⌈log2 d⌉ steps. Trains of high rank are swept backwards instead, O(d m²), as are
+    The tree of products, O(d m³), remembered by a ring that owns its cores; then the bonds top-down, all segments of a
+    level at once: O(m + N) a variable and sample in ⌈log2 d⌉ steps. Trains of high rank are swept backwards instead, O(d m²), as are
     rings with matrices whose entries differ by more than the dtype's range.
 
     Args:
