@@ -104,19 +104,19 @@ def _assembled(
         raise ValueError(f"the format version of the mixture is {short(version)}, known is {VERSION}")
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"rings must be a list of at least one, found {short(entries)}")
-    arrays: list[dict[str, np.ndarray]] = [{} for _ in entries]
+    arrays: dict[str, dict[str, np.ndarray]] = {str(c): {} for c in range(len(entries))}
     weights, logs = (_of_rings(tensors, name, len(entries)) for name in ("weights", "log_weights"))
     for name in list(tensors):
         prefix, _, rest = name.partition(".")
         number, _, inner = rest.partition(".")
-        if prefix == "rings" and number.isdecimal() and str(int(number)) == number and int(number) < len(entries):
-            arrays[int(number)][inner] = tensors.pop(name)
+        if prefix == "rings" and number in arrays:
+            arrays[number][inner] = tensors.pop(name)
     if tensors:
         raise ValueError(f"tensors must belong to rings, found {short(sorted(tensors))}")
     rings = []
     for c, entry in enumerate(entries):
         try:
-            rings.append(make(*files.assembled(entry, arrays[c], known)))
+            rings.append(make(*files.assembled(entry, arrays[str(c)], known)))
         except (ValueError, TypeError) as error:
             raise ValueError(f"ring {c}: {error}") from error
     return rings, weights, logs
