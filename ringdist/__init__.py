@@ -9,7 +9,8 @@ from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.gradient import fit_gradient
 from ringdist.learning.starts import initialize
-from ringdist.ring import TensorRing, load
+from ringdist.ring import TensorRing
+from ringdist.ring_mixture import RingMixture, load
 from ringdist.variables import Categorical, GaussianMixture, PoissonMixture, Variable
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "FitResult",
     "GaussianMixture",
     "PoissonMixture",
+    "RingMixture",
     "TensorRing",
     "TensorRingDensity",
     "Variable",

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ringdist.backend import Stream, namespace, to_numpy
+from ringdist.network.checks import value_space
 from ringdist.queries.dense import to_dense
 from ringdist.queries.log_prob import log_prob
 from ringdist.ring import TensorRing
-from ringdist.variables import Categorical, as_family
+from ringdist.variables import Categorical
 
 EXACT_LIMIT = 2**16  # cells up to which both tables are enumerated
 
@@ -154,15 +155,8 @@ def _check_same_columns(p: TensorRing, q: TensorRing) -> None:
     for k, (a, b) in enumerate(zip(p.variables, q.variables, strict=True)):
         if a.name is not None and b.name is not None and a.name != b.name:
             raise ValueError(f"p and q must have the same columns, found {p.describe(k)} and {q.describe(k)}")
-        if _space(a) != _space(b):
+        if value_space(a) != value_space(b):
             raise ValueError(f"{p.describe(k)}: p and q must have values in one space, found {a!r} and {b!r}")
-
-
-def _space(variable: Any) -> int | str:
-    """What a density is relative to: a number of categories, all counts, or the real line."""
-    if isinstance(variable, Categorical):
-        return variable.num_components
-    return "counts" if as_family(variable).integer else "reals"
 
 
 def _enumerable(ring: TensorRing) -> bool:

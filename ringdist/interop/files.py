@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from reprlib import repr as short
-from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +23,10 @@ from ringdist.cores import KINDS
 from ringdist.interop import tensorfile
 from ringdist.interop.tensorfile import STORABLE, fields, integers, parse_json, strings
 from ringdist.network import Network
-from ringdist.queries.transforms import to
 from ringdist.variables import BUILT_IN
 
-N = TypeVar("N", bound=Network)
 VERSION = 2
+RESERVED = {"ring", "mixture", "format", "sha256"}  # names in a file's metadata
 
 
 def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
@@ -39,7 +37,7 @@ def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | No
     Args:
         ring: what is saved; its arrays must be concrete.
         path: of a new file or of a regular file.
-        extra: JSON values by name to stand beside the ring, for `read_extra`; `load` ignores them.
+        extra: JSON values by name to stand beside the ring, for `read_extra`; `rd.load` ignores them.
 
     Raises:
         ValueError: if `path` is a directory or anything else that is not a regular file, or the
@@ -56,9 +54,23 @@ def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | No
         >>> np.array_equal(again.cores[0], ring.cores[0])
         True
     """
+    description, tensors = described(ring)
+    write(path, {"ring": description}, tensors, extra)
+
+
+def write(
+    path: str | PathLike[str], content: dict[str, Any], tensors: dict[str, np.ndarray], extra: dict[str, Any] | None
+) -> None:
+    """Write what a file holds, JSON values by name, with what stands beside it."""
     extra = extra or {}
-    if taken := extra.keys() & {"ring", "format", "sha256"}:
+    if taken := extra.keys() & RESERVED:
         raise ValueError(f"extra must not name what files have anyway, found {', '.join(sorted(taken))}")
+    metadata = {name: json.dumps(value) for name, value in {**extra, **content}.items()}
+    tensorfile.write(Path(path), metadata, tensors)
+
+
+def described(ring: Network) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a file says of a ring, as JSON can hold it, and its tensors by name."""
     tensors: dict[str, np.ndarray] = {}
     kinds, variables = [], []
     for k, (core, variable) in enumerate(zip(ring.cores, ring.variables, strict=True)):
@@ -69,39 +81,11 @@ def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | No
         for name, array in arrays.items():
             _check_length(f"{column}: {name}", array, core.shape[0])
             named[f"variable.{k}.{name}"] = array
-        tensors |= {name: _stored(array, f"{column}: {name}") for name, array in named.items()}
+        tensors |= {name: stored(array, f"{column}: {name}") for name, array in named.items()}
         kinds.append(kind)
         family = _family(variable, column)
         variables.append({"family": family, "name": variable.name, "arrays": sorted(arrays)})
-    description = {"version": VERSION, "order": list(ring.order), "cores": kinds, "variables": variables}
-    metadata = {name: json.dumps(value) for name, value in {**extra, "ring": description}.items()}
-    tensorfile.write(Path(path), metadata, tensors)
-
-
-def load(path: str | PathLike[str], kind: type[N], *, xp: ModuleType = np, families: Sequence[type] = ()) -> N:
-    """The ring saved at `path`, checked like any other.
-
-    Args:
-        path: of a regular file, or a link to one.
-        kind: the class of rings to make.
-        xp: numpy, torch or jax.numpy: the backend of the result.
-        families: classes of variables beside the built-in ones, found by their names; nothing is
-            imported because a file names it.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if `path` is a directory or anything else that is not a regular file, or the file
-            is truncated, corrupt, not a ringdist file, of a newer format, holds another family or
-            what is not a ring.
-    """
-    path, known = Path(path), _names((*BUILT_IN, *families))
-    metadata, tensors = tensorfile.read(path)
-    try:
-        description = parse_json(metadata.get("ring", ""), "description of a ring")
-        ring = kind(*_assembled(description, tensors, known))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path.name} does not hold a valid ring: {error}") from error
-    return to(ring, xp) if xp is not np else ring
+    return {"version": VERSION, "order": list(ring.order), "cores": kinds, "variables": variables}, tensors
 
 
 def read_extra(path: str | PathLike[str], name: str) -> Any:
@@ -121,7 +105,8 @@ def read_extra(path: str | PathLike[str], name: str) -> Any:
         raise ValueError(f"{path.name} does not describe its {name}: {error}") from error
 
 
-def _names(families: Sequence[type]) -> dict[str, type]:
+def names_of(families: Sequence[type]) -> dict[str, type]:
+    """Classes of variables by their names."""
     return {family.__name__: family for family in families}
 
 
@@ -137,12 +122,12 @@ def _kind(core: Any, column: str) -> str:
 
 def _family(variable: Any, column: str) -> str:
     family = type(variable)
-    if _names(BUILT_IN).get(family.__name__, family) is not family:
+    if names_of(BUILT_IN).get(family.__name__, family) is not family:
         raise ValueError(f"{column}: a family of your own needs a name of its own, found {family!r}")
     return family.__name__
 
 
-def _stored(array: Any, label: str) -> np.ndarray:
+def stored(array: Any, label: str) -> np.ndarray:
     """The array in NumPy and of a dtype that a file can hold."""
     if not is_concrete(array):
         raise ValueError("a ring can only be saved outside of tracing")
@@ -155,10 +140,13 @@ def _stored(array: Any, label: str) -> np.ndarray:
     return values
 
 
-def _assembled(
+def assembled(
     description: Any, tensors: dict[str, np.ndarray], known: dict[str, type]
 ) -> tuple[list[Any], list[Any], list[int]]:
-    """Cores, variables and order, after all that a ring's constructor would not notice is checked."""
+    """Cores, variables and order of a ring that has all these tensors, which are taken out.
+
+    All that a ring's constructor would not notice is checked.
+    """
     version = description.get("version") if isinstance(description, dict) else None
     if type(version) is not int or not 1 <= version <= VERSION:
         raise ValueError(f"its format version is {short(version)}, known are 1 to {VERSION}")

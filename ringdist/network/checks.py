@@ -9,7 +9,7 @@ import numpy as np
 
 from ringdist.backend import Array, backend_name, namespace, stop_gradient, to_numpy
 from ringdist.cores import Core, DenseCore
-from ringdist.variables import BUILT_IN, Variable
+from ringdist.variables import BUILT_IN, Variable, as_family
 
 Column = int | str
 
@@ -32,6 +32,14 @@ def describe_column(k: int, variables: Sequence[Variable]) -> str:
     """The column as error messages name it: column 3 ('age')."""
     name = variables[k].name
     return f"column {k}" if name is None else f"column {k} ({name!r})"
+
+
+def value_space(variable: Variable) -> int | str:
+    """What a density is relative to: a number of categories, all counts, or the real line."""
+    family = as_family(variable)
+    if family.values_are_components:
+        return family.num_components
+    return "counts" if family.integer else "reals"
 
 
 def check_families(cores: Sequence[Core], variables: Sequence[Variable]) -> None:

@@ -146,7 +146,7 @@ def _value_weights(group: _Group, left: Array, right: Array) -> Array:
             for part, rank in ((before, left_rank), (behind, right_rank))
         )
         hidden = take(before, xp.reshape(first + left, (-1,))) * take(behind, xp.reshape(last + right, (-1,)))
-        return xp.reshape(hidden, (*left.shape, -1)) @ emission
+        return xp.reshape(hidden, (*left.shape, hidden.shape[1])) @ emission
     if group.table is None:
         return xp.stack([core.between(a, b, LINEAR) for core, a, b in zip(group.cores, left, right, strict=True)])
     first = indices(range(0, group.table.shape[0], left_rank * right_rank), group.table)[:, None]

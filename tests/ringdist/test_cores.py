@@ -272,6 +272,18 @@ def test_samples(backend, table_case):
     assert oracle.chi_square(oracle.counts(x, case.shape), rest) > 1e-3, table_case
 
 
+def test_no_samples_and_no_rows(backend, ring_case):
+    ring, d = ring_case.ring(backend), ring_case.case.d
+    none = backend.array(np.zeros((0, d)))
+    assert ring.sample(0, rng=backend.rng()).shape == (0, d)
+    assert ring.sample_given(none, rng=backend.rng()).shape == (0, d)
+    assert ring.log_prob(none).shape == (0,)
+    assert ring.mean(none).shape == (0, d)
+    assert ring.mode(none).shape == (0, d)
+    assert ring.component_posterior(0, none).shape == (0, ring.shape[0])
+    assert ring.quantile(0, 0.5, none).shape == (0,)
+
+
 @pytest.mark.parametrize("name", ["full", "train", "diagonal beside"])
 def test_samples_of_mixed_columns(backend, name):
     """Means of samples, unconditional and given a row, are those of the enumeration."""
