@@ -140,7 +140,7 @@ def our_train(train: Train, x: np.ndarray) -> Step:
 def tensorkrowch_steps(train: Train, x: np.ndarray) -> dict[str, Step]:
     """A step for each way in which it contracts a train; the normaliser is one more row, of ones."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of its own source, when it is compiled
+        warnings.simplefilter("ignore")  # of its own source, when it is compiled
         import tensorkrowch
 
     first, *inner, last = (torch.tensor(core) for core in train.cores)
