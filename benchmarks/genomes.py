@@ -30,9 +30,9 @@ import ringdist as rd
 from . import data, report
 
 BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # of minor-allele frequency
-NEIGHBOURS = (5, 10, 20, 50, 100, 200)
-CHANGES, ERRORS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.01, 0.03, 0.1)  # ρ and ε
-TUNING_ROWS = 60  # of validation, for ρ and ε
+NEIGHBOURS = (5, 10, 20, 50, 100, 200, 400, 800)
+CHANGES, ERRORS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.1, 0.2, 0.3, 0.4)  # ρ and ε
+TUNING_ROWS = 48  # of validation, for ρ and ε
 Row = dict[str, Any]
 Imputer = Callable[[np.ndarray], np.ndarray]  # rows with NaN where hidden -> probabilities of allele 1
 
@@ -228,7 +228,8 @@ def figure(sections: Mapping[str, Sequence[Row]]) -> Any:
             panels[1 + i].plot(list(bins), list(bins.values()), "o-", label=row["method"].partition(",")[0])
         panels[1 + i].set(title=f"hidden: {name}", xlabel="minor-allele frequency", ylabel="r²")
         panels[1 + i].tick_params("x", labelsize=7)
-    panels[0].set(xlabel="alleles right, %", xlim=(50, 100))
+    panels[0].set(xlabel="alleles right, %")
+    panels[0].set_xlim(left=50)
     panels[0].invert_yaxis()
     panels[0].legend(fontsize=7)
     panels[1].legend(fontsize=7)
