@@ -227,17 +227,22 @@ class TensorRing(Network):
         files.save(self, path)
 
 
-def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[type] = ()) -> TensorRing:
+def load(
+    path: str | PathLike[str], *, xp: ModuleType = np, device: Any = None, families: Sequence[type] = ()
+) -> TensorRing:
     """The ring saved at `path`, checked like any other; see `ringdist.interop.files.load`.
 
     Args:
         xp: numpy, torch or jax.numpy: the backend of the result.
+        device: where its arrays are, as that backend names devices; its default if None. NumPy's is 'cpu'.
         families: classes of variables beside the built-in ones, found by their names; nothing is imported because a
             file names it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, corrupt, not a ringdist file, of a newer format, or holds another family.
+        TypeError: if xp is not such a module.
+        ValueError: if the backend is NumPy and the device is not 'cpu', or the file is truncated, corrupt, not a
+            ringdist file, of a newer format, or holds another family.
 
     Examples:
         >>> import tempfile
@@ -249,4 +254,4 @@ def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[t
         >>> again.variables[0].name
         'rain'
     """
-    return files.load(path, TensorRing, xp=xp, families=families)
+    return files.load(path, TensorRing, xp=xp, device=device, families=families)

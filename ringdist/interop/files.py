@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ringdist.backend import is_array, is_concrete, to_numpy
+from ringdist.backend import convert, is_array, is_concrete, to_numpy
 from ringdist.cores import KINDS
 from ringdist.interop import tensorfile
 from ringdist.interop.tensorfile import STORABLE, fields, integers, parse_json, strings
@@ -78,22 +78,32 @@ def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | No
     tensorfile.write(Path(path), metadata, tensors)
 
 
-def load(path: str | PathLike[str], kind: type[N], *, xp: ModuleType = np, families: Sequence[type] = ()) -> N:
+def load(
+    path: str | PathLike[str],
+    kind: type[N],
+    *,
+    xp: ModuleType = np,
+    device: Any = None,
+    families: Sequence[type] = (),
+) -> N:
     """The ring saved at `path`, checked like any other.
 
     Args:
         path: of a regular file, or a link to one.
         kind: the class of rings to make.
         xp: numpy, torch or jax.numpy: the backend of the result.
+        device: where its arrays are, as that backend names devices; its default if None. NumPy's is 'cpu'.
         families: classes of variables beside the built-in ones, found by their names; nothing is
             imported because a file names it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if `path` is a directory or anything else that is not a regular file, or the file
-            is truncated, corrupt, not a ringdist file, of a newer format, holds another family or
-            what is not a ring.
+        TypeError: if xp is not such a module.
+        ValueError: if the backend is NumPy and the device is not 'cpu', `path` is a directory or
+            anything else that is not a regular file, or the file is truncated, corrupt, not a
+            ringdist file, of a newer format, holds another family or what is not a ring.
     """
+    convert(np.zeros(()), xp, device=device)  # backend and device are refused before the file is read
     path, known = Path(path), _names((*BUILT_IN, *families))
     metadata, tensors = tensorfile.read(path)
     try:
@@ -101,7 +111,7 @@ def load(path: str | PathLike[str], kind: type[N], *, xp: ModuleType = np, famil
         ring = kind(*_assembled(description, tensors, known))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path.name} does not hold a valid ring: {error}") from error
-    return to(ring, xp) if xp is not np else ring
+    return ring if xp is np else to(ring, xp, device=device)
 
 
 def read_extra(path: str | PathLike[str], name: str) -> Any:
