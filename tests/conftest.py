@@ -35,7 +35,7 @@ SLOW_ON_JAX = (
     "variables",
 )
 ALSO_ON_JAX = {
-    "test_zero_entries_of_a_core_have_the_slope_of_leaving_zero",
+    "test_zero_entries_of_a_core_have_the_gradient_of_leaving_zero",
     "test_log_prob_is_that_of_the_enumerated_joint",
     "test_log_normalizer_is_that_of_the_enumerated_joint",
     "test_mean_given_the_observed_entries",

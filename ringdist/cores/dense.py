@@ -12,7 +12,7 @@ from ringdist.cores.semiring import LINEAR, Semiring
 
 
 class Environment(NamedTuple):
-    """States before and behind a core, and their product (b, m, m') where that is the cheaper way on."""
+    """States on the left and right of a core, and their product (b, m, m') where that is the cheaper way on."""
 
     prefix: Array  # (b, r, m)
     suffix: Array  # (b or 1, r, m')
@@ -62,8 +62,8 @@ class DenseCore:
 
     def environment(self, prefix: Array, suffix: Array, semiring: Semiring = LINEAR) -> Environment:
         rank, size = prefix.shape[1], self.array.shape[0]
-        one_behind = suffix.shape[0] == 1 < prefix.shape[0]
-        if semiring is LINEAR and (one_behind or size * rank <= 2 * (rank + 2 * size)):
+        one_suffix = suffix.shape[0] == 1 < prefix.shape[0]
+        if semiring is LINEAR and (one_suffix or size * rank <= 2 * (rank + 2 * size)):
             return Environment(prefix, suffix, None)
         return Environment(prefix, suffix, semiring.product(prefix.mT, suffix))
 
@@ -88,9 +88,9 @@ class DenseCore:
         (size, left, right), (rows, rank) = self.array.shape, prefix.shape[:2]
         if product is not None:
             return xp.reshape(weights.T @ xp.reshape(product, (rows, left * right)), (size, left, right))
-        behind = xp.reshape(xp.broadcast_to(suffix, (rows, rank, right)), (rows * rank, right))
+        right_states = xp.reshape(xp.broadcast_to(suffix, (rows, rank, right)), (rows * rank, right))
         return xp.stack(
-            [xp.reshape(prefix * weights[:, s, None, None], (rows * rank, left)).T @ behind for s in range(size)]
+            [xp.reshape(prefix * weights[:, s, None, None], (rows * rank, left)).T @ right_states for s in range(size)]
         )
 
     def rows(self, left: Array, weights: Array, semiring: Semiring = LINEAR) -> Array:
@@ -103,13 +103,13 @@ class DenseCore:
         flat = namespace(self.array).reshape(self.array, (self.array.shape[0], -1))
         return semiring.of(take(flat, left * self.array.shape[2] + right, axis=1)).T
 
-    def gauged(self, before: Array | None, behind: Array | None) -> DenseCore:
-        array = self.array if before is None else self.array * before[:, None]
-        return DenseCore(array if behind is None else array * behind)
+    def gauged(self, left: Array | None, right: Array | None) -> DenseCore:
+        array = self.array if left is None else self.array * left[:, None]
+        return DenseCore(array if right is None else array * right)
 
-    def absorbed(self, before: Array | None, after: Array | None) -> DenseCore:
-        array = self.array if before is None else before @ self.array
-        return DenseCore(array if after is None else array @ after)
+    def absorbed(self, left: Array | None, right: Array | None) -> DenseCore:
+        array = self.array if left is None else left @ self.array
+        return DenseCore(array if right is None else array @ right)
 
 
 def takes_state_first(rank: int, size: int) -> bool:

@@ -189,9 +189,9 @@ def _ascend_once(ring: Network, rows: Array, free: np.ndarray) -> Array:
             continue
         every = _compiles(rows) or moving.shape[0] == n
         index = indices(np.arange(n) if every else moving, rows)
-        before, behind = (part if every else _of_rows(part, index) for part in (state, suffix))
+        left, right = (part if every else _of_rows(part, index) for part in (state, suffix))
         current = columns[k] if every else take(columns[k], index)
-        log_weights, _ = arithmetic.component_weights(before, k, behind)
+        log_weights, _ = arithmetic.component_weights(left, k, right)
         best = _best_value(ring.families[k], log_weights, current)
         if every:
             columns[k] = xp.where(like(free[:, k], rows, xp.bool), best, current)

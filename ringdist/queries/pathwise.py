@@ -151,7 +151,7 @@ def _conditional(ring: Network, k: int, weights: Array, value: Array) -> tuple[A
 
 
 def _component_weights(linear: Linear, prefix: State, k: int, suffix: State) -> tuple[Array, Array]:
-    """p(s | columns before, evidence behind) of column k's components, (n or 1, N), and their sum before division."""
+    """p(s | earlier columns, later evidence) of column k's components, (n or 1, N), and their sum before division."""
     weights = linear.component_masses(prefix, k, suffix)
     total = linear.xp.sum(weights, axis=-1, keepdims=True)
     return weights / total, stop_gradient(total[:, 0])

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ringdist.backend import Array, backend_name, in_own_precision, is_concrete, to_numpy
+from ringdist.backend import Array, backend_name, convert, in_own_precision, is_concrete, to_numpy
 from ringdist.engines.choice import Engine
 from ringdist.interop import mixtures
 from ringdist.network import Column
@@ -164,17 +164,22 @@ class RingMixture(Mixture):
         mixtures.save(self.rings, self.linear, self.logs, path)
 
 
-def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[type] = ()) -> TensorRing | RingMixture:
+def load(
+    path: str | PathLike[str], *, xp: ModuleType = np, device: Any = None, families: Sequence[type] = ()
+) -> TensorRing | RingMixture:
     """The ring or mixture of rings saved at `path`, checked like any other; see `ringdist.interop.mixtures.load`.
 
     Args:
         xp: numpy, torch or jax.numpy: the backend of the result.
+        device: where its arrays are, as that backend names devices; its default if None. NumPy's is 'cpu'.
         families: classes of variables beside the built-in ones, found by their names; nothing is imported because a
             file names it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, corrupt, not a ringdist file, of a newer format, or holds another family.
+        TypeError: if xp is not such a module.
+        ValueError: if the backend is NumPy and the device is not 'cpu', or the file is truncated, corrupt, not a
+            ringdist file, of a newer format, or holds another family.
 
     Examples:
         >>> import tempfile
@@ -186,8 +191,9 @@ def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[t
         >>> again.variables[0].name
         'rain'
     """
+    convert(np.zeros(()), xp, device=device)  # backend and device are refused before the file is read
     found = mixtures.load(path, TensorRing, _mixture, families=families)
-    return found if xp is np else found.to(xp)
+    return found if xp is np else found.to(xp, device=device)
 
 
 def _mixture(rings: list[TensorRing], weights: np.ndarray, logs: np.ndarray) -> RingMixture:

@@ -39,7 +39,7 @@ def gradients(backend, arrays, function):
         import jax
 
         found = jax.grad(function)(arrays)  # JAX sorts the keys of dicts
-        return [np.asarray(slopes[name]) for slopes, factors in zip(found, arrays, strict=True) for name in factors]
+        return [np.asarray(each[name]) for each, factors in zip(found, arrays, strict=True) for name in factors]
     leaves = [{name: a.clone().requires_grad_() for name, a in factors.items()} for factors in arrays]
     found = backend.xp.autograd.grad(function(leaves), [a for factors in leaves for a in factors.values()])
     return [a.numpy() for a in found]
