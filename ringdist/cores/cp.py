@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, cached_property, exponents, identity, is_array, namespace, take, times_power
+from ringdist.backend import (
+    Array,
+    cached_property,
+    exponents,
+    identity,
+    is_array,
+    namespace,
+    row_sums,
+    take,
+    times_power,
+)
+from ringdist.cores.conditional import Conditional, Counts, per_mass
 from ringdist.cores.protocol import KINDS
 from ringdist.cores.semiring import LINEAR, Semiring
 
@@ -21,7 +32,7 @@ class Environment(NamedTuple):
     suffix: Array
 
 
-class CPCore:
+class CPCore(Conditional):
     r"""A core of rank c: Q[s, a, b] = Σ_c left[a, c] emission[s, c] right[c, b].
 
     c is a hidden state inside the column. It costs m c + N c + c m' numbers and operations where a dense core costs
@@ -45,6 +56,8 @@ class CPCore:
         >>> core.dense()[:, 0, 1]
         array([0.27, 0.03])
     """
+
+    conditional: ClassVar = {"left": 1, "emission": 0, "right": 1}
 
     left: Array | None
     emission: Array | None
@@ -163,6 +176,31 @@ class CPCore:
         if name == "left":
             return _pairs(prefix, inner_suffix * hidden)
         return _pairs(inner_prefix * hidden, suffix)
+
+    def passed_back(self, suffix: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
+        """The suffix with the core's matrices multiplied on, and the suffix at the right bond and the hidden state."""
+        inner = suffix if self.right is None else suffix @ self.right.mT
+        state = inner * self._hidden(weights, LINEAR)
+        return state if self.left is None else state @ self.left.mT, (suffix, inner)
+
+    def counts(self, prefix: Array, kept: tuple[Array, Array], weights: Array, row_weight: Array) -> Counts:
+        """Expected counts of weighted rows, by one product for the next prefix and one for each factor."""
+        suffix, inner_suffix = kept
+        inner_prefix = prefix if self.left is None else prefix @ self.left
+        hidden = self._hidden(weights, LINEAR)
+        pushed = inner_prefix * hidden
+        mass = row_sums(pushed * inner_suffix)
+        scale = per_mass(row_weight, mass)
+        joint = inner_prefix * inner_suffix * scale
+        factors = {}
+        if self.left is not None:
+            factors["left"] = self.left * (prefix.mT @ (inner_suffix * hidden * scale))
+        if self.emission is not None:
+            factors["emission"] = self.emission * (weights.mT @ joint)
+        if self.right is not None:
+            factors["right"] = self.right * ((pushed * scale).mT @ suffix)
+        components = weights * (joint if self.emission is None else joint @ self.emission.mT)
+        return Counts(factors, components, mass, pushed if self.right is None else pushed @ self.right)
 
     def rows(self, left: Array, weights: Array, semiring: Semiring) -> Array:
         """A[left, :], (n, m')."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ringdist.backend import Array, cached_property, is_array, namespace, take
+from ringdist.cores.conditional import Conditional
 from ringdist.cores.protocol import Core
 from ringdist.cores.semiring import LINEAR, Semiring
 
@@ -19,9 +20,10 @@ class Environment(NamedTuple):
     product: Array | None
 
 
-class DenseCore:
+class DenseCore(Conditional):
     """A non-negative array (N, m, m') as a `Core`."""
 
+    conditional: ClassVar = {"core": (0, 2)}
     subscripts = "sab->sab"
 
     def __init__(self, array: Array):
