@@ -1,7 +1,8 @@
 """Exact expectation maximisation: the options, and epochs of full batches or of mini-batches.
 
 Mini-batches interpolate (stepwise EM, Cappé and Moulines 2009): with M the counts that the model itself expects per
-row, the expected counts C of n rows are replaced by (1 − η) M + η C / n with a decaying step η, C with its pseudocounts.
+row, the expected counts C of n rows are replaced by (1 − η) M + η C / n, with a decaying step η and C with its
+pseudocounts.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,9 +20,12 @@ from ringdist.learning.counts import MStep, Reduce, Weights
 from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.fitting import EpochLog, FitResult, best_of, check_options, numpy_generator
 from ringdist.learning.floors import least_stds
+from ringdist.learning.normal_form import has_normal_form, normal_form, normalized_factors
 from ringdist.learning.starts import random_like
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
+
+LONGEST_STEP = 0.8  # of a schedule that falls to 0 over the whole fit
 
 
 def fit_em(
@@ -38,7 +42,7 @@ def fit_em(
     variance_floor: float = 1e-4,
     restarts: int = 1,
     patience: int | None = 10,
-    step_decay: float = 0.6,
+    step_decay: float | Literal["linear"] = 0.6,
     rng: Any = None,
     reduce: Reduce | None = None,
     progress: bool = False,
@@ -58,8 +62,9 @@ def fit_em(
             `patience` epochs without a better one (None: never).
         max_epochs: visits of every core.
         batch_size: None for exact EM on all rows, whose likelihood never decreases if pseudocount is 0; else rows per
-            damped step, drawn from all rows whatever their order, with memory bounded by the batch. The step decays as
-            (t + 2)^(-step_decay).
+            damped step, drawn from all rows whatever their order, with memory bounded by the batch.
+        step_decay: the t-th step of mini-batches is (t + 2)^(-step_decay); "linear" falls from 0.8 to 0 over all
+            max_epochs, which finds the better optima: the long noisy steps at the start leave poor ones.
         pseudocount: added to every expected count, in rows: a Dirichlet prior on each factor's share of the mass.
         smoothing: rows added to every conditional distribution that a factor holds, spread evenly over its entries: of
             a CP core the components of each hidden state, and the next value of the bond for each. A Dirichlet prior
@@ -101,8 +106,8 @@ def fit_em(
     }.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be finite and not negative, found {value}")
-    if not 0.5 < step_decay <= 1:
-        raise ValueError(f"step_decay must lie in (0.5, 1] for the steps to converge, found {step_decay}")
+    if step_decay != "linear" and not (isinstance(step_decay, float | int) and 0.5 < step_decay <= 1):
+        raise ValueError(f"step_decay must be 'linear' or lie in (0.5, 1] for steps to converge, found {step_decay!r}")
     rings = ring.rings if isinstance(ring, RingMixture) else (ring,)
     if not is_concrete(*(array for member in rings for array in member.core_arrays())):
         raise ValueError("fit_em cannot be traced")
@@ -128,7 +133,7 @@ def fit_em(
 
 def _check_member(ring: TensorRing, *, streams: bool, tied: bool) -> None:
     if tied:
-        if not one_pass.has_normal_form(ring):
+        if not has_normal_form(ring):
             raise ValueError("tied=True needs a train of dense or CP cores, found a ring")
         one_pass.check_tied(ring)
     for k, family in enumerate(ring.families):
@@ -151,7 +156,7 @@ class _EM:
     smoothing: float
     tied: bool
     variance_floor: float
-    step_decay: float
+    step_decay: float | Literal["linear"]
     batch_size: int | None
     reduce: Reduce | None
 
@@ -162,7 +167,7 @@ class _EM:
         if self.batch_size is not None:
             self._mini_batches(model, data, track, rng, floors, total)
         elif isinstance(model, TensorRing):
-            learn = self._one_pass if one_pass.has_normal_form(model) else self._coordinatewise
+            learn = self._one_pass if has_normal_form(model) else self._coordinatewise
             learn(model, data, track, floors[0], total)
         else:
             for _ in track.epochs():
@@ -177,9 +182,9 @@ class _EM:
         return self._prepared_ring(model)
 
     def _prepared_ring(self, model: TensorRing) -> TensorRing:
-        if not one_pass.has_normal_form(model):
+        if not has_normal_form(model):
             return coordinatewise.balanced(model)
-        return one_pass.normalized_factors(model) if self.tied else one_pass.normal_form(model)
+        return normalized_factors(model) if self.tied else normal_form(model)
 
     def _one_pass(
         self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, float], total: float
@@ -212,13 +217,14 @@ class _EM:
         floors: list[dict[int, float]],
         total: float,
     ) -> None:
-        steps = 0
+        size, steps = int(self.batch_size or 1), 0
+        number = track.max_epochs * -(-data.num_rows // size)
         for _ in track.epochs():
-            for index in data.batches(int(self.batch_size or 1), rng):
+            for index in data.batches(size, rng):
                 batch = float(data.weight[index].sum())
                 if batch > 0:
-                    step = (steps + 2.0) ** -self.step_decay
-                    model = self._step(model, data, index, self._m_step(step, total, batch), floors)
+                    m_step = self._m_step(self._step_size(steps, number), total, batch)
+                    model = self._step(model, data, index, m_step, floors)
                 steps += 1
             track.record(model, data.mean_log_prob(model))
 
@@ -247,10 +253,15 @@ class _EM:
     def _ring_step(
         self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, float]
     ) -> TensorRing:
-        if one_pass.has_normal_form(ring):
+        if has_normal_form(ring):
             found = one_pass.Expectation.of_rows(ring, rows, weight, numbers)
             return one_pass.maximised(ring, found, m_step, floors, tied=self.tied)
         return coordinatewise.balanced(coordinatewise.visit(ring, rows, weight, numbers, m_step, floors)[0])
+
+    def _step_size(self, steps: int, number: int) -> float:
+        if self.step_decay == "linear":
+            return LONGEST_STEP * (1 - steps / number)
+        return float((steps + 2.0) ** -self.step_decay)
 
     def _m_step(self, step: float, total: float, batch: float) -> MStep:
         return MStep(self.pseudocount, self.smoothing, step, Weights(total, batch), self.reduce)

@@ -11,49 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ringdist.backend import Array, accumulator, astype, like_zeros, namespace, row_sums, to_numpy
-from ringdist.cores import Conditional, Core
 from ringdist.cores.conditional import Counts
 from ringdist.engines import budget
-from ringdist.engines.arithmetic import Linear
 from ringdist.engines.budget import rows_within
 from ringdist.engines.range import rescale_interval
-from ringdist.engines.sweep import suffix_states_in_turn
 from ringdist.learning.counts import MStep, Reduce, check_mass, reduced
+from ringdist.learning.normal_form import with_shares
 from ringdist.network import Evidence
 from ringdist.network.checks import check_device
 from ringdist.ring import TensorRing
-
-
-def has_normal_form(ring: TensorRing) -> bool:
-    """Whether the ring is a train of cores that EM can learn together."""
-    return ring.is_train and all(isinstance(core, Conditional) for core in ring.links)
-
-
-def normal_form(ring: TensorRing) -> TensorRing:
-    """The same distribution with Σ_s Σ_b Q[s, a, b] = 1 for every a that has any mass.
-
-    The factors are p(b | c) and so on under the ring itself: its own expected counts, normalised.
-    """
-    model = Linear(ring, Evidence.missing(ring))
-    links, prefix = list(ring.links), model.start()
-    for k, suffix in zip(ring.sequence, suffix_states_in_turn(model), strict=True):
-        core, environment = model.cores[k], _environment(model, k, prefix, suffix)
-        ones = like_zeros((1, core.shape[0]), ring.prototype) + 1.0
-        arrays = core.arrays()
-        counts = {name: array * core.derivative(name, environment, ones) for name, array in arrays.items()}
-        links[k] = with_shares(core, counts)
-        prefix = model.push(prefix, k)
-    return ring.with_values(links)
-
-
-def normalized_factors(ring: TensorRing) -> TensorRing:
-    """Every factor divided by its own sums, which changes the distribution unless it is in normal form."""
-    return ring.with_values([with_shares(core, core.arrays()) for core in ring.links])
 
 
 @dataclass
@@ -165,27 +136,9 @@ def maximised(
     return ring.with_values(links, variables)
 
 
-def with_shares(core: Core, counts: dict[str, Array]) -> Core:
-    """The core with every factor the counts' shares; those that nothing was counted of keep their own shares."""
-    arrays = core.arrays()
-    axes = cast(Conditional, core).conditional
-    return core.with_arrays({name: _shares(counts[name], axes[name], array) for name, array in arrays.items()})
-
-
-def _shares(counts: Array, axes: Any, otherwise: Array) -> Array:
-    xp = namespace(counts)
-    total, own = xp.sum(counts, axis=axes, keepdims=True), xp.sum(otherwise, axis=axes, keepdims=True)
-    kept = otherwise / xp.where(own > 0, own, 1.0)
-    return xp.where(total > 0, counts / xp.where(total > 0, total, 1.0), kept)
-
-
 def _conditional(ring: TensorRing, k: int) -> Any:
     """The core of a column, which is `Conditional` and a `Core`."""
     return ring.links[k]
-
-
-def _environment(model: Linear, k: int, prefix: Any, suffix: Any) -> Any:
-    return model.cores[k].environment(*model.joined(prefix, suffix), model.semiring)
 
 
 def _model_counts(ring: TensorRing) -> dict[int, Counts]:

@@ -22,6 +22,7 @@ from ringdist.backend import (
 )
 from ringdist.cores import Core
 from ringdist.learning.mixture import component_densities, component_shares, cores_near, fit_mixture
+from ringdist.learning.normal_form import normalized_factors
 from ringdist.network.random import CoreKind
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
@@ -52,6 +53,7 @@ def initialize(
     spread: float = 0.1,
     core: CoreKind = "dense",
     inner: int | None = None,
+    tied: bool = False,
     rng: Any = None,
     xp: ModuleType = np,
     dtype: Any = None,
@@ -76,6 +78,8 @@ def initialize(
             0 is the mixture itself, which EM then never leaves.
         core, inner: the kind of the cores and the hidden states of CP cores, as in `TensorRing.random`; with
             `method="mixture"` a CP core's hidden state is the cluster, and `inner` is None.
+        tied: whether all columns share their factors, as `fit_em(..., tied=True)` learns them: a homogeneous hidden
+            Markov model, of a train of CP cores. Every column needs as many components.
         order, topology, rng, xp, dtype, device: as in `TensorRing.random`.
 
     Raises:
@@ -118,6 +122,8 @@ def initialize(
         dtype=dtype,
         device=device,
     )
+    if tied and method == "mixture":
+        raise ValueError("tied=True needs method quantile or kmeans: the clusters of a mixture are rows, not states")
     if method == "mixture":
         if not isinstance(rank, int | np.integer):
             raise ValueError(f"a start near a mixture has one rank for all bonds, found {rank!r}; others may differ")
@@ -132,8 +138,27 @@ def initialize(
         component_shares(component_densities(x[:: max(1, len(x) // 10_000), k], variable))
         for k, variable in enumerate(known)
     ]
+    if tied:
+        return _tied(ring, shares)
     cores = [_by_component(core, share * share.size) for core, share in zip(ring.links, shares, strict=True)]
     return TensorRing(cores, ring.variables, ring.order)
+
+
+def _tied(ring: TensorRing, shares: Sequence[np.ndarray]) -> TensorRing:
+    """One factor for all of equal name and shape, from the shares of components in all columns together."""
+    if len({share.size for share in shares}) > 1:
+        raise ValueError(
+            f"tied=True needs as many components in every column, found {sorted({share.size for share in shares})}"
+        )
+    share = np.mean(shares, axis=0)
+    factors: dict[tuple[str, tuple[int, ...]], Array] = {}
+    links = list(ring.links)
+    for k in ring.sequence:
+        arrays = links[k].arrays()
+        links[k] = links[k].with_arrays(
+            {name: factors.setdefault((name, tuple(array.shape)), array) for name, array in arrays.items()}
+        )
+    return normalized_factors(ring.rebuilt([_by_component(core, share) for core in links], ring.variables, ring.order))
 
 
 def _by_component(core: Core, factor: np.ndarray) -> Core:
