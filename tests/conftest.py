@@ -30,6 +30,7 @@ SLOW_ON_JAX = (
     "oracle_harness",
     "pathwise",
     "ring",
+    "ring_mixture",
     "rng",
     "sampling",
     "variables",
