@@ -31,6 +31,7 @@ SLOW_ON_JAX = (
     "pathwise",
     "ring",
     "ring_mixture",
+    "ring_mixture_events",
     "rng",
     "sampling",
     "variables",
