@@ -30,6 +30,8 @@ SLOW_ON_JAX = (
     "oracle_harness",
     "pathwise",
     "ring",
+    "ring_mixture",
+    "ring_mixture_events",
     "rng",
     "sampling",
     "variables",

@@ -220,7 +220,7 @@ def test_component_posterior_of_components(backend):
         assert_close(actual, expected, (mixture, k))
 
 
-def test_mean_given_the_observed_entries(backend, case):
+def test_means(backend, case):
     mixture, x = case.mixture(backend), case.possible_rows(10)
     expected = case.average(x, lambda c: oracle.mean(c, x))
     assert_close(backend.numpy(mixture.mean(backend.array(x))), expected, mixture)
