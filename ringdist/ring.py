@@ -14,7 +14,7 @@ from ringdist.engines.choice import Engine
 from ringdist.interop import files, networks
 from ringdist.network import Column, Network, expression
 from ringdist.network.random import CoreKind, Topology, random_parts
-from ringdist.queries import dense, inner, log_prob, modes, moments, pathwise, posterior, sampling, transforms
+from ringdist.queries import dense, inner, log_prob, modes, moments, pathwise, posterior, sampling, trains, transforms
 from ringdist.variables import Variable
 
 
@@ -197,8 +197,8 @@ class TensorRing(Network):
 
     @in_own_precision
     def to_train(self) -> Self:
-        """The same distribution as a train, exactly; see `ringdist.queries.transforms.to_train`."""
-        return transforms.to_train(self)
+        """The same distribution as a train, exactly; see `ringdist.queries.trains.to_train`."""
+        return trains.to_train(self)
 
     def permute(self, columns: Sequence[Column]) -> Self:
         """The same distribution with columns renumbered; see `ringdist.queries.transforms.permute`."""

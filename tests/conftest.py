@@ -29,6 +29,7 @@ SLOW_ON_JAX = (
     "numerics",
     "oracle_harness",
     "pathwise",
+    "rescue",
     "ring",
     "ring_mixture",
     "ring_mixture_events",

@@ -130,7 +130,7 @@ def _product(log_matrices: Sequence[Array]) -> Array | None:
     limit = widest_spread(log_matrices[0]) / 2
     total = None
     for log_matrix in log_matrices:
-        if _log_spread(log_matrix) > limit:
+        if log_spread(log_matrix) > limit:
             return None
         matrix = _relative(log_matrix)
         total = matrix if total is None else scaled(total @ matrix)
@@ -153,10 +153,19 @@ def spread(array: Array) -> float:
 
 def fits(array: Array, like: Array) -> bool:
     """Whether `fitted` leaves every positive entry in the range of the dtype of `like`."""
-    return spread(array) < widest_spread(like) + 0.75 * math.log(float(namespace(like).finfo(like.dtype).max))
+    return spread(array) < _held_spread(like)
 
 
-def _log_spread(log_matrix: Array) -> float:
+def logs_fit(logs: Array, like: Array) -> bool:
+    """Whether `from_logs` leaves every finite entry in the range of the dtype of `like`."""
+    return log_spread(logs) < _held_spread(like)
+
+
+def _held_spread(like: Array) -> float:
+    return widest_spread(like) + 0.75 * math.log(float(namespace(like).finfo(like.dtype).max))
+
+
+def log_spread(log_matrix: Array) -> float:
     """The largest entry less the least finite one."""
     xp = namespace(log_matrix)
     least = xp.min(xp.where(log_matrix == -xp.inf, xp.inf, log_matrix))
