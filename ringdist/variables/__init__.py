@@ -11,7 +11,7 @@ from ringdist.variables.checks import check_name, column_scale
 from ringdist.variables.foreign import Foreign, as_family
 from ringdist.variables.gaussian import GaussianMixture
 from ringdist.variables.poisson import PoissonMixture
-from ringdist.variables.protocol import Family, Variable, rebuild
+from ringdist.variables.protocol import Family, Form, Variable, rebuild
 
 BUILT_IN: tuple[type[Family], ...] = (Categorical, GaussianMixture, PoissonMixture)
 
@@ -20,6 +20,7 @@ __all__ = [
     "Categorical",
     "Family",
     "Foreign",
+    "Form",
     "GaussianMixture",
     "PoissonMixture",
     "Variable",
