@@ -11,7 +11,13 @@ from ringdist.learning.gradient import fit_gradient
 from ringdist.learning.starts import initialize
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture, load
-from ringdist.variables import Categorical, GaussianMixture, PoissonMixture, Variable
+from ringdist.variables import (
+    Categorical,
+    GaussianMixture,
+    LogNormalMixture,
+    PoissonMixture,
+    Variable,
+)
 
 if TYPE_CHECKING:
     from ringdist.estimator.density import TensorRingDensity
@@ -24,6 +30,7 @@ __all__ = [
     "Core",
     "FitResult",
     "GaussianMixture",
+    "LogNormalMixture",
     "PoissonMixture",
     "RingMixture",
     "TensorRing",

@@ -22,6 +22,7 @@ SLOW_ON_JAX = (
     "core_learning",
     "cores",
     "errors",
+    "every_family",
     "float32",
     "gradients",
     "inference",

@@ -2,7 +2,7 @@
 
 - `protocol`: what users follow (`Variable`), and the base class with defaults that the library
   asks (`Family`).
-- `categorical`, `gaussian`, `poisson`: the built-in families, one file each.
+- `categorical`, `gaussian`, `poisson`, `lognormal`: the built-in families, one file each.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 """
 
@@ -10,10 +10,16 @@ from ringdist.variables.categorical import Categorical
 from ringdist.variables.checks import check_name, column_scale
 from ringdist.variables.foreign import Foreign, as_family
 from ringdist.variables.gaussian import GaussianMixture
+from ringdist.variables.lognormal import LogNormalMixture
 from ringdist.variables.poisson import PoissonMixture
 from ringdist.variables.protocol import Family, Form, Variable, rebuild
 
-BUILT_IN: tuple[type[Family], ...] = (Categorical, GaussianMixture, PoissonMixture)
+BUILT_IN: tuple[type[Family], ...] = (
+    Categorical,
+    GaussianMixture,
+    PoissonMixture,
+    LogNormalMixture,
+)
 
 __all__ = [
     "BUILT_IN",
@@ -22,6 +28,7 @@ __all__ = [
     "Foreign",
     "Form",
     "GaussianMixture",
+    "LogNormalMixture",
     "PoissonMixture",
     "Variable",
     "as_family",
