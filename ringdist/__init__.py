@@ -17,6 +17,7 @@ from ringdist.variables import (
     LogNormalMixture,
     PoissonMixture,
     Variable,
+    WithAtoms,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "TensorRing",
     "TensorRingDensity",
     "Variable",
+    "WithAtoms",
     "compare",
     "distributed",
     "fit_em",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Literal
@@ -174,7 +175,8 @@ def _placed(family: Any, observed: np.ndarray, num_components: int, method: str,
         raise ValueError("values must be finite, found infinity")
     options: dict[str, Any] = {}
     if isinstance(family, functools.partial):
-        family, options = family.func, family.keywords
+        family, given = family.func, inspect.signature(family.func).bind_partial(*family.args, **family.keywords)
+        options = given.arguments
     if family is None:
         whole = bool(((observed == np.floor(observed)) & (observed >= 0)).all())
         family = Categorical if whole and observed.max() < 64 else GaussianMixture

@@ -3,9 +3,11 @@
 - `protocol`: what users follow (`Variable`), and the base class with defaults that the library
   asks (`Family`).
 - `categorical`, `gaussian`, `poisson`, `lognormal`: the built-in families, one file each.
+- `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 """
 
+from ringdist.variables.atoms import WithAtoms
 from ringdist.variables.categorical import Categorical
 from ringdist.variables.checks import check_name, column_scale
 from ringdist.variables.foreign import Foreign, as_family
@@ -19,6 +21,7 @@ BUILT_IN: tuple[type[Family], ...] = (
     GaussianMixture,
     PoissonMixture,
     LogNormalMixture,
+    WithAtoms,
 )
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "LogNormalMixture",
     "PoissonMixture",
     "Variable",
+    "WithAtoms",
     "as_family",
     "check_name",
     "column_scale",
