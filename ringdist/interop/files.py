@@ -3,7 +3,8 @@
 A file of format version 2 has the tensors `core.K` of a dense core or `core.K.PART` of another kind, and
 `variable.K.NAME`. In its metadata are `ring`, a JSON object of `version`, `order`, `cores` (the kind of
 each column) and `variables` (`family`, `name` and `arrays` of each column, and `options` where the
-family has arguments that are not arrays), and `sha256`, the checksum of tensors and metadata. Version 1 had dense cores only and does not name kinds.
+family has arguments that are not arrays), and `sha256`, the checksum of tensors and metadata. Version 1
+had dense cores only and does not name kinds.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from ringdist.interop import tensorfile
 from ringdist.interop.tensorfile import STORABLE, fields, integers, parse_json
 from ringdist.interop.variables import check_entry, constructed, entry_of
 from ringdist.network import Network
-from ringdist.variables import BUILT_IN
 
 VERSION = 2
 RESERVED = {"ring", "mixture", "format", "sha256"}  # names in a file's metadata
