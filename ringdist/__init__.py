@@ -11,7 +11,14 @@ from ringdist.learning.gradient import fit_gradient
 from ringdist.learning.starts import initialize
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture, load
-from ringdist.variables import Categorical, GaussianMixture, PoissonMixture, Variable
+from ringdist.variables import (
+    Categorical,
+    GaussianMixture,
+    LogNormalMixture,
+    PoissonMixture,
+    Variable,
+    WithAtoms,
+)
 
 if TYPE_CHECKING:
     from ringdist.estimator.density import TensorRingDensity
@@ -24,11 +31,13 @@ __all__ = [
     "Core",
     "FitResult",
     "GaussianMixture",
+    "LogNormalMixture",
     "PoissonMixture",
     "RingMixture",
     "TensorRing",
     "TensorRingDensity",
     "Variable",
+    "WithAtoms",
     "compare",
     "distributed",
     "fit_em",

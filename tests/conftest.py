@@ -18,10 +18,12 @@ ENGINES = ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork")
 # Op by op, JAX compiles every operation anew for every shape: the first query of a ring takes it seconds, where NumPy
 # takes milliseconds. Of the tests over every backend in these files only the named ones are not `slow` on JAX.
 SLOW_ON_JAX = (
+    "atoms",
     "conversions",
     "core_learning",
     "cores",
     "errors",
+    "every_family",
     "float32",
     "gradients",
     "inference",

@@ -2,15 +2,16 @@
 
 A file of format version 2 has the tensors `core.K` of a dense core or `core.K.PART` of another kind, and
 `variable.K.NAME`. In its metadata are `ring`, a JSON object of `version`, `order`, `cores` (the kind of
-each column) and `variables` (`family`, `name` and `arrays` of each column), and `sha256`, the checksum
-of tensors and metadata. Version 1 had dense cores only and does not name kinds.
+each column) and `variables` (`family`, `name` and `arrays` of each column, and `options` where the
+family has arguments that are not arrays), and `sha256`, the checksum of tensors and metadata. Version 1
+had dense cores only and does not name kinds.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from reprlib import repr as short
@@ -21,9 +22,9 @@ import numpy as np
 from ringdist.backend import is_array, is_concrete, to_numpy
 from ringdist.cores import KINDS
 from ringdist.interop import tensorfile
-from ringdist.interop.tensorfile import STORABLE, fields, integers, parse_json, strings
+from ringdist.interop.tensorfile import STORABLE, fields, integers, parse_json
+from ringdist.interop.variables import check_entry, constructed, entry_of
 from ringdist.network import Network
-from ringdist.variables import BUILT_IN
 
 VERSION = 2
 RESERVED = {"ring", "mixture", "format", "sha256"}  # names in a file's metadata
@@ -78,13 +79,10 @@ def described(ring: Network) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         kind, arrays = _kind(core, column), variable.arrays()
         parts = {"": core} if kind == "dense" else {f".{n}": a for n, a in core.arrays().items()}
         named = {f"core.{k}{part}": array for part, array in parts.items()}
-        for name, array in arrays.items():
-            _check_length(f"{column}: {name}", array, core.shape[0])
-            named[f"variable.{k}.{name}"] = array
+        variables.append(entry_of(variable, column))
+        named |= {f"variable.{k}.{name}": array for name, array in arrays.items()}
         tensors |= {name: stored(array, f"{column}: {name}") for name, array in named.items()}
         kinds.append(kind)
-        family = _family(variable, column)
-        variables.append({"family": family, "name": variable.name, "arrays": sorted(arrays)})
     return {"version": VERSION, "order": list(ring.order), "cores": kinds, "variables": variables}, tensors
 
 
@@ -118,13 +116,6 @@ def _kind(core: Any, column: str) -> str:
             return kind
     kinds = ", ".join(["dense", *KINDS])
     raise ValueError(f"{column}: the cores that files hold are {kinds}, found {type(core).__name__}")
-
-
-def _family(variable: Any, column: str) -> str:
-    family = type(variable)
-    if names_of(BUILT_IN).get(family.__name__, family) is not family:
-        raise ValueError(f"{column}: a family of your own needs a name of its own, found {family!r}")
-    return family.__name__
 
 
 def stored(array: Any, label: str) -> np.ndarray:
@@ -181,31 +172,13 @@ def _core(k: int, kind: Any, tensors: dict[str, np.ndarray]) -> Any:
     if not names:
         raise ValueError(f"column {k}: a core of the kind {kind} must have a tensor, found none")
     parts = {name: _taken(tensors, f"core.{k}.{name}") for name in names}
-    return _made(k, KINDS[kind], parts, lambda: KINDS[kind](**parts))
+    return _made(k, KINDS[kind], parts)
 
 
 def _variable(k: int, entry: Any, n: int, tensors: dict[str, np.ndarray], known: dict[str, type]) -> Any:
-    """A variable of `n` components, made by its constructor like a caller's."""
-    family, name, listed = fields(entry, ("family", "name", "arrays"), f"column {k}")
-    if not isinstance(family, str) or family not in known:
-        text = f"column {k} is of the family {short(family)}, known are {', '.join(sorted(known))}"
-        raise ValueError(f"{text}; pass others in families")
-    if name is not None and not isinstance(name, str):
-        raise ValueError(f"column {k}: name must be a string or null, found {short(name)}")
-    labels = strings(listed, f"column {k}: arrays")
-    arrays = {label: _taken(tensors, f"variable.{k}.{label}") for label in labels}
-    for label, array in arrays.items():
-        _check_length(f"column {k}: {label}", array, n)
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            raise ValueError(f"column {k}: {label} must be numbers, found NaN")
-    make = known[family]
-    return _made(k, make, arrays, lambda: make(**arrays, name=name) if arrays else make(n, name=name))
-
-
-def _check_length(label: str, array: Any, n: int) -> None:
-    if tuple(array.shape[:1]) != (n,):
-        text = f"{label} must have one entry for each of {n} components"
-        raise ValueError(f"{text}, found shape {tuple(array.shape)}")
+    """A variable of `n` components, with its arrays taken from the tensors."""
+    arrays = {label: _taken(tensors, f"variable.{k}.{label}") for label in check_entry(k, entry)}
+    return constructed(k, entry, n, arrays, known)
 
 
 def _taken(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -214,15 +187,15 @@ def _taken(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
     return tensors.pop(name)
 
 
-def _made(k: int, kind: type, arrays: dict[str, np.ndarray], make: Callable[[], Any]) -> Any:
-    """What a constructor makes of arrays, if they are what it holds: none is taken for an option."""
+def _made(k: int, kind: type, parts: dict[str, np.ndarray]) -> Any:
+    """The core that a constructor makes of its factors, if they are what it holds."""
     try:
-        made = make()
+        made = kind(**parts)
         held = made.arrays().keys()
     except Exception as error:  # whatever a constructor does with values that it did not expect
-        text = f"column {k}: {kind.__name__} refuses the arrays {short(sorted(arrays))}"
+        text = f"column {k}: {kind.__name__} refuses the arrays {short(sorted(parts))}"
         raise ValueError(f"{text}: {error}") from error
-    if held != arrays.keys():
+    if held != parts.keys():
         text = f"column {k}: {kind.__name__} must have the arrays {sorted(held)}"
-        raise ValueError(f"{text}, found {short(sorted(arrays))}")
+        raise ValueError(f"{text}, found {short(sorted(parts))}")
     return made

@@ -40,6 +40,7 @@ def least_stds(
     for start in range(0, data.num_rows, 2**16):
         rows, weight = data.batch(ring, slice(start, start + 2**16))
         block, w = to_numpy(rows)[:, columns].astype(np.float64), to_numpy(weight).astype(np.float64)[:, None]
+        block = np.stack([ring.families[k].floored(block[:, i]) for i, k in enumerate(columns)], axis=1)
         place = _place(data, block, total) if place is None else place
         seen = ~np.isnan(block)
         block = np.where(seen, block / place.unit - place.centre, 0.0)

@@ -39,7 +39,7 @@ def value_space(variable: Variable) -> int | str:
     family = as_family(variable)
     if family.values_are_components:
         return family.num_components
-    return "counts" if family.integer else "reals"
+    return family.measure
 
 
 def check_families(cores: Sequence[Core], variables: Sequence[Variable]) -> None:

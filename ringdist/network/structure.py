@@ -32,7 +32,7 @@ from ringdist.network.checks import (
     describe_column,
 )
 from ringdist.network.pytree import register_core, register_ring
-from ringdist.variables import Family, Variable, as_family, rebuild
+from ringdist.variables import Family, Variable, as_family
 
 
 class Network:
@@ -157,10 +157,10 @@ class Network:
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Columns that one call can evaluate: those of one stackable family and one N; other columns stand alone."""
+        """Columns that one call can evaluate: those of one stackable family and form; other columns stand alone."""
         groups: dict[Any, list[int]] = {}
         for k, family in enumerate(self.families):
-            groups.setdefault((family.kind, family.num_components) if family.stacks else k, []).append(k)
+            groups.setdefault(family.form._replace(name=None) if family.stacks else k, []).append(k)
         return tuple(tuple(columns) for columns in groups.values())
 
     def core_arrays(self) -> list[Array]:
@@ -303,7 +303,7 @@ def _detached_variable(variable: Variable) -> Variable:
     fixed = {name: stop_gradient(array) for name, array in arrays.items()}
     if all(fixed[name] is array for name, array in arrays.items()):
         return variable
-    detached: Variable = rebuild(type(variable), variable.num_components, variable.name, fixed)
+    detached: Variable = as_family(variable).with_arrays(fixed).variable
     return detached
 
 
@@ -313,5 +313,5 @@ def converted_variable(variable: Variable, xp: ModuleType | None, dtype: Any, de
     if not arrays:
         return variable
     moved = {key: convert(array, xp, dtype, device) for key, array in arrays.items()}
-    converted: Variable = rebuild(type(variable), variable.num_components, variable.name, moved)
+    converted: Variable = as_family(variable).with_arrays(moved).variable
     return converted

@@ -217,9 +217,9 @@ def _of_rows(state: State, index: Array) -> State:
 
 
 def _best_value(family: Family, log_weights: Array, current: Array) -> Array:
-    """argmax_z Σ_s exp(log_weights[s]) p(z | s) over the components' means and, around the best, ever smaller steps."""
+    """argmax_z Σ_s exp(log_weights[s]) p(z | s) over the components' centres and ever smaller steps around the best."""
     xp = namespace(log_weights)
-    means, stds = like(family.means(), log_weights), like(family.standard_deviations(), log_weights)
+    means, stds = like(family.centres(), log_weights), like(family.scales(), log_weights)
     integer = family.integer
     means = xp.floor(means) if integer else means
 

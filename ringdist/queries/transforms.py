@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ringdist.backend import (
+    Array,
+    accumulator,
     convert,
     is_array,
     is_concrete,

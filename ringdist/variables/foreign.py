@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from ringdist.backend import Array, is_concrete, like, namespace, stop_gradient, to_numpy
-from ringdist.variables.protocol import Family, Variable
+from ringdist.variables.protocol import Family, Variable, rebuild
 
 FAR = 1e9  # standard deviations at which a density without an end has not underflowed to −inf
 
@@ -64,6 +64,12 @@ class Foreign(Family):
     def arrays(self) -> dict[str, Array]:
         arrays: dict[str, Array] = self._variable.arrays()
         return arrays
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def with_arrays(self, arrays: dict[str, Array]) -> Foreign:
+        return Foreign(rebuild(self.form, arrays))
 
     def log_density(self, x: Array) -> Array:
         return self._variable.log_density(x)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ringdist.backend import Array, astype, dtype_name, namespace, normal, reciprocal, special, without_warnings
 from ringdist.variables.checks import check_name, check_values, observed, parameter
+from ringdist.variables.placing import centres_and_widths
 from ringdist.variables.protocol import Family
 
 
@@ -91,6 +92,10 @@ class GaussianMixture(Family):
             std = _root_of_squares(stds[:, None], others[None, :])
             z = _standardised(self._arrays["means"], other._arrays["means"], std)
             return xp.exp(-0.5 * z * z) * (reciprocal(std) / math.sqrt(2 * math.pi))
+
+    @classmethod
+    def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Self:
+        return cls(*centres_and_widths(observed, num_components, method, limits), **options)
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
         """Sums of the responsibilities, alone, times the offset from the mean, times its square.
