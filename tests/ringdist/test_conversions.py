@@ -138,7 +138,7 @@ def test_trains_of_rings_whose_products_fit_have_the_least_ranks(backend, seed):
 @pytest.mark.parametrize("largest", [1.0, 0.9])
 def test_the_train_of_one_column_near_the_largest_number(backend, dtype, largest):
     """Its core is a trace, which may be beyond the range."""
-    top, low = largest * float(np.finfo(dtype).max), 4 * float(np.finfo(dtype).tiny)
+    top, low = largest * float(np.finfo(dtype).max), 16 * float(np.finfo(dtype).tiny)
     core = np.array([np.diag([top, top, top]), np.diag([low, low, 0.0])])
     case = Case((core,), (Column("categorical", 2),), (0,))
     train, x = backend.ring(case, dtype).to_train(), np.array([[0.0], [1.0]])
