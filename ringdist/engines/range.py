@@ -22,23 +22,28 @@ from ringdist.backend import (
     on_accelerator,
     stop_gradient,
     times_power,
+    unstack,
     without_warnings,
 )
 from ringdist.cores import LINEAR, Core, CPCore, DenseCore
+from ringdist.engines.emissions import AS_IS, Emissions, Size, sizes, stacked_emissions
 from ringdist.network import Evidence, Network
 
 LONGEST = 8  # products between two rescalings at most
 NEAR_ONE = 0.25, 2.0  # row sums of cores that are used as they are: growth by 2^LONGEST is in the threshold
 BITS = 40  # by which categories may shrink a state between two rescalings
-AS_IS = 2.0**-20, 2.0**4  # factors of a core with a largest entry in between are used as they are
 FACTOR_BITS = 16  # by which what is flushed in the middle of a core of several factors may grow on the way out of it
 
 
 class InRange(NamedTuple):
-    """Cores near 1 and the logarithm of what divides them together."""
+    """Cores near 1, the logarithm of what divides them together, and the emissions of the CP cores among them.
+
+    Emissions are stacked where values can be looked at.
+    """
 
     cores: tuple[Core, ...]
     log_scale: float
+    emissions: tuple[Emissions, ...] = ()
 
 
 def in_range(network: Network) -> InRange:
@@ -69,20 +74,39 @@ def _in_range(network: Network) -> InRange:
     if not can_inspect_values(network):
         return InRange(network.links, 0.0)
     cores, exponents = list(network.links), [0] * network.num_variables
-    norms = _norms(cores)
-    low, high = NEAR_ONE
-    for k, core in enumerate(cores):
-        if low <= norms[k] <= high and isinstance(core, DenseCore):
-            continue
-        cores[k], exponents[k] = _rescaled(core, norms[k])
-    return InRange(tuple(cores), math.log(2) * sum(exponents))
+    emissions, shifts, leaned = stacked_emissions(cores), [0] * network.num_variables, False
+    stacked = {k for group in emissions if group.array is not None for k in group.columns}
+    for k, size in enumerate(_sizes(cores, emissions)):
+        norm = size.norm
+        if not _is_safe(cores[k], size):
+            (cores[k], exponents[k]), leaned = _leaned(cores[k]), True
+            norm = _norm(cores[k])
+        shift = _shift(norm)
+        exponents[k] += shift
+        if k in stacked and getattr(cores[k], "left", None) is None:  # the emission stands first, and is divided below
+            shifts[k] = shift
+        elif shift:
+            cores[k] = _divided(cores[k], shift)
+    emissions = stacked_emissions(cores) if leaned else emissions
+    emissions = tuple(group.divided([shifts[k] for k in group.columns]) for group in emissions)
+    for group in emissions:
+        if any(shifts[k] for k in group.columns):
+            for k, emission in zip(group.columns, unstack(group.array), strict=True):
+                cores[k] = cores[k].with_arrays({**cores[k].arrays(), "emission": emission})
+    return InRange(tuple(cores), math.log(2) * sum(exponents), emissions)
 
 
-def _norms(cores: Sequence[Core]) -> list[float]:
-    """The largest row sum Σ_s Σ_b Q[s, a, b] of every core."""
+def _sizes(cores: Sequence[Core], emissions: Sequence[Emissions]) -> list[Size]:
     if all(isinstance(core, DenseCore) for core in cores):
-        return largest_row_sums([core.dense() for core in cores])
-    return [_norm(core) for core in cores]
+        return [Size(norm, True) for norm in largest_row_sums([core.dense() for core in cores])]
+    found = {k: size for group in emissions for k, size in zip(group.columns, sizes(cores, group), strict=True)}
+    return [found[k] if k in found else _size(core) for k, core in enumerate(cores)]
+
+
+def _size(core: Core) -> Size:
+    least, most = AS_IS
+    tops = [] if isinstance(core, DenseCore) else largest_entries(list(core.arrays().values()))
+    return Size(_norm(core), all(least <= top <= most for top in tops))
 
 
 def _norm(core: Core) -> float:
@@ -99,26 +123,28 @@ def _row_sums(core: Core) -> Array:
         return core.transposed().push(ones, ones[0, :, :1] + like_zeros((1, size), array), LINEAR)
 
 
-def _rescaled(core: Core, norm: float) -> tuple[Core, int]:
-    """The core divided by a power of two that brings its largest row sum near 1, and the exponent."""
-    total = 0
-    xp = namespace(*core.arrays().values())
-    info = xp.finfo(next(iter(core.arrays().values())).dtype)
-    safe = float(info.smallest_normal) / float(info.eps) < norm < math.inf
-    if not isinstance(core, DenseCore):
-        least, most = AS_IS
-        safe = safe and 2.0**-FACTOR_BITS < norm
-        safe = safe and all(least <= top <= most for top in largest_entries(list(core.arrays().values())))
-    if not safe:
-        core, total = core.leaned() if isinstance(core, CPCore) else _near_one(core)
-        norm = _norm(core)
+def _is_safe(core: Core, size: Size) -> bool:
+    """Whether a power of two for the whole core is enough to bring it near 1."""
+    array = next(iter(core.arrays().values()))
+    info = namespace(array).finfo(array.dtype)
+    if not float(info.smallest_normal) / float(info.eps) < size.norm < math.inf:
+        return False
+    return isinstance(core, DenseCore) or (size.as_is and 2.0**-FACTOR_BITS < size.norm)
+
+
+def _shift(norm: float) -> int:
+    """The exponent of the power of two that divides a core of that largest row sum."""
     low, high = NEAR_ONE
-    if low <= norm <= high or not 0 < norm < math.inf:
-        return core, total
-    exponent = math.frexp(norm)[1]
+    return 0 if low <= norm <= high or not 0 < norm < math.inf else math.frexp(norm)[1]
+
+
+def _divided(core: Core, exponent: int) -> Core:
     name, array = next(iter(core.arrays().items()))
-    core = core.with_arrays({**core.arrays(), name: times_power(array, -exponent)})
-    return core, total + exponent
+    return core.with_arrays({**core.arrays(), name: times_power(array, -exponent)})
+
+
+def _leaned(core: Core) -> tuple[Core, int]:
+    return core.leaned() if isinstance(core, CPCore) else _near_one(core)
 
 
 def _near_one(core: Core) -> tuple[Core, int]:
