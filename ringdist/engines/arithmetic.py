@@ -56,7 +56,7 @@ class Linear:
     def __init__(self, ring: Network, evidence: Evidence, *, floored: bool = False):
         self.ring, self.evidence = ring, evidence
         self.xp = namespace(ring.prototype)
-        self.cores, log_scale, self.emissions = in_range(ring)
+        self.cores, log_scale = in_range(ring)
         self.offset = evidence.offset + log_scale
         self.floor = threshold(ring) if floored else None
         self.inspects_values = can_inspect_values(ring, evidence)

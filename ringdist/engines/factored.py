@@ -1,10 +1,10 @@
 """A sweep through CP cores in PyTorch, with a backward pass of its own.
 
-The product of the matrices is one of steps that alternate: left and right factors, and diagonal matrices of the weights
-of the hidden states, of which one product makes all. With S the state before a step and D the gradient of the one
-behind it, the gradient of a factor F is Sᵀ D, and D Fᵀ goes on; that of a diagonal h is the sum of S D over the cut
-bond, and D h goes on. Kept are the states before the diagonals, from which one multiplication makes those behind them.
-In a train a state is a matrix, one row for each row of data, and a column costs two operations.
+A column multiplies the state S by left · diag(h) · right, where h = w · emission are the weights of the hidden states.
+Kept for the backward pass are the states T = S · left alone: h and T · diag(h) are formed again, at the cost of N / m
+of a product and of one multiplication. With D the gradient of the next state, that of `right` is (T diag(h))ᵀ D; with
+D' = D rightᵀ that of h is Σ_r T D', and D' diag(h) goes on to the left. Everything but the kept states stays in a CPU's
+cache, and in a train a state is a matrix, one row for each row of data.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ringdist.backend import can_reuse_memory, log_scaled_sum, matrix_minimum
+from ringdist.backend import log_scaled_sum, matrix_minimum
 from ringdist.cores import CPCore
 from ringdist.engines.arithmetic import Linear, Result
+
+PARTS = 4  # operands of a column: left, evidence weights (b, N), emission, right
 
 
 def is_factored(linear: Linear) -> bool:
@@ -27,79 +29,73 @@ def is_factored(linear: Linear) -> bool:
         linear.tracks_minimum
         and isinstance(linear.ring.prototype, Tensor)
         and all(isinstance(core, CPCore) for core in linear.cores)
-        and getattr(forward_ad, "_current_level", -1) < 0
+        and getattr(forward_ad, "_current_level", -1) < 0  # of derivatives forward nothing is known here
     )
 
 
 def factored_sweep(linear: Linear) -> Result:
     """log Tr ∏_k A_k(x_k) of every row, (b,), and the smallest entry met, (b,); with gradients of any order."""
-    plan, operands = _plan(linear)
-    if can_reuse_memory(*operands):
-        diagonal, logs, low, *_ = _forward(plan, operands, keeps=False)
-    else:
+    operands: list[Tensor | None] = []
+    for k in linear.ring.sequence:
+        core: Any = linear.cores[k]
+        operands += [core.left, linear.evidence.weights(k), core.emission, core.right]
+    plan = _Plan(linear.evidence.num_rows, min(linear.ring.ranks), linear.interval)
+    if torch.is_grad_enabled() and any(operand is not None and operand.requires_grad for operand in operands):
         diagonal, logs, low = _Diagonal.apply(plan, *operands)
+    else:
+        diagonal, logs, low, *_ = _forward(plan, operands, keeps=False)
     return log_scaled_sum(diagonal, logs) + linear.offset, low
 
 
 class _Plan(NamedTuple):
-    """What the operands of the steps are, in the order of the sweep."""
-
     rows: int
-    cut: int
+    cut: int  # values of the cut bond, which states have as their second axis if there are several
     interval: int  # columns between two divisions of the states by the sums of their rows
-    diagonal: list[bool]  # whether a step is a diagonal matrix, given as (b, c), or (b, 1, c) beside a wider cut
-    columns: list[int]  # how many columns end with a step: 0 or 1
-
-
-def _plan(linear: Linear) -> tuple[_Plan, list[Tensor]]:
-    cut, rows = min(linear.ring.ranks), linear.evidence.num_rows
-    hidden: dict[int, Tensor] = {}
-    for group in linear.emissions:
-        weights = group.hidden(linear.evidence)
-        hidden.update(zip(group.columns, (weights if cut == 1 else weights[:, :, None]).unbind(), strict=True))
-    plan, operands = _Plan(rows, cut, linear.interval, [], []), []
-    for k in linear.ring.sequence:
-        core = linear.cores[k]
-        for operand in (core.left, hidden[k], core.right):
-            if operand is not None:
-                operands.append(operand)
-                plan.diagonal.append(operand is hidden[k])
-                plan.columns.append(0)
-        plan.columns[-1] = 1
-    return plan, operands
 
 
 class _Product(NamedTuple):
     diagonal: Tensor  # (b, r) of the product of all matrices
     logs: Tensor  # (b, r) of the scale of its rows
     low: Tensor  # (b,) smallest entry met
-    states: list[Tensor | None]  # before each step, where they are kept
-    scales: dict[int, Tensor]  # by which the rows behind a step were divided
+    kept: list[Tensor | None]  # of every column S, where it has a left factor, and T
+    scales: dict[int, Tensor]  # by which the rows of the state behind a column were divided
 
 
 def _forward(
-    plan: _Plan, operands: Sequence[Tensor], *, keeps: bool, scales: Mapping[int, Tensor] | None = None
+    plan: _Plan, operands: Sequence[Tensor | None], *, keeps: bool, scales: Mapping[int, Tensor] | None = None
 ) -> _Product:
     """The product; with the scales of an earlier one it divides by those, which carry no gradient."""
-    first, minimum = operands[0], matrix_minimum(operands[0])
-    state = torch.eye(plan.cut, dtype=first.dtype, device=first.device).expand(plan.rows, plan.cut, plan.cut)
+    columns = _columns(operands)
+    weights = columns[0][1]
+    state = torch.eye(plan.cut, dtype=weights.dtype, device=weights.device).expand(plan.rows, plan.cut, plan.cut)
     state = state[:, 0] if plan.cut == 1 else state
-    logs = first.new_zeros(plan.rows, plan.cut, dtype=torch.float64)
-    low, done, states, found = None, 0, [], {}
-    for i, (operand, is_diagonal, ends) in enumerate(zip(operands, plan.diagonal, plan.columns, strict=True)):
+    logs, minimum = weights.new_zeros(plan.rows, plan.cut, dtype=torch.float64), matrix_minimum(weights)
+    low, found, kept = torch.empty(0), {}, []
+    for k, (left, weights, emission, right) in enumerate(columns):
+        inner = state if left is None else state @ left
         if keeps:
-            states.append(state if is_diagonal or i == 0 or not plan.diagonal[i - 1] else None)
-        state = state * operand if is_diagonal else state @ operand
-        done += ends
-        if ends and (done % plan.interval == 0 or i == len(operands) - 1):
+            kept += [None if left is None else state, inner]
+        state = inner * _hidden(plan, weights, emission)
+        state = state if right is None else state @ right
+        divides = k % plan.interval == plan.interval - 1
+        if divides or k == len(columns) - 1:
             least = minimum(state if plan.cut > 1 else state[:, None])
-            low = least if low is None else torch.minimum(low, least)
-        if ends and done % plan.interval == 0:
-            found[i] = total = _row_sums(state) if scales is None else scales[i]
+            low = torch.minimum(low, least) if low.numel() else least
+        if divides:
+            found[k] = total = _row_sums(state) if scales is None else scales[k]
             logs += (total if plan.cut == 1 else total[..., 0]).log()
             state = state / total
-    diagonal = state if plan.cut == 1 else state.diagonal(dim1=1, dim2=2)
-    return _Product(diagonal, logs, low, states, found)
+    return _Product(state if plan.cut == 1 else state.diagonal(dim1=1, dim2=2), logs, low, kept, found)
+
+
+def _columns(operands: Sequence[Any]) -> list[Any]:
+    return [operands[i : i + PARTS] for i in range(0, len(operands), PARTS)]
+
+
+def _hidden(plan: _Plan, weights: Tensor, emission: Tensor | None) -> Tensor:
+    """The weights of the hidden states, (b, c), or (b, 1, c) beside a wider cut."""
+    hidden = weights if emission is None else weights @ emission
+    return hidden if plan.cut == 1 else hidden[:, None]
 
 
 def _row_sums(state: Tensor) -> Tensor:
@@ -109,46 +105,67 @@ def _row_sums(state: Tensor) -> Tensor:
 
 
 class _Diagonal(torch.autograd.Function):
-    """The first three parts of `_Product`, from the plan and the operands of its steps."""
+    """The first three parts of `_Product`, from the plan and the operands of all columns."""
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, *operands: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, plan: _Plan, *operands: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         product = _forward(plan, operands, keeps=True)
         ctx.plan, ctx.places = plan, tuple(product.scales)
-        ctx.save_for_backward(*operands, *product.states, *product.scales.values())
+        ctx.save_for_backward(*operands, *product.kept, *product.scales.values())
         ctx.mark_non_differentiable(product.logs, product.low)
         return product.diagonal, product.logs, product.low
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        plan, saved, needed = ctx.plan, ctx.saved_tensors, ctx.needs_input_grad[1:]
-        operands, states = saved[: len(needed)], saved[len(needed) : 2 * len(needed)]
-        scales = dict(zip(ctx.places, saved[2 * len(needed) :], strict=True))
+        plan, needed, saved = ctx.plan, ctx.needs_input_grad[1:], ctx.saved_tensors
+        count, behind = len(needed), len(needed) + 2 * len(needed) // PARTS
+        operands, kept = saved[:count], saved[count:behind]
+        scales = dict(zip(ctx.places, saved[behind:], strict=True))
         if torch.is_grad_enabled():
             return None, *_recorded(plan, operands, scales, gradient, needed)
-        gradients: list[Tensor | None] = [None] * len(operands)
+        gradients: list[Tensor | None] = []
         gradient = gradient.clone() if plan.cut == 1 else torch.diag_embed(gradient)
-        for i in reversed(range(len(operands))):
-            operand, state = operands[i], states[i]
-            if i in scales:
-                gradient /= scales[i]
-            if plan.diagonal[i]:
-                if needed[i]:
-                    along = gradient * state
-                    gradients[i] = along if plan.cut == 1 else along.sum(1, keepdim=True)
-                gradient *= operand
-                continue
-            if needed[i]:
-                state = operands[i - 1] * states[i - 1] if state is None else state
-                gradients[i] = state.flatten(0, -2).T @ gradient.flatten(0, -2)
-            gradient = gradient @ operand.T if i else gradient
+        columns = zip(_columns(operands), _columns(needed), kept[::2], kept[1::2], strict=True)
+        for k, (column, wanted, state, inner) in reversed(list(enumerate(columns))):
+            if k in scales:
+                gradient /= scales[k]
+            gradient, found = _column_gradients(plan, column, wanted, state, inner, gradient)
+            gradients = [*found, *gradients]
         return None, *gradients
+
+
+def _column_gradients(
+    plan: _Plan, column: Any, wanted: Any, state: Tensor | None, inner: Tensor, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The gradients of the state before a column and of its operands; the one behind it is written to."""
+    left, weights, emission, right = column
+    found: list[Tensor | None] = [None] * PARTS
+    hidden = _hidden(plan, weights, emission)
+    if right is not None:
+        if wanted[3]:
+            found[3] = _pairs(inner * hidden, gradient)
+        gradient = gradient @ right.T
+    if wanted[1] or wanted[2]:
+        along = inner * gradient
+        along = along if plan.cut == 1 else along.sum(1)
+        found[1] = along if emission is None else (along @ emission.T if wanted[1] else None)
+        found[2] = weights.T @ along if wanted[2] else None
+    gradient *= hidden
+    if left is not None:
+        found[0] = _pairs(state, gradient) if wanted[0] else None
+        gradient = gradient @ left.T
+    return gradient, found
+
+
+def _pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Σ_b Σ_r a[b, r, :] b[b, r, :]ᵀ."""
+    return a.flatten(0, -2).T @ b.flatten(0, -2)
 
 
 def _recorded(
     plan: _Plan,
-    operands: Sequence[Tensor],
-    scales: dict[int, Tensor],
+    operands: Sequence[Tensor | None],
+    scales: Mapping[int, Tensor],
     gradient: Tensor,
     needed: Sequence[bool],
 ) -> list[Tensor | None]:

@@ -22,11 +22,10 @@ from ringdist.backend import (
     on_accelerator,
     stop_gradient,
     times_power,
-    unstack,
     without_warnings,
 )
 from ringdist.cores import LINEAR, Core, CPCore, DenseCore
-from ringdist.engines.emissions import AS_IS, Emissions, Size, sizes, stacked_emissions
+from ringdist.engines.emissions import AS_IS, Emissions, Size, cp_sizes, stacked_emissions
 from ringdist.network import Evidence, Network
 
 LONGEST = 8  # products between two rescalings at most
@@ -36,14 +35,10 @@ FACTOR_BITS = 16  # by which what is flushed in the middle of a core of several 
 
 
 class InRange(NamedTuple):
-    """Cores near 1, the logarithm of what divides them together, and the emissions of the CP cores among them.
-
-    Emissions are stacked where values can be looked at.
-    """
+    """Cores near 1 and the logarithm of what divides them together."""
 
     cores: tuple[Core, ...]
     log_scale: float
-    emissions: tuple[Emissions, ...] = ()
 
 
 def in_range(network: Network) -> InRange:
@@ -74,32 +69,34 @@ def _in_range(network: Network) -> InRange:
     if not can_inspect_values(network):
         return InRange(network.links, 0.0)
     cores, exponents = list(network.links), [0] * network.num_variables
-    emissions, shifts, leaned = stacked_emissions(cores), [0] * network.num_variables, False
+    emissions, shifts = stacked_emissions(cores), dict[int, int]()
     stacked = {k for group in emissions if group.array is not None for k in group.columns}
     for k, size in enumerate(_sizes(cores, emissions)):
-        norm = size.norm
         if not _is_safe(cores[k], size):
-            (cores[k], exponents[k]), leaned = _leaned(cores[k]), True
-            norm = _norm(cores[k])
-        shift = _shift(norm)
+            core, exponents[k] = _leaned(cores[k])
+            shift = _shift(_norm(core))
+            cores[k] = _divided(core, shift)
+        elif shift := _shift(size.norm):
+            if k in stacked and "left" not in cores[k].arrays():  # the emission stands first, and is divided below
+                shifts[k] = shift
+            else:
+                cores[k] = _divided(cores[k], shift)
         exponents[k] += shift
-        if k in stacked and getattr(cores[k], "left", None) is None:  # the emission stands first, and is divided below
-            shifts[k] = shift
-        elif shift:
-            cores[k] = _divided(cores[k], shift)
-    emissions = stacked_emissions(cores) if leaned else emissions
-    emissions = tuple(group.divided([shifts[k] for k in group.columns]) for group in emissions)
     for group in emissions:
-        if any(shifts[k] for k in group.columns):
-            for k, emission in zip(group.columns, unstack(group.array), strict=True):
-                cores[k] = cores[k].with_arrays({**cores[k].arrays(), "emission": emission})
-    return InRange(tuple(cores), math.log(2) * sum(exponents), emissions)
+        if shifts.keys() & group.columns:
+            for k, emission in zip(group.columns, group.divided(shifts), strict=True):
+                if k in shifts:
+                    cores[k] = cores[k].with_arrays({**cores[k].arrays(), "emission": emission})
+    return InRange(tuple(cores), math.log(2) * sum(exponents))
 
 
 def _sizes(cores: Sequence[Core], emissions: Sequence[Emissions]) -> list[Size]:
     if all(isinstance(core, DenseCore) for core in cores):
         return [Size(norm, True) for norm in largest_row_sums([core.dense() for core in cores])]
-    found = {k: size for group in emissions for k, size in zip(group.columns, sizes(cores, group), strict=True)}
+    found: dict[int, Size] = {}
+    for columns, array in emissions:
+        own: Any = [cores[k] for k in columns]
+        found.update(zip(columns, cp_sizes(own, array), strict=True))
     return [found[k] if k in found else _size(core) for k, core in enumerate(cores)]
 
 
@@ -125,11 +122,10 @@ def _row_sums(core: Core) -> Array:
 
 def _is_safe(core: Core, size: Size) -> bool:
     """Whether a power of two for the whole core is enough to bring it near 1."""
-    array = next(iter(core.arrays().values()))
-    info = namespace(array).finfo(array.dtype)
-    if not float(info.smallest_normal) / float(info.eps) < size.norm < math.inf:
-        return False
-    return isinstance(core, DenseCore) or (size.as_is and 2.0**-FACTOR_BITS < size.norm)
+    if isinstance(core, DenseCore):
+        info = namespace(core.array).finfo(core.array.dtype)
+        return float(info.smallest_normal) / float(info.eps) < size.norm < math.inf
+    return size.as_is and 2.0**-FACTOR_BITS < size.norm < math.inf
 
 
 def _shift(norm: float) -> int:
@@ -139,11 +135,13 @@ def _shift(norm: float) -> int:
 
 
 def _divided(core: Core, exponent: int) -> Core:
+    """The core divided by 2^exponent."""
     name, array = next(iter(core.arrays().items()))
     return core.with_arrays({**core.arrays(), name: times_power(array, -exponent)})
 
 
 def _leaned(core: Core) -> tuple[Core, int]:
+    """The core with factors near 1, and the exponent of what it was divided by."""
     return core.leaned() if isinstance(core, CPCore) else _near_one(core)
 
 

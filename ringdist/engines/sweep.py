@@ -92,7 +92,7 @@ def numbers_kept(ring: Network, *, lean: bool = False) -> int:
     for core in ring.links:
         size, left, right = core.shape
         if isinstance(core, CPCore) and factored:
-            kept += (cut + 2) * core.inner + (cut * left if core.left is not None else 0)
+            kept += cut * (core.inner + (0 if core.left is None else left))
         elif not isinstance(core, DenseCore):
             kept += cut * sum(sum(array.shape) for array in core.arrays().values())
         else:
@@ -101,15 +101,19 @@ def numbers_kept(ring: Network, *, lean: bool = False) -> int:
 
 
 def numbers_at_once(ring: Network) -> int:
-    """How many numbers of one row a sweep without gradient has in memory beside the evidence."""
-    cut, widest, hidden = min(ring.ranks), 0, 0
+    """How many numbers of one row a sweep without gradient has in memory beside the evidence.
+
+    CP cores multiply states, and only the tree, which JAX prefers, forms their matrices.
+    """
+    cut, by_states = min(ring.ranks), backend_name(ring.prototype) != "jax"
+    widest = 0
     for core in ring.links:
         _, left, right = core.shape
-        if isinstance(core, CPCore):
-            widest, hidden = max(widest, cut * max(left, core.inner, right)), hidden + core.inner
+        if isinstance(core, CPCore) and by_states:
+            widest = max(widest, cut * max(left, core.inner, right))
         else:
             widest = max(widest, left * right)
-    return 8 * widest + hidden
+    return 8 * widest
 
 
 def _by_matrices(ring: Network) -> bool:

@@ -71,7 +71,7 @@ def _contracted(ring: Network, other: Network, grams: Sequence[Array], semiring:
     xp, certain = namespace(core), semiring is LOG or not is_concrete(core, other.prototype, *grams)
     r, q = min(ring.ranks), int(other.links[ring.sequence[0]].shape[1])
     (cores, scale), (others, other_scale) = (
-        in_range(each)[:2] if semiring is LINEAR else (each.links, 0.0) for each in (ring, other)
+        in_range(each) if semiring is LINEAR else (each.links, 0.0) for each in (ring, other)
     )
     state = semiring.of(identity(r * q, core))  # cut bonds (r q) x current bonds (m m')
     logs = like_zeros((r * q,), core)

@@ -134,8 +134,7 @@ def _rows_per_chunk(ring: Network, engine: Engine) -> int:
         engine == "auto" and not on_accelerator(ring.prototype) and (max(squares) > 256 or not ring.is_dense)
     )
     at_once = numbers_at_once(ring) if swept else sum(squares)
-    own = sum(math.prod(array.shape) for array in ring.core_arrays())
-    return rows_within(max(budget.at_once(ring.prototype), own), 3 * (sum(ring.shape) + at_once))
+    return rows_within(max(budget.at_once(ring.prototype), ring.core_size), 3 * (sum(ring.shape) + at_once))
 
 
 def _rows_stored(ring: Network, rows: Array, engine: Engine) -> int:
