@@ -62,6 +62,7 @@ class CPCore(Conditional):
     left: Array | None
     emission: Array | None
     right: Array | None
+    _factors: dict[str, Array]
 
     def __init__(self, left: Any = None, emission: Any = None, right: Any = None):
         given = {"left": left, "emission": emission, "right": right}
@@ -79,8 +80,10 @@ class CPCore(Conditional):
         self._set(factors)
 
     def _set(self, factors: dict[str, Array]) -> None:
-        for name in ("left", "emission", "right"):
-            self.__dict__[name] = factors.get(name)
+        values = {name: factors.get(name) for name in ("left", "emission", "right")}
+        for name, value in values.items():
+            self.__dict__[name] = value
+        self.__dict__["_factors"] = {name: value for name, value in values.items() if value is not None}
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"cores are immutable: {name} cannot be set")
@@ -105,8 +108,7 @@ class CPCore(Conditional):
 
     def arrays(self) -> dict[str, Array]:
         """The factors that are not identities, by name."""
-        factors = {"left": self.left, "emission": self.emission, "right": self.right}
-        return {name: factor for name, factor in factors.items() if factor is not None}
+        return dict(self._factors)
 
     def factor(self, name: str) -> Array:
         """The factor of that name, an identity where it is None."""

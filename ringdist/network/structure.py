@@ -66,7 +66,7 @@ class Network:
         owns = copy and is_concrete(*arrays) and not any(_records_gradient(array) for array in arrays)
         check_shapes(given, variables, order)
         self._set(tuple(map(_copied, given)) if owns else given, variables, order, bool(validate), owns)
-        for name in ("ranks", "shape", "sequence", "families", "groups"):
+        for name in ("ranks", "shape", "sequence", "families", "groups", "is_dense", "core_size"):
             getattr(self, name)  # torch.compile compiles again where they come later
         if validate and is_concrete(*arrays):
             for k, core in enumerate(self.links):
@@ -131,14 +131,19 @@ class Network:
     def num_parameters(self) -> int:
         """Numbers in the cores and in the variables' arrays."""
         arrays = [array for variable in self.variables for array in variable.arrays().values()]
-        return sum(math.prod(array.shape) for array in [*self.core_arrays(), *arrays])
+        return self.core_size + sum(math.prod(array.shape) for array in arrays)
+
+    @cached_property
+    def core_size(self) -> int:
+        """Numbers in the cores."""
+        return sum(math.prod(array.shape) for array in self.core_arrays())
 
     @property
     def is_train(self) -> bool:
         """Whether some bond has rank 1."""
         return min(self.ranks) == 1
 
-    @property
+    @cached_property
     def is_dense(self) -> bool:
         """Whether all cores are arrays."""
         return all(isinstance(core, DenseCore) for core in self.links)
@@ -163,9 +168,13 @@ class Network:
             groups.setdefault(family.form._replace(name=None) if family.stacks else k, []).append(k)
         return tuple(tuple(columns) for columns in groups.values())
 
-    def core_arrays(self) -> list[Array]:
+    def core_arrays(self) -> tuple[Array, ...]:
         """All factors of all cores, column by column."""
-        return [array for core in self.links for array in core.arrays().values()]
+        return self._core_arrays
+
+    @cached_property
+    def _core_arrays(self) -> tuple[Array, ...]:
+        return tuple(array for core in self.links for array in core.arrays().values())
 
     def column(self, k: Column) -> int:
         """The index of a column given by index or name; `ValueError` if there is none."""
