@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from ringdist import compare, ordering
 from ringdist.cores import Core, CPCore
 from ringdist.learning import distributed
+from ringdist.learning.autofit import autofit
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.gradient import fit_gradient
@@ -38,6 +39,7 @@ __all__ = [
     "TensorRingDensity",
     "Variable",
     "WithAtoms",
+    "autofit",
     "compare",
     "distributed",
     "fit_em",
