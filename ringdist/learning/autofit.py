@@ -131,7 +131,7 @@ def autofit(
         weights = mixture_weights(np.stack([fit.held_out for fit in fits]))
         kept = [c for c in range(len(fits)) if weights[c] > 1e-3]
         if len(kept) > 1:
-            model = RingMixture([fits[c].ring for c in kept], weights[kept] / weights[kept].sum())
+            model = RingMixture([fits[c].ring for c in kept], (weights[kept] / weights[kept].sum()).tolist())
         else:
             model = fits[kept[0]].ring
     return FitResult(model, fits[0].history)

@@ -248,7 +248,8 @@ class _EM:
             shares.append(self._sum(data, float(own.sum())))
             rings.append(self._ring_step(ring, rows, own, numbers, m_step, floors[c]) if shares[-1] > 0 else ring)
         seen = np.asarray(shares) / m_step.weights.batch
-        return RingMixture(rings, (1 - m_step.step) * to_numpy(model.weights) + m_step.step * seen)
+        weights = (1 - m_step.step) * to_numpy(model.weights) + m_step.step * seen
+        return RingMixture(rings, weights.tolist())
 
     def _ring_step(
         self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, float]
