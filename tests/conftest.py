@@ -35,6 +35,7 @@ SLOW_ON_JAX = (
     "ring",
     "ring_mixture",
     "ring_mixture_events",
+    "ring_mixture_files",
     "rng",
     "sampling",
     "variables",
