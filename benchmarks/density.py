@@ -54,17 +54,18 @@ def main(args: argparse.Namespace) -> None:
 
 
 TEXT = """\
-Mean log-likelihoods per row in nats. *Library* is `rd.autofit(train, variables, validation=validation, budget=…)` with
-nothing else set: trains of CP cores by stepwise EM from a mixture of products, the rank doubled and the smoothing varied
-as long as validation rows gain, then further trains in other orders of the columns, weighted by their validation
-likelihood. *Mixture* is one of products of Bernoulli distributions, *train* a single train of the given rank and the
-default smoothing in the order of mutual information: of CP cores by stepwise EM, of dense cores by full batches.
+Mean log-likelihoods per row in nats. *Library* is `rd.autofit(train, variables, validation=validation, budget=…)`
+with nothing else set: trains of CP cores by stepwise EM from a mixture of products, the rank doubled and the
+smoothing varied as long as validation rows gain, then further trains in other orders of the columns, weighted by
+their validation likelihood. *Mixture* is one of products of Bernoulli distributions, *train* a single train of the
+given rank and the default smoothing in the order of mutual information: of CP cores by stepwise EM, of dense cores by
+full batches.
 
-HCLT 2021 (Liu and Van den Broeck, Tractable regularization of probabilistic circuits, 12 states, 4 trees) is the mean of
-the last lines of its five published logs; at the best validation epoch Jester is -52.38 there. The tensor trains of 2025
-(arXiv 2510.00382) are the best of several methods and epochs on the very rows that are reported, as their scripts
-select them; no published table was found for the haplotypes. Continuous mixtures (Correia et al. 2023) are said to reach
--5.99, -12.26 and -51.93, which could not be confirmed from their code.
+HCLT 2021 (Liu and Van den Broeck, Tractable regularization of probabilistic circuits, 12 states, 4 trees) is the mean
+of the last lines of its five published logs; at the best validation epoch Jester is -52.38 there. The tensor trains
+of 2025 (arXiv 2510.00382) are the best of several methods and epochs on the very rows that are reported, as their
+scripts select them; no published table was found for the haplotypes. Continuous mixtures (Correia et al. 2023) are
+said to reach -5.99, -12.26 and -51.93, which could not be confirmed from their code.
 
 Seconds are wall-clock, orders and starts included; processor seconds count all threads."""
 

@@ -76,7 +76,7 @@ def autofit(
         x: (n, d) data, NaN where missing.
         variables: as in `initialize`.
         validation: (n', d) rows to choose by; None holds out a tenth of x.
-        sample_weight: (n,) non-negative weights of the rows of x.
+        sample_weight: (n,) non-negative weights of the rows of x in learning; held-out rows count equally.
         budget: seconds of wall-clock time. A fit that is under way is finished, so that this is no hard limit.
         max_rings: trains at most.
         orders: the orders of the columns to use, the best first; None takes them from the mutual information.
@@ -109,6 +109,8 @@ def autofit(
     generator = np.random.default_rng(rng)
     rows = to_numpy(x) if is_array(x) else np.asarray(x, dtype=np.float64)
     weight = None if sample_weight is None else np.asarray(to_numpy(sample_weight), dtype=np.float64)
+    if weight is not None and weight.shape != rows.shape[:1]:
+        raise ValueError(f"sample_weight must have shape {rows.shape[:1]}, found {weight.shape}")
     rows, weight, held_out = _split(rows, weight, validation, generator)
     both = np.concatenate([rows, held_out])
     placed = initialize(both, variables, 1, num_components=num_components, topology="train", rng=0).variables
