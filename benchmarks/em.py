@@ -224,7 +224,7 @@ def against_hmmlearn(args: argparse.Namespace) -> list[Row]:
         scores = {name: side(start, x, args.epochs)() for name, side in sides.items()}
         fits = {name: _call(side, start, x, args.epochs) for name, side in sides.items()}
         times = interleaved(fits, repeats=args.repeats, device="cpu", seconds=0, statistic=min)
-        row: Row = {"train": "tied" if em_rivals.TIED else "untied", "rows": n, "columns": d, "states": rank}
+        row: Row = {"rows": n, "columns": d, "states": rank}
         rows.append(row | compared(times, scores, args.epochs))
     return rows
 
