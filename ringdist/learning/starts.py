@@ -52,7 +52,7 @@ def initialize(
     order: Sequence[int | str] | None = None,
     topology: Literal["ring", "train"] = "ring",
     method: Literal["quantile", "kmeans", "mixture"] = "quantile",
-    spread: float = 0.1,
+    spread: float = 0.04,
     core: CoreKind = "dense",
     inner: int | None = None,
     tied: bool = False,
@@ -77,7 +77,8 @@ def initialize(
         num_components: of mixtures; fewer where a column has fewer distinct values.
         method: components at equally frequent quantiles, at k-means centres, or at quantiles with a mixture's cores.
         spread: with `method="mixture"`, the share of each core's mass that changes the state of the bond, at random;
-            0 is the mixture itself, which EM then never leaves.
+            0 is the mixture itself, which EM then never leaves. From much less than the default EM is slow to leave
+            the mixture, from much more it has to find the clusters again, with 16 columns as with 800.
         core, inner: the kind of the cores and the hidden states of CP cores, as in `TensorRing.random`; with
             `method="mixture"` a CP core's hidden state is the cluster, and `inner` is None.
         tied: whether all columns share their factors, as `fit_em(..., tied=True)` learns them: a homogeneous hidden
