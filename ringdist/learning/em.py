@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -241,15 +241,16 @@ class _EM:
         numbers = data.row_numbers if isinstance(index, slice) else index
         if not isinstance(model, RingMixture):
             return self._ring_step(model, rows, weight, numbers, m_step, floors[0])
-        posterior = model.ring_posterior(rows)
-        rings, shares = [], []
+        posterior, known = model.ring_posterior(rows), to_numpy(model.weights).astype(np.float64)
+        rings, shares = [], np.zeros(len(known))
         for c, ring in enumerate(model.rings):
             own = weight * posterior[:, c]
-            shares.append(self._sum(data, float(own.sum())))
-            rings.append(self._ring_step(ring, rows, own, numbers, m_step, floors[c]) if shares[-1] > 0 else ring)
-        seen = np.asarray(shares) / m_step.weights.batch
-        weights = (1 - m_step.step) * to_numpy(model.weights) + m_step.step * seen
-        return RingMixture(rings, weights.tolist())
+            shares[c] = self._sum(data, float(own.sum())) / m_step.weights.batch
+            if shares[c] > 0:  # as a fit of its own to its share of all rows and of the batch
+                weights = Weights(*(known[c] * number for number in m_step.weights))
+                ring = self._ring_step(ring, rows, own, numbers, replace(m_step, weights=weights), floors[c])
+            rings.append(ring)
+        return RingMixture(rings, ((1 - m_step.step) * known + m_step.step * shares).tolist())
 
     def _ring_step(
         self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, float]

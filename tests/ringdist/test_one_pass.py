@@ -224,3 +224,12 @@ def test_an_epoch_of_a_mixture_weights_rows_by_their_posterior():
     for c, ring in enumerate(start.rings):
         alone = rd.fit_em(ring, x, sample_weight=posterior[:, c], max_epochs=1).ring
         np.testing.assert_allclose(fitted.rings[c].to_dense(), alone.to_dense(), rtol=1e-9)
+
+
+def test_where_a_mixture_has_come_to_rest_damped_steps_rest_too():
+    x = table(60, 3, 3, seed=10)
+    start = rd.RingMixture([train(np, 3, 3, 2, seed=i) for i in range(2)], [0.2, 0.8])
+    exact = rd.fit_em(start, x, max_epochs=250, smoothing=2.0, patience=None).ring
+    damped = rd.fit_em(exact, x, max_epochs=30, batch_size=60, smoothing=2.0, step_decay="linear", rng=0).ring
+    np.testing.assert_allclose(damped.weights, exact.weights, atol=5e-3)
+    np.testing.assert_allclose(damped.to_dense(), exact.to_dense(), atol=5e-4)
