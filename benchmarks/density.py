@@ -17,7 +17,7 @@ import ringdist as rd
 from . import data, report
 
 GOALS = {"nltcs": -5.99, "plants": -12.40, "jester": -52.20, "genomes": -385.0}  # test log-likelihood in nats
-BUDGET = 100.0  # seconds for the library's own choice
+BUDGET = 110.0  # seconds for the library's own choice
 PUBLISHED = {
     "nltcs": {"HCLT 2021": -6.00, "tensor train 2025": -6.01},
     "plants": {"HCLT 2021": -14.26, "tensor train 2025": -13.91},

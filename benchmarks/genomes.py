@@ -29,7 +29,7 @@ import ringdist as rd
 
 from . import data, report
 
-BUDGET = 100.0  # seconds for the fit
+BUDGET = 110.0  # seconds for the fit
 BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # of minor-allele frequency
 NEIGHBOURS = (5, 10, 20, 50, 100, 200, 400, 800)
 CHANGES, ERRORS = (0.003, 0.01, 0.03, 0.1, 0.3), (0.1, 0.2, 0.3, 0.4)  # ρ and ε

@@ -24,7 +24,9 @@ from ringdist.variables import Categorical, GaussianMixture, Variable
 EPOCHS = 15  # of a fit, with a step that falls to 0
 BATCHES = 8  # an epoch at least: enough steps, of enough rows each
 FEWEST_ROWS = 64  # of a mini-batch
-SEARCH = 0.5  # of the budget at most goes to the choice of rank and smoothing, the rest to further rings
+SEARCH = 0.35  # of the budget is past when no other smoothing is tried any more
+TRAINS = 4  # of a rank must fit into the budget for it to be tried: several orders gain more than twice the rank
+GROWTH = 2.5  # of the seconds of a fit when its rank doubles, between what launches and what products cost
 GAIN = 1e-3  # nats of held-out likelihood, relative to it per column, below which nothing more is tried
 RANK_FACTORS = (2.0, 1.0), (0.5, 1.0)
 SMOOTHING_FACTORS = (1.0, 0.3), (1.0, 3.0)
@@ -35,7 +37,7 @@ HELD_OUT = 0.1  # of the rows, unless others are given
 class Setting:
     """What a fit is made with, and what is looked for."""
 
-    rank: int = 16
+    rank: int = 32
     smoothing: float = 0.5
 
 
@@ -68,9 +70,9 @@ def autofit(
     """A mixture of trains, everything about it chosen on held-out rows within a budget of seconds.
 
     Trains of CP cores start near a mixture of products and learn by stepwise EM. The rank doubles as long as held-out
-    rows gain, then the smoothing is varied; what is left of the budget goes to further trains in other orders of the
-    columns, whose weights are those of highest held-out likelihood. A single train is returned as `TensorRing` where a
-    second one gains nothing.
+    rows gain and several such trains fit into the budget, then the smoothing is varied. What is left of the budget goes
+    to further trains in other orders of the columns, whose weights are those of highest held-out likelihood. A single
+    train is returned as `TensorRing` where a second one gains nothing.
 
     Args:
         x: (n, d) data, NaN where missing.
@@ -121,7 +123,7 @@ def autofit(
         placed,
         orders if orders is not None else _orders(rows, placed, max_rings),
         deadline=start + budget,
-        search_until=start + SEARCH * budget,
+        budget=budget,
         seed=int(generator.integers(2**31)),
         target={"xp": xp, "dtype": dtype, "device": device},
         tell=progress or (lambda line: None),
@@ -147,7 +149,7 @@ class _Search:
     variables: Sequence[Variable]
     orders: Sequence[Sequence[int]]
     deadline: float
-    search_until: float
+    budget: float
     seed: int
     target: dict[str, Any]
     tell: Callable[[str], None]
@@ -184,7 +186,7 @@ class _Search:
         return Fitted(setting, ring, values, history, seconds)
 
     def best_setting(self) -> Fitted:
-        """The rank doubled, then the smoothing varied, as long as held-out rows gain and time allows."""
+        """The rank doubled or halved, then the smoothing varied, as long as held-out rows gain and time allows."""
         best = self.fit(Setting(), 0)
         for factors in (RANK_FACTORS, SMOOTHING_FACTORS):
             for factor in factors:
@@ -198,13 +200,17 @@ class _Search:
         moved = False
         while True:
             setting = Setting(max(1, int(best.setting.rank * factor[0])), best.setting.smoothing * factor[1])
-            growth = 2.5 if setting.rank > best.setting.rank else 1.0  # between the launches of small ranks and m²
-            if setting == best.setting or time.perf_counter() + growth * best.seconds > self.search_until:
+            if setting == best.setting or not self._has_time(best, setting):
                 return best, moved
             fit = self.fit(setting, 0)
             if fit.held_out.mean() < best.held_out.mean() + self._least_gain():
                 return (fit if fit.held_out.mean() > best.held_out.mean() else best), moved
             best, moved = fit, True
+
+    def _has_time(self, best: Fitted, setting: Setting) -> bool:
+        if setting.rank > best.setting.rank:
+            return TRAINS * GROWTH * best.seconds < self.budget
+        return time.perf_counter() + best.seconds < self.deadline - (1 - SEARCH) * self.budget
 
     def further_rings(self, best: Fitted, max_rings: int) -> list[Fitted]:
         """The best train and others in further orders, as long as time is left and held-out rows gain."""
