@@ -54,22 +54,25 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
         array([0.4, 0.3, 0.5])
     """
     table, shape = as_table(ring, x)
+    values = log_densities(ring, table, engine)
+    return namespace(table).reshape(astype(values, ring.prototype.dtype), shape)
+
+
+def log_densities(ring: Network, table: Array, engine: Engine = "auto") -> Array:
+    """log p of rows (b, d), shape (b,), in the accumulator's dtype; see `log_prob`."""
     xp = namespace(table)
     parameters = [array for variable in ring.variables for array in variable.arrays().values()]
     if not can_reuse_memory(*ring.core_arrays(), *parameters, table) and table.shape[0] > 0:
-        values = _differentiable(ring, checked(ring, table), engine)
-        return xp.reshape(astype(values, ring.prototype.dtype), shape)
+        return _differentiable(ring, checked(ring, table), engine)
     step = _rows_per_chunk(ring, engine) if is_concrete(table) else max(1, table.shape[0])
     if 0 < table.shape[0] < step and not ring.owns_cores and on_accelerator(ring.prototype):
-        values = _with_normalizer(ring, checked(ring, table), engine)  # half as many launches as apart
-        return xp.reshape(astype(values, ring.prototype.dtype), shape)
+        return _with_normalizer(ring, checked(ring, table), engine)  # half as many launches as apart
     log_z = log_partition(ring)
     parts = [
         log_mass(ring, Evidence.of_rows(ring, checked(ring, table[start : start + step])), engine)
         for start in range(0, max(1, table.shape[0]), step)
     ]
-    value = parts[0] if len(parts) == 1 else xp.concat(parts)
-    return xp.reshape(astype(value - log_z, ring.prototype.dtype), shape)
+    return (parts[0] if len(parts) == 1 else xp.concat(parts)) - log_z
 
 
 def _differentiable(ring: Network, rows: Array, engine: Engine) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -71,13 +71,8 @@ def mode(ring: Network, x: Any = None) -> Array:
     incomplete = np.flatnonzero(missing.any(axis=1))
     if incomplete.shape[0]:
         _check_mass(ring, take(rows, indices(incomplete, core)), incomplete)
-    counts = _completions(ring, missing[incomplete])
-    few = incomplete[counts <= EXACT_LIMIT]
-    magnitude = np.ceil(np.log2(counts[counts <= EXACT_LIMIT]))
-    for bits in np.unique(magnitude):  # at most 12: rows of nearly equal numbers of completions go together
-        for some in _pieces(few[magnitude == bits], 2 ** int(bits) * ring.num_variables):
-            result[some] = _enumerated(ring, result[some], missing[some], 2 ** int(bits))
-    for some in _pieces(incomplete[counts > EXACT_LIMIT], STARTS * _numbers_per_start(ring)):
+    many = enumerate_few(ring, result, missing, lambda cells: log_prob(ring, cells))
+    for some in _pieces(many, STARTS * _numbers_per_start(ring)):
         result[some] = to_numpy(_searched(ring, take(rows, indices(some, core)), missing[some], some))
     return namespace(core).reshape(like(result, core), (*shape, ring.num_variables))
 
@@ -86,6 +81,27 @@ def _check_mass(ring: Network, rows: Array, row_numbers: np.ndarray) -> None:
     empty = np.flatnonzero(to_numpy(log_prob(ring, rows)) == -np.inf)
     if empty.shape[0]:
         raise ValueError(f"evidence must have positive mass, found zero mass in row {int(row_numbers[empty[0]])}")
+
+
+def enumerate_few(
+    ring: Network, rows: np.ndarray, missing: np.ndarray, density: Callable[[Array], Array]
+) -> np.ndarray:
+    """Fill in place the incomplete rows (n, d) of few completions by the densest; the numbers of the other rows.
+
+    Args:
+        ring: over whose columns the rows are.
+        rows: (n, d), NaN where `missing`.
+        missing: (n, d) bool.
+        density: log p of complete rows (n, d), (n,).
+    """
+    incomplete = np.flatnonzero(missing.any(axis=1))
+    counts = _completions(ring, missing[incomplete])
+    few = incomplete[counts <= EXACT_LIMIT]
+    magnitude = np.ceil(np.log2(counts[counts <= EXACT_LIMIT]))
+    for bits in np.unique(magnitude):  # at most 12: rows of nearly equal numbers of completions go together
+        for some in _pieces(few[magnitude == bits], 2 ** int(bits) * ring.num_variables):
+            rows[some] = _enumerated(ring, rows[some], missing[some], 2 ** int(bits), density)
+    return incomplete[counts > EXACT_LIMIT]
 
 
 def _completions(ring: Network, missing: np.ndarray) -> np.ndarray:
@@ -102,7 +118,9 @@ def _pieces(rows: np.ndarray, numbers_per_row: int) -> Iterator[np.ndarray]:
         yield rows[start : start + step]
 
 
-def _enumerated(ring: Network, rows: np.ndarray, missing: np.ndarray, count: int) -> np.ndarray:
+def _enumerated(
+    ring: Network, rows: np.ndarray, missing: np.ndarray, count: int, density: Callable[[Array], Array]
+) -> np.ndarray:
     """The best of all completions of rows (n, d) that have at most `count`; a row that has fewer repeats them."""
     n, d = rows.shape
     sizes = np.where(missing, ring.shape, 1)
@@ -112,7 +130,7 @@ def _enumerated(ring: Network, rows: np.ndarray, missing: np.ndarray, count: int
     for start in range(0, count, block):
         number = np.arange(start, min(start + block, count))[:, None]
         cells = np.where(missing[:, None], number // strides[:, None] % sizes[:, None], rows[:, None])  # (n, block, d)
-        values = to_numpy(log_prob(ring, like(np.reshape(cells, (-1, d)), ring.prototype)))
+        values = to_numpy(density(like(np.reshape(cells, (-1, d)), ring.prototype)))
         values = np.reshape(values, cells.shape[:2])
         top = np.argmax(values, axis=1)[:, None]
         found = np.take_along_axis(values, top, axis=1)[:, 0]

@@ -29,7 +29,7 @@ from ringdist.engines.budget import rows_within
 from ringdist.engines.rescue import robust
 from ringdist.network import Evidence, Network
 from ringdist.network.evidence import as_rows, unmasked
-from ringdist.variables import as_family
+from ringdist.variables import Family, as_family
 
 
 def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
@@ -174,17 +174,20 @@ def cdf(ring: Network, k: int | str, x: Any) -> Array:
         array([0.5, 0.5])
     """
     k = ring.column(k)
-    core = ring.prototype
-    x = unmasked(x)
-    x = x if is_array(x) else like(x, core)
+    point, rest = point_and_rest(ring, k, x)
+    rows, shape = as_rows(ring, rest)
+    weights = component_posteriors(ring, rows, [k])[0]
+    values = like(ring.variables[k].cdf(namespace(point).reshape(point, (-1,))), ring.prototype)
+    return namespace(rows).reshape(namespace(rows).sum(weights * values, axis=-1), shape)
+
+
+def point_and_rest(ring: Network, k: int, x: Any) -> tuple[Array, Array]:
+    """The points x[..., k] of a cdf, none of them NaN, and x with NaN in their place."""
     point, rest = _split(ring, k, x)
     missing = namespace(point).any(namespace(point).isnan(point))
     if is_concrete(missing) and bool(missing):
         raise ValueError(f"{ring.describe(k)}: the point of a cdf must be given, found NaN")
-    rows, shape = as_rows(ring, rest)
-    weights = component_posteriors(ring, rows, [k])[0]
-    values = like(ring.variables[k].cdf(namespace(point).reshape(point, (-1,))), core)
-    return namespace(rows).reshape(namespace(rows).sum(weights * values, axis=-1), shape)
+    return point, rest
 
 
 def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
@@ -208,30 +211,47 @@ def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
         array([-1.,  1.])
     """
     k = ring.column(k)
-    core = ring.prototype
-    x = unmasked(x)
-    x = x if is_array(x) else like(x, core)
-    xp = namespace(core, x, *([q] if is_array(q) else []))
-    q = like(q, core)
-    inside = xp.all((q >= 0) & (q <= 1))
-    if is_concrete(inside) and not bool(inside):
-        raise ValueError(f"{ring.describe(k)}: q must lie in [0, 1]")
-    _, rest = _split(ring, k, x)
+    levels, rest = levels_and_rest(ring, k, q, x)
     rows, shape = as_rows(ring, rest)
     weights = component_posteriors(ring, rows, [k])[0]
-    full, size = np.broadcast_shapes(shape, tuple(q.shape)), ring.shape[k]
+    return quantiles(as_family(ring.variables[k]), weights, levels, shape)
+
+
+def levels_and_rest(ring: Network, k: int, q: Any, x: Any) -> tuple[Array, Array]:
+    """The probabilities q of a quantile, in [0, 1], as an array, and x with NaN in column k."""
+    core = ring.prototype
+    if is_array(q):
+        namespace(core, q)
+    levels = like(q, core)
+    inside = namespace(levels).all((levels >= 0) & (levels <= 1))
+    if is_concrete(inside) and not bool(inside):
+        raise ValueError(f"{ring.describe(k)}: q must lie in [0, 1]")
+    return levels, _split(ring, k, x)[1]
+
+
+def quantiles(family: Family, weights: Array, q: Array, shape: tuple[int, ...]) -> Array:
+    """The quantiles at q, broadcast against `shape`, of distributions Σ_s weights[s] F_s.
+
+    Args:
+        family: the component densities.
+        weights: (b, N), one row of component weights for each of the prod(shape) rows of evidence.
+        q: probabilities in [0, 1].
+        shape: the leading shape of the evidence.
+    """
+    xp, size = namespace(weights), weights.shape[1]
+    full = np.broadcast_shapes(shape, tuple(q.shape))
     weights = xp.broadcast_to(xp.reshape(weights, (*shape, size)), (*full, size))
-    value = _invert(ring.variables[k], xp.reshape(weights, (-1, size)), xp.reshape(xp.broadcast_to(q, full), (-1,)))
+    value = _invert(family, xp.reshape(weights, (-1, size)), xp.reshape(xp.broadcast_to(q, full), (-1,)))
     return xp.reshape(value, full)
 
 
-def _invert(variable: Any, weights: Array, q: Array) -> Array:
+def _invert(family: Family, weights: Array, q: Array) -> Array:
     """The smallest z with Σ_s weights[s] F_s(z) >= q, (b,).
 
     Bisection over the integers that stand for floating point numbers in their order: as many steps as the dtype has
     bits find one number among all, whatever the scale of the components.
     """
-    family, xp = as_family(variable), namespace(weights)
+    xp = namespace(weights)
     total = xp.sum(weights, axis=-1)  # 1 but for rounding, which must not put q = 1 out of reach
     means = like(family.means(), weights)
 
@@ -259,8 +279,10 @@ def _invert(variable: Any, weights: Array, q: Array) -> Array:
     return xp.where(above, xp.inf, value)
 
 
-def _split(ring: Network, k: int, x: Array) -> tuple[Array, Array]:
+def _split(ring: Network, k: int, x: Any) -> tuple[Array, Array]:
     """x[..., k], and x with NaN in its place."""
+    x = unmasked(x)
+    x = x if is_array(x) else like(x, ring.prototype)
     xp = namespace(ring.prototype, x)
     x = astype(x, ring.prototype.dtype)
     if x.ndim == 0 or x.shape[-1] != ring.num_variables:

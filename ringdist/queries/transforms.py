@@ -17,6 +17,7 @@ from ringdist.backend import (
     is_array,
     is_concrete,
     like,
+    like_zeros,
     namespace,
     stop_gradient,
 )
@@ -36,6 +37,7 @@ from ringdist.queries.elimination import (
     spread,
     widest_spread,
 )
+from ringdist.queries.log_prob import log_partition
 
 N = TypeVar("N", bound=Network)
 
@@ -89,17 +91,50 @@ def condition(ring: N, evidence: Mapping[int | str, float]) -> N:
         >>> ring.condition({0: 1}).to_dense().round(3)
         array([0.4, 0.6])
     """
+    values = _values(ring, evidence)
+    if not values:
+        return ring
+    observed = _observed(ring, values)
+    mass = log_mass(ring, observed, "auto")
+    if is_concrete(mass) and float(stop_gradient(mass[0])) == -math.inf:
+        raise ValueError(f"evidence must have positive mass, found zero mass for {dict(evidence)}")
+    return eliminate(ring, observed, sorted(values))
+
+
+def log_evidence(ring: Network, evidence: Mapping[int | str, float]) -> Array:
+    """log p(evidence), a scalar array in the accumulator's dtype, for the evidence that `condition` accepts.
+
+    Examples:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> table = np.array([[0.4, 0.1], [0.2, 0.3]])  # p(x_0, x_1)
+        >>> cores = [np.eye(2)[:, None, :], table.T[:, :, None]]
+        >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
+        >>> round(float(np.exp(log_evidence(ring, {0: 1}))), 6)
+        0.5
+    """
+    values = _values(ring, evidence)
+    if not values:
+        return like_zeros((), ring.prototype, accumulator(ring.prototype))
+    return log_mass(ring, _observed(ring, values), "auto")[0] - log_partition(ring)
+
+
+def _values(ring: Network, evidence: Mapping[int | str, float]) -> dict[int, Any]:
+    """Evidence by the index of its column, for some columns but not all."""
     if not isinstance(evidence, Mapping):
         raise TypeError(f"evidence must be a mapping from columns to values, found {type(evidence).__name__}")
-    core = ring.prototype
-    xp = namespace(core)
     values = {ring.column(k): value for k, value in evidence.items()}
     if len(values) != len(evidence):
         raise ValueError(f"the columns to condition on must differ, found {list(evidence)}")
-    if not values:
-        return ring
     if len(values) == ring.num_variables:
         raise ValueError("a conditional must leave at least one column, found evidence for all")
+    return values
+
+
+def _observed(ring: Network, values: Mapping[int, Any]) -> Evidence:
+    """One row that observes these values."""
+    core = ring.prototype
+    xp = namespace(core)
     namespace(core, *(value for value in values.values() if is_array(value)))  # they are of one backend
     entries = [like(values[k] if k in values else np.nan, core) for k in range(ring.num_variables)]
     for k in values:
@@ -108,11 +143,7 @@ def condition(ring: N, evidence: Mapping[int | str, float]) -> N:
         if is_concrete(entries[k]) and math.isnan(float(entries[k])):
             raise ValueError(f"{ring.describe(k)}: evidence must be a number, found NaN; use marginal to leave it out")
     rows, _ = as_rows(ring, xp.stack(entries))
-    observed = Evidence.of_rows(ring, rows)
-    mass = log_mass(ring, observed, "auto")
-    if is_concrete(mass) and float(stop_gradient(mass[0])) == -math.inf:
-        raise ValueError(f"evidence must have positive mass, found zero mass for {dict(evidence)}")
-    return eliminate(ring, observed, sorted(values))
+    return Evidence.of_rows(ring, rows)
 
 
 def to_train(ring: N) -> N:
