@@ -19,7 +19,7 @@ from ringdist.learning.starts import random_like
 from ringdist.network.structure import mapped
 from ringdist.queries.log_prob import log_prob
 from ringdist.ring import TensorRing
-from ringdist.variables import as_family, rebuild
+from ringdist.variables import as_family, kind_of, rebuild
 
 Parameters = list[Any]
 
@@ -170,7 +170,7 @@ def _to_ring(ring: TensorRing, parameters: Parameters, *, copy: bool = False) ->
         for name in variable.arrays():
             value = next(values)
             arrays[name] = xp.exp(value) if name in positive else xp.asarray(value, copy=True) if copy else value
-        variables.append(rebuild(type(variable), variable.num_components, variable.name, arrays))
+        variables.append(rebuild(kind_of(variable), variable.num_components, variable.name, arrays))
     return ring.with_values(cores, variables)
 
 

@@ -7,14 +7,14 @@ import functools
 from typing import Any
 
 from ringdist.backend import is_array
-from ringdist.variables import rebuild
+from ringdist.variables import kind_of, rebuild
 
 
 @dataclasses.dataclass
 class _Placeholder:
     """Stands for a variable while JAX keeps other things than arrays in a ring."""
 
-    family: type
+    family: Any
     num_components: int
     name: str | None
     values: dict[str, Any]
@@ -31,7 +31,7 @@ def register_ring(kind: Any) -> None:
     def flatten(ring: Any) -> tuple[tuple[Any, ...], Any]:
         arrays = tuple(variable.arrays() for variable in ring.variables)
         kinds = tuple(
-            (v.family if isinstance(v, _Placeholder) else type(v), v.num_components, v.name) for v in ring.variables
+            (v.family if isinstance(v, _Placeholder) else kind_of(v), v.num_components, v.name) for v in ring.variables
         )
         return (ring.links, arrays), (kinds, ring.order, ring.validate)
 

@@ -32,7 +32,7 @@ from ringdist.network.checks import (
     describe_column,
 )
 from ringdist.network.pytree import register_core, register_ring
-from ringdist.variables import Family, Variable, as_family, rebuild
+from ringdist.variables import Family, Variable, as_family, kind_of, rebuild
 
 
 class Network:
@@ -303,7 +303,7 @@ def _detached_variable(variable: Variable) -> Variable:
     fixed = {name: stop_gradient(array) for name, array in arrays.items()}
     if all(fixed[name] is array for name, array in arrays.items()):
         return variable
-    detached: Variable = rebuild(type(variable), variable.num_components, variable.name, fixed)
+    detached: Variable = rebuild(kind_of(variable), variable.num_components, variable.name, fixed)
     return detached
 
 
@@ -313,5 +313,5 @@ def converted_variable(variable: Variable, xp: ModuleType | None, dtype: Any, de
     if not arrays:
         return variable
     moved = {key: convert(array, xp, dtype, device) for key, array in arrays.items()}
-    converted: Variable = rebuild(type(variable), variable.num_components, variable.name, moved)
+    converted: Variable = rebuild(kind_of(variable), variable.num_components, variable.name, moved)
     return converted

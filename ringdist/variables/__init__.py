@@ -4,14 +4,19 @@
   asks (`Family`).
 - `categorical`, `gaussian`, `poisson`: the built-in families, one file each.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
+- `interval`, `truncated`: components restricted to an interval; `within` and `panels` compute what
+  is asked of them, for any family.
 """
 
 from ringdist.variables.categorical import Categorical
 from ringdist.variables.checks import check_name, column_scale
-from ringdist.variables.foreign import Foreign, as_family
+from ringdist.variables.foreign import Foreign, as_family, kind_of
 from ringdist.variables.gaussian import GaussianMixture
+from ringdist.variables.interval import Interval
+from ringdist.variables.inversion import first_reached
 from ringdist.variables.poisson import PoissonMixture
 from ringdist.variables.protocol import Family, Variable, rebuild
+from ringdist.variables.truncated import Truncated
 
 BUILT_IN: tuple[type[Family], ...] = (Categorical, GaussianMixture, PoissonMixture)
 
@@ -21,10 +26,14 @@ __all__ = [
     "Family",
     "Foreign",
     "GaussianMixture",
+    "Interval",
     "PoissonMixture",
+    "Truncated",
     "Variable",
     "as_family",
     "check_name",
     "column_scale",
+    "first_reached",
+    "kind_of",
     "rebuild",
 ]

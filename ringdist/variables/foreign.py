@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from ringdist.backend import Array, is_concrete, like, namespace, stop_gradient, to_numpy
-from ringdist.variables.protocol import Family, Variable
+from ringdist.variables.protocol import Family, Variable, rebuild
 
 FAR = 1e9  # standard deviations at which a density without an end has not underflowed to −inf
 
@@ -27,6 +27,11 @@ def as_family(variable: Variable) -> Family:
         True
     """
     return variable if isinstance(variable, Family) else Foreign(variable)
+
+
+def kind_of(variable: Variable) -> Any:
+    """What a variable is rebuilt from beside its arrays: its class, or what a wrapper around another one says."""
+    return as_family(variable).kind
 
 
 class Foreign(Family):
@@ -64,6 +69,9 @@ class Foreign(Family):
     def arrays(self) -> dict[str, Array]:
         arrays: dict[str, Array] = self._variable.arrays()
         return arrays
+
+    def rebuilt(self, num_components: int, arrays: dict[str, Array]) -> Foreign:
+        return Foreign(rebuild(self.kind, num_components, self.name, arrays))
 
     def log_density(self, x: Array) -> Array:
         return self._variable.log_density(x)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 from ringdist.backend import Array, namespace, stack, take
+from ringdist.variables import within
 
 
 @runtime_checkable
@@ -121,8 +122,8 @@ class Family:
         return self
 
     @property
-    def kind(self) -> type:
-        """The user's class, by which columns are grouped and from which variables are rebuilt."""
+    def kind(self) -> Any:
+        """The user's class, or a `Wrapped`: what columns are grouped by and variables are rebuilt from."""
         return type(self)
 
     @classmethod
@@ -135,6 +136,11 @@ class Family:
     def arrays(self) -> dict[str, Array]:
         """The parameters by the name of the constructor's argument."""
         return dict(self._arrays)
+
+    def rebuilt(self, num_components: int, arrays: dict[str, Array]) -> Family:
+        """A family of the same kind and name from other arrays, unchecked."""
+        family: Family = rebuild(self.kind, num_components, self.name, arrays)
+        return family
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"
@@ -170,6 +176,32 @@ class Family:
     def inner(self, other: Any) -> Array:
         """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for a variable of the same family."""
         raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------ intervals
+
+    def log_probability(self, low: float, high: float) -> Array:
+        """log P(low <= X <= high | s), shape (N,), in the accumulator's dtype; −inf or inf for no bound."""
+        return within.log_probability(within.widened(self), low, high)
+
+    def cdf_within(self, x: Array, low: float, high: float) -> Array:
+        """P(X <= x | low <= X <= high, s), shape (..., N), of numbers x within the interval."""
+        return within.cdf(within.widened(self), x, low, high)
+
+    def sample_within(self, component: Array, low: float, high: float, rng: Any) -> Array:
+        """One draw for each entry of `component`, of its shape, given low <= X <= high."""
+        return within.sample(within.widened(self), component, low, high, rng)
+
+    def moments_within(self, low: float, high: float) -> tuple[Array, Array]:
+        """E[X | low <= X <= high, s] and Var[X | low <= X <= high, s], each of shape (N,)."""
+        return within.moments(within.widened(self), low, high)
+
+    def log_density_beside(self, points: Array, offsets: Array) -> Array:
+        """log p(points[s] + offsets[:, s] | s) up to a constant of each s, for (N,) and (q, N): (q, N)."""
+        return within.log_density_beside(self, points, offsets)
+
+    def log_inner_within(self, other: Any, low: float, high: float) -> Array:
+        """log ∫ p(x | s) q(x | t) dx over low <= x <= high, (N, N')."""
+        raise ValueError(f"inner products within an interval need Gaussian components, found {self.kind.__name__}")
 
     # --------------------------------------------------------------------------------- the support
 
@@ -235,8 +267,19 @@ class Family:
             )
 
 
+class Wrapped(Protocol):
+    """The kind of a variable that is made of another one: hashable, equal for those that differ in arrays only."""
+
+    __name__: str  # as errors and files name it
+
+    def rebuilt(self, num_components: int, name: str | None, arrays: dict[str, Array]) -> Any:
+        """A variable of the kind from `arrays()`, unchecked."""
+
+
 def rebuild(kind: Any, num_components: int, name: str | None, arrays: dict[str, Array]) -> Any:
-    """A variable of the class from `arrays()`; a `Family` checks nothing."""
+    """A variable of the kind from `arrays()`; a `Family` checks nothing."""
+    if hasattr(kind, "rebuilt") and not isinstance(kind, type):
+        return kind.rebuilt(num_components, name, arrays)
     if issubclass(kind, Family):
         return kind.__new__(kind)._set(num_components, name, dict(arrays))
     return kind(**arrays, name=name) if arrays else kind(num_components, name=name)
