@@ -10,7 +10,7 @@ from ringdist.learning.fitting import FitResult
 from ringdist.learning.gradient import fit_gradient
 from ringdist.learning.starts import initialize
 from ringdist.ring import TensorRing, load
-from ringdist.variables import Categorical, GaussianMixture, PoissonMixture, Variable
+from ringdist.variables import Categorical, GaussianMixture, Interval, PoissonMixture, Truncated, Variable
 
 if TYPE_CHECKING:
     from ringdist.estimator.density import TensorRingDensity
@@ -23,9 +23,11 @@ __all__ = [
     "Core",
     "FitResult",
     "GaussianMixture",
+    "Interval",
     "PoissonMixture",
     "TensorRing",
     "TensorRingDensity",
+    "Truncated",
     "Variable",
     "compare",
     "distributed",

@@ -2,14 +2,16 @@
 
 A file of format version 2 has the tensors `core.K` of a dense core or `core.K.PART` of another kind, and
 `variable.K.NAME`. In its metadata are `ring`, a JSON object of `version`, `order`, `cores` (the kind of
-each column) and `variables` (`family`, `name` and `arrays` of each column), and `sha256`, the checksum
-of tensors and metadata. Version 1 had dense cores only and does not name kinds.
+each column) and `variables` (`family`, `name` and `arrays` of each column; of a truncated one also the
+family within, `of`, and its `interval`), and `sha256`, the checksum of tensors and metadata. Version 1
+had dense cores only and does not name kinds.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -25,7 +27,7 @@ from ringdist.interop import tensorfile
 from ringdist.interop.tensorfile import STORABLE, fields, integers, parse_json, strings
 from ringdist.network import Network
 from ringdist.queries.transforms import to
-from ringdist.variables import BUILT_IN
+from ringdist.variables import BUILT_IN, Interval, Truncated
 
 N = TypeVar("N", bound=Network)
 VERSION = 2
@@ -71,8 +73,7 @@ def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | No
             named[f"variable.{k}.{name}"] = array
         tensors |= {name: _stored(array, f"{column}: {name}") for name, array in named.items()}
         kinds.append(kind)
-        family = _family(variable, column)
-        variables.append({"family": family, "name": variable.name, "arrays": sorted(arrays)})
+        variables.append({**_family_of(variable, column), "name": variable.name, "arrays": sorted(arrays)})
     description = {"version": VERSION, "order": list(ring.order), "cores": kinds, "variables": variables}
     metadata = {name: json.dumps(value) for name, value in {**extra, "ring": description}.items()}
     tensorfile.write(Path(path), metadata, tensors)
@@ -135,9 +136,18 @@ def _kind(core: Any, column: str) -> str:
     raise ValueError(f"{column}: the cores that files hold are {kinds}, found {type(core).__name__}")
 
 
+def _family_of(variable: Any, column: str) -> dict[str, Any]:
+    """What a file says of a variable beside its name and arrays."""
+    if not isinstance(variable, Truncated):
+        return {"family": _family(variable, column)}
+    interval = [None if math.isinf(bound) else bound for bound in (variable.interval.low, variable.interval.high)]
+    inner = _family(variable.inner_family.variable, column)
+    return {"family": Truncated.__name__, "of": inner, "interval": interval}
+
+
 def _family(variable: Any, column: str) -> str:
     family = type(variable)
-    if _names(BUILT_IN).get(family.__name__, family) is not family:
+    if _names((*BUILT_IN, Truncated)).get(family.__name__, family) is not family:
         raise ValueError(f"{column}: a family of your own needs a name of its own, found {family!r}")
     return family.__name__
 
@@ -198,6 +208,10 @@ def _core(k: int, kind: Any, tensors: dict[str, np.ndarray]) -> Any:
 
 def _variable(k: int, entry: Any, n: int, tensors: dict[str, np.ndarray], known: dict[str, type]) -> Any:
     """A variable of `n` components, made by its constructor like a caller's."""
+    if isinstance(entry, dict) and entry.get("family") == Truncated.__name__:
+        _, family, name, listed, interval = fields(entry, ("family", "of", "name", "arrays", "interval"), f"column {k}")
+        inner = _variable(k, {"family": family, "name": name, "arrays": listed}, n, tensors, known)
+        return _truncated(k, inner, interval)
     family, name, listed = fields(entry, ("family", "name", "arrays"), f"column {k}")
     if not isinstance(family, str) or family not in known:
         text = f"column {k} is of the family {short(family)}, known are {', '.join(sorted(known))}"
@@ -212,6 +226,15 @@ def _variable(k: int, entry: Any, n: int, tensors: dict[str, np.ndarray], known:
             raise ValueError(f"column {k}: {label} must be numbers, found NaN")
     make = known[family]
     return _made(k, make, arrays, lambda: make(**arrays, name=name) if arrays else make(n, name=name))
+
+
+def _truncated(k: int, variable: Any, interval: Any) -> Truncated:
+    if not isinstance(interval, list) or len(interval) != 2:
+        raise ValueError(f"column {k}: interval must be a list of two bounds, found {short(interval)}")
+    try:
+        return Truncated(variable, Interval(*interval))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"column {k}: {error}") from error
 
 
 def _check_length(label: str, array: Any, n: int) -> None:
