@@ -22,6 +22,7 @@ SLOW_ON_JAX = (
     "core_learning",
     "cores",
     "errors",
+    "events",
     "float32",
     "gradients",
     "inference",
@@ -32,6 +33,7 @@ SLOW_ON_JAX = (
     "ring",
     "rng",
     "sampling",
+    "truncated",
     "variables",
 )
 ALSO_ON_JAX = {

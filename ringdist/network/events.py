@@ -37,14 +37,13 @@ class Event:
         """log P(event | s), (N,), in the accumulator's dtype of the variable, or that of a core."""
         if isinstance(self.allowed, Interval):
             return self.family.log_probability(self.allowed.low, self.allowed.high)
-        chosen = np.isin(np.arange(self.family.num_components), np.asarray(self.allowed))
-        return like(np.where(chosen, 0.0, -np.inf), core)
+        return like([0.0 if s in self.allowed else -math.inf for s in range(self.family.num_components)], core)
 
     def holds(self, values: Array) -> Array:
         """Which values, none of them missing, are in the event."""
         if isinstance(self.allowed, Interval):
             return self.allowed.holds(values)
-        return namespace(values).any(values[..., None] == like(np.asarray(self.allowed), values), axis=-1)
+        return namespace(values).any(values[..., None] == like(list(self.allowed), values), axis=-1)
 
     def restricted(self) -> Any:
         """The variable of the column given the event: truncated, or as it is, its other categories without mass."""

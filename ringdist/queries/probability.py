@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from ringdist.backend import Array, astype, is_concrete, like, namespace, nonzero_rows, stop_gradient
+from ringdist.backend import Array, astype, is_concrete, like_zeros, namespace, nonzero_rows, stop_gradient
 from ringdist.network import Column, Network
 from ringdist.network.events import as_events
 from ringdist.network.evidence import as_table
@@ -53,8 +51,7 @@ def probability(ring: Network, event: Mapping[Column, Any], x: Any = None, *, lo
         -2386.346
     """
     events, core = as_events(ring, event), ring.prototype
-    nothing = like(np.full((1, ring.num_variables), np.nan), core)
-    table, shape = (nothing, ()) if x is None else as_table(ring, x)
+    table, shape = (like_zeros((1, ring.num_variables), core) + math.nan, ()) if x is None else as_table(ring, x)
     xp = namespace(table)
     value = log_densities(ring, table, events=events)
     if x is not None:

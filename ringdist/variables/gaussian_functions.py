@@ -25,6 +25,8 @@ LARGEST = 700.0  # D from which the far end does not matter
 NEWTON = 8  # steps to the inverse of Q
 NARROW = 1e-4  # (b − a) b up to which the density between is exponential
 FLAT = 1e-12  # and up to which it is constant
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
+NODES, WEIGHTS = (0.5 + 0.5 * _NODES).tolist(), (0.5 * _WEIGHTS).tolist()  # on [0, 1]
 
 
 def standardised(x: Any, means: Array, stds: Array) -> Array:
@@ -115,9 +117,8 @@ def _log_tail(a: Array, b: Array, width: Array) -> Array:
 def _log_narrow(a: Array, width: Array) -> Array:
     """log P(a < Z < a + width) where the density falls by no more than a factor of e or two."""
     xp = namespace(a)
-    nodes, weights = np.polynomial.legendre.leggauss(10)
-    t = width[..., None] * like(0.5 * (nodes + 1), a)
-    share = xp.sum(like(0.5 * weights, a) * xp.exp(-t * (a[..., None] + 0.5 * t)), axis=-1)
+    t = width[..., None] * like(NODES, a)
+    share = xp.sum(like(WEIGHTS, a) * xp.exp(-t * (a[..., None] + 0.5 * t)), axis=-1)
     logs = xp.where(width > 0, xp.log(xp.where(width > 0, width, 1.0)), -math.inf)
     return logs + xp.log(share) - 0.5 * a * a - HALF_LOG_2PI
 

@@ -109,7 +109,7 @@ class Rays(Panels):
             distance = xp.clip(passed, min=0.0)
             end = xp.where(xp.isfinite(ray.length), ray.length, math.inf)
             distance = xp.where(distance < end, distance, end)
-            position = (xp.log(xp.where(distance > 0, distance, 1.0) / ray.scale) + REACH) / ray.step
+            position = (xp.log(xp.where(distance > 0, distance, 1.0)) - xp.log(ray.scale) + REACH) / ray.step
             position = xp.where(distance > 0, xp.clip(position, min=0.0, max=float(PANELS)), 0.0)
             panel = astype(xp.clip(xp.floor(position), max=PANELS - 1.0), index_dtype(x))
             before = xp.concat([0 * masses[:1], xp.cumulative_sum(masses, axis=0)])

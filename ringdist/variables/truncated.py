@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ringdist.backend import Array, astype, like, namespace, stop_gradient
+from ringdist.backend import Array, astype, like, namespace, stop_gradient, without_warnings
 from ringdist.variables.checks import check_name
 from ringdist.variables.foreign import as_family
 from ringdist.variables.interval import Interval
@@ -96,17 +96,19 @@ class Truncated(Family):
     # --------------------------------------------------------------------------------- the density
 
     def log_density(self, x: Array) -> Array:
+        x = self._floating(x)
         family, mass = widened(self.inner_family), self._log_mass()
         xp = namespace(mass)
-        x = x if xp.isdtype(x.dtype, "real floating") else astype(x, mass.dtype)
         alive = mass > -math.inf
         inside = self.interval.holds(x)[..., None] & alive
-        logs = like(family.log_density(like(x, mass)), mass) - xp.where(alive, mass, 0.0)
+        with without_warnings(mass):
+            logs = like(family.log_density(like(x, mass)), mass) - xp.where(alive, mass, 0.0)
         return astype(xp.where(inside, logs, -math.inf), x.dtype)
 
     def cdf(self, x: Array) -> Array:
         if self.interval.is_unbounded:
             return self.inner_family.cdf(x)
+        x = self._floating(x)
         xp, (low, high) = namespace(x), self._finite(x)
         values = like(self.inner_family.cdf_within(xp.clip(x, min=low, max=high), *self._bounds), x)
         return xp.where((x < low)[..., None], 0.0, xp.where((x >= high)[..., None], 1.0, values))
@@ -194,6 +196,9 @@ class Truncated(Family):
         """The bounds within the range of the dtype."""
         end = float(namespace(array).finfo(array.dtype).max)
         return min(max(self.interval.low, -end), end), max(min(self.interval.high, end), -end)
+
+    def _floating(self, x: Array) -> Array:
+        return x if namespace(x).isdtype(x.dtype, "real floating") else astype(x, self.means().dtype)
 
     def _log_mass(self) -> Array:
         return self.inner_family.log_probability(*self._bounds)

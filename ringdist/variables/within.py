@@ -55,7 +55,9 @@ def cdf(family: Family, x: Array, low: float, high: float) -> Array:
     xp = namespace(upto)
     mass, x = upto - below, like(x, upto)
     sure = _is_sure(mass)
-    values = xp.clip((like(family.cdf(x), upto) - below) / xp.where(sure, mass, 1.0), min=0.0, max=1.0)
+    with without_warnings(upto):
+        values = like(family.cdf(x), upto)
+    values = xp.clip((values - below) / xp.where(sure, mass, 1.0), min=0.0, max=1.0)
     if is_concrete(sure) and bool(xp.all(sure)):
         return values
     return xp.where(sure, values, _panels(family, low, high).cdf(x))
@@ -174,11 +176,13 @@ def _without(family: Family, low: float, high: float, means: Array, variances: A
     """Moments (N,) on the integers low, ..., high: those of all less those of the others, which have less mass."""
     xp, first, last = namespace(means), *_bounds(family, -math.inf, math.inf)
     outside = [(a, b) for a, b in ((first, low - 1), (high + 1, last)) if a <= b and math.isfinite(a)]
-    sums = [Blocks(family.log_density, a, b, means).sums(stop_gradient(means)) for a, b in outside]
+    centre = stop_gradient(means)
+    sums = [Blocks(family.log_density, a, b, means).sums(centre) for a, b in outside]
     mass, total, square = (sum(part, 0 * means) for part in zip(*sums, strict=True))
     inside = xp.where(mass < 1, 1 - mass, 1.0)
-    shift = -total / inside
-    return means + shift, (variances - square) / inside - shift * shift
+    moved = means - centre  # 0, with a gradient
+    shift = (moved - total) / inside
+    return centre + shift, (variances + moved * moved - square) / inside - shift * shift
 
 
 def _unending(family: Family, low: float, high: float, means: Array, variances: Array) -> tuple[Array, Array]:
