@@ -47,7 +47,7 @@ def measure(rank: int, device: str) -> list[dict[str, Any]]:
     """The errors of each kind of products at one rank."""
     rows = []
     start = Start.draw(rank, device)
-    exact, slopes = evaluated(start, torch.float64)
+    exact, reference = evaluated(start, torch.float64)
     for name in (*BITS, *(("high", "medium") if device == "cuda" else ())):
         with Rounded(BITS[name]) if name in BITS else switched(name):
             found, gradient = evaluated(start, torch.float32)
@@ -59,7 +59,7 @@ def measure(rank: int, device: str) -> list[dict[str, Any]]:
                 "mean, nats": error.abs().mean().item(),
                 "largest, nats": error.abs().max().item(),
                 "bias, nats": error.mean().item(),
-                "gradient": ((gradient.double() - slopes).norm() / slopes.norm()).item(),
+                "gradient": ((gradient.double() - reference).norm() / reference.norm()).item(),
                 "mean of log p": exact.mean().item(),
             }
         )

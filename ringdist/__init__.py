@@ -5,12 +5,23 @@ from typing import TYPE_CHECKING, Any
 from ringdist import compare, ordering
 from ringdist.cores import Core, CPCore
 from ringdist.learning import distributed
+from ringdist.learning.autofit import autofit
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.gradient import fit_gradient
 from ringdist.learning.starts import initialize
-from ringdist.ring import TensorRing, load
-from ringdist.variables import Categorical, GaussianMixture, Interval, PoissonMixture, Truncated, Variable
+from ringdist.ring import TensorRing
+from ringdist.ring_mixture import RingMixture, load
+from ringdist.variables import (
+    Categorical,
+    GaussianMixture,
+    Interval,
+    LogNormalMixture,
+    PoissonMixture,
+    Truncated,
+    Variable,
+    WithAtoms,
+)
 
 if TYPE_CHECKING:
     from ringdist.estimator.density import TensorRingDensity
@@ -24,11 +35,15 @@ __all__ = [
     "FitResult",
     "GaussianMixture",
     "Interval",
+    "LogNormalMixture",
     "PoissonMixture",
+    "RingMixture",
     "TensorRing",
     "TensorRingDensity",
     "Truncated",
     "Variable",
+    "WithAtoms",
+    "autofit",
     "compare",
     "distributed",
     "fit_em",

@@ -1,4 +1,4 @@
-"""How far two rings are apart, and which train is a fair rival of a ring."""
+"""How far two rings or mixtures of rings are apart, and which train is a fair rival of a ring."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Any, Literal
 import numpy as np
 
 from ringdist.backend import Stream, namespace, to_numpy
-from ringdist.queries.dense import to_dense
-from ringdist.queries.log_prob import log_prob
+from ringdist.network.checks import value_space
 from ringdist.ring import TensorRing
-from ringdist.variables import Categorical, as_family
+from ringdist.ring_mixture import RingMixture
+from ringdist.variables import Categorical
 
+Distribution = TensorRing | RingMixture
 EXACT_LIMIT = 2**16  # cells up to which both tables are enumerated
 
 
-def kl(p: TensorRing, q: TensorRing, x: Any = None, *, n: int = 10_000, rng: Any = None) -> tuple[float, float]:
+def kl(p: Distribution, q: Distribution, x: Any = None, *, n: int = 10_000, rng: Any = None) -> tuple[float, float]:
     """KL(p ‖ q) = E_p[log p(X) − log q(X)] in nats, and the standard error of the estimate.
 
     Exact, with standard error 0, where all columns are categorical and have at most 2^16 cells together; else the mean
     over n samples of p. The orders, ranks and numbers of Gaussian components of p and q may differ.
 
     Args:
-        p: the distribution that the expectation is over.
-        q: a distribution over the same columns, of the same backend.
+        p: the ring or mixture that the expectation is over.
+        q: a ring or mixture over the same columns, of the same backend.
         x: (..., d) rows to average log p − log q over instead, such as held-out data of which p is the model; NaN
             entries are marginalised in both.
         n: number of samples, at least 2.
@@ -69,16 +70,16 @@ def kl(p: TensorRing, q: TensorRing, x: Any = None, *, n: int = 10_000, rng: Any
     return _mean_and_error(a - b)
 
 
-def total_variation(p: TensorRing, q: TensorRing, *, n: int = 10_000, rng: Any = None) -> float:
+def total_variation(p: Distribution, q: Distribution, *, n: int = 10_000, rng: Any = None) -> float:
     """Total variation distance ½ Σ or ∫ |p − q|, in [0, 1].
 
     Exact where all columns are categorical and have at most 2^16 cells together. Else estimated without bias from n
-    samples of each ring: the distance is E|p(X) − q(X)| / (p(X) + q(X)) under the mixture (p + q) / 2, an average of
+    samples of each: the distance is E|p(X) − q(X)| / (p(X) + q(X)) under the mixture (p + q) / 2, an average of
     numbers in [0, 1], so its standard error is at most 1 / (2 √(2n)).
 
     Args:
-        p, q: distributions over the same columns, of one backend.
-        n: samples of each ring, at least 2.
+        p, q: rings or mixtures over the same columns, of one backend.
+        n: samples of each, at least 2.
         rng: seed, or the backend's own generator or key.
 
     Raises:
@@ -102,8 +103,8 @@ def total_variation(p: TensorRing, q: TensorRing, *, n: int = 10_000, rng: Any =
     _check_samples(n)
     stream = Stream(rng, p.prototype)
     means = []
-    for ring in (p, q):
-        x = ring.sample(n, rng=stream.next())
+    for distribution in (p, q):
+        x = distribution.sample(n, rng=stream.next())
         means.append(np.abs(np.tanh(0.5 * (_logs(p, x) - _logs(q, x)))).mean())  # |p − q| / (p + q)
     return float(np.mean(means))
 
@@ -147,30 +148,24 @@ def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] =
     return max(1, (math.isqrt(ends * ends + 4 * inner * numbers) - ends) // (2 * inner))
 
 
-def _check_same_columns(p: TensorRing, q: TensorRing) -> None:
+def _check_same_columns(p: Distribution, q: Distribution) -> None:
     namespace(p.prototype, q.prototype)
     if p.num_variables != q.num_variables:
         raise ValueError(f"p and q must have the same columns, found {p.num_variables} and {q.num_variables} columns")
     for k, (a, b) in enumerate(zip(p.variables, q.variables, strict=True)):
         if a.name is not None and b.name is not None and a.name != b.name:
             raise ValueError(f"p and q must have the same columns, found {p.describe(k)} and {q.describe(k)}")
-        if _space(a) != _space(b):
+        if value_space(a) != value_space(b):
             raise ValueError(f"{p.describe(k)}: p and q must have values in one space, found {a!r} and {b!r}")
 
 
-def _space(variable: Any) -> int | str:
-    """What a density is relative to: a number of categories, all counts, or the real line."""
-    if isinstance(variable, Categorical):
-        return variable.num_components
-    return "counts" if as_family(variable).integer else "reals"
+def _enumerable(p: Distribution) -> bool:
+    cells = math.prod(variable.num_components for variable in p.variables)
+    return all(isinstance(variable, Categorical) for variable in p.variables) and cells <= EXACT_LIMIT
 
 
-def _enumerable(ring: TensorRing) -> bool:
-    return all(isinstance(v, Categorical) for v in ring.variables) and math.prod(ring.shape) <= EXACT_LIMIT
-
-
-def _table(ring: TensorRing) -> np.ndarray:
-    return to_numpy(to_dense(ring)).astype(np.float64)
+def _table(p: Distribution) -> np.ndarray:
+    return to_numpy(p.to_dense()).astype(np.float64)
 
 
 def _exact_kl(p: np.ndarray, q: np.ndarray) -> float:
@@ -179,8 +174,8 @@ def _exact_kl(p: np.ndarray, q: np.ndarray) -> float:
         return float(np.sum(p[seen] * (np.log(p[seen]) - np.log(q[seen]))))
 
 
-def _logs(ring: TensorRing, x: Any) -> np.ndarray:
-    return to_numpy(log_prob(ring, x)).astype(np.float64).reshape(-1)
+def _logs(p: Distribution, x: Any) -> np.ndarray:
+    return to_numpy(p.log_prob(x)).astype(np.float64).reshape(-1)
 
 
 def _check_samples(n: int) -> None:

@@ -24,6 +24,7 @@ from ringdist.queries import (
     posterior,
     probability,
     sampling,
+    trains,
     transforms,
 )
 from ringdist.variables import Variable
@@ -215,8 +216,8 @@ class TensorRing(Network):
 
     @in_own_precision
     def to_train(self) -> Self:
-        """The same distribution as a train, exactly; see `ringdist.queries.transforms.to_train`."""
-        return transforms.to_train(self)
+        """The same distribution as a train, exactly; see `ringdist.queries.trains.to_train`."""
+        return trains.to_train(self)
 
     def permute(self, columns: Sequence[Column]) -> Self:
         """The same distribution with columns renumbered; see `ringdist.queries.transforms.permute`."""
@@ -243,28 +244,3 @@ class TensorRing(Network):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the ring to a safetensors file, atomically; see `ringdist.interop.files.save`."""
         files.save(self, path)
-
-
-def load(path: str | PathLike[str], *, xp: ModuleType = np, families: Sequence[type] = ()) -> TensorRing:
-    """The ring saved at `path`, checked like any other; see `ringdist.interop.files.load`.
-
-    Args:
-        xp: numpy, torch or jax.numpy: the backend of the result.
-        families: classes of variables beside the built-in ones, found by their names; nothing is imported because a
-            file names it.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, corrupt, not a ringdist file, of a newer format, or holds another family.
-
-    Examples:
-        >>> import tempfile
-        >>> import ringdist as rd
-        >>> ring = rd.TensorRing.random([rd.Categorical(2, name="rain")], rank=2, rng=0)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     ring.save(f"{folder}/ring.safetensors")
-        ...     again = rd.load(f"{folder}/ring.safetensors")
-        >>> again.variables[0].name
-        'rain'
-    """
-    return files.load(path, TensorRing, xp=xp, families=families)

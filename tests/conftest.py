@@ -18,11 +18,13 @@ ENGINES = ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork")
 # Op by op, JAX compiles every operation anew for every shape: the first query of a ring takes it seconds, where NumPy
 # takes milliseconds. Of the tests over every backend in these files only the named ones are not `slow` on JAX.
 SLOW_ON_JAX = (
+    "atoms",
     "conversions",
     "core_learning",
     "cores",
     "errors",
     "events",
+    "every_family",
     "float32",
     "gradients",
     "inference",
@@ -30,14 +32,18 @@ SLOW_ON_JAX = (
     "numerics",
     "oracle_harness",
     "pathwise",
+    "rescue",
     "ring",
+    "ring_mixture",
+    "ring_mixture_events",
+    "ring_mixture_files",
     "rng",
     "sampling",
     "truncated",
     "variables",
 )
 ALSO_ON_JAX = {
-    "test_zero_entries_of_a_core_have_the_slope_of_leaving_zero",
+    "test_zero_entries_of_a_core_have_the_gradient_of_leaving_zero",
     "test_log_prob_is_that_of_the_enumerated_joint",
     "test_log_normalizer_is_that_of_the_enumerated_joint",
     "test_mean_given_the_observed_entries",

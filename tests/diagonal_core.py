@@ -48,12 +48,12 @@ class DiagonalCore:
     def between(self, left, right, semiring):
         return semiring.of((self.weights[:, left] * (left == right)).mT)
 
-    def gauged(self, before, behind):
-        scale = (1 if before is None else before) * (1 if behind is None else behind)
+    def gauged(self, left, right):
+        scale = (1 if left is None else left) * (1 if right is None else right)
         return DiagonalCore(self.weights * scale)
 
-    def absorbed(self, before, after):
-        return rd.CPCore(before, self.weights, after)  # a kind that has a place for the matrices
+    def absorbed(self, left, right):
+        return rd.CPCore(left, self.weights, right)  # a kind that has a place for the matrices
 
     def _hidden(self, weights, semiring):
         return semiring.product(weights, semiring.of(self.weights))

@@ -18,7 +18,7 @@ NUMPY = {
     **{"I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32", "I64": "int64", "U64": "uint64"},
 }
 CODES = {name: code for code, name in NUMPY.items()}
-INNER = ("ring", "estimator")  # the metadata that is JSON itself
+INNER = ("ring", "mixture", "estimator")  # the metadata that is JSON itself
 
 
 @dataclass

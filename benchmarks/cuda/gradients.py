@@ -39,7 +39,7 @@ def worst(found: Grads, expected: Grads) -> float:
 
 
 def exact(case: Case) -> Grads:
-    """On the CPU, by the engine of widest range but where entries are 0, whose slopes it has not (docs/numerics.md)."""
+    """On the CPU, by the engine of widest range unless entries are 0, whose gradients it lacks (docs/numerics.md)."""
     return of_likelihood(case.on("cpu", torch.float64), "sweep" if has_zeros(case) else "log")
 
 
@@ -125,8 +125,8 @@ def of_gradients(device: str, small: bool) -> list[Row]:
     def found(there: Case) -> Grads:
         ring, parameters = leaves(there.ring)
         x = there.x.nan_to_num(0.5).requires_grad_()
-        (slope,) = torch.autograd.grad(ring.log_prob(x).sum(), x, create_graph=True)
-        return list(torch.autograd.grad(slope.square().mean(), parameters))
+        (first,) = torch.autograd.grad(ring.log_prob(x).sum(), x, create_graph=True)
+        return list(torch.autograd.grad(first.square().mean(), parameters))
 
     expected = found(case.on("cpu", torch.float64))
     return [

@@ -47,10 +47,10 @@ def compared(name: str) -> list[Row]:
     kind = jax.devices()[0].platform
 
     def gradient() -> float:
-        slopes: Any = jax.jit(jax.grad(lambda ring: ring.log_prob(x).mean()))(ring)
+        gradients: Any = jax.jit(jax.grad(lambda ring: ring.log_prob(x).mean()))(ring)
         there, parameters = rings.leaves(exact.ring)
-        expected = torch.autograd.grad(there.log_prob(exact.x).mean(), parameters[: len(slopes.cores)])
-        found = [torch.from_numpy(np.array(core)) for core in slopes.cores]
+        expected = torch.autograd.grad(there.log_prob(exact.x).mean(), parameters[: len(gradients.cores)])
+        found = [torch.from_numpy(np.array(core)) for core in gradients.cores]
         return max(relative_distance(f, e) for f, e in zip(found, expected, strict=True))
 
     def value() -> float:

@@ -38,8 +38,8 @@ class DiagonalCore:
     def push(self, state, weights, semiring):
         return semiring.times(state, self.diagonals(weights, semiring)[:, None, :])
 
-    def gauged(self, before, behind):
-        scale = (1 if before is None else before) * (1 if behind is None else behind)
+    def gauged(self, left, right):
+        scale = (1 if left is None else left) * (1 if right is None else right)
         return DiagonalCore(self.weights * scale)
 
     def environment(self, prefix, suffix, semiring):  # at each value of the bond, (b, m)
@@ -59,8 +59,8 @@ class DiagonalCore:
         kept, values = (left == right)[:, None], take(self.weights, left, axis=1).mT
         return semiring.of(namespace(values).where(kept, values, 0.0))
 
-    def absorbed(self, before, after):
-        return rd.CPCore(before, self.weights, after)
+    def absorbed(self, left, right):
+        return rd.CPCore(left, self.weights, right)
 
 
 KINDS["diagonal"] = DiagonalCore  # the name of this kind in files

@@ -70,7 +70,7 @@ def is_concrete(*arrays: Array) -> bool:
 
     False for JAX tracers, under `torch.compile`, in `torch.func` transforms and while a CUDA graph is captured.
     """
-    backends = set(map(backend_name, arrays))
+    backends = set(map(backend_name, {type(array): array for array in arrays}.values()))
     if "jax" in backends and any(isinstance(array, sys.modules["jax"].core.Tracer) for array in arrays):
         return False
     if "torch" in backends:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, cached_property, exponents, identity, is_array, namespace, take, times_power
+from ringdist.backend import (
+    Array,
+    cached_property,
+    exponents,
+    identity,
+    is_array,
+    namespace,
+    row_sums,
+    take,
+    times_power,
+)
+from ringdist.cores.conditional import Conditional, Counts, per_mass
 from ringdist.cores.protocol import KINDS
 from ringdist.cores.semiring import LINEAR, Semiring
 
@@ -16,12 +27,12 @@ class Environment(NamedTuple):
     """States on both sides of a core, (b or 1, r, ·): at its bonds, and moved onto its hidden state."""
 
     prefix: Array
-    before: Array
-    behind: Array
+    inner_prefix: Array
+    inner_suffix: Array
     suffix: Array
 
 
-class CPCore:
+class CPCore(Conditional):
     r"""A core of rank c: Q[s, a, b] = Σ_c left[a, c] emission[s, c] right[c, b].
 
     c is a hidden state inside the column. It costs m c + N c + c m' numbers and operations where a dense core costs
@@ -46,9 +57,12 @@ class CPCore:
         array([0.27, 0.03])
     """
 
+    conditional: ClassVar = {"left": 1, "emission": 0, "right": 1}
+
     left: Array | None
     emission: Array | None
     right: Array | None
+    _factors: dict[str, Array]
 
     def __init__(self, left: Any = None, emission: Any = None, right: Any = None):
         given = {"left": left, "emission": emission, "right": right}
@@ -66,8 +80,10 @@ class CPCore:
         self._set(factors)
 
     def _set(self, factors: dict[str, Array]) -> None:
-        for name in ("left", "emission", "right"):
-            self.__dict__[name] = factors.get(name)
+        values = {name: factors.get(name) for name in ("left", "emission", "right")}
+        for name, value in values.items():
+            self.__dict__[name] = value
+        self.__dict__["_factors"] = {name: value for name, value in values.items() if value is not None}
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"cores are immutable: {name} cannot be set")
@@ -92,8 +108,7 @@ class CPCore:
 
     def arrays(self) -> dict[str, Array]:
         """The factors that are not identities, by name."""
-        factors = {"left": self.left, "emission": self.emission, "right": self.right}
-        return {name: factor for name, factor in factors.items() if factor is not None}
+        return dict(self._factors)
 
     def factor(self, name: str) -> Array:
         """The factor of that name, an identity where it is None."""
@@ -144,25 +159,50 @@ class CPCore:
 
     def environment(self, prefix: Array, suffix: Array, semiring: Semiring) -> Environment:
         """The states on both sides, outside and moved onto the hidden state."""
-        before = prefix if self.left is None else semiring.product(prefix, semiring.of(self.left))
-        behind = suffix if self.right is None else semiring.product(suffix, semiring.of(self.right).mT)
-        return Environment(prefix, before, behind, suffix)
+        inner_prefix = prefix if self.left is None else semiring.product(prefix, semiring.of(self.left))
+        inner_suffix = suffix if self.right is None else semiring.product(suffix, semiring.of(self.right).mT)
+        return Environment(prefix, inner_prefix, inner_suffix, suffix)
 
     def components(self, environment: Environment, semiring: Semiring) -> Array:
         """Σ_r prefix[r] Q[s] suffix[r], (b, N)."""
-        joint = semiring.sum(semiring.times(environment.before, environment.behind), axis=1)  # (b, c)
+        joint = semiring.sum(semiring.times(environment.inner_prefix, environment.inner_suffix), axis=1)  # (b, c)
         return joint if self.emission is None else semiring.product(joint, semiring.of(self.emission).mT)
 
     def derivative(self, name: str, environment: Environment, weights: Array) -> Array:
         """∂/∂(factor) Σ_b Σ_r prefix A suffix, of the shape of the factor."""
-        prefix, before, behind, suffix = environment
-        xp = namespace(before)
+        prefix, inner_prefix, inner_suffix, suffix = environment
+        xp = namespace(inner_prefix)
         if name == "emission":
-            return weights.T @ xp.sum(before * behind, axis=1)
+            return weights.T @ xp.sum(inner_prefix * inner_suffix, axis=1)
         hidden = self._hidden(weights, LINEAR)[:, None, :]
         if name == "left":
-            return _pairs(prefix, behind * hidden)
-        return _pairs(before * hidden, suffix)
+            return _pairs(prefix, inner_suffix * hidden)
+        return _pairs(inner_prefix * hidden, suffix)
+
+    def passed_back(self, suffix: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
+        """The suffix with the core's matrices multiplied on, and the suffix at the right bond and the hidden state."""
+        inner = suffix if self.right is None else suffix @ self.right.mT
+        state = inner * self._hidden(weights, LINEAR)
+        return state if self.left is None else state @ self.left.mT, (suffix, inner)
+
+    def counts(self, prefix: Array, kept: tuple[Array, Array], weights: Array, row_weight: Array) -> Counts:
+        """Expected counts of weighted rows, by one product for the next prefix and one for each factor."""
+        suffix, inner_suffix = kept
+        inner_prefix = prefix if self.left is None else prefix @ self.left
+        hidden = self._hidden(weights, LINEAR)
+        pushed = inner_prefix * hidden
+        mass = row_sums(pushed * inner_suffix)
+        scale = per_mass(row_weight, mass)
+        joint = inner_prefix * inner_suffix * scale
+        factors = {}
+        if self.left is not None:
+            factors["left"] = self.left * (prefix.mT @ (inner_suffix * hidden * scale))
+        if self.emission is not None:
+            factors["emission"] = self.emission * (weights.mT @ joint)
+        if self.right is not None:
+            factors["right"] = self.right * ((pushed * scale).mT @ suffix)
+        components = weights * (joint if self.emission is None else joint @ self.emission.mT)
+        return Counts(factors, components, mass, pushed if self.right is None else pushed @ self.right)
 
     def rows(self, left: Array, weights: Array, semiring: Semiring) -> Array:
         """A[left, :], (n, m')."""
@@ -182,15 +222,15 @@ class CPCore:
     def between(self, left: Array, right: Array, semiring: Semiring) -> Array:
         """Q[:, left, right], (n, N)."""
         unit = None if self.left is not None and self.right is not None else identity(self.inner, self._any)
-        before = take(unit if self.left is None else self.left, left)
-        after = take(unit if self.right is None else self.right, right, axis=1).T
-        joint = semiring.times(semiring.of(before), semiring.of(after))
+        rows = take(unit if self.left is None else self.left, left)
+        columns = take(unit if self.right is None else self.right, right, axis=1).T
+        joint = semiring.times(semiring.of(rows), semiring.of(columns))
         return joint if self.emission is None else semiring.product(joint, semiring.of(self.emission).mT)
 
-    def gauged(self, before: Array | None, behind: Array | None) -> CPCore:
-        """diag(before) Q[s] diag(behind), the scales in whichever factors have these bonds: none becomes one."""
+    def gauged(self, left: Array | None, right: Array | None) -> CPCore:
+        """diag(left) Q[s] diag(right), the scales in whichever factors have these bonds: none becomes one."""
         factors = dict(self.arrays())
-        for scale, outward in ((before, "left"), (behind, "right")):
+        for scale, outward in ((left, "left"), (right, "right")):
             if scale is None:
                 continue
             # An identity hands its bond on: to the emission, and through that to the factor on the other side.
@@ -202,7 +242,7 @@ class CPCore:
     def leaned(self) -> tuple[CPCore, int]:
         """The core divided by a power of two, and the exponent: largest entry near 1, all scales in the first factor.
 
-        For every hidden state the largest entries in the factors behind the first one are near 1 too. A product through
+        For every hidden state the largest entries in the factors after the first one are near 1 too. A product through
         the core in either direction then meets no number that is large beside the core's own entries.
         """
         factors = dict(self.arrays())
@@ -221,13 +261,13 @@ class CPCore:
         factors[first] = times_power(factors[first], scale[:, None] if hidden == 0 else scale)
         return self.with_arrays(factors), int(largest)
 
-    def absorbed(self, before: Array | None, after: Array | None) -> CPCore:
-        """before Q[s] after as a CP core, with the matrices in its left and right factors."""
+    def absorbed(self, left: Array | None, right: Array | None) -> CPCore:
+        """left Q[s] right as a CP core, with the matrices in its left and right factors."""
         factors = dict(self.arrays())
-        if before is not None:
-            factors["left"] = before if self.left is None else before @ self.left
-        if after is not None:
-            factors["right"] = after if self.right is None else self.right @ after
+        if left is not None:
+            factors["left"] = left if self.left is None else left @ self.left
+        if right is not None:
+            factors["right"] = right if self.right is None else self.right @ right
         return self.with_arrays(factors)
 
     def _hidden(self, weights: Array, semiring: Semiring) -> Array:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ringdist.backend import Array, cached_property, is_array, namespace, take
+from ringdist.cores.conditional import Conditional
 from ringdist.cores.protocol import Core
 from ringdist.cores.semiring import LINEAR, Semiring
 
 
 class Environment(NamedTuple):
-    """States before and behind a core, and their product (b, m, m') where that is the cheaper way on."""
+    """States on the left and right of a core, and their product (b, m, m') where that is the cheaper way on."""
 
     prefix: Array  # (b, r, m)
     suffix: Array  # (b or 1, r, m')
     product: Array | None
 
 
-class DenseCore:
+class DenseCore(Conditional):
     """A non-negative array (N, m, m') as a `Core`."""
 
+    conditional: ClassVar = {"core": (0, 2)}
     subscripts = "sab->sab"
 
     def __init__(self, array: Array):
@@ -62,8 +64,8 @@ class DenseCore:
 
     def environment(self, prefix: Array, suffix: Array, semiring: Semiring = LINEAR) -> Environment:
         rank, size = prefix.shape[1], self.array.shape[0]
-        one_behind = suffix.shape[0] == 1 < prefix.shape[0]
-        if semiring is LINEAR and (one_behind or size * rank <= 2 * (rank + 2 * size)):
+        one_suffix = suffix.shape[0] == 1 < prefix.shape[0]
+        if semiring is LINEAR and (one_suffix or size * rank <= 2 * (rank + 2 * size)):
             return Environment(prefix, suffix, None)
         return Environment(prefix, suffix, semiring.product(prefix.mT, suffix))
 
@@ -88,9 +90,9 @@ class DenseCore:
         (size, left, right), (rows, rank) = self.array.shape, prefix.shape[:2]
         if product is not None:
             return xp.reshape(weights.T @ xp.reshape(product, (rows, left * right)), (size, left, right))
-        behind = xp.reshape(xp.broadcast_to(suffix, (rows, rank, right)), (rows * rank, right))
+        right_states = xp.reshape(xp.broadcast_to(suffix, (rows, rank, right)), (rows * rank, right))
         return xp.stack(
-            [xp.reshape(prefix * weights[:, s, None, None], (rows * rank, left)).T @ behind for s in range(size)]
+            [xp.reshape(prefix * weights[:, s, None, None], (rows * rank, left)).T @ right_states for s in range(size)]
         )
 
     def rows(self, left: Array, weights: Array, semiring: Semiring = LINEAR) -> Array:
@@ -103,13 +105,13 @@ class DenseCore:
         flat = namespace(self.array).reshape(self.array, (self.array.shape[0], -1))
         return semiring.of(take(flat, left * self.array.shape[2] + right, axis=1)).T
 
-    def gauged(self, before: Array | None, behind: Array | None) -> DenseCore:
-        array = self.array if before is None else self.array * before[:, None]
-        return DenseCore(array if behind is None else array * behind)
+    def gauged(self, left: Array | None, right: Array | None) -> DenseCore:
+        array = self.array if left is None else self.array * left[:, None]
+        return DenseCore(array if right is None else array * right)
 
-    def absorbed(self, before: Array | None, after: Array | None) -> DenseCore:
-        array = self.array if before is None else before @ self.array
-        return DenseCore(array if after is None else array @ after)
+    def absorbed(self, left: Array | None, right: Array | None) -> DenseCore:
+        array = self.array if left is None else left @ self.array
+        return DenseCore(array if right is None else array @ right)
 
 
 def takes_state_first(rank: int, size: int) -> bool:

@@ -32,7 +32,7 @@ class Core(Protocol):
     def subscripts(self) -> str:
         """Q as an einsum of the factors in the order of `arrays()`, such as "ac,sc,cb->sab".
 
-        The three letters behind the arrow are component, left and right bond; an identity repeats a letter there.
+        The three letters after the arrow are component, left and right bond; an identity repeats a letter there.
         """
 
     def dense(self) -> Array:
@@ -47,11 +47,11 @@ class Core(Protocol):
     def push(self, state: Array, weights: Array, semiring: Semiring) -> Array:
         """state A: (b, r, m) and (b, N) -> (b, r, m')."""
 
-    def gauged(self, before: Array | None, behind: Array | None) -> Self:
-        """The core with its bond indices scaled, diag(before) Q[s] diag(behind), for (m,) and (m',) or None."""
+    def gauged(self, left: Array | None, right: Array | None) -> Self:
+        """The core with its bond indices scaled, diag(left) Q[s] diag(right), for (m,) and (m',) or None."""
 
     def environment(self, prefix: Array, suffix: Array, semiring: Semiring) -> Any:
-        """What surrounds the core, from states (b, r, m) before and (b, r, m') behind it, for the two methods below."""
+        """What surrounds the core, of a prefix (b, r, m) and a suffix (b, r, m'), for the two methods below."""
 
     def components(self, environment: Any, semiring: Semiring) -> Array:
         """Σ_r prefix[r] Q[s] suffix[r] for every component, (b, N)."""
@@ -65,8 +65,8 @@ class Core(Protocol):
     def between(self, left: Array, right: Array, semiring: Semiring) -> Array:
         """Q[:, left, right] for n draws of both bonds: (n,) and (n,) -> (n, N)."""
 
-    def absorbed(self, before: Array | None, after: Array | None) -> Core:
-        """before Q[s] after for matrices (p, m) and (m', q), one of which may be None: of another kind if need be."""
+    def absorbed(self, left: Array | None, right: Array | None) -> Core:
+        """left Q[s] right for matrices (p, m) and (m', q), one of which may be None: of another kind if need be."""
 
 
 KINDS: dict[str, type] = {}  # by the name that files use for a kind

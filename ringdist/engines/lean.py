@@ -90,9 +90,9 @@ class _Diagonal(torch.autograd.Function):
         gradients: list[Tensor | None] = [None] * count
         gradient = torch.diag_embed(gradient)
         for first in reversed(range(0, size.d, size.length)):
-            before = kept[first // size.length - 1] if first else None
+            start = kept[first // size.length - 1] if first else None
             block = range(first, min(first + size.length, size.d))
-            prefixes = [None if before is None else _shaped(before, size.rows, size.cut, cores[first].shape[1])]
+            prefixes = [None if start is None else _shaped(start, size.rows, size.cut, cores[first].shape[1])]
             for i, k in enumerate(block[:-1]):
                 prefixes.append(_prefix(prefixes[i], weights[k], cores[k], scales.get(k), matrices, states[i]))
             for prefix, k in zip(reversed(prefixes), reversed(block), strict=True):
@@ -138,13 +138,13 @@ def _product(a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
 
 
 def _prefix(
-    before: Tensor | None, weight: Tensor, core: Tensor, total: Tensor | None, matrices: Tensor, memory: Tensor
+    prefix: Tensor | None, weight: Tensor, core: Tensor, total: Tensor | None, matrices: Tensor, memory: Tensor
 ) -> Tensor:
     """P_k from P_{k−1}, as the forward pass has scaled it."""
-    if before is None:
+    if prefix is None:
         values = _matrix(weight, core, memory)
     else:
-        values = _product(before, _matrix(weight, core, matrices), memory)
+        values = _product(prefix, _matrix(weight, core, matrices), memory)
     return values if total is None else values.div_(total)
 
 

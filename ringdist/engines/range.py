@@ -25,12 +25,12 @@ from ringdist.backend import (
     without_warnings,
 )
 from ringdist.cores import LINEAR, Core, CPCore, DenseCore
+from ringdist.engines.emissions import AS_IS, Emissions, Size, cp_sizes, stacked_emissions
 from ringdist.network import Evidence, Network
 
 LONGEST = 8  # products between two rescalings at most
 NEAR_ONE = 0.25, 2.0  # row sums of cores that are used as they are: growth by 2^LONGEST is in the threshold
 BITS = 40  # by which categories may shrink a state between two rescalings
-AS_IS = 2.0**-20, 2.0**4  # factors of a core with a largest entry in between are used as they are
 FACTOR_BITS = 16  # by which what is flushed in the middle of a core of several factors may grow on the way out of it
 
 
@@ -69,20 +69,41 @@ def _in_range(network: Network) -> InRange:
     if not can_inspect_values(network):
         return InRange(network.links, 0.0)
     cores, exponents = list(network.links), [0] * network.num_variables
-    norms = _norms(cores)
-    low, high = NEAR_ONE
-    for k, core in enumerate(cores):
-        if low <= norms[k] <= high and isinstance(core, DenseCore):
-            continue
-        cores[k], exponents[k] = _rescaled(core, norms[k])
+    emissions, shifts = stacked_emissions(cores), dict[int, int]()
+    stacked = {k for group in emissions if group.array is not None for k in group.columns}
+    for k, size in enumerate(_sizes(cores, emissions)):
+        if not _is_safe(cores[k], size):
+            core, exponents[k] = _leaned(cores[k])
+            shift = _shift(_norm(core))
+            cores[k] = _divided(core, shift)
+        elif shift := _shift(size.norm):
+            if k in stacked and "left" not in cores[k].arrays():  # the emission stands first, and is divided below
+                shifts[k] = shift
+            else:
+                cores[k] = _divided(cores[k], shift)
+        exponents[k] += shift
+    for group in emissions:
+        if shifts.keys() & group.columns:
+            for k, emission in zip(group.columns, group.divided(shifts), strict=True):
+                if k in shifts:
+                    cores[k] = cores[k].with_arrays({**cores[k].arrays(), "emission": emission})
     return InRange(tuple(cores), math.log(2) * sum(exponents))
 
 
-def _norms(cores: Sequence[Core]) -> list[float]:
-    """The largest row sum Σ_s Σ_b Q[s, a, b] of every core."""
+def _sizes(cores: Sequence[Core], emissions: Sequence[Emissions]) -> list[Size]:
     if all(isinstance(core, DenseCore) for core in cores):
-        return largest_row_sums([core.dense() for core in cores])
-    return [_norm(core) for core in cores]
+        return [Size(norm, True) for norm in largest_row_sums([core.dense() for core in cores])]
+    found: dict[int, Size] = {}
+    for columns, array in emissions:
+        own: Any = [cores[k] for k in columns]
+        found.update(zip(columns, cp_sizes(own, array), strict=True))
+    return [found[k] if k in found else _size(core) for k, core in enumerate(cores)]
+
+
+def _size(core: Core) -> Size:
+    least, most = AS_IS
+    tops = [] if isinstance(core, DenseCore) else largest_entries(list(core.arrays().values()))
+    return Size(_norm(core), all(least <= top <= most for top in tops))
 
 
 def _norm(core: Core) -> float:
@@ -99,26 +120,29 @@ def _row_sums(core: Core) -> Array:
         return core.transposed().push(ones, ones[0, :, :1] + like_zeros((1, size), array), LINEAR)
 
 
-def _rescaled(core: Core, norm: float) -> tuple[Core, int]:
-    """The core divided by a power of two that brings its largest row sum near 1, and the exponent."""
-    total = 0
-    xp = namespace(*core.arrays().values())
-    info = xp.finfo(next(iter(core.arrays().values())).dtype)
-    safe = float(info.smallest_normal) / float(info.eps) < norm < math.inf
-    if not isinstance(core, DenseCore):
-        least, most = AS_IS
-        safe = safe and 2.0**-FACTOR_BITS < norm
-        safe = safe and all(least <= top <= most for top in largest_entries(list(core.arrays().values())))
-    if not safe:
-        core, total = core.leaned() if isinstance(core, CPCore) else _near_one(core)
-        norm = _norm(core)
+def _is_safe(core: Core, size: Size) -> bool:
+    """Whether a power of two for the whole core is enough to bring it near 1."""
+    if isinstance(core, DenseCore):
+        info = namespace(core.array).finfo(core.array.dtype)
+        return float(info.smallest_normal) / float(info.eps) < size.norm < math.inf
+    return size.as_is and 2.0**-FACTOR_BITS < size.norm < math.inf
+
+
+def _shift(norm: float) -> int:
+    """The exponent of the power of two that divides a core of that largest row sum."""
     low, high = NEAR_ONE
-    if low <= norm <= high or not 0 < norm < math.inf:
-        return core, total
-    exponent = math.frexp(norm)[1]
+    return 0 if low <= norm <= high or not 0 < norm < math.inf else math.frexp(norm)[1]
+
+
+def _divided(core: Core, exponent: int) -> Core:
+    """The core divided by 2^exponent."""
     name, array = next(iter(core.arrays().items()))
-    core = core.with_arrays({**core.arrays(), name: times_power(array, -exponent)})
-    return core, total + exponent
+    return core.with_arrays({**core.arrays(), name: times_power(array, -exponent)})
+
+
+def _leaned(core: Core) -> tuple[Core, int]:
+    """The core with factors near 1, and the exponent of what it was divided by."""
+    return core.leaned() if isinstance(core, CPCore) else _near_one(core)
 
 
 def _near_one(core: Core) -> tuple[Core, int]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from ringdist.backend import backend_name, can_reuse_memory, is_concrete
-from ringdist.cores import DenseCore
+from ringdist.cores import CPCore, DenseCore
 from ringdist.cores.dense import takes_state_first
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Arithmetic, Linear, Log, Result, State
@@ -20,6 +20,11 @@ def sweep(ring: Network, evidence: Evidence, floored: bool) -> Result:
         from ringdist.engines.lean import lean_sweep
 
         return lean_sweep(linear)
+    if backend_name(ring.prototype) == "torch" and not ring.is_dense:
+        from ringdist.engines.factored import factored_sweep, is_factored
+
+        if is_factored(linear):
+            return factored_sweep(linear)
     return _contract(linear)
 
 
@@ -82,14 +87,33 @@ def numbers_kept(ring: Network, *, lean: bool = False) -> int:
         from ringdist.engines.lean import lean_numbers
 
         return lean_numbers([core.shape for core in ring.links], cut)
+    factored = backend_name(ring.prototype) == "torch" and all(isinstance(core, CPCore) for core in ring.links)
     kept = 0
     for core in ring.links:
         size, left, right = core.shape
-        if not isinstance(core, DenseCore):
+        if isinstance(core, CPCore) and factored:
+            kept += cut * (core.inner + (0 if core.left is None else left))
+        elif not isinstance(core, DenseCore):
             kept += cut * sum(sum(array.shape) for array in core.arrays().values())
         else:
             kept += (left + cut) * right if by_matrices else cut * (size + 1) * right
     return kept
+
+
+def numbers_at_once(ring: Network) -> int:
+    """How many numbers of one row a sweep without gradient has in memory beside the evidence.
+
+    CP cores multiply states, and only the tree, which JAX prefers, forms their matrices.
+    """
+    cut, by_states = min(ring.ranks), backend_name(ring.prototype) != "jax"
+    widest = 0
+    for core in ring.links:
+        _, left, right = core.shape
+        if isinstance(core, CPCore) and by_states:
+            widest = max(widest, cut * max(left, core.inner, right))
+        else:
+            widest = max(widest, left * right)
+    return 8 * widest
 
 
 def _by_matrices(ring: Network) -> bool:

@@ -22,7 +22,8 @@ from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
 from ringdist.queries.posterior import component_posteriors
-from ringdist.ring import TensorRing, load
+from ringdist.ring import TensorRing
+from ringdist.ring_mixture import load
 from ringdist.variables import Categorical, GaussianMixture
 
 
@@ -228,6 +229,8 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         """
         ring, extra = load(path), files.read_extra(path, "estimator")
         try:
+            if not isinstance(ring, TensorRing):
+                raise ValueError(f"it must hold one ring, found {ring!r}")
             description = persistence.from_json(extra, ring)
             model = cls(**description.parameters)
         except (TypeError, ValueError, OverflowError) as error:

@@ -18,6 +18,9 @@ from ringdist.engines.budget import rows_within
 Reduce = Callable[[Array], Array]
 
 
+Axes = int | tuple[int, ...] | None  # over which a factor's entries are one distribution; None: all
+
+
 class Weights(NamedTuple):
     """Weight of all rows, and of the rows of this step."""
 
@@ -48,20 +51,22 @@ class Rows:
             environment = core.environment(prefix[chunk], suffix[chunk], LINEAR)
             joint = core.components(environment, LINEAR) * evidence[chunk]
             mass = row_sums(joint)
-            self._check_mass(mass, start)
+            check_mass(mass, self.weight[chunk], self.row_numbers[chunk])
             scale = xp.where(mass > 0, self.weight[chunk] / xp.where(mass > 0, mass, 1.0), 0.0)[:, None]
             parts.append(joint * scale)
             sums = sums + core.derivative(name, environment, evidence[chunk] * scale)
         return sums, xp.concat(parts)
 
-    def _check_mass(self, mass: Array, start: int) -> None:
-        empty = to_numpy((mass <= 0) & (self.weight[start : start + mass.shape[0]] > 0))
-        if empty.any():
-            row = int(self.row_numbers[start + int(np.argmax(empty))])
-            raise ValueError(
-                f"every row must have positive mass under the ring, found zero mass in row {row}, or less on the way "
-                f"than {mass.dtype} can hold; start from positive cores, as rd.initialize makes them"
-            )
+
+def check_mass(mass: Array, weight: Array, row_numbers: Sequence[int] | np.ndarray) -> None:
+    """Raise `ValueError` naming the first row of positive weight and no mass."""
+    empty = to_numpy((mass <= 0) & (weight > 0))
+    if empty.any():
+        row = int(row_numbers[int(np.argmax(empty))])
+        raise ValueError(
+            f"every row must have positive mass under the ring, found zero mass in row {row}, or less on the way "
+            f"than {mass.dtype} can hold; start from positive cores, as rd.initialize makes them"
+        )
 
 
 def _numbers_per_row(core: Core, rank: int) -> int:
@@ -87,19 +92,23 @@ class MStep:
 
     Args:
         pseudocount: added to every expected count, in rows.
+        smoothing: added to the counts of every conditional distribution, in rows, spread evenly over its entries.
         step: 1 for the maximiser itself, less for a damped step towards it.
+        reduce: sums an array over processes.
     """
 
     pseudocount: float
+    smoothing: float
     step: float
     weights: Weights
+    reduce: Reduce | None = None
 
-    def factor(self, factor: Array, sums: Array, environment: Array) -> Array:
+    def factor(self, factor: Array, sums: Array, environment: Array, axes: Axes) -> Array:
         """C / G with its largest entry at 1, zero where both vanish."""
         xp = namespace(factor)
         reached = environment > 0
         counts = factor * sums
-        prior = self.pseudocount * astype(reached & (factor > 0), factor.dtype)
+        prior = self._prior(factor, reached & (factor > 0), axes)
         if self.step < 1:
             expected = factor * environment
             expected = expected / xp.sum(expected)
@@ -110,9 +119,28 @@ class MStep:
         updated = xp.where(reached, counts / xp.where(reached, environment, 1.0), 0.0)
         return updated / xp.max(updated)
 
-    def damped(self, variable: Any, statistics: dict[str, Array], share: Array) -> dict[str, Array]:
+    def counted(self, factor: Array, counts: Array, expected: Array | None, axes: Axes) -> Array:
+        """Counts of a factor of conditional distributions, up to a scale, with the prior and, damped, the model's own.
+
+        Args:
+            expected: what the model expects of a row, for a damped step.
+        """
+        prior = self._prior(factor, factor > 0, axes)
+        if expected is None:
+            return counts + prior
+        return (1 - self.step) * expected + self.step * (counts / self.weights.batch + prior / self.weights.total)
+
+    def _prior(self, factor: Array, allowed: Array, axes: Axes) -> Array:
+        xp = namespace(factor)
+        entries = astype(allowed, factor.dtype)
+        if self.smoothing == 0:
+            return self.pseudocount * entries
+        number = xp.sum(entries, axis=axes, keepdims=True)
+        return entries * (self.pseudocount + self.smoothing / xp.where(number > 0, number, 1.0))
+
+    def damped(self, variable: Any, statistics: dict[str, Array], share: Array | None) -> dict[str, Array]:
         """Between the statistics that the model expects of a row and those of the batch, per row."""
-        if self.step == 1:
+        if self.step == 1 or share is None:
             return statistics
         seen = namespace(share).sum(statistics["count"]) / self.weights.batch  # share of rows that observe the column
         model = variable.expected_statistics(share * seen)

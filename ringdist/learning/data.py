@@ -9,9 +9,10 @@ import numpy as np
 
 from ringdist.backend import Array, backend_name, indices, is_array, like, stop_gradient, to_numpy
 from ringdist.network.evidence import as_rows, unmasked
-from ringdist.queries.log_prob import log_prob
 from ringdist.ring import TensorRing
+from ringdist.ring_mixture import RingMixture
 
+Model = TensorRing | RingMixture
 EVALUATION_ROWS = 2**16  # rows that are on the device at once when a likelihood is averaged
 STORED_ORDER = 2**20  # rows whose shuffled order is stored; that of more is computed batch by batch
 ROUNDS = 6  # of the Feistel network behind it: four are enough for a permutation that looks random
@@ -35,6 +36,7 @@ class TrainingData:
             raise ValueError(f"x must have shape (n, {ring.num_variables}) with n >= 1, found {tuple(x.shape)}")
         if backend_name(x) not in ("numpy", backend_name(ring.prototype)):
             raise TypeError(f"x must be a NumPy array or of the ring's backend, found {type(x).__name__}")
+        self.prototype = ring.prototype
         self.x, self.num_rows = stop_gradient(x), int(x.shape[0])
         self.row_numbers: np.ndarray | range = range(self.num_rows)  # the caller's, by which errors name rows
         if weight is None:
@@ -68,12 +70,13 @@ class TrainingData:
             places = slice(start, min(start + batch_size, self.num_rows))
             yield np.sort(shuffled(places, self.num_rows, keys) if stored is None else stored[places])
 
-    def mean_log_prob(self, ring: TensorRing) -> float:
+    def mean_log_prob(self, model: Model) -> float:
         """Weighted mean log-likelihood of the rows in nats."""
         total = 0.0
+        first = model.rings[0] if isinstance(model, RingMixture) else model
         for start in range(0, self.num_rows, EVALUATION_ROWS):
-            rows, weight = self.batch(ring, slice(start, start + EVALUATION_ROWS))
-            values = to_numpy(stop_gradient(log_prob(ring, rows))).astype(np.float64)
+            rows, weight = self.batch(first, slice(start, start + EVALUATION_ROWS))
+            values = to_numpy(stop_gradient(model.log_prob(rows))).astype(np.float64)
             seen = to_numpy(weight) > 0
             total += float(np.sum(values[seen] * to_numpy(weight)[seen].astype(np.float64)))
         return total / float(self.weight.sum())

@@ -1,13 +1,8 @@
-"""Exact coordinate-wise expectation maximisation.
+"""Exact expectation maximisation: the options, and epochs of full batches or of mini-batches.
 
-With all else fixed, P̂(x) and Z are linear in one factor F of a core Q_k (a dense core is its only factor). The expected
-counts of the factor's entries under the data's posterior are C = F ∘ Σ_rows ∂P̂(x)/∂F / P̂(x); the derivative of the
-normaliser is G = ∂Z/∂F. The maximiser of the expected log-likelihood is F ← C / G, elementwise, and the components' own
-parameters are re-estimated from the responsibilities of the same step. Factor after factor and core after core, the
-prefix carrying the new values, the likelihood of the full batch never decreases.
-
-Mini-batches interpolate (stepwise EM, Cappé and Moulines 2009): with M = F ∘ G / Z the counts that the model itself
-expects per row, C is replaced by (1 − η) M + η C / n with a decaying step η, C with its pseudocounts.
+Mini-batches interpolate (stepwise EM, Cappé and Moulines 2009): with M the counts that the model itself expects per
+row, the expected counts C of n rows are replaced by (1 − η) M + η C / n, with a decaying step η and C with its
+pseudocounts.
 """
 
 from __future__ import annotations
@@ -15,27 +10,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ringdist.backend import Array, accumulator, backend_name, is_concrete, like, like_zeros, namespace, to_numpy
-from ringdist.cores import LINEAR, Core
-from ringdist.engines.arithmetic import Linear, State
-from ringdist.engines.sweep import suffix_states_in_turn
-from ringdist.learning.counts import MStep, Reduce, Rows, Weights, model_environment, reduced
-from ringdist.learning.data import TrainingData
+from ringdist.backend import Array, accumulator, backend_name, is_concrete, like, to_numpy
+from ringdist.learning import coordinatewise, one_pass
+from ringdist.learning.counts import MStep, Reduce, Weights
+from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.fitting import EpochLog, FitResult, best_of, check_options, numpy_generator
 from ringdist.learning.floors import least_stds
+from ringdist.learning.normal_form import has_normal_form, normal_form, normalized_factors
 from ringdist.learning.starts import random_like
-from ringdist.network import Evidence
-from ringdist.network.checks import check_device
-from ringdist.network.structure import mapped
 from ringdist.ring import TensorRing
+from ringdist.ring_mixture import RingMixture
+
+LONGEST_STEP = 0.8  # of a schedule that falls to 0 over the whole fit
 
 
 def fit_em(
-    ring: TensorRing,
+    ring: Model,
     x: Any,
     *,
     sample_weight: Any = None,
@@ -43,18 +37,24 @@ def fit_em(
     max_epochs: int = 100,
     batch_size: int | None = None,
     pseudocount: float = 0.0,
+    smoothing: float = 0.0,
+    tied: bool = False,
     variance_floor: float = 1e-4,
     restarts: int = 1,
     patience: int | None = 10,
-    step_decay: float = 0.6,
+    step_decay: float | Literal["linear"] = 0.6,
     rng: Any = None,
     reduce: Reduce | None = None,
     progress: bool = False,
 ) -> FitResult:
-    """Fit a ring by exact coordinate-wise EM, starting from `ring`.
+    """Fit a ring, or a mixture of rings, by exact EM, starting from `ring`.
+
+    All factors of a train are learnt together from one backward and one forward pass an epoch; those of a ring one
+    after the other, see `ringdist.learning.one_pass` and `ringdist.learning.coordinatewise`. The rings of a mixture
+    learn from the rows weighted by the posterior of each ring.
 
     Args:
-        ring: the starting point; zero core entries stay zero.
+        ring: the starting point, a `TensorRing` or a `RingMixture`; zero core entries stay zero.
         x: (n, d) data, NaN where missing: the likelihood is that of what is observed. NumPy (a memmap too) or the
             ring's backend.
         sample_weight: (n,) non-negative weights.
@@ -62,9 +62,16 @@ def fit_em(
             `patience` epochs without a better one (None: never).
         max_epochs: visits of every core.
         batch_size: None for exact EM on all rows, whose likelihood never decreases if pseudocount is 0; else rows per
-            damped step, drawn from all rows whatever their order, with memory bounded by the batch. The step decays as
-            (t + 2)^(-step_decay).
+            damped step, drawn from all rows whatever their order, with memory bounded by the batch.
+        step_decay: the t-th step of mini-batches is (t + 2)^(-step_decay); "linear" falls from 0.8 to 0 over all
+            max_epochs, which finds the better optima: the long noisy steps at the start leave poor ones.
         pseudocount: added to every expected count, in rows: a Dirichlet prior on each factor's share of the mass.
+        smoothing: rows added to every conditional distribution that a factor holds, spread evenly over its entries: of
+            a CP core the components of each hidden state, and the next value of the bond for each. A Dirichlet prior
+            whose strength does not depend on how many entries there are, beside that of `pseudocount`.
+        tied: learn one factor for all factors of equal name and shape, and one variable for all of equal kind: of a
+            train of CP cores a homogeneous hidden Markov model. The start must be so, as
+            `rd.initialize(..., tied=True)` makes it.
         variance_floor: least variance of a Gaussian component, relative to the variance of its column.
         restarts: fits from the given ring and from restarts − 1 random ones of its shape; the best is returned.
         rng: seed or generator, for the order of batches and the restarts.
@@ -92,180 +99,189 @@ def fit_em(
         20
     """
     check_options(max_epochs, batch_size, patience, restarts)
-    if not (pseudocount >= 0 and math.isfinite(pseudocount)):
-        raise ValueError(f"pseudocount must be finite and not negative, found {pseudocount}")
-    if not (variance_floor >= 0 and math.isfinite(variance_floor)):
-        raise ValueError(f"variance_floor must be finite and not negative, found {variance_floor}")
-    if not 0.5 < step_decay <= 1:
-        raise ValueError(f"step_decay must lie in (0.5, 1] for the steps to converge, found {step_decay}")
-    if not is_concrete(*ring.core_arrays()):
+    for name, value in {
+        "pseudocount": pseudocount,
+        "smoothing": smoothing,
+        "variance_floor": variance_floor,
+    }.items():
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be finite and not negative, found {value}")
+    if step_decay != "linear" and not (isinstance(step_decay, float | int) and 0.5 < step_decay <= 1):
+        raise ValueError(f"step_decay must be 'linear' or lie in (0.5, 1] for steps to converge, found {step_decay!r}")
+    rings = ring.rings if isinstance(ring, RingMixture) else (ring,)
+    if not is_concrete(*(array for member in rings for array in member.core_arrays())):
         raise ValueError("fit_em cannot be traced")
     if reduce is not None and batch_size is not None:
         raise ValueError("several processes need the full batch: batch_size must be None where reduce is given")
     if reduce is not None and restarts > 1 and rng is None:
         raise ValueError("restarts in several processes need one seed in all of them: rng must be given with reduce")
+    for member in rings:
+        _check_member(member, streams=batch_size is not None or reduce is not None, tied=tied)
+    data = TrainingData(rings[0], x, sample_weight)
+    held_out = None if validation is None else TrainingData(rings[0], validation)
+    generator = numpy_generator(rng, rings[0], draws=batch_size is not None or restarts > 1)
+    merged = data if batch_size is not None else merge_equal_rows(rings[0], data)
+    em = _EM(pseudocount, smoothing, tied, variance_floor, step_decay, batch_size, reduce)
+
+    def fit(restart: int) -> EpochLog:
+        start = ring.detach() if restart == 0 else _random_like(ring, generator)
+        track = EpochLog(held_out, patience, max_epochs, progress)
+        return em.run(start, merged, track, generator)
+
+    return best_of(rings[0], restarts, fit)
+
+
+def _check_member(ring: TensorRing, *, streams: bool, tied: bool) -> None:
+    if tied:
+        if not has_normal_form(ring):
+            raise ValueError("tied=True needs a train of dense or CP cores, found a ring")
+        one_pass.check_tied(ring)
     for k, family in enumerate(ring.families):
-        if (batch_size is not None or reduce is not None) and not family.streams:
+        if streams and not family.streams:
             raise ValueError(
                 f"{ring.describe(k)}: mini-batches and several processes need a family with statistics and "
                 f"expected_statistics, found {family.kind.__name__}"
             )
-    data = TrainingData(ring, x, sample_weight)
-    held_out = None if validation is None else TrainingData(ring, validation)
-    generator = numpy_generator(rng, ring, draws=batch_size is not None or restarts > 1)
-    merged = data if batch_size is not None else _merge_equal_rows(ring, data)
-    em = _EM(pseudocount, variance_floor, step_decay, batch_size, reduce)
 
-    def fit(restart: int) -> EpochLog:
-        start = ring.detach() if restart == 0 else random_like(ring, generator)
-        track = EpochLog(held_out, patience, max_epochs, progress)
-        return em.run(start, merged, track, generator)
 
-    return best_of(ring, restarts, fit)
+def _random_like(model: Model, rng: np.random.Generator) -> Model:
+    if isinstance(model, RingMixture):
+        return RingMixture([random_like(ring, rng) for ring in model.rings], model.weights)
+    return random_like(model, rng)
 
 
 @dataclass(frozen=True)
 class _EM:
     pseudocount: float
+    smoothing: float
+    tied: bool
     variance_floor: float
-    step_decay: float
+    step_decay: float | Literal["linear"]
     batch_size: int | None
     reduce: Reduce | None
 
-    def run(self, ring: TensorRing, data: TrainingData, track: EpochLog, rng: np.random.Generator) -> EpochLog:
-        ring = track.best = balanced(ring)
-        own, total = float(data.weight.sum()), self._sum(ring, data.weight.sum())
-        floors = least_stds(ring, data, self.variance_floor, self._sum)
-        steps = 0
-        for _ in track.epochs():
-            if self.batch_size is None:
-                rows, weight = data.batch(ring, slice(None))
-                m_step = MStep(self.pseudocount, 1.0, Weights(total, total))
-                ring, value = self._visit(ring, rows, weight, data.row_numbers, m_step, floors)
-            else:
-                for index in data.batches(self.batch_size, rng):
-                    rows, weight = data.batch(ring, index)
-                    batch = self._sum(ring, data.weight[index].sum())
-                    if batch > 0:
-                        step = (steps + 2.0) ** -self.step_decay
-                        m_step = MStep(self.pseudocount, step, Weights(total, batch))
-                        ring, _ = self._visit(ring, rows, weight, index, m_step, floors)
-                    steps += 1
-                value = data.mean_log_prob(ring) * own
-            ring = balanced(ring)
-            track.record(ring, self._sum(ring, value) / total)
+    def run(self, model: Model, data: TrainingData, track: EpochLog, rng: np.random.Generator) -> EpochLog:
+        model = track.best = self._prepared(model)
+        total = self._sum(data, data.weight.sum())
+        floors = [least_stds(ring, data, self.variance_floor, self._sum) for ring in members(model)]
+        if self.batch_size is not None:
+            self._mini_batches(model, data, track, rng, floors, total)
+        elif isinstance(model, TensorRing):
+            learn = self._one_pass if has_normal_form(model) else self._coordinatewise
+            learn(model, data, track, floors[0], total)
+        else:
+            for _ in track.epochs():
+                model = self._step(model, data, slice(None), self._m_step(1.0, total, total), floors)
+                own = data.mean_log_prob(model) * float(data.weight.sum())
+                track.record(model, self._sum(data, own) / total)
         return track
 
-    def _sum(self, ring: TensorRing, *values: float) -> Any:
+    def _prepared(self, model: Model) -> Model:
+        if isinstance(model, RingMixture):
+            return RingMixture([self._prepared_ring(ring) for ring in model.rings], model.weights)
+        return self._prepared_ring(model)
+
+    def _prepared_ring(self, model: TensorRing) -> TensorRing:
+        if not has_normal_form(model):
+            return coordinatewise.balanced(model)
+        return normalized_factors(model) if self.tied else normal_form(model)
+
+    def _one_pass(
+        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, float], total: float
+    ) -> None:
+        """Full batches: what an epoch expects is also the likelihood of what the one before it has found."""
+        rows, weight = data.batch(ring, slice(None))
+        m_step = self._m_step(1.0, total, total)
+        found = one_pass.Expectation.of_rows(ring, rows, weight, data.row_numbers)
+        for _ in track.epochs():
+            ring = one_pass.maximised(ring, found, m_step, floors, tied=self.tied)
+            found = one_pass.Expectation.of_rows(ring, rows, weight, data.row_numbers)
+            track.record(ring, self._sum(data, found.log_prob) / total)
+
+    def _coordinatewise(
+        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, float], total: float
+    ) -> None:
+        rows, weight = data.batch(ring, slice(None))
+        m_step = self._m_step(1.0, total, total)
+        for _ in track.epochs():
+            ring, value = coordinatewise.visit(ring, rows, weight, data.row_numbers, m_step, floors)
+            ring = coordinatewise.balanced(ring)
+            track.record(ring, self._sum(data, value) / total)
+
+    def _mini_batches(
+        self,
+        model: Model,
+        data: TrainingData,
+        track: EpochLog,
+        rng: np.random.Generator,
+        floors: list[dict[int, float]],
+        total: float,
+    ) -> None:
+        size, steps = int(self.batch_size or 1), 0
+        number = track.max_epochs * -(-data.num_rows // size)
+        for _ in track.epochs():
+            for index in data.batches(size, rng):
+                batch = float(data.weight[index].sum())
+                if batch > 0:
+                    m_step = self._m_step(self._step_size(steps, number), total, batch)
+                    model = self._step(model, data, index, m_step, floors)
+                steps += 1
+            track.record(model, data.mean_log_prob(model))
+
+    def _step(
+        self,
+        model: Model,
+        data: TrainingData,
+        index: np.ndarray | slice,
+        m_step: MStep,
+        floors: Sequence[dict[int, float]],
+    ) -> Model:
+        """The model after every factor has been visited once with these rows."""
+        rows, weight = data.batch(members(model)[0], index)
+        numbers = data.row_numbers if isinstance(index, slice) else index
+        if not isinstance(model, RingMixture):
+            return self._ring_step(model, rows, weight, numbers, m_step, floors[0])
+        posterior = model.ring_posterior(rows)
+        rings, shares = [], []
+        for c, ring in enumerate(model.rings):
+            own = weight * posterior[:, c]
+            shares.append(self._sum(data, float(own.sum())))
+            rings.append(self._ring_step(ring, rows, own, numbers, m_step, floors[c]) if shares[-1] > 0 else ring)
+        seen = np.asarray(shares) / m_step.weights.batch
+        weights = (1 - m_step.step) * to_numpy(model.weights) + m_step.step * seen
+        return RingMixture(rings, weights.tolist())
+
+    def _ring_step(
+        self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, float]
+    ) -> TensorRing:
+        if has_normal_form(ring):
+            found = one_pass.Expectation.of_rows(ring, rows, weight, numbers)
+            return one_pass.maximised(ring, found, m_step, floors, tied=self.tied)
+        return coordinatewise.balanced(coordinatewise.visit(ring, rows, weight, numbers, m_step, floors)[0])
+
+    def _step_size(self, steps: int, number: int) -> float:
+        if self.step_decay == "linear":
+            return LONGEST_STEP * (1 - steps / number)
+        return float((steps + 2.0) ** -self.step_decay)
+
+    def _m_step(self, step: float, total: float, batch: float) -> MStep:
+        return MStep(self.pseudocount, self.smoothing, step, Weights(total, batch), self.reduce)
+
+    def _sum(self, data: TrainingData, *values: float) -> Any:
         """Each number summed over the processes; a float for one number, else a NumPy array."""
         numbers = np.asarray(values, dtype=np.float64)
         if self.reduce is not None:
-            core = ring.prototype
+            core = data.prototype
             numbers = to_numpy(self.reduce(like(numbers, core, accumulator(core)))).astype(np.float64)
         return float(numbers[0]) if len(values) == 1 else numbers
 
-    def _visit(
-        self,
-        ring: TensorRing,
-        rows: Array,
-        weight: Array,
-        row_numbers: Sequence[int] | np.ndarray,
-        m_step: MStep,
-        floors: dict[int, float],
-    ) -> tuple[TensorRing, float]:
-        """Every core once; the new ring and its log-likelihood Σ weight log p(row) of these rows."""
-        xp = namespace(rows)
-        data, model = Linear(ring, Evidence.of_rows(ring, rows)), Linear(ring, Evidence.missing(ring))
-        prefix, model_prefix = data.start(), model.start()
-        offset = xp.zeros_like(data.offset)
-        suffixes = zip(ring.sequence, suffix_states_in_turn(data), suffix_states_in_turn(model), strict=True)
-        for k, suffix, model_suffix in suffixes:
-            met = Rows(data, prefix, suffix, weight, row_numbers)
-            site = _Site(k, met, model, model_prefix, model_suffix, rows[:, k], m_step)
-            core, variable, evidence = self._updated(ring, site, floors.get(k))
-            ring = ring.replaced(k, core, variable)
-            if evidence is not data.evidence:
-                offset = offset + evidence.offset
-            prefix = data.advance(prefix, core, evidence.weights(k))
-            model_prefix = model.advance(model_prefix, core, model.evidence.weights(k))
-        values = data.close(prefix)[0] - data.offset + offset - (model.close(model_prefix)[0] - model.offset)
-        return ring, float(xp.sum(xp.where(weight > 0, values, 0.0) * weight))
 
-    def _updated(self, ring: TensorRing, site: _Site, floor: float | None) -> tuple[Core, Any, Evidence]:
-        """The core and variable of one column after a step of each factor, and the evidence under the new variable.
-
-        The variable moves together with the first factor: both from the same responsibilities.
-        """
-        k, data, core = site.k, site.rows.arithmetic, site.rows.arithmetic.cores[site.k]
-        variable, family = ring.variables[k], ring.families[k]
-        evidence = data.evidence
-        for place, name in enumerate(core.arrays()):
-            sums, responsibilities = site.rows.counts(core, name, evidence.weights(k))
-            environment, share = model_environment(core, name, site.model, site.model_prefix, site.model_suffix)
-            first = place == 0
-            statistics = family.statistics(site.values, responsibilities) if first and family.streams else None
-            sums, statistics = reduced(self.reduce, sums, statistics)
-            arrays = core.arrays()
-            core = core.with_arrays({**arrays, name: site.m_step.factor(arrays[name], sums, environment)})
-            if not first or family.values_are_components:
-                continue
-            if statistics is None:
-                variable = variable.update(site.values, responsibilities)
-                check_device(variable.arrays().values(), ring.prototype, f"{ring.describe(k)}: what update returns")
-            else:
-                damped = site.m_step.damped(family, statistics, share)
-                variable = family.from_statistics(damped, *([] if floor is None else [floor])).variable
-            ring = ring.replaced(k, ring.links[k], variable)
-            table = namespace(site.values).broadcast_to(
-                site.values[:, None], (site.values.shape[0], ring.num_variables)
-            )
-            evidence = Evidence.of_rows(ring, table, [k])
-        return core, variable, evidence
+def members(model: Model) -> tuple[TensorRing, ...]:
+    """The rings of a mixture, or the ring itself."""
+    return model.rings if isinstance(model, RingMixture) else (model,)
 
 
-@dataclass(frozen=True)
-class _Site:
-    """One column in the middle of a visit."""
-
-    k: int
-    rows: Rows
-    model: Linear
-    model_prefix: State
-    model_suffix: State
-    values: Array  # (b,) of the column
-    m_step: MStep
-
-
-def balanced(ring: TensorRing) -> TensorRing:
-    """The same distribution from factors whose largest entry is 1, in cores whose sums at every bond index are equal.
-
-    A scale may move from one side of a bond index to the other without any change of the distribution. Left alone, it
-    does so by a factor in every epoch, until products of cores leave the range of the dtype.
-    """
-    xp = namespace(ring.prototype)
-    cores = [_near_one(core) for core in ring.links]
-    for k, after in zip(ring.sequence, (*ring.sequence[1:], ring.sequence[0]), strict=True):
-        left, right = _column_sums(cores[k]), _column_sums(cores[after].transposed())
-        linked = (left > 0) & (right > 0)
-        share = xp.where(linked, xp.sqrt(xp.where(linked, right, 1.0)) / xp.sqrt(xp.where(linked, left, 1.0)), 1.0)
-        cores[k] = cores[k].gauged(None, share)
-        cores[after] = cores[after].gauged(1 / share, None)
-    return ring.with_values([_near_one(core) for core in cores])
-
-
-def _near_one(core: Core) -> Core:
-    near_one: Core = mapped(core, lambda factor: factor / namespace(factor).max(factor))
-    return near_one
-
-
-def _column_sums(core: Core) -> Array:
-    """Σ_s Σ_a Q[s, a, :], (m',)."""
-    size, left, _ = core.shape
-    zeros = like_zeros((1, 1, left), next(iter(core.arrays().values())))
-    return core.push(zeros + 1.0, like_zeros((1, size), zeros) + 1.0, LINEAR)[0, 0]
-
-
-def _merge_equal_rows(ring: TensorRing, data: TrainingData) -> TrainingData:
+def merge_equal_rows(ring: TensorRing, data: TrainingData) -> TrainingData:
     """Equal rows of an all-categorical table once, with their weights added up: the same sums from fewer rows."""
     if not all(family.values_are_components for family in ring.families):
         return data

@@ -11,14 +11,17 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ringdist.backend import Stream, backend_name, in_own_precision, to_numpy, uniform
-from ringdist.learning.data import TrainingData
+from ringdist.learning.data import Model, TrainingData
 from ringdist.ring import TensorRing
 
 
 class FitResult(NamedTuple):
-    """A fitted ring, and per epoch the mean log-likelihood of "train" (after the epoch) and "validation" in nats."""
+    """A fitted ring or mixture of rings, and its history.
 
-    ring: TensorRing
+    `history` holds per epoch the mean log-likelihood in nats of "train" (after the epoch) and "validation".
+    """
+
+    ring: Any
     history: dict[str, list[float]]
 
 
@@ -66,7 +69,7 @@ class EpochLog:
                 if self.patience is not None and self._since >= self.patience:
                     return
 
-    def record(self, ring: TensorRing, train: float) -> None:
+    def record(self, ring: Model, train: float) -> None:
         """Take note of the ring after an epoch."""
         self.history["train"].append(train)
         if self.validation is None:

@@ -30,7 +30,7 @@ def least_stds(
 
     Args:
         variance_floor: share of the column's variance.
-        total: sums each of some numbers over the processes, (ring, *numbers) -> array.
+        total: sums each of some numbers over the processes, (data, *numbers) -> array.
     """
     columns = [k for k, family in enumerate(ring.families) if family.has_variance]
     if not columns or variance_floor == 0:
@@ -40,11 +40,12 @@ def least_stds(
     for start in range(0, data.num_rows, 2**16):
         rows, weight = data.batch(ring, slice(start, start + 2**16))
         block, w = to_numpy(rows)[:, columns].astype(np.float64), to_numpy(weight).astype(np.float64)[:, None]
-        place = _place(ring, block, total) if place is None else place
+        block = np.stack([ring.families[k].floored(block[:, i]) for i, k in enumerate(columns)], axis=1)
+        place = _place(data, block, total) if place is None else place
         seen = ~np.isnan(block)
         block = np.where(seen, block / place.unit - place.centre, 0.0)
         sums += np.stack([(w * seen).sum(0), (w * block).sum(0), (w * block**2).sum(0)])
-    count, first, second = total(ring, *sums.reshape(-1)).reshape(3, -1)
+    count, first, second = total(data, *sums.reshape(-1)).reshape(3, -1)
     count = np.where(count > 0, count, 1.0)
     std = np.sqrt(np.maximum(second / count - (first / count) ** 2, 0.0)) * place.unit
     mean = (place.centre + first / count) * place.unit
@@ -52,7 +53,7 @@ def least_stds(
     return {k: math.sqrt(variance_floor) * float(s) for k, s in zip(columns, scale, strict=True)}
 
 
-def _place(ring: TensorRing, block: np.ndarray, total: Callable[..., Any]) -> Place:
+def _place(data: TrainingData, block: np.ndarray, total: Callable[..., Any]) -> Place:
     """From the first rows of every process, the same in all of them."""
     seen = ~np.isnan(block)
     filled = np.where(seen, block, 0.0)
@@ -60,7 +61,7 @@ def _place(ring: TensorRing, block: np.ndarray, total: Callable[..., Any]) -> Pl
     peak = np.ldexp(1.0, np.maximum(exponent, -1000) - 1)  # at most the largest entry, exact to divide by
     mean = (filled / peak).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     shares = np.stack([seen.any(axis=0), peak / 2**10, mean * (peak / 2**10)])  # sums that stay in range
-    found, size, centre = total(ring, *shares.reshape(-1)).reshape(3, -1)
+    found, size, centre = total(data, *shares.reshape(-1)).reshape(3, -1)
     unit = np.ldexp(1.0, np.frexp(size)[1] + 9)
     return Place(unit, centre / np.maximum(found, 1) / (unit / 2**10))
 

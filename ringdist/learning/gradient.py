@@ -19,7 +19,7 @@ from ringdist.learning.starts import random_like
 from ringdist.network.structure import mapped
 from ringdist.queries.log_prob import log_prob
 from ringdist.ring import TensorRing
-from ringdist.variables import as_family, kind_of, rebuild
+from ringdist.variables import as_family
 
 Parameters = list[Any]
 
@@ -166,11 +166,11 @@ def _to_ring(ring: TensorRing, parameters: Parameters, *, copy: bool = False) ->
     cores = [mapped(core, lambda _: xp.exp(next(values))) for core in ring.links]
     variables = []
     for variable in ring.variables:
-        positive, arrays = as_family(variable).positive, {}
+        family, arrays = as_family(variable), {}
         for name in variable.arrays():
             value = next(values)
-            arrays[name] = xp.exp(value) if name in positive else xp.asarray(value, copy=True) if copy else value
-        variables.append(rebuild(kind_of(variable), variable.num_components, variable.name, arrays))
+            arrays[name] = xp.exp(value) if name in family.positive else xp.asarray(value, copy=True) if copy else value
+        variables.append(family.with_arrays(arrays).variable)
     return ring.with_values(cores, variables)
 
 

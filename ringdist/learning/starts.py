@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Literal
@@ -22,10 +24,11 @@ from ringdist.backend import (
 )
 from ringdist.cores import Core
 from ringdist.learning.mixture import component_densities, component_shares, cores_near, fit_mixture
+from ringdist.learning.normal_form import normalized_factors
 from ringdist.network.random import CoreKind
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
-from ringdist.variables import BUILT_IN, Categorical, GaussianMixture, PoissonMixture, Variable, column_scale
+from ringdist.variables import BUILT_IN, Categorical, GaussianMixture, Truncated, Variable
 
 
 def random_like(ring: TensorRing, rng: np.random.Generator) -> TensorRing:
@@ -42,16 +45,17 @@ def random_like(ring: TensorRing, rng: np.random.Generator) -> TensorRing:
 
 def initialize(
     x: Any,
-    variables: Sequence[Variable | type | None],
+    variables: Sequence[Variable | type | functools.partial[Any] | None],
     rank: int | Sequence[int],
     *,
     num_components: int = 8,
     order: Sequence[int | str] | None = None,
     topology: Literal["ring", "train"] = "ring",
     method: Literal["quantile", "kmeans", "mixture"] = "quantile",
-    spread: float = 0.1,
+    spread: float = 0.04,
     core: CoreKind = "dense",
     inner: int | None = None,
+    tied: bool = False,
     rng: Any = None,
     xp: ModuleType = np,
     dtype: Any = None,
@@ -66,16 +70,19 @@ def initialize(
 
     Args:
         x: (n, d) data as NumPy array, NaN where missing.
-        variables: per column a variable, which is kept; a family (`rd.Categorical`, `rd.GaussianMixture`,
-            `rd.PoissonMixture`) to be placed on the data; or None: integers from 0 become categorical if there are
-            at most 64 of them, other columns Gaussian mixtures.
+        variables: per column a variable, which is kept; a family, such as `rd.GaussianMixture`, to be placed on the
+            data; or None: integers from 0 become categorical if there are at most 64 of them, other columns Gaussian
+            mixtures. Arguments that no data tell stand in a `functools.partial` of the family.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`.
-        num_components: of Gaussian and Poisson mixtures; fewer where a column has fewer distinct values.
+        num_components: of mixtures; fewer where a column has fewer distinct values.
         method: components at equally frequent quantiles, at k-means centres, or at quantiles with a mixture's cores.
         spread: with `method="mixture"`, the share of each core's mass that changes the state of the bond, at random;
-            0 is the mixture itself, which EM then never leaves.
+            0 is the mixture itself, which EM then never leaves. From much less than the default EM is slow to leave
+            the mixture, from much more it has to find the clusters again, with 16 columns as with 800.
         core, inner: the kind of the cores and the hidden states of CP cores, as in `TensorRing.random`; with
             `method="mixture"` a CP core's hidden state is the cluster, and `inner` is None.
+        tied: whether all columns share their factors, as `fit_em(..., tied=True)` learns them: a homogeneous hidden
+            Markov model, of a train of CP cores. Every column needs as many components.
         order, topology, rng, xp, dtype, device: as in `TensorRing.random`.
 
     Raises:
@@ -118,6 +125,8 @@ def initialize(
         dtype=dtype,
         device=device,
     )
+    if tied and method == "mixture":
+        raise ValueError("tied=True needs method quantile or kmeans: the clusters of a mixture are rows, not states")
     if method == "mixture":
         if not isinstance(rank, int | np.integer):
             raise ValueError(f"a start near a mixture has one rank for all bonds, found {rank!r}; others may differ")
@@ -132,8 +141,27 @@ def initialize(
         component_shares(component_densities(x[:: max(1, len(x) // 10_000), k], variable))
         for k, variable in enumerate(known)
     ]
+    if tied:
+        return _tied(ring, shares)
     cores = [_by_component(core, share * share.size) for core, share in zip(ring.links, shares, strict=True)]
     return TensorRing(cores, ring.variables, ring.order)
+
+
+def _tied(ring: TensorRing, shares: Sequence[np.ndarray]) -> TensorRing:
+    """One factor for all of equal name and shape, from the shares of components in all columns together."""
+    if len({share.size for share in shares}) > 1:
+        raise ValueError(
+            f"tied=True needs as many components in every column, found {sorted({share.size for share in shares})}"
+        )
+    share = np.mean(shares, axis=0)
+    factors: dict[tuple[str, tuple[int, ...]], Array] = {}
+    links = list(ring.links)
+    for k in ring.sequence:
+        arrays = links[k].arrays()
+        links[k] = links[k].with_arrays(
+            {name: factors.setdefault((name, tuple(array.shape)), array) for name, array in arrays.items()}
+        )
+    return normalized_factors(ring.rebuilt([_by_component(core, share) for core in links], ring.variables, ring.order))
 
 
 def _by_component(core: Core, factor: np.ndarray) -> Core:
@@ -152,12 +180,12 @@ def _seed(rng: Any, core: Any) -> int:
 
 def _variable(column: np.ndarray, variable: Any, num_components: int, method: str, k: int, precision: Any) -> Variable:
     """The column's variable as it is given, or one of the family with its components on the data."""
-    if not (variable is None or isinstance(variable, type | Variable)):
+    if not (variable is None or isinstance(variable, type | functools.partial | Variable)):
         raise TypeError(f"column {k}: expected a variable, a family or None, found {variable!r}")
     column = column.astype(np.float64)
     observed = column[~np.isnan(column)]
     try:
-        if variable is not None and not isinstance(variable, type):
+        if variable is not None and not isinstance(variable, type | functools.partial):
             converted_variable(variable, np, None, None).check(observed)
             return variable
         if observed.size == 0:
@@ -171,48 +199,15 @@ def _placed(family: Any, observed: np.ndarray, num_components: int, method: str,
     """A variable of the family with its components on the data."""
     if np.isinf(observed).any():
         raise ValueError("values must be finite, found infinity")
-    wrong = observed[(observed != np.floor(observed)) | (observed < 0)]
-    whole = wrong.size == 0
+    options: dict[str, Any] = {}
+    if isinstance(family, functools.partial):
+        family, given = family.func, inspect.signature(family.func).bind_partial(*family.args, **family.keywords)
+        options = given.arguments
     if family is None:
+        whole = bool(((observed == np.floor(observed)) & (observed >= 0)).all())
         family = Categorical if whole and observed.max() < 64 else GaussianMixture
-    if family not in BUILT_IN:
-        known = ", ".join(kind.__name__ for kind in BUILT_IN)
+    if family not in BUILT_IN or family is Truncated:
+        known = ", ".join(kind.__name__ for kind in BUILT_IN if kind is not Truncated)
         raise ValueError(f"components can be placed for {known}, found {family!r}; give a variable of it instead")
-    if family is Categorical:
-        if not whole:
-            raise ValueError(f"categories are integers from 0, found {wrong[0]:g}")
-        return Categorical(int(observed.max()) + 1)
-    if family is PoissonMixture:
-        return PoissonMixture(np.maximum(_centres(observed, num_components, method), 1e-3))
-    return _gaussians(observed, num_components, method, np.finfo(precision))
-
-
-def _gaussians(observed: np.ndarray, num_components: int, method: str, limits: np.finfo) -> GaussianMixture:
-    """Components on the data; one component, as wide as its mean is far from 0, where all values are equal."""
-    unit = max(float(np.abs(observed).max()), float(limits.smallest_normal))
-    scaled = observed / unit  # in [-1, 1]: squares and differences stay in range
-    mean, spread = scaled.mean(), (scaled - scaled[0]).std()
-    scale = float(column_scale(mean, spread, float(limits.eps))) if mean or spread else 1 / unit
-    if scale == spread:
-        centres = _centres(scaled, num_components, method)
-        gaps = np.diff(centres)
-    else:  # constant but for rounding
-        centres, gaps = scaled[:1], np.zeros(0)
-    widths = np.full(centres.size, scale)
-    if gaps.size:  # each standard deviation about the distance to the neighbours, so that the components overlap
-        widths = np.maximum(np.maximum(np.append(gaps, gaps[-1]), np.insert(gaps, 0, gaps[0])), 1e-2 * scale)
-    least = float(limits.smallest_normal)
-    with np.errstate(over="ignore"):
-        return GaussianMixture(centres * unit, np.clip(widths * unit, least, 0.5 / least))
-
-
-def _centres(observed: np.ndarray, num_components: int, method: str) -> np.ndarray:
-    distinct = np.unique(observed)
-    if distinct.size <= num_components:
-        return distinct
-    if method != "kmeans":
-        return np.unique(np.quantile(observed, (np.arange(num_components) + 0.5) / num_components))
-    from sklearn.cluster import KMeans
-
-    means = KMeans(num_components, n_init=1, random_state=0).fit(observed[:, None])
-    return np.unique(means.cluster_centers_[:, 0])
+    placed: Variable = family.placed(observed, num_components, method, np.finfo(precision), **options)
+    return placed

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ringdist.backend import Array, backend_name, namespace, stop_gradient, to_numpy
-from ringdist.cores import Core, DenseCore
-from ringdist.variables import BUILT_IN, Variable
+from ringdist.cores import Core, CPCore, DenseCore
+from ringdist.variables import BUILT_IN, Variable, as_family
 
 Column = int | str
 
@@ -34,6 +34,14 @@ def describe_column(k: int, variables: Sequence[Variable]) -> str:
     return f"column {k}" if name is None else f"column {k} ({name!r})"
 
 
+def value_space(variable: Variable) -> int | str:
+    """What a density is relative to: a number of categories, all counts, or the real line."""
+    family = as_family(variable)
+    if family.values_are_components:
+        return family.num_components
+    return family.measure
+
+
 def check_families(cores: Sequence[Core], variables: Sequence[Variable]) -> None:
     """Raise unless variables follow their protocol under different names, and cores are of one backend and dtype."""
     for k, variable in enumerate(variables):
@@ -50,7 +58,7 @@ def check_families(cores: Sequence[Core], variables: Sequence[Variable]) -> None
                     f"{describe_column(k, variables)}: a core has shape (N, m, m') with no empty axis, found "
                     f"{tuple(core.array.shape)}"
                 )
-        elif not isinstance(core, Core):
+        elif type(core) is not CPCore and not isinstance(core, Core):
             raise TypeError(f"column {k}: a core is an array or follows the protocol rd.Core, found {core!r}")
     factors = [(k, factor) for k, core in enumerate(cores) for factor in core.arrays().values()]
     xp = namespace(*(factor for _, factor in factors), *arrays)

@@ -21,6 +21,7 @@ from ringdist.backend import (
     like,
     like_zeros,
     namespace,
+    on_accelerator,
     stop_gradient,
     take,
     unstack,
@@ -121,14 +122,14 @@ class Evidence:
         groups, offsets = [], []
         for group in _groups(ring, events) if columns is None else [(k,) for k in columns]:
             values = _columns(rows, group)
-            missing = xp.isnan(values)
+            missing = _missing(values)
             log_weights = _log_density([ring.families[k] for k in group], values, missing, ring.prototype)
             unobserved: Any = 0.0
             if group[0] in events:
                 event = events[group[0]]
                 unobserved = like(event.log_weights(ring.prototype), ring.prototype)
                 log_weights = xp.where(event.holds(values)[..., None], log_weights, -xp.inf)
-            log_weights = xp.where(missing[..., None], unobserved, log_weights)
+            log_weights = log_weights if missing is None else xp.where(missing[..., None], unobserved, log_weights)
             top = stop_gradient(xp.max(log_weights, axis=-1))
             top = xp.where(top == -xp.inf, 0.0, top)
             log_weights = log_weights - top[..., None]
@@ -207,10 +208,18 @@ def _columns(rows: Array, columns: Sequence[int]) -> Array:
     return take(rows, indices(list(columns), rows), axis=1).T
 
 
-def _log_density(families: Sequence[Family], values: Array, missing: Array, core: Array) -> Array:
+def _missing(values: Array) -> Array | None:
+    """Which entries are missing, None where none is and that can be seen without a wait."""
+    missing = namespace(values).isnan(values)
+    if is_concrete(values) and not on_accelerator(values) and not bool(namespace(values).any(missing)):
+        return None
+    return missing
+
+
+def _log_density(families: Sequence[Family], values: Array, missing: Array | None, core: Array) -> Array:
     """(g, b, N) log p(x | s) of g columns of one kind; what stands at missing entries does not matter."""
     first, xp = families[0], namespace(values)
-    filled = xp.where(missing, like(first.typical_value(), values), values)
+    filled = values if missing is None else xp.where(missing, like(first.typical_value(), values), values)
     if first.stacks:
         return like(first.stack(families).log_density(filled), core)
     return like(first.log_density(filled[0])[None], core)

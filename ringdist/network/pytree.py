@@ -7,16 +7,14 @@ import functools
 from typing import Any
 
 from ringdist.backend import is_array
-from ringdist.variables import kind_of, rebuild
+from ringdist.variables import Form, as_family, rebuild
 
 
 @dataclasses.dataclass
 class _Placeholder:
     """Stands for a variable while JAX keeps other things than arrays in a ring."""
 
-    family: Any
-    num_components: int
-    name: str | None
+    form: Form
     values: dict[str, Any]
 
     def arrays(self) -> dict[str, Any]:
@@ -30,18 +28,16 @@ def register_ring(kind: Any) -> None:
 
     def flatten(ring: Any) -> tuple[tuple[Any, ...], Any]:
         arrays = tuple(variable.arrays() for variable in ring.variables)
-        kinds = tuple(
-            (v.family if isinstance(v, _Placeholder) else kind_of(v), v.num_components, v.name) for v in ring.variables
-        )
-        return (ring.links, arrays), (kinds, ring.order, ring.validate)
+        forms = tuple(v.form if isinstance(v, _Placeholder) else as_family(v).form for v in ring.variables)
+        return (ring.links, arrays), (forms, ring.order, ring.validate)
 
     def unflatten(structure: Any, leaves: Any) -> Any:
         # JAX puts gradients, tracers and placeholders in the leaves' places: nothing is checked here.
-        kinds, order, validate = structure
+        forms, order, validate = structure
         links, arrays = leaves
         variables = tuple(
-            (rebuild if all(map(is_array, values.values())) else _Placeholder)(family, size, name, values)
-            for (family, size, name), values in zip(kinds, arrays, strict=True)
+            (rebuild if all(map(is_array, values.values())) else _Placeholder)(form, values)
+            for form, values in zip(forms, arrays, strict=True)
         )
         ring: Any = object.__new__(kind)
         ring.__dict__.update(links=tuple(links), variables=variables, order=order, validate=validate, owns_cores=False)

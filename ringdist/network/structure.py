@@ -32,7 +32,7 @@ from ringdist.network.checks import (
     describe_column,
 )
 from ringdist.network.pytree import register_core, register_ring
-from ringdist.variables import Family, Variable, as_family, kind_of, rebuild
+from ringdist.variables import Family, Variable, as_family
 
 
 class Network:
@@ -66,7 +66,7 @@ class Network:
         owns = copy and is_concrete(*arrays) and not any(_records_gradient(array) for array in arrays)
         check_shapes(given, variables, order)
         self._set(tuple(map(_copied, given)) if owns else given, variables, order, bool(validate), owns)
-        for name in ("ranks", "shape", "sequence", "families", "groups"):
+        for name in ("ranks", "shape", "sequence", "families", "groups", "is_dense", "core_size"):
             getattr(self, name)  # torch.compile compiles again where they come later
         if validate and is_concrete(*arrays):
             for k, core in enumerate(self.links):
@@ -131,14 +131,19 @@ class Network:
     def num_parameters(self) -> int:
         """Numbers in the cores and in the variables' arrays."""
         arrays = [array for variable in self.variables for array in variable.arrays().values()]
-        return sum(math.prod(array.shape) for array in [*self.core_arrays(), *arrays])
+        return self.core_size + sum(math.prod(array.shape) for array in arrays)
+
+    @cached_property
+    def core_size(self) -> int:
+        """Numbers in the cores."""
+        return sum(math.prod(array.shape) for array in self.core_arrays())
 
     @property
     def is_train(self) -> bool:
         """Whether some bond has rank 1."""
         return min(self.ranks) == 1
 
-    @property
+    @cached_property
     def is_dense(self) -> bool:
         """Whether all cores are arrays."""
         return all(isinstance(core, DenseCore) for core in self.links)
@@ -157,15 +162,19 @@ class Network:
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Columns that one call can evaluate: those of one stackable family and one N; other columns stand alone."""
+        """Columns that one call can evaluate: those of one stackable family and form; other columns stand alone."""
         groups: dict[Any, list[int]] = {}
         for k, family in enumerate(self.families):
-            groups.setdefault((family.kind, family.num_components) if family.stacks else k, []).append(k)
+            groups.setdefault(family.form._replace(name=None) if family.stacks else k, []).append(k)
         return tuple(tuple(columns) for columns in groups.values())
 
-    def core_arrays(self) -> list[Array]:
+    def core_arrays(self) -> tuple[Array, ...]:
         """All factors of all cores, column by column."""
-        return [array for core in self.links for array in core.arrays().values()]
+        return self._core_arrays
+
+    @cached_property
+    def _core_arrays(self) -> tuple[Array, ...]:
+        return tuple(array for core in self.links for array in core.arrays().values())
 
     def column(self, k: Column) -> int:
         """The index of a column given by index or name; `ValueError` if there is none."""
@@ -303,7 +312,7 @@ def _detached_variable(variable: Variable) -> Variable:
     fixed = {name: stop_gradient(array) for name, array in arrays.items()}
     if all(fixed[name] is array for name, array in arrays.items()):
         return variable
-    detached: Variable = rebuild(kind_of(variable), variable.num_components, variable.name, fixed)
+    detached: Variable = as_family(variable).with_arrays(fixed).variable
     return detached
 
 
@@ -313,5 +322,5 @@ def converted_variable(variable: Variable, xp: ModuleType | None, dtype: Any, de
     if not arrays:
         return variable
     moved = {key: convert(array, xp, dtype, device) for key, array in arrays.items()}
-    converted: Variable = rebuild(kind_of(variable), variable.num_components, variable.name, moved)
+    converted: Variable = as_family(variable).with_arrays(moved).variable
     return converted

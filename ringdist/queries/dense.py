@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,20 @@ def entropy(ring: Network, n: int = 10_000, rng: Any = None) -> tuple[float, flo
         True
     """
     if _is_discrete(ring) and math.prod(ring.shape) <= ENTROPY_LIMIT:
-        table = to_numpy(to_dense(ring)).astype("float64")
-        return float(scipy.special.entr(table).sum()), 0.0
+        return entropy_of_table(to_dense(ring))
+    return entropy_of_samples(lambda: log_prob(ring, sample(ring, n, rng=rng)), n)
+
+
+def entropy_of_table(table: Array) -> tuple[float, float]:
+    """The entropy of a table of probabilities, whose standard error is 0."""
+    return float(scipy.special.entr(to_numpy(table).astype("float64")).sum()), 0.0
+
+
+def entropy_of_samples(log_probs: Callable[[], Array], n: int) -> tuple[float, float]:
+    """The entropy as an average over n samples, given a function to their log-densities; its standard error."""
     if n < 2:
         raise ValueError(f"a Monte-Carlo estimate needs n >= 2 samples, found {n}")
-    values = to_numpy(log_prob(ring, sample(ring, n, rng=rng))).astype("float64")
+    values = to_numpy(log_probs()).astype("float64")
     return -float(values.mean()), float(values.std(ddof=1) / math.sqrt(n))
 
 

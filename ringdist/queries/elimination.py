@@ -139,7 +139,7 @@ def _product(log_matrices: Sequence[Array]) -> Array | None:
     limit = widest_spread(log_matrices[0]) / 2
     total = None
     for log_matrix in log_matrices:
-        if _log_spread(log_matrix) > limit:
+        if log_spread(log_matrix) > limit:
             return None
         matrix = _relative(log_matrix)
         total = matrix if total is None else scaled(total @ matrix)
@@ -162,10 +162,19 @@ def spread(array: Array) -> float:
 
 def fits(array: Array, like: Array) -> bool:
     """Whether `fitted` leaves every positive entry in the range of the dtype of `like`."""
-    return spread(array) < widest_spread(like) + 0.75 * math.log(float(namespace(like).finfo(like.dtype).max))
+    return spread(array) < _held_spread(like)
 
 
-def _log_spread(log_matrix: Array) -> float:
+def logs_fit(logs: Array, like: Array) -> bool:
+    """Whether `from_logs` leaves every finite entry in the range of the dtype of `like`."""
+    return log_spread(logs) < _held_spread(like)
+
+
+def _held_spread(like: Array) -> float:
+    return widest_spread(like) + 0.75 * math.log(float(namespace(like).finfo(like.dtype).max))
+
+
+def log_spread(log_matrix: Array) -> float:
     """The largest entry less the least finite one."""
     xp = namespace(log_matrix)
     least = xp.min(xp.where(log_matrix == -xp.inf, xp.inf, log_matrix))
@@ -219,7 +228,7 @@ def _multiplied(left: Array | None, core: Core, log_weights: Array | None, right
     product = wide.absorbed(left, right)
     if is_concrete(*product.arrays().values()):
         beside = sum(spread(matrix) for matrix in (left, right) if matrix is not None)
-        beside += 0.0 if log_weights is None else _log_spread(log_weights)
+        beside += 0.0 if log_weights is None else log_spread(log_weights)
         widest = max(spread(factor) for factor in core.arrays().values()) + beside
         if widest > widest_spread(_prototype(wide)):
             return None
@@ -244,7 +253,7 @@ def _closed(core: Core, log_weights: Array | None, run: Sequence[Array]) -> Any:
     own: Any = 0.0 if log_weights is None else log_weights
     product = _product(run)  # (m', m)
     widest = sum(spread(factor) for factor in core.arrays().values()) if product is not None else math.inf
-    widest += 0.0 if log_weights is None or not is_concrete(own) else _log_spread(own)
+    widest += 0.0 if log_weights is None or not is_concrete(own) else log_spread(own)
     if product is None or widest + spread(product) > widest_spread(product):
         whole = functools.reduce(LOG.product, run)
         closing = core.environment(LOG.of(identity(core.shape[1], run[0]))[None], whole.T[None], LOG)

@@ -19,7 +19,7 @@ from ringdist.backend import (
 from ringdist.engines import budget
 from ringdist.engines.budget import rows_within
 from ringdist.engines.choice import Engine, log_mass
-from ringdist.engines.sweep import numbers_kept
+from ringdist.engines.sweep import numbers_at_once, numbers_kept
 from ringdist.network import Evidence, Network
 from ringdist.network.events import Events
 from ringdist.network.evidence import as_table, checked
@@ -138,9 +138,8 @@ def _rows_per_chunk(ring: Network, engine: Engine) -> int:
     swept = engine in ("sweep", "log") or (
         engine == "auto" and not on_accelerator(ring.prototype) and (max(squares) > 256 or not ring.is_dense)
     )
-    at_once = 8 * max(squares) if swept else sum(squares)
-    own = sum(math.prod(array.shape) for array in ring.core_arrays())
-    return rows_within(max(budget.at_once(ring.prototype), own), 3 * (sum(ring.shape) + at_once))
+    at_once = numbers_at_once(ring) if swept else sum(squares)
+    return rows_within(max(budget.at_once(ring.prototype), ring.core_size), 3 * (sum(ring.shape) + at_once))
 
 
 def _rows_stored(ring: Network, rows: Array, engine: Engine) -> int:

@@ -189,9 +189,9 @@ def _ascend_once(ring: Network, rows: Array, free: np.ndarray) -> Array:
             continue
         every = _compiles(rows) or moving.shape[0] == n
         index = indices(np.arange(n) if every else moving, rows)
-        before, behind = (part if every else _of_rows(part, index) for part in (state, suffix))
+        left, right = (part if every else _of_rows(part, index) for part in (state, suffix))
         current = columns[k] if every else take(columns[k], index)
-        log_weights, _ = arithmetic.component_weights(before, k, behind)
+        log_weights, _ = arithmetic.component_weights(left, k, right)
         best = _best_value(ring.families[k], log_weights, current)
         if every:
             columns[k] = xp.where(like(free[:, k], rows, xp.bool), best, current)
@@ -217,9 +217,9 @@ def _of_rows(state: State, index: Array) -> State:
 
 
 def _best_value(family: Family, log_weights: Array, current: Array) -> Array:
-    """argmax_z Σ_s exp(log_weights[s]) p(z | s) over the components' means and, around the best, ever smaller steps."""
+    """argmax_z Σ_s exp(log_weights[s]) p(z | s) over the components' centres and ever smaller steps around the best."""
     xp = namespace(log_weights)
-    means, stds = like(family.means(), log_weights), like(family.standard_deviations(), log_weights)
+    means, stds = like(family.centres(), log_weights), like(family.scales(), log_weights)
     integer = family.integer
     means = xp.floor(means) if integer else means
 

@@ -45,7 +45,7 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
 
     Args:
         x: (..., d) samples, from `ring.sample` or, with evidence, from `ring.sample_given`. NaN entries are
-            marginalised. Integers cannot move: in an integer-valued column an entry is evidence or NaN.
+            marginalised. Integers cannot move, nor values beside atoms: in such a column an entry is evidence or NaN.
         given: (..., d) the evidence, NaN where an entry was drawn; None where all were.
 
     Returns:
@@ -93,7 +93,7 @@ def _forward_sweep(ring: Network, rows: Array, fixed: Array, nothing_given: bool
     least_density = least_total = like_zeros((rows.shape[0],), rows) + 1
     for k in ring.sequence:
         suffix = suffixes.pop()
-        if _is_integer(ring, k):
+        if not ring.families[k].can_move:
             columns[k], state = rows[:, k], linear.push(state, k)
             continue
         missing, free = xp.isnan(rows[:, k]), xp.isnan(fixed[:, k])
@@ -151,7 +151,7 @@ def _conditional(ring: Network, k: int, weights: Array, value: Array) -> tuple[A
 
 
 def _component_weights(linear: Linear, prefix: State, k: int, suffix: State) -> tuple[Array, Array]:
-    """p(s | columns before, evidence behind) of column k's components, (n or 1, N), and their sum before division."""
+    """p(s | earlier columns, later evidence) of column k's components, (n or 1, N), and their sum before division."""
     weights = linear.component_masses(prefix, k, suffix)
     total = linear.xp.sum(weights, axis=-1, keepdims=True)
     return weights / total, stop_gradient(total[:, 0])
@@ -168,11 +168,7 @@ def _evidence_weights(ring: Network, k: int, value: Array, missing: Array) -> Ar
 
 def _typical(ring: Network, k: int) -> Array:
     """A value that the support of column k is sure to hold, to stand where there is none."""
-    return stop_gradient(like(ring.variables[k].means(), ring.prototype))[0]
-
-
-def _is_integer(ring: Network, k: int) -> bool:
-    return ring.families[k].integer
+    return stop_gradient(like(ring.families[k].centres(), ring.prototype))[0]
 
 
 def _checked(ring: Network, x: Any, given: Any) -> tuple[Array, Array, tuple[int, ...]]:
@@ -205,10 +201,11 @@ def _check_evidence(ring: Network, rows: Array, fixed: Array) -> None:
                 f"{ring.describe(k)}: x must repeat the evidence, found {float(drawn[i]):g} "
                 f"instead of {float(fixed[i, k]):g} in row {i}"
             )
-        stuck = nonzero_rows(~observed & ~xp.isnan(drawn)) if _is_integer(ring, k) else differ
+        stuck = differ if ring.families[k].can_move else nonzero_rows(~observed & ~xp.isnan(drawn))
         if stuck.shape[0]:
+            what = "integers" if ring.families[k].integer else "values of a column with atoms"
             raise ValueError(
-                f"{ring.describe(k)}: integers cannot move; they must be evidence, or NaN to be marginalised, "
+                f"{ring.describe(k)}: {what} cannot move; they must be evidence, or NaN to be marginalised, "
                 f"found {float(drawn[int(stuck[0])]):g} drawn in row {int(stuck[0])}"
             )
 

@@ -42,9 +42,8 @@ def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
     """n independent exact samples, (n, d) in the cores' dtype; categories are integers.
 
     The tree of products, O(d m³), remembered by a ring that owns its cores; then the bonds top-down, all segments of a
-    level at once: O(m + N) a variable and sample in ⌈log2 d⌉ steps.
-    Trains of high rank are swept backwards instead, O(d m²), as are
-    rings with matrices whose entries differ by more than the dtype's range.
+    level at once: O(m + N) a variable and sample in ⌈log2 d⌉ steps. Trains of high rank are swept backwards instead,
+    O(d m²), as are rings with matrices whose entries differ by more than the dtype's range.
 
     Args:
         n: number of samples, 0 or more.

@@ -48,7 +48,7 @@ class _Tree(NamedTuple):
     """A ring's tree of products, as bonds and then components are drawn from it."""
 
     cut: Array  # (m,) weights of the bond at the cut
-    halves: list[tuple[Array, Array, Array]]  # from the top: k segments' left parts by row and right ones by column
+    halves: list[tuple[Array, Array, Array]]  # from the top: k segments' left halves by row and right ones by column
     # (k m, m), and where each begins (k, 1)
     groups: list[_Group]
 
@@ -70,8 +70,8 @@ def _computed_tree(ring: Network) -> _Tree | None:
     halves = []
     for level in levels[:0:-1]:
         if level.factors is not None:
-            before, behind = (xp.reshape(part, (-1, rank)) for part in (level.factors[0], level.factors[1].mT))
-            halves.append((before, behind, indices(range(0, before.shape[0], rank), logs)[:, None]))
+            rows, columns = (xp.reshape(part, (-1, rank)) for part in (level.factors[0], level.factors[1].mT))
+            halves.append((rows, columns, indices(range(0, rows.shape[0], rank), logs)[:, None]))
     return _Tree(relative(logs), halves, _groups(ring))
 
 
@@ -117,12 +117,12 @@ def _descend(ring: Network, tree: _Tree, n: int, stream: Stream) -> Array:
     xp = namespace(core)
     uniforms = uniform(stream.next(), (2 * d, n), core)
     cut = draw(xp.broadcast_to(tree.cut, (n, widest)), uniforms[0])
-    bonds = xp.stack([cut, cut])  # before, between and behind the segments, (k + 1, n)
+    bonds = xp.stack([cut, cut])  # at the ends of the segments, (k + 1, n)
     used = 1
-    for before, behind, first in tree.halves:
+    for rows, columns, first in tree.halves:
         pairs = first.shape[0]
         left, right = (xp.reshape(first + ends, (-1,)) for ends in (bonds[:pairs], bonds[1 : pairs + 1]))
-        weights = xp.reshape(take(before, left, axis=0) * take(behind, right, axis=0), (pairs, n, widest))
+        weights = xp.reshape(take(rows, left, axis=0) * take(columns, right, axis=0), (pairs, n, widest))
         middle = draw(weights, uniforms[used : used + pairs])
         used += pairs
         halved = xp.reshape(xp.stack([bonds[:pairs], middle], axis=1), (2 * pairs, n))
@@ -140,13 +140,13 @@ def _value_weights(group: _Group, left: Array, right: Array) -> Array:
     xp = namespace(left)
     size, left_rank, right_rank = group.cores[0].shape
     if group.factors is not None:
-        before, emission, behind = group.factors
+        rows, emission, columns = group.factors
         first, last = (
             indices(range(0, part.shape[0], rank), part)[:, None]
-            for part, rank in ((before, left_rank), (behind, right_rank))
+            for part, rank in ((rows, left_rank), (columns, right_rank))
         )
-        hidden = take(before, xp.reshape(first + left, (-1,))) * take(behind, xp.reshape(last + right, (-1,)))
-        return xp.reshape(hidden, (*left.shape, -1)) @ emission
+        hidden = take(rows, xp.reshape(first + left, (-1,))) * take(columns, xp.reshape(last + right, (-1,)))
+        return xp.reshape(hidden, (*left.shape, hidden.shape[1])) @ emission
     if group.table is None:
         return xp.stack([core.between(a, b, LINEAR) for core, a, b in zip(group.cores, left, right, strict=True)])
     first = indices(range(0, group.table.shape[0], left_rank * right_rank), group.table)[:, None]

@@ -1,4 +1,4 @@
-"""Rings from rings: marginals, conditionals, trains, renumbered columns, other backends."""
+"""Rings from rings: marginals, conditionals, renumbered columns, other backends."""
 
 from __future__ import annotations
 
@@ -21,23 +21,12 @@ from ringdist.backend import (
     namespace,
     stop_gradient,
 )
-from ringdist.cores import LINEAR, LOG, Semiring
 from ringdist.engines.choice import log_mass
-from ringdist.engines.range import scaled
 from ringdist.network import Evidence, Network
 from ringdist.network.events import Event, as_events, check_masses, is_event, restricted
 from ringdist.network.evidence import as_rows
 from ringdist.network.structure import converted_variable, mapped
-from ringdist.queries.elimination import (
-    eliminate,
-    fits,
-    fitted,
-    from_logs,
-    in_gauge,
-    log_dense,
-    spread,
-    widest_spread,
-)
+from ringdist.queries.elimination import eliminate
 from ringdist.queries.log_prob import log_partition
 
 N = TypeVar("N", bound=Network)
@@ -159,93 +148,6 @@ def _rows(ring: Network, values: Mapping[int, Any]) -> Array:
             raise ValueError(f"{ring.describe(k)}: evidence must be a number, found NaN; use marginal to leave it out")
     rows, _ = as_rows(ring, xp.stack(entries)[None])
     return rows
-
-
-def to_train(ring: N) -> N:
-    """The same distribution as a train, exactly.
-
-    The ring is cut at its thinnest bond r. A bond of the train carries the value of the cut bond along, rank r m_j,
-    unless listing the components since the last bond is shorter: rank(j+1) = min(r m_{j+1}, rank(j) N_j), and likewise
-    from the right, so no rank exceeds the dense bound.
-
-    Examples:
-        >>> import numpy as np
-        >>> import ringdist as rd
-        >>> ring = rd.TensorRing.random([rd.Categorical(3)] * 4, rank=2, rng=0)
-        >>> train = ring.to_train()
-        >>> train.ranks
-        (1, 3, 4, 3)
-        >>> np.allclose(train.to_dense(), ring.to_dense())
-        True
-    """
-    if ring.is_train:
-        return ring
-    trained = _train_in_linear_numbers(ring)
-    if trained is None:
-        logs = _train([log_dense(ring.links[k]) for k in ring.sequence], LOG)
-        trained = [from_logs(link, ring.prototype) for link in in_gauge(logs)]
-    place = {k: j for j, k in enumerate(ring.sequence)}
-    cores = [trained[place[k]] for k in range(ring.num_variables)]
-    return ring.rebuilt(cores, ring.variables, ring.sequence)
-
-
-def _train_in_linear_numbers(ring: Network) -> list[Array] | None:
-    """The cores of the train in ring order; None unless it is certain that no entry but a zero has underflowed."""
-    factors = [list(ring.links[k].arrays().values()) for k in ring.sequence]
-    concrete = is_concrete(*(array for arrays in factors for array in arrays))
-    if concrete and max(sum(map(spread, arrays)) for arrays in factors) > widest_spread(ring.prototype):
-        return None
-    dense = (mapped(ring.links[k], scaled).dense() for k in ring.sequence)
-    wide = [scaled(astype(core, accumulator(core))) for core in dense]
-    cores = _train(wide, LINEAR)
-    if concrete:
-        products = max(1, math.ceil(math.log2(min(ring.ranks) * max(ring.ranks)))) + 1  # before a bond has all ranks
-        widest = sorted(map(spread, wide))[-2 * products :]
-        if sum(widest) > widest_spread(wide[0]) or not all(fits(core, ring.prototype) for core in cores):
-            return None
-    return [fitted(core, ring.prototype) for core in cores]
-
-
-def _train(cores: Sequence[Array], semiring: Semiring) -> list[Array]:
-    """The cores of the train from those of a ring, both in ring order from the cut."""
-    xp, d = namespace(cores[0]), len(cores)
-    lefts, frames = _train_half(cores, semiring)
-    rights, co_frames = _train_half([xp.permute_dims(core, (0, 2, 1)) for core in reversed(cores)], semiring)
-
-    def total(t: int) -> int:
-        return sum(frame.shape[0] for frame in frames[: t + 1]) + sum(frame.shape[0] for frame in co_frames[: d - t])
-
-    meet = min(range(d), key=total)  # cores before it are built from the left, after it from the right
-    left, right = frames[meet], co_frames[d - 1 - meet]  # (D, r, m), (E, r, m')
-    joined = semiring.product(xp.reshape(left, (1, -1, left.shape[2])), cores[meet])  # (N, D r, m')
-    joined = xp.reshape(joined, (cores[meet].shape[0], left.shape[0], -1))
-    # Tr over the cut bond and the right bond
-    middle = semiring.product(joined, xp.reshape(right, (right.shape[0], -1)).T)
-    tail = [xp.permute_dims(core, (0, 2, 1)) for core in rights[: d - 1 - meet]][::-1]
-    return [*lefts[:meet], middle, *tail]
-
-
-def _train_half(cores: Sequence[Array], semiring: Semiring) -> tuple[list[Array], list[Array]]:
-    """Train cores built from the left, and what each bond's values stand for: frames (D_j, r, m_j)."""
-    xp, first = namespace(cores[0]), cores[0]
-    r = first.shape[1]
-
-    def units(array: np.ndarray) -> Array:
-        return semiring.of(like(np.ascontiguousarray(array), first))
-
-    frames, built = [units(np.eye(r))[None]], []
-    for core in cores[:-1]:
-        size, _, right = core.shape
-        frame = frames[-1]
-        pushed = semiring.product(frame[:, None], core[None])  # (D, N, r, m')
-        listed, carried = frame.shape[0] * size, r * right
-        if listed <= carried:  # the bond remembers the component itself
-            built.append(units(np.eye(listed).reshape(frame.shape[0], size, listed).transpose(1, 0, 2)))
-            frames.append(xp.reshape(pushed, (listed, r, right)))
-        else:
-            built.append(xp.permute_dims(xp.reshape(pushed, (frame.shape[0], size, carried)), (1, 0, 2)))
-            frames.append(units(np.eye(carried).reshape(carried, r, right)))
-    return built, frames
 
 
 def permute(ring: N, columns: Sequence[int | str]) -> N:

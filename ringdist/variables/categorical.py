@@ -77,6 +77,14 @@ class Categorical(Family):
             return f"category {value:g} is outside 0..{self.num_components - 1}"
         return f"categories are integers 0..{self.num_components - 1}, found {value:g}"
 
+    @classmethod
+    def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Self:
+        """All categories up to the greatest observed; `num_components` is not asked."""
+        wrong = observed[(observed != np.floor(observed)) | (observed < 0)]
+        if wrong.size:
+            raise ValueError(f"categories are integers from 0, found {wrong[0]:g}")
+        return cls(int(observed.max()) + 1, **options)
+
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
         return {}
 

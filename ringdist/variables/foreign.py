@@ -29,11 +29,6 @@ def as_family(variable: Variable) -> Family:
     return variable if isinstance(variable, Family) else Foreign(variable)
 
 
-def kind_of(variable: Variable) -> Any:
-    """What a variable is rebuilt from beside its arrays: its class, or what a wrapper around another one says."""
-    return as_family(variable).kind
-
-
 class Foreign(Family):
     """An adapter around a variable `v` of another class. `variable` is v again, `kind` its class.
 
@@ -70,8 +65,14 @@ class Foreign(Family):
         arrays: dict[str, Array] = self._variable.arrays()
         return arrays
 
-    def rebuilt(self, num_components: int, arrays: dict[str, Array]) -> Foreign:
-        return Foreign(rebuild(self.kind, num_components, self.name, arrays))
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def with_arrays(self, arrays: dict[str, Array]) -> Foreign:
+        return Foreign(rebuild(self.form, arrays))
+
+    def component(self, s: int) -> Foreign:
+        return Foreign(rebuild(*self._component(s)))
 
     def log_density(self, x: Array) -> Array:
         return self._variable.log_density(x)

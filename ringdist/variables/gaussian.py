@@ -22,6 +22,7 @@ from ringdist.backend import (
 )
 from ringdist.variables.checks import check_name, check_values, observed, parameter
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI, draw_within, log_mass, standardised
+from ringdist.variables.placing import centres_and_widths
 from ringdist.variables.protocol import Family
 
 
@@ -147,6 +148,10 @@ class GaussianMixture(Family):
         """Means and standard deviations in the accumulator's dtype."""
         means, stds = self._arrays["means"], self._arrays["stds"]
         return astype(means, accumulator(means)), astype(stds, accumulator(stds))
+
+    @classmethod
+    def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Self:
+        return cls(*centres_and_widths(observed, num_components, method, limits), **options)
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
         """Sums of the responsibilities, alone, times the offset from the mean, times its square.

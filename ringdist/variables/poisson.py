@@ -18,6 +18,7 @@ from ringdist.backend import (
     without_warnings,
 )
 from ringdist.variables.checks import check_name, check_values, observed, parameter
+from ringdist.variables.placing import centres
 from ringdist.variables.poisson_functions import cdf_of_large_counts, log_mass
 from ringdist.variables.protocol import Family
 
@@ -119,6 +120,12 @@ class PoissonMixture(Family):
 
     def _finding(self, value: float) -> str:
         return f"counts are integers from 0, found {value:g}"
+
+    @classmethod
+    def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Self:
+        found = cls(np.maximum(centres(observed, num_components, method), 1e-3), **options)
+        found.check(observed)
+        return found
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
         x, weights = observed(x, responsibilities)

@@ -8,11 +8,14 @@ every optional question by a default. `as_family` makes a `Family` of any variab
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
 
 from ringdist.backend import Array, namespace, stack, take
 from ringdist.variables import within
+from ringdist.variables.form import Form
 
 
 @runtime_checkable
@@ -78,8 +81,9 @@ class Variable(Protocol):
 class Family:
     """A variable that answers every question: `Variable`, and defaults for what is optional.
 
-    A built-in family is a subclass. It calls `_set` with its parameters and overrides at least
-    `log_density`, `cdf`, `sample`, `means`, `variances` and `inner`.
+    A built-in family is a subclass in one file. It calls `_set` with its parameters and overrides at
+    least `log_density`, `cdf`, `sample`, `means`, `variances` and `inner`; for `fit_em` also
+    `statistics`, `expected_statistics` and `from_statistics`, for `initialize` also `placed`.
 
     Attributes:
         name: the column's name, or None.
@@ -93,6 +97,7 @@ class Family:
             and one N.
         streams: whether `statistics`, `expected_statistics` and `from_statistics` are available.
         has_variance: whether `from_statistics` takes a least standard deviation into account.
+        can_move: whether a drawn value moves with the parameters, so that it has a pathwise gradient.
         tells_support: whether `in_support` is written out, and not made of calls to `check`.
     """
 
@@ -109,9 +114,16 @@ class Family:
     num_components: int
     name: str | None
     _arrays: dict[str, Array]
+    _options: dict[str, Any]
 
-    def _set(self, num_components: int, name: str | None, arrays: dict[str, Array]) -> Self:
-        self.num_components, self.name, self._arrays = num_components, name, arrays
+    def _set(
+        self,
+        num_components: int,
+        name: str | None,
+        arrays: dict[str, Array],
+        options: Iterable[tuple[str, Any]] = (),
+    ) -> Self:
+        self.num_components, self.name, self._arrays, self._options = num_components, name, arrays, dict(options)
         return self
 
     # ---------------------------------------------------------------------------------- what it is
@@ -122,25 +134,53 @@ class Family:
         return self
 
     @property
-    def kind(self) -> Any:
-        """The user's class, or a `Wrapped`: what columns are grouped by and variables are rebuilt from."""
+    def kind(self) -> type:
+        """The user's class, by which columns are grouped and from which variables are rebuilt."""
         return type(self)
+
+    @property
+    def can_move(self) -> bool:
+        return not self.integer
+
+    @property
+    def measure(self) -> str:
+        """What densities are relative to: those of two variables compare where it is the same."""
+        return "counts" if self.integer else "reals"
+
+    @property
+    def form(self) -> Form:
+        """All but the arrays."""
+        return Form(self.kind, self.num_components, self.name, tuple(self.options().items()))
 
     @classmethod
     def stack(cls, variables: Sequence[Any]) -> Family:
-        """One object for variables of equal N: its methods take x of shape (len(variables), rows)."""
+        """One object for variables of equal form: its methods take x of shape (len(variables), rows)."""
         first = variables[0]
         arrays = {key: stack([v._arrays[key] for v in variables])[:, None, :] for key in first._arrays}
-        return cls.__new__(cls)._set(first.num_components, None, arrays)
+        stacked: Family = rebuild(first.form._replace(name=None), arrays)
+        return stacked
 
     def arrays(self) -> dict[str, Array]:
         """The parameters by the name of the constructor's argument."""
         return dict(self._arrays)
 
-    def rebuilt(self, num_components: int, arrays: dict[str, Array]) -> Family:
-        """A family of the same kind and name from other arrays, unchecked."""
-        family: Family = rebuild(self.kind, num_components, self.name, arrays)
-        return family
+    def options(self) -> dict[str, Any]:
+        """The other arguments of the constructor, as in `Form`."""
+        return dict(self._options)
+
+    def with_arrays(self, arrays: dict[str, Array]) -> Family:
+        """The variable with other arrays in the places of its own, unchecked."""
+        changed: Family = rebuild(self.form, arrays)
+        return changed
+
+    def component(self, s: int) -> Family:
+        """The variable of component s alone, unchecked."""
+        alone: Family = rebuild(*self._component(s))
+        return alone
+
+    def _component(self, s: int) -> tuple[Form, dict[str, Array]]:
+        arrays = {name: array[s : s + 1] for name, array in self.arrays().items()}
+        return self.form._replace(num_components=1), arrays
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"
@@ -227,7 +267,35 @@ class Family:
     def _finding(self, value: float) -> str:
         return f"values must be finite, found {value:g}"
 
+    def centres(self) -> Array:
+        """A point of each component near which its density is large, (N,), inside the support."""
+        return self.means()
+
+    def scales(self) -> Array:
+        """A distance over which the density of each component changes, (N,), finite."""
+        return self.standard_deviations()
+
     # ------------------------------------------------------------------------------------ learning
+
+    @classmethod
+    def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Family:
+        """A variable with its components on the data, to start learning from.
+
+        Args:
+            observed: (n,) finite values in NumPy, at least one.
+            num_components: N; fewer where there are fewer distinct values.
+            method: "kmeans" for centres of clusters, any other for quantiles.
+            limits: of the dtype in which the variable is to be used.
+            options: further arguments of the constructor.
+
+        Raises:
+            ValueError: if a value is outside the support.
+        """
+        raise ValueError(f"a family whose components can be placed must be chosen, found {cls.__name__}")
+
+    def floored(self, x: np.ndarray) -> np.ndarray:
+        """What `least_std` measures of values x in NumPy: NaN for what no component with a width explains."""
+        return x
 
     def update(self, x: Array, responsibilities: Array) -> Family:
         """The variable of highest expected log-likelihood, as in `Variable`."""
@@ -267,19 +335,9 @@ class Family:
             )
 
 
-class Wrapped(Protocol):
-    """The kind of a variable that is made of another one: hashable, equal for those that differ in arrays only."""
-
-    __name__: str  # as errors and files name it
-
-    def rebuilt(self, num_components: int, name: str | None, arrays: dict[str, Array]) -> Any:
-        """A variable of the kind from `arrays()`, unchecked."""
-
-
-def rebuild(kind: Any, num_components: int, name: str | None, arrays: dict[str, Array]) -> Any:
-    """A variable of the kind from `arrays()`; a `Family` checks nothing."""
-    if hasattr(kind, "rebuilt") and not isinstance(kind, type):
-        return kind.rebuilt(num_components, name, arrays)
+def rebuild(form: Form, arrays: dict[str, Array]) -> Any:
+    """The variable of this form with these arrays; a `Family` checks nothing."""
+    kind: Any = form.kind
     if issubclass(kind, Family):
-        return kind.__new__(kind)._set(num_components, name, dict(arrays))
-    return kind(**arrays, name=name) if arrays else kind(num_components, name=name)
+        return kind.__new__(kind)._set(form.num_components, form.name, dict(arrays), form.options)
+    return kind(**arrays, name=form.name) if arrays else kind(form.num_components, name=form.name)

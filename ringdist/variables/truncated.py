@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, Self
 
 from ringdist.backend import Array, astype, like, namespace, stop_gradient, without_warnings
+from ringdist.variables.atoms import WithAtoms
 from ringdist.variables.checks import check_name
 from ringdist.variables.foreign import as_family
+from ringdist.variables.form import Form
 from ringdist.variables.interval import Interval
 from ringdist.variables.protocol import Family, Variable, rebuild
 from ringdist.variables.within import widened
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What a truncated variable is, but for its arrays."""
-
-    inner: Any  # the kind of the variable within
-    interval: Interval
-
-    @property
-    def __name__(self) -> str:
-        return Truncated.__name__
-
-    def rebuilt(self, num_components: int, name: str | None, arrays: dict[str, Array]) -> Truncated:
-        return Truncated(rebuild(self.inner, num_components, name, arrays), self.interval)
 
 
 class Truncated(Family):
@@ -64,7 +51,6 @@ class Truncated(Family):
     streams = True
 
     inner_family: Family
-    interval: Interval
 
     def __init__(self, variable: Variable, interval: Interval, name: str | None = None):
         if not isinstance(interval, Interval):
@@ -72,6 +58,7 @@ class Truncated(Family):
         if not isinstance(variable, Family) and not isinstance(variable, Variable):
             raise TypeError(f"only what follows the protocol rd.Variable can be truncated, found {variable!r}")
         family = as_family(variable)
+        name = family.name if name is None else check_name(name)
         if isinstance(family, Truncated):
             both = interval.intersection(family.interval)
             if both is None:
@@ -80,18 +67,37 @@ class Truncated(Family):
         if family.values_are_components or family.width != 1:
             what = "categories have no order" if family.values_are_components else f"found {family.width} columns"
             raise ValueError(f"a truncated variable must be one column of numbers: {what}")
-        self.inner_family, self.interval = family, interval
-        self._set(family.num_components, family.name if name is None else check_name(name), family.arrays())
+        options = (("variable", family.form._replace(name=None)), ("interval", interval))
+        self._set(family.num_components, name, family.arrays(), options)
+
+    def _set(
+        self, num_components: int, name: str | None, arrays: dict[str, Array], options: Iterable[tuple[str, Any]] = ()
+    ) -> Self:
+        super()._set(num_components, name, arrays, options)
+        form: Form = self._options["variable"]
+        self.inner_family = family = as_family(rebuild(form, arrays))
+        interval = self.interval
         self.integer, self.positive, self.tells_support = family.integer, family.positive, family.tells_support
         self.support = max(interval.low, family.support[0]), min(interval.high, family.support[1])
+        return self
 
     @property
-    def kind(self) -> Any:
-        """The kind of the variable within, and the interval."""
-        return _Kind(self.inner_family.kind, self.interval)
+    def interval(self) -> Interval:
+        """The interval, a part of any that the variable was restricted to before."""
+        interval: Interval = self._options["interval"]
+        return interval
+
+    @property
+    def can_move(self) -> bool:
+        return self.inner_family.can_move
+
+    @property
+    def measure(self) -> str:
+        return self.inner_family.measure
 
     def __repr__(self) -> str:
-        return f"Truncated({self.inner_family!r}, {self.interval!r})"
+        name = "" if self.name is None else f", name={self.name!r}"
+        return f"Truncated({self.inner_family!r}, {self.interval!r}{name})"
 
     # --------------------------------------------------------------------------------- the density
 
@@ -102,7 +108,8 @@ class Truncated(Family):
         alive = mass > -math.inf
         inside = self.interval.holds(x)[..., None] & alive
         with without_warnings(mass):
-            logs = like(family.log_density(like(x, mass)), mass) - xp.where(alive, mass, 0.0)
+            wide = x if isinstance(family, WithAtoms) else like(x, mass)  # atoms are compared in the dtype of x
+            logs = like(family.log_density(wide), mass) - xp.where(alive, mass, 0.0)
         return astype(xp.where(inside, logs, -math.inf), x.dtype)
 
     def cdf(self, x: Array) -> Array:

@@ -102,16 +102,14 @@ def widened(family: Family) -> Family:
     wide = {name: astype(a, accumulator(a)) if _is_floating(a) else a for name, a in arrays.items()}
     if all(wide[name] is array for name, array in arrays.items()):
         return family
-    return family.rebuilt(family.num_components, wide)
+    return family.with_arrays(wide)
 
 
 def log_density_beside(family: Family, points: Array, offsets: Array) -> Array:
     """log p(points + offsets | s) of points (N,) and offsets (q, N): component by component, (q, N)."""
-    xp, arrays = namespace(points), family.arrays()
+    xp = namespace(points)
     values = (points + offsets).T  # (N, q)
-    singles = [
-        family.rebuilt(1, {name: a[s : s + 1] for name, a in arrays.items()}) for s in range(family.num_components)
-    ]
+    singles = [family.component(s) for s in range(family.num_components)]
     with without_warnings(points):
         if family.stacks:
             return like(type(family).stack(singles).log_density(values), points)[..., 0].T

@@ -111,7 +111,7 @@ def test_probabilities_of_the_levels_are_those_of_scipy():
     np.testing.assert_allclose(distribution.mean, (values.numpy() * np.diff(cdf, axis=0)).sum(0), rtol=1e-6)
 
 
-def test_levels_far_from_the_location_keep_their_slope():
+def test_levels_far_from_the_location_keep_their_gradient():
     location = torch.tensor([0.0], requires_grad=True)
     value = DiscretizedLogistic(location, torch.tensor([-7.0]), 256).log_prob(torch.tensor([0.8]))
     value.sum().backward()

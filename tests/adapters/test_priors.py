@@ -178,14 +178,14 @@ def assert_unbiased(prior, value, expected, batches: int):
     """The mean over batches of the gradients of `value()` is within 6 standard errors of `expected`."""
     parameters = list(prior.parameters())
     found = [torch.autograd.grad(value(), parameters, allow_unused=True) for _ in range(batches)]
-    for samples, slope in zip(zip(*found, strict=True), expected, strict=True):
-        if slope is None:
+    for samples, wanted in zip(zip(*found, strict=True), expected, strict=True):
+        if wanted is None:
             assert all(s is None for s in samples)
             continue
         estimates = torch.stack(samples)
         error = estimates.std(0) / math.sqrt(batches)
-        assert ((estimates.mean(0) - slope).abs() <= 6 * error + 1e-3).all(), (estimates.mean(0), slope, error)
-        assert slope.abs().max() > 1e-3
+        assert ((estimates.mean(0) - wanted).abs() <= 6 * error + 1e-3).all(), (estimates.mean(0), wanted, error)
+        assert wanted.abs().max() > 1e-3
 
 
 def test_rsample_has_unbiased_gradients(name):
@@ -447,7 +447,7 @@ def test_normaliser_and_tree_are_computed_once_per_update(name, context, normali
 
 
 def test_fixed_priors_compute_their_normaliser_once(normalisers):
-    """Also what was computed in inference mode is of use where codes have slopes, a few or too many to keep."""
+    """Also what was computed in inference mode is of use where codes have gradients, a few or too many to keep."""
     prior = make("trip", trainable=False)
     with torch.inference_mode():
         expected = prior.log_prob(torch.ones(3, D))
@@ -570,8 +570,8 @@ def test_queries_keep_nothing_of_what_is_traced():
             out = torch.autograd.forward_ad.unpack_dual(functional({"prior.means": dual}, (z,)))
         torch.testing.assert_close(out.tangent, expected)
     assert not value.requires_grad and prior.log_prob(z).requires_grad
-    slopes = torch.func.jvp(lambda m: functional({"prior.means": m}, (z,)), (means,), (direction,))[1]
-    torch.testing.assert_close(slopes.detach(), expected)
+    tangent = torch.func.jvp(lambda m: functional({"prior.means": m}, (z,)), (means,), (direction,))[1]
+    torch.testing.assert_close(tangent.detach(), expected)
     many = torch.func.vmap(lambda m: functional({"prior.means": m}, (z,)))(torch.stack([means, means + 1]))
     torch.testing.assert_close(many[0].detach(), value)
     with torch.no_grad():
@@ -894,7 +894,7 @@ def gaussian_encoder(x):
     return torch.distributions.Normal(torch.zeros(len(x), D), 1.0)
 
 
-def test_there_is_no_density_at_infinity_and_no_slope(name):
+def test_there_is_no_density_at_infinity_and_no_gradient(name):
     prior = make(name)
     z = torch.zeros(4, D)
     z[0], z[1, 1] = math.inf, -math.inf

@@ -97,7 +97,7 @@ def test_the_gradient_penalty_of_a_linear_critic(length):
     torch.testing.assert_close(loss, -gap + 7 * torch.tensor((length - 1) ** 2), atol=1e-5, rtol=1e-5)
 
 
-def test_the_penalty_has_slopes_for_the_critic():
+def test_the_penalty_has_gradients_for_the_critic():
     weight = torch.full((64,), 2 / 8)
     model = WGAN(nn.Identity(), LinearCritic(weight), GaussianPrior(2))
     model._gradient_penalty(*torch.rand(2, 5, 1, 8, 8)).backward()
@@ -189,14 +189,14 @@ def test_fixed_priors_stay():
 
 def test_the_critic_has_no_gradient_from_the_generator_s_step():
     model = small_wgan(critic_steps=1)
-    slopes = []
+    recorded = []
 
     class Watch(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, *args):
-            slopes.append(all(p.requires_grad for p in pl_module.critic.parameters()))
+            recorded.append(all(p.requires_grad for p in pl_module.critic.parameters()))
 
     fit(model, steps=2, callbacks=[Watch()])
-    assert slopes == [True, True]
+    assert recorded == [True, True]
 
 
 def test_learning_rates():
@@ -268,7 +268,7 @@ def test_a_critic_that_is_no_number_stops_the_run_before_its_step(tmp_path):
 
 
 class Root(nn.Module):
-    """A network's outputs and a root added to them: at zero it has a value, and a slope that is no number."""
+    """A network's outputs and a root added to them: at zero it has a value, and a gradient that is not a number."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -279,7 +279,7 @@ class Root(nn.Module):
 
 
 @pytest.mark.parametrize(("part", "batch"), [("critic", 5), ("generator", 7)])
-def test_a_slope_that_is_no_number_stops_the_run_before_its_step(tmp_path, part, batch):
+def test_a_gradient_that_is_not_a_number_stops_the_run_before_its_step(tmp_path, part, batch):
     model = small_wgan()
     setattr(model, part, Root(getattr(model, part)))
 

@@ -204,3 +204,21 @@ def test_one_column_and_unknown_rules():
         assert rd.compare.matched_train_rank(coin(1, 1), by=by) == 1
     with pytest.raises(ValueError, match="parameters or capacity, found 'size'"):
         rd.compare.matched_train_rank(coin(1, 1), by="size")
+
+
+def test_mixtures_of_rings(numpy_backend):
+    """Exactly for tables, by samples otherwise, on either side."""
+    ring, other = numpy_backend.ring(TABLE), rd.TensorRing.random([rd.Categorical(n) for n in TABLE.shape], 3, rng=1)
+    mixture = rd.RingMixture([ring, other], [0.3, 0.7])
+    p, q = mixture.to_dense(), ring.to_dense()
+    seen = p > 0
+    assert rd.compare.kl(ring, mixture)[0] < rd.compare.kl(ring, other)[0]
+    value, error = rd.compare.kl(mixture, other)
+    np.testing.assert_allclose(value, (p[seen] * np.log(p[seen] / other.to_dense()[seen])).sum(), rtol=1e-9)
+    assert error == 0
+    np.testing.assert_allclose(rd.compare.total_variation(mixture, ring), 0.5 * np.abs(p - q).sum(), rtol=1e-9)
+    mixed = numpy_backend.ring(MIXED)
+    twice = rd.RingMixture([mixed, mixed], [0.5, 0.5])
+    value, error = rd.compare.kl(twice, mixed, n=100, rng=0)
+    assert abs(value) < 1e-12
+    assert rd.compare.total_variation(twice, mixed, n=100, rng=0) < 1e-12

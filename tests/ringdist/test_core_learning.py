@@ -39,7 +39,7 @@ def gradients(backend, arrays, function):
         import jax
 
         found = jax.grad(function)(arrays)  # JAX sorts the keys of dicts
-        return [np.asarray(slopes[name]) for slopes, factors in zip(found, arrays, strict=True) for name in factors]
+        return [np.asarray(each[name]) for each, factors in zip(found, arrays, strict=True) for name in factors]
     leaves = [{name: a.clone().requires_grad_() for name, a in factors.items()} for factors in arrays]
     found = backend.xp.autograd.grad(function(leaves), [a for factors in leaves for a in factors.values()])
     return [a.numpy() for a in found]
@@ -209,7 +209,7 @@ def fitted_backend(request):
 
 
 def epoch(structured, x, weight, pseudocount=0.0):
-    """The table after every factor of every core was replaced by C / G, by enumeration."""
+    """The table after every factor of every core was replaced, by enumeration."""
     case, parts = structured.case, [(kind, dict(factors)) for kind, factors in structured.parts]
 
     def joint():
@@ -218,18 +218,29 @@ def epoch(structured, x, weight, pseudocount=0.0):
     def masses(table):
         return oracle.component_mass(_Table(table, case), x)
 
+    def counted(k, name):
+        """Expected counts of a factor's entries, and the derivative of the normaliser."""
+        factor = parts[k][1][name]
+        counts, model, mass = np.zeros_like(factor), np.zeros_like(factor), masses(joint())
+        for place in np.ndindex(factor.shape):
+            parts[k][1][name] = np.zeros_like(factor)
+            parts[k][1][name][place] = 1.0
+            table = joint()
+            model[place] = table.sum()
+            counts[place] = factor[place] * (weight * masses(table) / mass).sum()
+        parts[k][1][name] = factor
+        return counts + pseudocount * ((model > 0) & (factor > 0)), model
+
     cut = case.ranks.index(min(case.ranks))
-    for k in (*case.order[cut:], *case.order[:cut]):
-        for name, factor in list(parts[k][1].items()):
-            counts, model, mass = np.zeros_like(factor), np.zeros_like(factor), masses(joint())
-            for place in np.ndindex(factor.shape):
-                unit = np.zeros_like(factor)
-                unit[place] = 1.0
-                parts[k][1][name] = unit
-                table = joint()
-                model[place] = table.sum()
-                counts[place] = factor[place] * (weight * masses(table) / mass).sum()
-            counts = counts + pseudocount * ((model > 0) & (factor > 0))
+    places = [(k, name) for k in (*case.order[cut:], *case.order[:cut]) for name in parts[k][1]]
+    if case.ranks[cut] == 1:  # all at once, each a conditional distribution
+        axes = {"core": (0, 2), "left": 1, "emission": 0, "right": 1}
+        for (k, name), (counts, _) in zip(places, [counted(*place) for place in places], strict=True):
+            total = counts.sum(axes[name], keepdims=True)
+            parts[k][1][name] = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    else:
+        for k, name in places:
+            counts, model = counted(k, name)
             parts[k][1][name] = np.divide(counts, model, out=np.zeros_like(counts), where=model > 0)
             parts[k][1][name] /= parts[k][1][name].max()
     table = joint()

@@ -43,20 +43,20 @@ def test_operations_of_a_core_are_those_of_its_array(backend, pattern):
     rng = np.random.default_rng(0)
     state, suffix, weights = rng.random((5, 2, m)), rng.random((5, 2, m2)), rng.random((5, n))
     left, right = rng.integers(0, m, 5), rng.integers(0, m2, 5)
-    before, behind = rng.random(m), rng.random(m2)
+    left_scale, right_scale = rng.random(m), rng.random(m2)
     a, put = np.einsum("bs,smn->bmn", weights, q), backend.array
     index = [put(i, "int64") for i in (left, right)]
     found = {
         "dense": (core.dense(), q),
         "transposed": (core.transposed().dense(), q.swapaxes(1, 2)),
-        "gauged": (core.gauged(put(before), put(behind)).dense(), before[:, None] * q * behind),
-        "gauged before": (core.gauged(put(before), None).dense(), before[:, None] * q),
-        "gauged behind": (core.gauged(None, put(behind)).dense(), q * behind),
-        "absorbed before": (core.absorbed(put(state[0]), None), state[0] @ q),
-        "absorbed behind": (core.absorbed(None, put(suffix[0].T)), q @ suffix[0].T),
+        "gauged": (core.gauged(put(left_scale), put(right_scale)).dense(), left_scale[:, None] * q * right_scale),
+        "gauged left": (core.gauged(put(left_scale), None).dense(), left_scale[:, None] * q),
+        "gauged right": (core.gauged(None, put(right_scale)).dense(), q * right_scale),
+        "absorbed left": (core.absorbed(put(state[0]), None), state[0] @ q),
+        "absorbed right": (core.absorbed(None, put(suffix[0].T)), q @ suffix[0].T),
         "absorbed": (core.absorbed(put(state[0]), put(suffix[0].T)), state[0] @ q @ suffix[0].T),
     }
-    for name in ("absorbed before", "absorbed behind", "absorbed"):
+    for name in ("absorbed left", "absorbed right", "absorbed"):
         found[name] = (found[name][0].dense(), found[name][1])
     for semiring in (LINEAR, LOG):
         s, p, w = (semiring.of(put(x)) for x in (state, suffix, weights))
@@ -79,13 +79,13 @@ def test_operations_of_a_core_are_those_of_its_array(backend, pattern):
         assert_close(backend.numpy(actual), expected, (pattern, name))
     around = core.environment(put(state), put(suffix), LINEAR)
     for name, factor in core.arrays().items():
-        slope = backend.numpy(core.derivative(name, around, put(weights)))
-        actual = np.sum(slope * backend.numpy(factor))  # linear in the factor: Euler's relation
+        gradient = backend.numpy(core.derivative(name, around, put(weights)))
+        actual = np.sum(gradient * backend.numpy(factor))  # linear in the factor: Euler's relation
         assert_close(actual, np.einsum("bs,brm,smn,brn->", weights, state, q, suffix), (pattern, name))
         step = rng.random(factor.shape)
         moved = core.with_arrays({**core.arrays(), name: factor + put(step)}).dense()
         change = np.einsum("bs,brm,smn,brn->", weights, state, backend.numpy(moved) - q, suffix)
-        assert_close(np.sum(slope * step), change, (pattern, name))
+        assert_close(np.sum(gradient * step), change, (pattern, name))
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids="+".join)
@@ -270,6 +270,18 @@ def test_samples(backend, table_case):
     rest = np.zeros_like(case.joint)
     rest[int(given[0])] = case.joint[int(given[0])]
     assert oracle.chi_square(oracle.counts(x, case.shape), rest) > 1e-3, table_case
+
+
+def test_no_samples_and_no_rows(backend, ring_case):
+    ring, d = ring_case.ring(backend), ring_case.case.d
+    none = backend.array(np.zeros((0, d)))
+    assert ring.sample(0, rng=backend.rng()).shape == (0, d)
+    assert ring.sample_given(none, rng=backend.rng()).shape == (0, d)
+    assert ring.log_prob(none).shape == (0,)
+    assert ring.mean(none).shape == (0, d)
+    assert ring.mode(none).shape == (0, d)
+    assert ring.component_posterior(0, none).shape == (0, ring.shape[0])
+    assert ring.quantile(0, 0.5, none).shape == (0,)
 
 
 @pytest.mark.parametrize("name", ["full", "train", "diagonal beside"])

@@ -35,10 +35,11 @@ def public() -> Iterator[tuple[str, Callable]]:
         for name, value in vars(space).items():
             if not name.startswith("_") and inspect.isfunction(value) and value.__module__.startswith(space.__name__):
                 yield f"{space.__name__}.{name}", value
-    for name, method in inspect.getmembers(rd.TensorRing, callable):
-        found = re.search(r"see `([\w.]+)\.(\w+)`", method.__doc__ or "")
-        if found and not name.startswith("_"):
-            yield found[0], getattr(importlib.import_module(found[1]), found[2])
+    for kind in (rd.TensorRing, rd.RingMixture):
+        for name, method in inspect.getmembers(kind, callable):
+            found = re.search(r"see `([\w.]+)\.(\w+)`", method.__doc__ or "")
+            if found and not name.startswith("_"):
+                yield found[0], getattr(importlib.import_module(found[1]), found[2])
 
 
 @pytest.mark.parametrize("function", [pytest.param(function, id=name) for name, function in public()])

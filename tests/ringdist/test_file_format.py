@@ -26,7 +26,7 @@ def test_a_ring_of_version_1_loads():
     """Written by the first release: float32 cores in another order, three built-in families and a user's own."""
     path = DATA / "version1_ring.safetensors"
     assert taken_apart(path.read_bytes()).ring["version"] == 1
-    ring = rd.load(path, families=(LaplaceMixture,))
+    ring = rd.load(path, device="cpu", families=(LaplaceMixture,))
     assert [v.name for v in ring.variables] == ["label", "größe", None, "delay"]
     assert ring.order == (2, 0, 1, 3) and ring.cores[0].dtype == np.float32
     rows = np.array(RECORDED["ring"]["rows"], dtype=np.float32)

@@ -125,9 +125,9 @@ def test_gradients_and_em_find_the_same_optimum(torch_backend):
     """One rank-1 ring has one optimum: the columns' own distributions."""
     x = np.random.default_rng(0).integers(0, 3, (50, 2))
     start = rd.TensorRing.random([rd.Categorical(3)] * 2, 1, rng=0, xp=torch_backend.xp, dtype=torch_backend.dtype())
-    slope = rd.fit_gradient(start, x, adam(torch_backend, 0.1), batch_size=None, max_epochs=300)
+    descent = rd.fit_gradient(start, x, adam(torch_backend, 0.1), batch_size=None, max_epochs=300)
     exact = rd.fit_em(start, x, max_epochs=5)
-    assert slope.history["train"][-1] == pytest.approx(exact.history["train"][-1], abs=1e-5)
+    assert descent.history["train"][-1] == pytest.approx(exact.history["train"][-1], abs=1e-5)
 
 
 def test_a_memmap_and_read_only_data(torch_backend, tmp_path):

@@ -9,6 +9,7 @@ import ringdist as rd
 from tests import oracle
 from tests.backends import assert_close
 from tests.oracle import MIXED, TABLE, TRAIN
+from tests.ringdist.test_conversions import assert_same_logs, wide_ring
 from tests.strategies import cases, over
 
 CLOSE = {"rtol": 2e-4, "atol": 2e-4}
@@ -67,6 +68,13 @@ def test_every_query_in_single_precision(backend, precision, case):
     }.items():
         assert actual.dtype == single, (name, actual.dtype)
         assert np.isfinite(backend.numpy(actual)).all(), (name, actual)
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_trains_of_wide_rings_in_single_precision(backend, precision, seed):
+    structured, table, x = wide_ring(seed, "float32")
+    ring = structured.ring(backend, "float32")
+    assert_same_logs(backend, ring.to_train(), ring, table, x, "float32")
 
 
 def test_quantiles_in_single_precision(backend, precision):

@@ -49,19 +49,19 @@ def rows(case: Case, n: int) -> np.ndarray:
 
 @functools.cache
 def differences(case: Case, n: int, step: float = 1e-5) -> list[np.ndarray]:
-    """The slopes of the summed log-density of `rows(case, n)` in every parameter."""
+    """The gradients of the summed log-density of `rows(case, n)` in every parameter."""
     x = rows(case, n)
     values, result = parameters(case), []
     for i, value in enumerate(values):
-        slope = np.empty_like(value)
+        gradient = np.empty_like(value)
         for index in np.ndindex(value.shape):
             ends = []
             for sign in (1, -1):
                 moved = [v.copy() for v in values]
                 moved[i][index] += sign * step
                 ends.append(oracle_value(case, moved, x))
-            slope[index] = (ends[0] - ends[1]) / (2 * step)
-        result.append(slope)
+            gradient[index] = (ends[0] - ends[1]) / (2 * step)
+        result.append(gradient)
     return result
 
 
@@ -99,8 +99,8 @@ def gradients(backend, case: Case, x, engine: str, weight=None) -> list[np.ndarr
 @pytest.mark.parametrize("case", [SMALL, MIXED], ids=["small", "mixed"])
 def test_gradients_are_finite_differences(backend, engine, case):
     found = gradients(backend, case, rows(case, 5), engine)
-    for actual, slope in zip(found, differences(case, 5), strict=True):
-        assert_close(actual, slope, (case, engine), rtol=1e-5, atol=1e-6)
+    for actual, expected in zip(found, differences(case, 5), strict=True):
+        assert_close(actual, expected, (case, engine), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -158,10 +158,10 @@ def test_memory_of_a_backward_pass_is_bounded(numbers, many, least, monkeypatch)
     monkeypatch.setattr(likelihood, "MANY", many)
     little, lean = kept()
     assert little < everything / least
-    (slope,) = torch.autograd.grad(lean, core, create_graph=True)
+    (gradient,) = torch.autograd.grad(lean, core, create_graph=True)
     (expected,) = torch.autograd.grad(whole, core, create_graph=True)
-    torch.testing.assert_close(slope, expected)
-    for first in (slope, expected):
+    torch.testing.assert_close(gradient, expected)
+    for first in (gradient, expected):
         assert torch.autograd.grad(first.square().sum(), core)[0].isfinite().all()
 
 
@@ -214,9 +214,9 @@ def test_memory_is_bounded_where_only_variables_or_rows_have_gradients(numbers, 
             patch.setattr(budget, "STORED", numbers)
             patch.setattr(likelihood, "MANY", many)
             little, lean = kept(*inputs)
-            slope = torch.autograd.grad(lean, inputs[wanted])[0]
+            gradient = torch.autograd.grad(lean, inputs[wanted])[0]
         assert little < everything / 2, (wanted, little, everything)
-        torch.testing.assert_close(slope, torch.autograd.grad(whole, inputs[wanted])[0])
+        torch.testing.assert_close(gradient, torch.autograd.grad(whole, inputs[wanted])[0])
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -238,23 +238,23 @@ def test_a_lean_sweep_has_the_gradients_of_a_recorded_one(d, exponent, device, m
     x[torch.rand(7, d, generator=generator).to(device) < 0.2] = torch.nan
     x.requires_grad_()
 
-    def slopes() -> list:
+    def both_orders() -> list:
         value = ring.log_prob(x, engine="sweep")
         inputs = [*cores, means, stds, x]
         first = torch.autograd.grad(value.square().sum(), inputs, create_graph=True)
         graph_free = torch.autograd.grad(ring.log_prob(x, engine="sweep").square().sum(), inputs)
-        second = torch.autograd.grad(sum(slope.sin().sum() for slope in first), inputs)
+        second = torch.autograd.grad(sum(gradient.sin().sum() for gradient in first), inputs)
         return [value, *first, *graph_free, *second]
 
-    expected = slopes()
+    expected = both_orders()
     monkeypatch.setattr(sweeps, "recomputes", lambda ring, evidence: not can_reuse_memory(*ring.core_arrays()))
-    for found, slope in zip(slopes(), expected, strict=True):
-        torch.testing.assert_close(found, slope, rtol=1e-9, atol=1e-9)
+    for found, wanted in zip(both_orders(), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
-# The log engine gives such an entry the slope 0, a known defect: see docs/numerics.md.
+# The log engine gives such an entry the gradient 0, a known defect: see docs/numerics.md.
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "log"])
-def test_zero_entries_of_a_core_have_the_slope_of_leaving_zero(backend, engine):
+def test_zero_entries_of_a_core_have_the_gradient_of_leaving_zero(backend, engine):
     """d log P̂ / d Q at Q = 0 is not 0 when the entry would open a path beside others."""
     case = make_case(["categorical"] * 3, [2, 2, 2], [2, 2, 2], [0, 1, 2], seed=23)
     cores = [core.copy() for core in case.cores]
@@ -262,8 +262,8 @@ def test_zero_entries_of_a_core_have_the_slope_of_leaving_zero(backend, engine):
     cores[1][:, 1, :] = 0.0  # no way on from this state of the bond
     case = Case(tuple(cores), case.columns, case.order, "zeros")
     found = gradients(backend, case, rows(case, 0), engine)
-    for actual, slope in zip(found, differences(case, 0), strict=True):
-        assert_close(actual, slope, (case, engine), rtol=1e-5, atol=1e-5)
+    for actual, expected in zip(found, differences(case, 0), strict=True):
+        assert_close(actual, expected, (case, engine), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ["auto", "sweep", "tree", "log"])

@@ -75,6 +75,32 @@ def test_loading_is_numpy_by_default(backend, path):
     assert all(isinstance(core, np.ndarray) for core in rd.load(path).cores)
 
 
+def test_loading_to_a_device(backend, path):
+    ring = backend.ring(BUILT_IN)
+    ring.save(path)
+    device = backend.xp.zeros(1).device if backend.device is None else backend.device
+    again = rd.load(path, xp=backend.xp, device=device)
+    arrays = [*again.cores, again.variables[1].means()]
+    assert {type(array) for array in arrays} == {type(backend.array(0.0))}
+    assert {str(array.device).split(":")[0] for array in arrays} == {str(device).split(":")[0]}
+    x = backend.array(BUILT_IN.rows(6))
+    assert_close(backend.numpy(again.log_prob(x)), backend.numpy(ring.log_prob(x)), again)
+
+
+def test_a_device_that_the_backend_does_not_have(backend, path):
+    """It is refused before the file is read; NumPy's only one has its name in the message."""
+    if backend.name == "numpy":
+        with pytest.raises(ValueError, match=r"^NumPy arrays live on the device 'cpu', found 'cuda'$"):
+            rd.load(path, device="cuda")
+        backend.ring(BUILT_IN).save(path)
+        assert isinstance(rd.load(path, device="cpu").cores[0], np.ndarray)
+        return
+    with pytest.raises((RuntimeError, ValueError), match="nowhere"):
+        rd.load(path, xp=backend.xp, device="nowhere")
+    with pytest.raises(FileNotFoundError):
+        rd.load(path, xp=backend.xp, device=backend.device)
+
+
 def test_a_file_does_not_hold_its_ring(numpy_backend, path):
     """The loaded arrays outlive the file: no memory map that a later save would change."""
     ring = numpy_backend.ring(TABLE)

@@ -17,6 +17,7 @@ LAYERS = {
         "learning",
         "ordering",
         "compare",
+        "ring_mixture",
         "ring",
         "interop",
         "queries",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import ringdist as rd
+from ringdist.learning.mixture import CLUSTER_ROWS, Rows, component_densities, distinct_rows
 from tests.backends import load_backend
 
 
@@ -103,3 +104,125 @@ def test_data_and_options_that_do_not_fit():
         rd.initialize(np.array([[0.0], [7.0]]), [rd.Categorical(3)], 2, method="mixture", rng=0)
     with pytest.raises(ValueError, match="column 1: values must be finite"):
         rd.initialize(np.array([[0, 1.0], [1, np.inf]]), [None, rd.GaussianMixture([0.0], [1.0])], 2, rng=0)
+
+
+# ---------------------------------------------------------------------------------------------- EM of the mixture
+
+
+def rows_of(x: np.ndarray, variables: list) -> Rows:
+    rows, count = distinct_rows(x)
+    return Rows([component_densities(rows[:, k], variable) for k, variable in enumerate(variables)], count)
+
+
+def table_of(seed: int, missing: float) -> tuple[np.ndarray, list]:
+    """Categories with and without holes, one that never occurs, a real number and counts; many rows twice."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 3, 200)
+    columns = [(group + rng.integers(0, 2, 200)) % 3, group % 2, rng.normal(3 * group, 1), rng.poisson(2 + 5 * group)]
+    x = np.stack(columns, axis=1).astype(float)
+    x[:, 1:][rng.random((200, 3)) < missing] = np.nan
+    variables = [
+        rd.Categorical(4),
+        rd.Categorical(2),
+        rd.GaussianMixture([0.0, 3.0, 6.0], [1.0, 1.5, 1.0]),
+        rd.PoissonMixture([2.0, 9.0]),
+    ]
+    return np.concatenate([x, x[:50]]), variables
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_expected_counts_are_those_of_the_joint_of_cluster_and_components(missing):
+    x, variables = table_of(3, missing)
+    rows, rng = rows_of(x, variables), np.random.default_rng(0)
+    weights, table = rng.dirichlet(np.ones(5)), rows.shrunk(np.ones(4), rng.random((5, 11)))
+    value, held, counts = rows.expected_counts(weights, table)
+    densities = [component_densities(x[:, k], variable).astype(float) for k, variable in enumerate(variables)]
+    tables = np.split(table, rows.starts[1:], axis=1)
+    joint = weights * np.prod([density @ own.T for density, own in zip(densities, tables, strict=True)], axis=0)
+    posterior = joint / joint.sum(axis=1, keepdims=True)
+    assert value == pytest.approx(np.log(joint.sum(axis=1)).mean(), rel=1e-5)
+    np.testing.assert_allclose(held, posterior.sum(axis=0), rtol=1e-4)
+    expected = []
+    for density, own, column in zip(densities, tables, x.T, strict=True):
+        within = density[:, None, :] * own  # (n, K, N)
+        shares = within / within.sum(axis=2, keepdims=True)
+        expected.append(np.einsum("na,nas->as", posterior * ~np.isnan(column)[:, None], shares))
+    np.testing.assert_allclose(counts, np.concatenate(expected, axis=1), rtol=1e-3, atol=1e-3)
+
+
+def test_the_penalised_likelihood_never_falls():
+    for seed in range(3):
+        x, variables = table_of(seed, 0.2)
+        rows, rng = rows_of(x, variables), np.random.default_rng(seed)
+        weights, table = rows.start(6, rng)
+        prior = np.array([2.0, 0.3, 0.1, 0.1])
+        values = []
+        for _ in range(40):
+            value, held, counts = rows.expected_counts(weights, table)
+            penalty = np.repeat(prior, rows.sizes) * rows.share * np.log(table)
+            values.append(value * len(x) + penalty.sum() + CLUSTER_ROWS * np.log(weights).sum())
+            weights, table = (held + CLUSTER_ROWS) / (held + CLUSTER_ROWS).sum(), rows.shrunk(prior, counts)
+        assert np.diff(values).min() > -1e-5 * abs(values[0]), seed
+
+
+def test_clusters_that_hold_hardly_a_row_become_halves_of_the_heaviest():
+    x, variables = table_of(0, 0.0)
+    rows, rng = rows_of(x, variables), np.random.default_rng(0)
+    weights, table = np.array([0.6, 1e-9, 0.25, 0.15]), rows.shrunk(np.ones(4), rng.random((4, 11)))
+    before = table.copy()
+    split, tables = rows.without_small_clusters(250 * weights, weights, table, rng)
+    np.testing.assert_allclose(split, [0.3, 0.3, 0.25, 0.15])
+    np.testing.assert_array_equal(table, before)  # what was given is not written to
+    np.testing.assert_array_equal(tables[2:], before[2:])
+    for own in np.split(tables, rows.starts[1:], axis=1):
+        np.testing.assert_allclose(own.sum(axis=1), 1)
+    change = np.log(tables[:2] / before[0])
+    assert 0.05 < np.abs(change).mean() < 1 and np.abs(change[0] - change[1]).max() > 0.1, change
+    kept, same = rows.without_small_clusters(np.full(4, 62.5), weights, table, rng)
+    np.testing.assert_array_equal(kept, weights)
+    np.testing.assert_array_equal(same, table)
+
+
+@pytest.mark.parametrize("weight", [0.5, 5.0, 50.0])
+def test_the_weight_of_the_prior_is_that_which_made_the_clusters(weight):
+    """Tables drawn from Dirichlet distributions of a known weight around the column's shares."""
+    rng = np.random.default_rng(int(weight))
+    mean = np.array([0.5, 0.3, 0.2])
+    rows = rows_of(rng.choice(3, size=(30_000, 1), p=mean).astype(float), [rd.Categorical(3)])
+    counts = np.array([rng.multinomial(100, rng.dirichlet(weight * mean)) for _ in range(300)], dtype=float)
+    prior = np.ones(1)
+    for _ in range(200):
+        prior = rows.fitted_prior(prior, counts)
+    assert prior[0] == pytest.approx(weight, rel=0.2)
+
+
+def test_categories_that_never_occur_stay_possible():
+    x = np.stack([np.arange(300) % 2, np.arange(300) // 150], axis=1).astype(float)
+    ring = rd.initialize(x, [rd.Categorical(6), rd.Categorical(3)], 4, method="mixture", spread=0.0, rng=0)
+    unseen = ring.log_prob(np.array([[5.0, 0.0], [0.0, 2.0], [5.0, 2.0]]))
+    assert np.isfinite(unseen).all() and unseen.max() < -4, unseen
+
+
+def test_distinct_rows_are_counted():
+    x = np.array([[0.0, np.nan], [1.0, 2.0], [-0.0, np.nan], [1.0, 3.0], [1.0, 2.0], [0.0, -np.nan]])
+    rows, count = distinct_rows(x)
+    found = {tuple(np.nan_to_num(row, nan=9)): times for row, times in zip(rows, count, strict=True)}
+    assert found == {(0.0, 9.0): 3, (1.0, 2.0): 2, (1.0, 3.0): 1}
+
+
+def test_equal_rows_count_as_often_as_they_occur():
+    """The rows of a table twice over are the same table, but for the priors' weight in rows."""
+    x = clusters(300, 0.1)
+    once = rd.initialize(x, FAMILIES, 3, method="mixture", spread=0.0, rng=0)
+    twice = rd.initialize(np.concatenate([x, x]), once.variables, 3, method="mixture", spread=0.0, rng=0)
+    assert abs(np.mean(once.log_prob(x)) - np.mean(twice.log_prob(x))) < 0.1
+
+
+def test_many_rows_are_sampled(monkeypatch):
+    monkeypatch.setattr("ringdist.learning.mixture.MOST_ROWS", 200)
+    monkeypatch.setattr("ringdist.learning.mixture.ROWS_PER_CLUSTER", 50)
+    x = clusters(4000, 0.0)
+    few = rd.initialize(x, FAMILIES, 3, method="mixture", spread=0.0, rng=0)
+    monkeypatch.setattr("ringdist.learning.mixture.MOST_ROWS", 10_000)
+    every = rd.initialize(x, few.variables, 3, method="mixture", spread=0.0, rng=0)
+    assert abs(np.mean(few.log_prob(x)) - np.mean(every.log_prob(x))) < 0.3

@@ -437,13 +437,13 @@ def test_cores_that_were_not_checked_do_not_overflow(unchecked, backend, engine)
 def test_gradients_of_cores_that_were_not_checked(engine, scale):
     torch, rng = pytest.importorskip("torch"), np.random.default_rng(0)
     cores = [rng.exponential(size=(2, 3, 3)) for _ in range(10)]
-    slopes = []
+    gradients = []
     for factor, dtype in ((scale, torch.float32), (1.0, torch.float64)):
         live = [torch.tensor(core * factor, dtype=dtype, requires_grad=True) for core in cores]
         ring = rd.TensorRing(live, [rd.Categorical(2)] * 10, validate=False)
         ring.log_prob(torch.zeros(3, 10, dtype=dtype), engine=engine).sum().backward()
-        slopes.append(torch.stack([core.grad.double() * factor for core in live]))
-    torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-4)
+        gradients.append(torch.stack([core.grad.double() * factor for core in live]))
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
 
 
 def test_cores_that_became_larger_since_they_were_checked():

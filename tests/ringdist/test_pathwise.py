@@ -49,14 +49,14 @@ def transported(case: Case, other: Case, x: np.ndarray, given: np.ndarray, other
     return result
 
 
-def expected_slopes(case: Case, x: np.ndarray, given: np.ndarray, direction: np.ndarray, step: float = 1e-4):
+def expected_gradients(case: Case, x: np.ndarray, given: np.ndarray, direction: np.ndarray, step: float = 1e-4):
     """d (direction · samples) / d every parameter and the evidence, by differences; NaN where there is none."""
 
     def total(values: list) -> float:
         return float(np.nansum(transported(case, moved_case(case, values[:-1]), x, given, values[-1]) * direction))
 
     variables = [*parameters(case), given]
-    slopes = [np.full_like(v, nan) for v in variables]
+    gradients = [np.full_like(v, nan) for v in variables]
     for i, value in enumerate(variables):
         for index in np.ndindex(value.shape):
             if np.isnan(value[index]) or (value is given and case.columns[index[1]].kind in oracle.DISCRETE):
@@ -66,16 +66,16 @@ def expected_slopes(case: Case, x: np.ndarray, given: np.ndarray, direction: np.
                 moved = [v.copy() for v in variables]
                 moved[i][index] += sign * step
                 ends.append(total(moved))
-            slopes[i][index] = (ends[0] - ends[1]) / (2 * step)
-    return slopes
+            gradients[i][index] = (ends[0] - ends[1]) / (2 * step)
+    return gradients
 
 
-def assert_slopes(found: list, expected: list, case: Case) -> None:
-    for actual, slope in zip(found, expected, strict=True):
-        assert_close(np.where(np.isnan(slope), nan, actual), slope, case, rtol=1e-4, atol=1e-6)
+def assert_gradients(found: list, expected: list, case: Case) -> None:
+    for actual, wanted in zip(found, expected, strict=True):
+        assert_close(np.where(np.isnan(wanted), nan, actual), wanted, case, rtol=1e-4, atol=1e-6)
 
 
-def found_slopes(backend, case: Case, x: np.ndarray, given: np.ndarray, direction: np.ndarray):
+def found_gradients(backend, case: Case, x: np.ndarray, given: np.ndarray, direction: np.ndarray):
     weight = backend.array(direction)
 
     def total(values):
@@ -117,8 +117,8 @@ def test_samples_move_as_quantiles_do(backend, case, given):
     whole = [c.kind in oracle.DISCRETE for c in case.columns]
     x[np.isnan(given) & whole] = nan
     direction = np.random.default_rng(1).normal(size=x.shape)
-    found = found_slopes(backend, case, x, given, direction)
-    assert_slopes(found, expected_slopes(case, x, given, direction), case)
+    found = found_gradients(backend, case, x, given, direction)
+    assert_gradients(found, expected_gradients(case, x, given, direction), case)
 
 
 def test_values_are_those_of_the_samples(backend):
@@ -134,9 +134,9 @@ def test_values_are_those_of_the_samples(backend):
 def test_marginalised_entries_are_those_of_the_marginal_ring(backend):
     """NaN in a continuous column takes it out, as everywhere."""
     x = np.stack([oracle.make_case(["gaussian"], [2], [1], [0], seed=5).rows(6, 0.0)[:, 0], np.full(6, nan)], axis=1)
-    found = found_slopes(backend, TWO, x, open_rows(TWO, 6), np.ones_like(x))
-    expected = expected_slopes(TWO, x, open_rows(TWO, 6), np.ones_like(x))
-    assert_slopes(found, expected, TWO)
+    found = found_gradients(backend, TWO, x, open_rows(TWO, 6), np.ones_like(x))
+    expected = expected_gradients(TWO, x, open_rows(TWO, 6), np.ones_like(x))
+    assert_gradients(found, expected, TWO)
 
 
 def quadrature(case: Case, f, given: np.ndarray, drawn: list[int]) -> float:
@@ -155,7 +155,7 @@ def quadrature(case: Case, f, given: np.ndarray, drawn: list[int]) -> float:
     ids=["train", "labelled"],
 )
 def test_gradients_of_expectations_are_unbiased(case, given, drawn):
-    """Within 5 standard errors of the slope by quadrature, for every parameter."""
+    """Within 5 standard errors of the gradient by quadrature, for every parameter."""
     backend = load_backend("torch")
     torch, step, batches, n = backend.xp, 1e-4, 16, 4000
     given = np.array(given)
@@ -181,8 +181,8 @@ def test_gradients_of_expectations_are_unbiased(case, given, drawn):
                 moved = [v.copy() for v in parameters(case)]
                 moved[i][index] += sign * step
                 ends.append(quadrature(moved_case(case, moved), f, given, drawn))
-            slope = (ends[0] - ends[1]) / (2 * step)
-            assert abs(mean[index] - slope) <= 5 * error[index] + 1e-4, (case, i, index, mean[index], slope)
+            expected = (ends[0] - ends[1]) / (2 * step)
+            assert abs(mean[index] - expected) <= 5 * error[index] + 1e-4, (case, i, index, mean[index], expected)
 
 
 def test_evidence_beyond_the_range_of_the_dtype_has_finite_gradients():
@@ -225,7 +225,7 @@ def test_a_path_that_float32_loses_on_the_way(validate):
 
 
 def test_a_density_that_float32_cannot_hold():
-    """16 deviations below all means: the slope is a quotient of two numbers near exp(−128)."""
+    """16 deviations below all means: the gradient is a quotient of two numbers near exp(−128)."""
     backend, results = load_backend("torch"), []
     x = numpy_ring(TRAIN).sample(3, rng=0)
     means, stds = (TRAIN.columns[0].parameters[name] for name in ("means", "stds"))

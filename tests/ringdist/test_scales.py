@@ -180,9 +180,9 @@ def test_poisson_inner_products(backend, dtype, seed):
     first = gradients(
         backend, lambda r: rd.PoissonMixture(r, validate=False).inner(b).sum(), backend.array(rates, dtype)
     )
-    slope = np.exp(-others) * (others - 1)  # of exp(−a − b) I0(2 √(a b)) at a = 0
+    expected = np.exp(-others) * (others - 1)  # of exp(−a − b) I0(2 √(a b)) at a = 0
     for gradient in first:
-        assert_close(gradient[0], slope.sum(), rates, rtol=1e3 * eps(dtype))
+        assert_close(gradient[0], expected.sum(), rates, rtol=1e3 * eps(dtype))
 
 
 # --------------------------------------------------------------------------------------------------- Gaussian

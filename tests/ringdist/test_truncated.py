@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import ringdist as rd
-from ringdist.variables import Family, as_family, kind_of, rebuild
+from ringdist.variables import Family, as_family, rebuild
 from tests.backends import assert_close, load_backend
 from tests.families import LaplaceMixture
 
@@ -354,18 +354,62 @@ def test_it_follows_the_protocol_and_survives_its_moves():
     truncated = rd.Truncated(rd.GaussianMixture([0.0, 1.0], [1.0, 2.0], name="height"), rd.Interval(0, 5))
     assert isinstance(truncated, rd.Variable) and isinstance(truncated, Family)
     assert (truncated.name, truncated.num_components, truncated.support) == ("height", 2, (0.0, 5.0))
-    same = rebuild(kind_of(truncated), 2, "height", truncated.arrays())
+    same = rebuild(truncated.form, truncated.arrays())
     for again in (same, copy.deepcopy(truncated), pickle.loads(pickle.dumps(truncated))):
         np.testing.assert_array_equal(again.means(), truncated.means())
-        assert repr(again) == repr(truncated) and kind_of(again) == kind_of(truncated)
-    assert hash(kind_of(truncated)) == hash(kind_of(same))
-    assert kind_of(rd.Truncated(truncated, rd.Interval(1, 2))) != kind_of(truncated)
+        assert repr(again) == repr(truncated) and again.form == truncated.form
+    assert hash(truncated.form) == hash(same.form)
+    assert rd.Truncated(truncated, rd.Interval(1, 2)).form != truncated.form
+
+
+def test_a_name_stays_when_an_interval_is_restricted_further():
+    once = rd.Truncated(rd.GaussianMixture([0.0], [1.0], name="height"), rd.Interval(0, 5))
+    assert rd.Truncated(once, rd.Interval(1, 2)).name == "height"
+    named = rd.Truncated(once, rd.Interval(1, 2), name="length")
+    assert named.name == rd.Truncated(named, rd.Interval(1, None)).name == "length"
+
+
+@pytest.mark.parametrize(
+    ("inner", "interval"),
+    [
+        (rd.GaussianMixture([0.0, 1.0], [1.0, 2.0], name="a"), (-0.5, 1.0)),
+        (rd.LogNormalMixture([0.0, 1.0], [1.0, 0.5], name="a"), (0.5, 3.0)),
+        (rd.PoissonMixture([1.0, 4.0], name="a"), (0.0, 2.0)),
+    ],
+)
+def test_atoms_within_an_interval(inner, interval, tmp_path):
+    """Draws, masses, moments and files of a variable with an atom in the interval and one outside."""
+    variable = rd.WithAtoms(inner, [1.0, 7.0])
+    ring = rd.TensorRing.random([variable, rd.PoissonMixture([1.0, 2.0])], rank=2, rng=0)
+    x, event = ring.sample(100_000, rng=1), {0: rd.Interval(*interval)}
+    inside = (x[:, 0] >= interval[0]) & (x[:, 0] <= interval[1])
+    np.testing.assert_allclose(ring.probability(event), inside.mean(), atol=0.01)
+    conditional = ring.condition(event)
+    drawn = conditional.sample(50_000, rng=2)
+    assert ((drawn[:, 0] >= interval[0]) & (drawn[:, 0] <= interval[1])).all()
+    np.testing.assert_allclose((drawn[:, 0] == 1.0).mean(), (x[inside, 0] == 1.0).mean(), atol=0.01)
+    np.testing.assert_allclose(conditional.mean()[0], x[inside, 0].mean(), atol=0.02)
+    missing = np.full(2, np.nan)
+    point = np.array([1.0, np.nan])
+    np.testing.assert_allclose(conditional.cdf(0, point), (x[inside, 0] <= 1.0).mean(), atol=0.01)
+    given = ring.sample_given(np.tile(missing, (20_000, 1)), rng=3, event=event)
+    np.testing.assert_allclose(given.reshape(-1, 2)[:, 0].mean(), x[inside, 0].mean(), atol=0.03)
+    conditional.save(tmp_path / "ring")
+    again = rd.load(tmp_path / "ring")
+    assert again.variables[0].form == conditional.variables[0].form
+    np.testing.assert_array_equal(again.log_prob(drawn[:50]), conditional.log_prob(drawn[:50]))
+
+
+def test_an_atom_is_found_in_single_precision():
+    variable = rd.WithAtoms(rd.GaussianMixture(*np.array([[0.0], [1.0]], np.float32)), [0.1])
+    truncated = rd.Truncated(variable, rd.Interval(0, 1))
+    assert truncated.log_density(np.array([0.1], np.float32)).tolist() == [[-INF, 0.0]]
 
 
 def test_an_interval_within_an_interval_is_their_intersection():
     once = rd.Truncated(GAUSSIAN, rd.Interval(1, None))
     twice = rd.Truncated(once, rd.Interval(None, 2))
-    assert twice.interval == rd.Interval(1, 2) and twice.inner_family is GAUSSIAN
+    assert twice.interval == rd.Interval(1, 2) and twice.inner_family.form == GAUSSIAN.form
     expected = GAUSSIAN.log_probability(1.0, 2.0) - GAUSSIAN.log_probability(1.0, INF)
     np.testing.assert_allclose(once.log_probability(-INF, 2.0), expected)
     assert (once.log_probability(-INF, 0.0) == -INF).all()

@@ -254,7 +254,7 @@ def test_the_adapter_answers_as_the_variable_does(backend):
     assert isinstance(updated, Family) and type(updated.variable) is LaplaceMixture
     inside = family.in_support(backend.array([0.0, np.inf, np.nan]))
     assert backend.numpy(inside).tolist() == [True, False, True]
-    again = rebuild(family.kind, 3, family.name, family.arrays())
+    again = rebuild(family.form, family.arrays())
     assert type(again) is LaplaceMixture and again.name == "delay"
 
 

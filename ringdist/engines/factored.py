@@ -1,0 +1,176 @@
+"""A sweep through CP cores in PyTorch, with a backward pass of its own.
+
+A column multiplies the state S by left · diag(h) · right, where h = w · emission are the weights of the hidden states.
+Kept for the backward pass are the states T = S · left alone: h and T · diag(h) are formed again, at the cost of N / m
+of a product and of one multiplication. With D the gradient of the next state, that of `right` is (T diag(h))ᵀ D; with
+D' = D rightᵀ that of h is Σ_r T D', and D' diag(h) goes on to the left. Everything but the kept states stays in a CPU's
+cache, and in a train a state is a matrix, one row for each row of data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ringdist.backend import log_scaled_sum, matrix_minimum
+from ringdist.cores import CPCore
+from ringdist.engines.arithmetic import Linear, Result
+
+PARTS = 4  # operands of a column: left, evidence weights (b, N), emission, right
+
+
+def is_factored(linear: Linear) -> bool:
+    """Whether the ring has CP cores only, in PyTorch, whose values can be looked at."""
+    return (
+        linear.tracks_minimum
+        and isinstance(linear.ring.prototype, Tensor)
+        and all(isinstance(core, CPCore) for core in linear.cores)
+        and getattr(forward_ad, "_current_level", -1) < 0  # of derivatives forward nothing is known here
+    )
+
+
+def factored_sweep(linear: Linear) -> Result:
+    """log Tr ∏_k A_k(x_k) of every row, (b,), and the smallest entry met, (b,); with gradients of any order."""
+    operands: list[Tensor | None] = []
+    for k in linear.ring.sequence:
+        core: Any = linear.cores[k]
+        operands += [core.left, linear.evidence.weights(k), core.emission, core.right]
+    plan = _Plan(linear.evidence.num_rows, min(linear.ring.ranks), linear.interval)
+    if torch.is_grad_enabled() and any(operand is not None and operand.requires_grad for operand in operands):
+        diagonal, logs, low = _Diagonal.apply(plan, *operands)
+    else:
+        diagonal, logs, low, *_ = _forward(plan, operands, keeps=False)
+    return log_scaled_sum(diagonal, logs) + linear.offset, low
+
+
+class _Plan(NamedTuple):
+    rows: int
+    cut: int  # values of the cut bond, which states have as their second axis if there are several
+    interval: int  # columns between two divisions of the states by the sums of their rows
+
+
+class _Product(NamedTuple):
+    diagonal: Tensor  # (b, r) of the product of all matrices
+    logs: Tensor  # (b, r) of the scale of its rows
+    low: Tensor  # (b,) smallest entry met
+    kept: list[Tensor | None]  # of every column S, where it has a left factor, and T
+    scales: dict[int, Tensor]  # by which the rows of the state behind a column were divided
+
+
+def _forward(
+    plan: _Plan, operands: Sequence[Tensor | None], *, keeps: bool, scales: Mapping[int, Tensor] | None = None
+) -> _Product:
+    """The product; with the scales of an earlier one it divides by those, which carry no gradient."""
+    columns = _columns(operands)
+    weights = columns[0][1]
+    state = torch.eye(plan.cut, dtype=weights.dtype, device=weights.device).expand(plan.rows, plan.cut, plan.cut)
+    state = state[:, 0] if plan.cut == 1 else state
+    logs, minimum = weights.new_zeros(plan.rows, plan.cut, dtype=torch.float64), matrix_minimum(weights)
+    low, found, kept = torch.empty(0), {}, []
+    for k, (left, weights, emission, right) in enumerate(columns):
+        inner = state if left is None else state @ left
+        if keeps:
+            kept += [None if left is None else state, inner]
+        state = inner * _hidden(plan, weights, emission)
+        state = state if right is None else state @ right
+        divides = k % plan.interval == plan.interval - 1
+        if divides or k == len(columns) - 1:
+            least = minimum(state if plan.cut > 1 else state[:, None])
+            low = torch.minimum(low, least) if low.numel() else least
+        if divides:
+            found[k] = total = _row_sums(state) if scales is None else scales[k]
+            logs += (total if plan.cut == 1 else total[..., 0]).log()
+            state = state / total
+    return _Product(state if plan.cut == 1 else state.diagonal(dim1=1, dim2=2), logs, low, kept, found)
+
+
+def _columns(operands: Sequence[Any]) -> list[Any]:
+    return [operands[i : i + PARTS] for i in range(0, len(operands), PARTS)]
+
+
+def _hidden(plan: _Plan, weights: Tensor, emission: Tensor | None) -> Tensor:
+    """The weights of the hidden states, (b, c), or (b, 1, c) beside a wider cut."""
+    hidden = weights if emission is None else weights @ emission
+    return hidden if plan.cut == 1 else hidden[:, None]
+
+
+def _row_sums(state: Tensor) -> Tensor:
+    """What divides the rows of a state, 1 where they are zero."""
+    total = state.sum(-1, keepdim=True)
+    return torch.where(total > 0, total, 1.0)
+
+
+class _Diagonal(torch.autograd.Function):
+    """The first three parts of `_Product`, from the plan and the operands of all columns."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *operands: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        product = _forward(plan, operands, keeps=True)
+        ctx.plan, ctx.places = plan, tuple(product.scales)
+        ctx.save_for_backward(*operands, *product.kept, *product.scales.values())
+        ctx.mark_non_differentiable(product.logs, product.low)
+        return product.diagonal, product.logs, product.low
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        plan, needed, saved = ctx.plan, ctx.needs_input_grad[1:], ctx.saved_tensors
+        count, behind = len(needed), len(needed) + 2 * len(needed) // PARTS
+        operands, kept = saved[:count], saved[count:behind]
+        scales = dict(zip(ctx.places, saved[behind:], strict=True))
+        if torch.is_grad_enabled():
+            return None, *_recorded(plan, operands, scales, gradient, needed)
+        gradients: list[Tensor | None] = []
+        gradient = gradient.clone() if plan.cut == 1 else torch.diag_embed(gradient)
+        columns = zip(_columns(operands), _columns(needed), kept[::2], kept[1::2], strict=True)
+        for k, (column, wanted, state, inner) in reversed(list(enumerate(columns))):
+            if k in scales:
+                gradient /= scales[k]
+            gradient, found = _column_gradients(plan, column, wanted, state, inner, gradient)
+            gradients = [*found, *gradients]
+        return None, *gradients
+
+
+def _column_gradients(
+    plan: _Plan, column: Any, wanted: Any, state: Tensor | None, inner: Tensor, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The gradients of the state before a column and of its operands; the one behind it is written to."""
+    left, weights, emission, right = column
+    found: list[Tensor | None] = [None] * PARTS
+    hidden = _hidden(plan, weights, emission)
+    if right is not None:
+        if wanted[3]:
+            found[3] = _pairs(inner * hidden, gradient)
+        gradient = gradient @ right.T
+    if wanted[1] or wanted[2]:
+        along = inner * gradient
+        along = along if plan.cut == 1 else along.sum(1)
+        found[1] = along if emission is None else (along @ emission.T if wanted[1] else None)
+        found[2] = weights.T @ along if wanted[2] else None
+    gradient *= hidden
+    if left is not None:
+        found[0] = _pairs(state, gradient) if wanted[0] else None
+        gradient = gradient @ left.T
+    return gradient, found
+
+
+def _pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Σ_b Σ_r a[b, r, :] b[b, r, :]ᵀ."""
+    return a.flatten(0, -2).T @ b.flatten(0, -2)
+
+
+def _recorded(
+    plan: _Plan,
+    operands: Sequence[Tensor | None],
+    scales: Mapping[int, Tensor],
+    gradient: Tensor,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of the diagonal as operations that have gradients themselves."""
+    diagonal = _forward(plan, operands, keeps=False, scales=scales).diagonal
+    inputs = [operand for operand, wanted in zip(operands, needed, strict=True) if wanted]
+    found = iter(torch.autograd.grad(diagonal, inputs, gradient, create_graph=True))
+    return [next(found) if wanted else None for wanted in needed]

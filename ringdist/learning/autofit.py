@@ -1,0 +1,270 @@
+"""A fit whose rank, smoothing and number of rings are chosen on held-out rows within a budget of seconds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ringdist import ordering
+from ringdist.backend import is_array, to_numpy
+from ringdist.learning.data import Model, TrainingData
+from ringdist.learning.em import fit_em
+from ringdist.learning.fitting import FitResult
+from ringdist.learning.starts import initialize
+from ringdist.ring import TensorRing
+from ringdist.ring_mixture import RingMixture
+from ringdist.variables import Categorical, GaussianMixture, Variable
+
+EPOCHS = 15  # of a fit, with a step that falls to 0
+BATCHES = 8  # an epoch at least: enough steps, of enough rows each
+FEWEST_ROWS = 64  # of a mini-batch
+SEARCH = 0.5  # of the budget at most goes to the choice of rank and smoothing, the rest to further rings
+GAIN = 1e-3  # nats of held-out likelihood, relative to it per column, below which nothing more is tried
+RANK_FACTORS = (2.0, 1.0), (0.5, 1.0)
+SMOOTHING_FACTORS = (1.0, 0.3), (1.0, 3.0)
+HELD_OUT = 0.1  # of the rows, unless others are given
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a fit is made with, and what is looked for."""
+
+    rank: int = 16
+    smoothing: float = 0.5
+
+
+class Fitted(NamedTuple):
+    """A fit and what it brought."""
+
+    setting: Setting
+    ring: TensorRing
+    held_out: np.ndarray  # (n',) log-likelihoods
+    history: dict[str, list[float]]
+    seconds: float
+
+
+def autofit(
+    x: Any,
+    variables: Sequence[Variable | type | None],
+    *,
+    validation: Any = None,
+    sample_weight: Any = None,
+    budget: float = 60.0,
+    max_rings: int = 8,
+    orders: Sequence[Sequence[int]] | None = None,
+    num_components: int = 8,
+    rng: Any = None,
+    xp: ModuleType = np,
+    dtype: Any = np.float32,
+    device: Any = None,
+    progress: Callable[[str], None] | None = None,
+) -> FitResult:
+    """A mixture of trains, everything about it chosen on held-out rows within a budget of seconds.
+
+    Trains of CP cores start near a mixture of products and learn by stepwise EM. The rank doubles as long as held-out
+    rows gain, then the smoothing is varied; what is left of the budget goes to further trains in other orders of the
+    columns, whose weights are those of highest held-out likelihood. A single train is returned as `TensorRing` where a
+    second one gains nothing.
+
+    Args:
+        x: (n, d) data, NaN where missing.
+        variables: as in `initialize`.
+        validation: (n', d) rows to choose by; None holds out a tenth of x.
+        sample_weight: (n,) non-negative weights of the rows of x in learning; held-out rows count equally.
+        budget: seconds of wall-clock time. A fit that is under way is finished, so that this is no hard limit.
+        max_rings: trains at most.
+        orders: the orders of the columns to use, the best first; None takes them from the mutual information.
+        num_components: of continuous columns, as in `initialize`.
+        rng: seed.
+        xp, dtype, device: of the result, as in `initialize`.
+        progress: is told of every fit in a line of text.
+
+    Returns:
+        The fitted model, a `TensorRing` or `RingMixture`, and the history of its first ring.
+
+    Raises:
+        ValueError: if x, a variable or an option does not fit, or there are fewer than two rows to hold some out.
+
+    Examples:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> rng = np.random.default_rng(0)
+        >>> cluster = rng.integers(3, size=600)
+        >>> x = (rng.random((600, 8)) < np.array([0.1, 0.5, 0.9])[cluster, None]).astype(float)
+        >>> model, history = rd.autofit(x, [rd.Categorical(2)] * 8, budget=2.0, rng=0)
+        >>> bool(model.log_prob(x).mean() > 8 * np.log(0.5))
+        True
+    """
+    if not (isinstance(budget, int | float) and 0 < budget < math.inf):
+        raise ValueError(f"budget must be a positive number of seconds, found {budget!r}")
+    if isinstance(max_rings, bool) or not isinstance(max_rings, int | np.integer) or max_rings < 1:
+        raise ValueError(f"max_rings must be a positive integer, found {max_rings!r}")
+    start = time.perf_counter()
+    generator = np.random.default_rng(rng)
+    rows = to_numpy(x) if is_array(x) else np.asarray(x, dtype=np.float64)
+    weight = None if sample_weight is None else np.asarray(to_numpy(sample_weight), dtype=np.float64)
+    if weight is not None and weight.shape != rows.shape[:1]:
+        raise ValueError(f"sample_weight must have shape {rows.shape[:1]}, found {weight.shape}")
+    rows, weight, held_out = _split(rows, weight, validation, generator)
+    both = np.concatenate([rows, held_out])
+    placed = initialize(both, variables, 1, num_components=num_components, topology="train", rng=0).variables
+    search = _Search(
+        rows,
+        weight,
+        held_out,
+        placed,
+        orders if orders is not None else _orders(rows, placed, max_rings),
+        deadline=start + budget,
+        search_until=start + SEARCH * budget,
+        seed=int(generator.integers(2**31)),
+        target={"xp": xp, "dtype": dtype, "device": device},
+        tell=progress or (lambda line: None),
+    )
+    best = search.best_setting()
+    fits = search.further_rings(best, max_rings)
+    model: Model = fits[0].ring
+    if len(fits) > 1:
+        weights = mixture_weights(np.stack([fit.held_out for fit in fits]))
+        kept = [c for c in range(len(fits)) if weights[c] > 1e-3]
+        if len(kept) > 1:
+            model = RingMixture([fits[c].ring for c in kept], (weights[kept] / weights[kept].sum()).tolist())
+        else:
+            model = fits[kept[0]].ring
+    return FitResult(model, fits[0].history)
+
+
+@dataclass(frozen=True)
+class _Search:
+    rows: np.ndarray
+    weight: np.ndarray | None
+    held_out: np.ndarray
+    variables: Sequence[Variable]
+    orders: Sequence[Sequence[int]]
+    deadline: float
+    search_until: float
+    seed: int
+    target: dict[str, Any]
+    tell: Callable[[str], None]
+
+    def fit(self, setting: Setting, place: int) -> Fitted:
+        """A train in one of the orders."""
+        began = time.perf_counter()
+        start = initialize(
+            self.rows,
+            self.variables,
+            setting.rank,
+            core="cp",
+            topology="train",
+            method="mixture",
+            order=self.orders[place],
+            rng=self.seed + place,
+            **self.target,
+        )
+        ring, history = fit_em(
+            start,
+            self.rows,
+            sample_weight=self.weight,
+            validation=self.held_out,
+            max_epochs=EPOCHS,
+            batch_size=max(FEWEST_ROWS, -(-len(self.rows) // BATCHES)),
+            smoothing=setting.smoothing,
+            step_decay="linear",
+            patience=5,
+            rng=self.seed + place,
+        )
+        values = log_probs(ring, self.held_out)
+        seconds = time.perf_counter() - began
+        self.tell(f"{setting}, order {place}: {values.mean():.4f} in {seconds:.1f} s")
+        return Fitted(setting, ring, values, history, seconds)
+
+    def best_setting(self) -> Fitted:
+        """The rank doubled, then the smoothing varied, as long as held-out rows gain and time allows."""
+        best = self.fit(Setting(), 0)
+        for factors in (RANK_FACTORS, SMOOTHING_FACTORS):
+            for factor in factors:
+                best, moved = self._climb(best, factor)
+                if moved:
+                    break
+        return best
+
+    def _climb(self, best: Fitted, factor: tuple[float, float]) -> tuple[Fitted, bool]:
+        """One way of changing rank and smoothing, repeated while it gains; whether it did."""
+        moved = False
+        while True:
+            setting = Setting(max(1, int(best.setting.rank * factor[0])), best.setting.smoothing * factor[1])
+            growth = 2.5 if setting.rank > best.setting.rank else 1.0  # between the launches of small ranks and m²
+            if setting == best.setting or time.perf_counter() + growth * best.seconds > self.search_until:
+                return best, moved
+            fit = self.fit(setting, 0)
+            if fit.held_out.mean() < best.held_out.mean() + self._least_gain():
+                return (fit if fit.held_out.mean() > best.held_out.mean() else best), moved
+            best, moved = fit, True
+
+    def further_rings(self, best: Fitted, max_rings: int) -> list[Fitted]:
+        """The best train and others in further orders, as long as time is left and held-out rows gain."""
+        fits = [best]
+        for place in range(1, min(max_rings, len(self.orders))):
+            if time.perf_counter() + best.seconds > self.deadline:
+                break
+            before = _mixed(fits)
+            fits.append(self.fit(best.setting, place))
+            if _mixed(fits) < before + self._least_gain():
+                break
+        return fits
+
+    def _least_gain(self) -> float:
+        return GAIN * self.held_out.shape[1] / 100
+
+
+def _mixed(fits: Sequence[Fitted]) -> float:
+    """Held-out log-likelihood of the mixture of best weights."""
+    values = np.stack([fit.held_out for fit in fits])
+    weights = mixture_weights(values)
+    return float(np.mean(np.logaddexp.reduce(values + np.log(np.maximum(weights, 1e-300))[:, None], axis=0)))
+
+
+def mixture_weights(log_probs: np.ndarray) -> np.ndarray:
+    """The weights (K,) of K models of highest likelihood, from their log-likelihoods of n rows (K, n), by EM."""
+    weights = np.full(len(log_probs), 1 / len(log_probs))
+    relative = np.exp(log_probs - log_probs.max(axis=0))
+    for _ in range(200):
+        joint = weights[:, None] * relative
+        weights = (joint / joint.sum(axis=0)).mean(axis=1)
+    return weights
+
+
+def log_probs(model: Model, rows: np.ndarray) -> np.ndarray:
+    """log p of every row, (n,), in float64."""
+    first = model.rings[0] if isinstance(model, RingMixture) else model
+    batch, _ = TrainingData(first, rows).batch(first, slice(None))
+    return to_numpy(model.log_prob(batch)).astype(np.float64)
+
+
+def _split(
+    rows: np.ndarray, weight: np.ndarray | None, validation: Any, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    if validation is not None:
+        held_out = to_numpy(validation) if is_array(validation) else np.asarray(validation, dtype=np.float64)
+        return rows, weight, held_out
+    if rows.ndim != 2 or len(rows) < 2:
+        raise ValueError(f"x must have at least two rows, to hold one out, found shape {rows.shape}")
+    chosen = rng.permutation(len(rows)) < max(1, round(HELD_OUT * len(rows)))
+    return rows[~chosen], None if weight is None else weight[~chosen], rows[chosen]
+
+
+def _orders(rows: np.ndarray, variables: Sequence[Variable], count: int) -> list[Sequence[int]]:
+    """Orders by mutual information, each of the later ones among pairs that the earlier do not have adjacent."""
+    real = GaussianMixture([0.0], [1.0])
+    information = ordering.dependence(rows, [v if isinstance(v, Categorical) else real for v in variables])
+    orders: list[Sequence[int]] = []
+    for _ in range(count):
+        orders.append(ordering.tour(information, "train"))
+        for a, b in zip(orders[-1], orders[-1][1:], strict=False):
+            information[a, b] = information[b, a] = 0.5 * information[a, b]
+    return orders

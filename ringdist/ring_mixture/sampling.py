@@ -1,0 +1,163 @@
+"""Samples of a mixture of rings: the ring is drawn first, then its row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ringdist.backend import (
+    Array,
+    Stream,
+    astype,
+    backend_name,
+    draw,
+    indices,
+    is_concrete,
+    namespace,
+    stop_gradient,
+    take,
+    to_numpy,
+    uniform,
+)
+from ringdist.network.evidence import as_rows
+from ringdist.queries import sampling
+from ringdist.ring_mixture.density import possible, ring_posteriors
+from ringdist.ring_mixture.structure import Mixture
+
+
+def sample(mixture: Mixture, n: int, *, rng: Any = None) -> Array:
+    """n independent exact samples, (n, d) in the rings' dtype; categories are integers.
+
+    Each ring is asked once, for as many samples as were drawn for it. JAX, which compiles every number of samples anew,
+    asks every ring for n.
+
+    Args:
+        n: number of samples, 0 or more.
+        rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX).
+
+    Examples:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> a, b = (
+        ...     rd.TensorRing([np.ones((1, 1, 1))] * 2, [rd.GaussianMixture([mean], [1.0])] * 2)
+        ...     for mean in (-10.0, 10.0)
+        ... )
+        >>> x = rd.RingMixture([a, b], [0.2, 0.8]).sample(10_000, rng=0)
+        >>> bool((np.sign(x[:, 0]) == np.sign(x[:, 1])).all()), (x[:, 0] > 0).mean().round(1)
+        (True, np.float64(0.8))
+    """
+    if mixture.num_rings == 1:
+        return sampling.sample(mixture.rings[0], n, rng=rng)
+    _check_count(n)
+    stream, core = Stream(rng, mixture.prototype), mixture.prototype
+    weights = stop_gradient(mixture.weights)
+    xp = namespace(weights)
+    ring_of = draw(xp.broadcast_to(weights, (n, mixture.num_rings)), uniform(stream.next(), (n,), core))
+    if _asks_all(ring_of):
+        rows = [sampling.sample(ring, n, rng=stream.next()) for ring in mixture.rings]
+        return _chosen(rows, ring_of)
+    parts, places = [], []
+    for c, ring in enumerate(mixture.rings):
+        place = np.flatnonzero(to_numpy(ring_of) == c)
+        parts.append(sampling.sample(ring, place.shape[0], rng=stream.next()))
+        places.append(place)
+    return take(xp.concat(parts), indices(np.argsort(np.concatenate(places)), core))
+
+
+def sample_given(mixture: Mixture, x: Any, n: int | None = None, *, rng: Any = None) -> Array:
+    """The NaN entries of every row of x drawn from p(missing | observed); observed entries come back unchanged.
+
+    For every draw a ring is drawn from `ring_posterior(x)`, then the missing entries from that ring. Each ring is asked
+    once, for the rows that were drawn for it.
+
+    Args:
+        x: (..., d) evidence.
+        n: draws per row; None is one draw without a leading axis.
+        rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX).
+
+    Returns:
+        (..., d), or (n, ..., d), in the rings' dtype.
+
+    Raises:
+        ValueError: if x does not fit, or the evidence of a row has zero mass.
+
+    Examples:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> a, b = (
+        ...     rd.TensorRing([np.ones((1, 1, 1))] * 2, [rd.GaussianMixture([mean], [1.0])] * 2)
+        ...     for mean in (-10.0, 10.0)
+        ... )
+        >>> mixture = rd.RingMixture([a, b], [0.2, 0.8])
+        >>> x = mixture.sample_given([[-9.0, np.nan], [9.0, np.nan]], 1000, rng=0)
+        >>> x.shape, x[..., 1].mean(axis=0).round(0)
+        ((1000, 2, 2), array([-10.,  10.]))
+    """
+    if mixture.num_rings == 1:
+        return sampling.sample_given(mixture.rings[0], x, n, rng=rng)
+    if n is not None:
+        _check_count(n)
+    rows, shape = as_rows(mixture.rings[0], x)
+    xp, (b, d), draws = namespace(rows), rows.shape, 1 if n is None else int(n)
+    stream = Stream(rng, rows)
+    posterior = astype(stop_gradient(ring_posteriors(mixture, rows)), rows.dtype)
+    shares = xp.broadcast_to(posterior, (draws, b, mixture.num_rings))
+    ring_of = draw(shares, uniform(stream.next(), (draws, b), rows))
+    if _asks_all(ring_of):
+        asked = [possible(posterior[:, c], rows) for c in range(mixture.num_rings)]
+        drawn = _chosen(
+            [
+                sampling.sample_given(ring, some, draws, rng=stream.next())
+                for ring, some in zip(mixture.rings, asked, strict=True)
+            ],
+            ring_of,
+        )
+    else:
+        drawn = _drawn_in_groups(mixture, rows, to_numpy(ring_of), stream)
+    return xp.reshape(drawn, (*shape, d) if n is None else (draws, *shape, d))
+
+
+def _drawn_in_groups(mixture: Mixture, rows: Array, ring_of: np.ndarray, stream: Stream) -> Array:
+    """Draws (n b, d) of rows (b, d) from the rings `ring_of` (n, b), each of which is asked for its rows only.
+
+    A ring draws as often from all its rows as from the one for which it was chosen most often; where it is chosen less
+    often, its first draws are as good as any.
+    """
+    parts, places = [], []
+    for c, ring in enumerate(mixture.rings):
+        chosen = ring_of == c
+        counts = chosen.sum(axis=0)
+        used = np.flatnonzero(counts)
+        if not used.shape[0]:
+            continue
+        some = take(rows, indices(used, rows))
+        drawn = sampling.sample_given(ring, some, int(counts.max()), rng=stream.next(), row_numbers=used)
+        draw_of, row = np.nonzero(chosen)
+        rank = (np.cumsum(chosen, axis=0) - 1)[draw_of, row]  # the how-many-th draw of its row from this ring
+        flat = rank * used.shape[0] + np.searchsorted(used, row)
+        parts.append(take(namespace(rows).reshape(drawn, (-1, rows.shape[1])), indices(flat, rows)))
+        places.append(draw_of * rows.shape[0] + row)
+    if not parts:
+        return rows[:0]
+    return take(namespace(rows).concat(parts), indices(np.argsort(np.concatenate(places)), rows))
+
+
+def _asks_all(ring_of: Array) -> bool:
+    """Whether every ring draws all rows, so that no shape depends on what was drawn."""
+    return backend_name(ring_of) == "jax" or not is_concrete(ring_of)
+
+
+def _chosen(drawn: list[Array], ring_of: Array) -> Array:
+    """The rows (..., d) of the rings that were drawn for them."""
+    xp, result = namespace(ring_of), drawn[0]
+    for c, rows in enumerate(drawn[1:], 1):
+        result = xp.where((ring_of == c)[..., None], rows, result)
+    return result
+
+
+def _check_count(n: Any) -> None:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise TypeError(f"n must be an integer, found {n!r}")
+    if n < 0:
+        raise ValueError(f"n must be 0 or more, found {n}")

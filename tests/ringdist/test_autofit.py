@@ -1,0 +1,107 @@
+"""The library's own choice of rank, smoothing and number of rings."""
+
+import numpy as np
+import pytest
+
+import ringdist as rd
+from ringdist.learning import autofit as module
+from ringdist.learning.autofit import mixture_weights
+
+
+def clusters(n: int, d: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    rates = np.random.default_rng(99).choice([0.1, 0.9], size=(6, d))
+    return (rng.random((n, d)) < rates[rng.integers(6, size=n)]).astype(float)
+
+
+def independent(x: np.ndarray, rows: np.ndarray) -> float:
+    rate = (x.sum(0) + 1) / (len(x) + 2)
+    return float(np.mean(np.sum(np.where(rows == 1, np.log(rate), np.log1p(-rate)), axis=1)))
+
+
+def test_it_finds_clusters_and_stays_below_the_truth():
+    x, test = clusters(1500, 12, 0), clusters(4000, 12, 1)
+    model, history = rd.autofit(x, [rd.Categorical(2)] * 12, budget=5.0, rng=0)
+    found = model.log_prob(test).mean()
+    rates = np.random.default_rng(99).choice([0.1, 0.9], size=(6, 12))
+    logs = test @ np.log(rates).T + (1 - test) @ np.log1p(-rates).T
+    truth = np.mean(np.logaddexp.reduce(logs, axis=1) - np.log(6))
+    assert independent(x, test) + 1 < found < truth + 0.02 < found + 0.15
+    assert set(history) == {"train", "validation"}
+
+
+def test_what_has_no_structure_is_not_overfitted():
+    rng = np.random.default_rng(2)
+    x, test = (rng.integers(2, size=(n, 10)).astype(float) for n in (80, 4000))
+    model, _ = rd.autofit(x, [None] * 10, budget=3.0, rng=0)
+    assert model.log_prob(test).mean() > 10 * np.log(0.5) - 1.0
+
+
+def test_mixed_columns_missing_entries_weights_and_other_backends():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    group = rng.integers(2, size=400)
+    x = np.stack([group, rng.normal(4 * group, 1.0), rng.poisson(2 + 10 * group)], axis=1).astype(float)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    given = x.copy()
+    model, _ = rd.autofit(
+        x,
+        [None, rd.GaussianMixture, rd.PoissonMixture],
+        sample_weight=np.where(group == 0, 1.0, 2.0),
+        validation=x[:50],
+        budget=2.0,
+        max_rings=2,
+        rng=0,
+        xp=torch,
+    )
+    np.testing.assert_array_equal(x, given)
+    ring = model.rings[0] if isinstance(model, rd.RingMixture) else model
+    assert isinstance(ring.core_arrays()[0], torch.Tensor) and str(ring.core_arrays()[0].dtype) == "torch.float32"
+    assert abs(float(model.mean()[0]) - 2 / 3) < 0.1
+
+
+def test_equal_seeds_give_equal_models_where_time_does_not_decide():
+    x = clusters(200, 6, 4)
+    options = {"budget": 1e6, "max_rings": 2, "rng": 5}
+    first, second = (rd.autofit(x, [rd.Categorical(2)] * 6, **options)[0] for _ in range(2))
+    np.testing.assert_array_equal(first.log_prob(x), second.log_prob(x))
+
+
+def test_a_short_budget_still_gives_a_fit(monkeypatch):
+    told = []
+    model, _ = rd.autofit(clusters(100, 6, 6), [None] * 6, budget=1e-3, rng=0, progress=told.append)
+    assert isinstance(model, rd.TensorRing) and len(told) == 1
+    monkeypatch.setattr(module, "GAIN", 1e6)  # nothing is worth a second ring
+    model, _ = rd.autofit(clusters(100, 6, 6), [None] * 6, budget=1e6, rng=0, progress=told.append)
+    assert len(told) <= 8
+
+
+def test_the_weights_are_those_of_highest_likelihood():
+    rng = np.random.default_rng(7)
+    logs = rng.normal(-300, 3, size=(3, 500))
+    weights = mixture_weights(logs)
+    best = np.logaddexp.reduce(logs + np.log(weights)[:, None], axis=0).mean()
+    for _ in range(50):
+        other = rng.dirichlet(200 * weights + 0.1)
+        assert np.logaddexp.reduce(logs + np.log(other + 1e-12)[:, None], axis=0).mean() <= best + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": 0.0}, "budget must be a positive number of seconds, found 0"),
+        ({"budget": np.inf}, "budget must be a positive number"),
+        ({"max_rings": 0}, "max_rings must be a positive integer, found 0"),
+        ({"sample_weight": np.ones(3)}, "sample_weight must have shape"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        rd.autofit(clusters(20, 4, 8), [None] * 4, rng=0, **options)
+
+
+def test_rows_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="at least two rows"):
+        rd.autofit(clusters(1, 4, 9), [None] * 4)
+    with pytest.raises(ValueError, match="category 5 is outside"):
+        rd.autofit(np.full((20, 2), 5.0), [rd.Categorical(2)] * 2)

@@ -1,0 +1,160 @@
+"""The sweep through CP cores in PyTorch beside the recorded one, and how cores are brought near 1 together."""
+
+import numpy as np
+import pytest
+
+import ringdist as rd
+from ringdist.engines import factored
+from ringdist.engines.range import NEAR_ONE, in_range
+from ringdist.queries import log_prob as likelihood
+from tests.backends import assert_close
+from tests.structured import FULL, PATTERNS, make_structured
+
+torch = pytest.importorskip("torch")
+
+
+def ring_of(structured, exponent=0.0, **requires):
+    """A ring of the factors times a power of two, its parameters, and rows with missing entries."""
+    options = {"dtype": torch.float64}
+    factors = [
+        {
+            name: torch.tensor(a * 2.0**exponent, **options).requires_grad_(requires.get(name, True))
+            for name, a in f.items()
+        }
+        for _, f in structured.parts
+    ]
+    columns = [column.parameters for column in structured.case.columns]
+    parameters = [
+        {name: torch.tensor(p, **options).requires_grad_(requires.get("variables", True)) for name, p in c.items()}
+        for c in columns
+    ]
+    variables = [rd.GaussianMixture(**p) for p in parameters]
+    ring = rd.TensorRing([rd.CPCore(**f) for f in factors], variables, structured.case.order, validate=False)
+    x = structured.case.rows(7)
+    x[np.random.default_rng(0).random(x.shape) < 0.2] = np.nan
+    x = torch.tensor(x, **options).requires_grad_(requires.get("x", True))
+    inputs = [a for group in (*factors, *parameters) for a in group.values()] + [x]
+    return ring, [a for a in inputs if a.requires_grad], x
+
+
+def slopes(ring, inputs, x):
+    """Value, gradients without and with a graph, and gradients of those."""
+    value = ring.log_prob(x, engine="sweep")
+    plain = torch.autograd.grad(value.square().sum(), inputs)
+    first = torch.autograd.grad(ring.log_prob(x, engine="sweep").square().sum(), inputs, create_graph=True)
+    size = [slope.detach().abs().max() for slope in plain]  # sines of large numbers would be noise
+    second = torch.autograd.grad(sum((slope / s).sin().sum() for slope, s in zip(first, size, strict=True)), inputs)
+    return [value, *plain, *first, *second]
+
+
+def compared(monkeypatch, ring, inputs, x):
+    found, ran = [], []
+    sweep = factored.factored_sweep
+    monkeypatch.setattr(factored, "factored_sweep", lambda linear: ran.append(1) or sweep(linear))
+    for path in (True, False):
+        if not path:
+            monkeypatch.setattr(factored, "is_factored", lambda linear: False)
+        found.append(slopes(ring, inputs, x))
+    assert len(ran) >= 2
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("exponent", [0, 40, -90], ids=["ordinary", "large", "small"])
+@pytest.mark.parametrize("train", [False, True], ids=["ring", "train"])
+@pytest.mark.parametrize("d", [1, 3, 19])
+def test_gradients_are_those_of_the_recorded_sweep(d, train, exponent, monkeypatch):
+    """Of all factors, variables and rows, of first and second order; zeros in the factors, interleaved columns."""
+    patterns = [(FULL, ("emission", "right"), ("left", "emission"))[k % 3] for k in range(d)]
+    order = np.random.default_rng(d).permutation(d)
+    structured = make_structured(patterns, ["gaussian"] * d, order, train=train, sparsity=0.2, seed=d)
+    compared(monkeypatch, *ring_of(structured, exponent))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids="+".join)
+def test_gradients_of_every_form_of_a_core(pattern, monkeypatch):
+    compared(monkeypatch, *ring_of(make_structured([pattern] * 9, ["gaussian"] * 9, seed=3)))
+
+
+@pytest.mark.parametrize("only", ["left", "emission", "right", "variables", "x"])
+def test_gradients_of_some_operands_alone(only, monkeypatch):
+    structured = make_structured([FULL] * 5, ["gaussian"] * 5, seed=4)
+    names = ("left", "emission", "right", "variables", "x")
+    compared(monkeypatch, *ring_of(structured, **{name: name == only for name in names}))
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["ring", "train"])
+def test_a_backward_pass_keeps_the_states_alone(train):
+    """Beside the arrays that come from outside, no more than one state a column, and less than four in all."""
+    d, rank, rows = 20, 12, 50
+    start = rd.TensorRing.random(
+        [rd.Categorical(5)] * d, rank, topology="train" if train else "ring", core="cp", rng=0, xp=torch
+    )
+    cores = [
+        rd.CPCore(**{name: a.clone().requires_grad_() for name, a in core.arrays().items()}) for core in start.cores
+    ]
+    ring = rd.TensorRing(cores, start.variables, validate=False)
+    stored = {}
+
+    def keep(t):
+        stored.setdefault(t.untyped_storage().data_ptr(), t.untyped_storage().nbytes() // t.element_size())
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        value = ring.log_prob(start.sample(rows, rng=1))
+    states = (rows + 1) * min(ring.ranks) * sum(core.inner for core in cores)
+    assert value.requires_grad and sum(stored.values()) < 1.1 * states + 3 * ring.num_parameters + 4 * d * rows * 5
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own, of dual numbers
+def test_derivatives_forward_are_those_backward():
+    structured = make_structured([FULL] * 4, ["gaussian"] * 4, train=True, seed=5)
+    ring, _, x = ring_of(structured)
+    direction = torch.ones_like(x)
+    with torch.autograd.forward_ad.dual_level():
+        dual = ring.log_prob(torch.autograd.forward_ad.make_dual(x.detach().nan_to_num(), direction))
+        found = torch.autograd.forward_ad.unpack_dual(dual).tangent
+    point = x.detach().nan_to_num().requires_grad_()
+    (slope,) = torch.autograd.grad(ring.log_prob(point).sum(), point)
+    torch.testing.assert_close(found, slope.sum(dim=1))
+
+
+@pytest.mark.parametrize("topology", ["train", "ring"])
+def test_rows_at_once_are_as_many_as_their_states_allow(topology):
+    """CP cores never form the matrices of the rows, whose numbers used to cut a batch into parts of some rows."""
+    rank = {"train": 400, "ring": 60}[topology]
+    ring = rd.TensorRing.random([rd.Categorical(3)] * 3, rank, topology=topology, core="cp", rng=0)
+    dense = rd.TensorRing.random([rd.Categorical(3)] * 3, [1, 400, 400], topology="train", rng=0)
+    rows = likelihood._rows_per_chunk(ring, "auto")
+    assert rows > {"train": 5000, "ring": 700}[topology]
+    assert likelihood._rows_per_chunk(dense, "auto") < 100
+    assert likelihood._rows_per_chunk(ring, "tree") < 10**4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(6))
+def test_cores_of_any_scale_are_brought_near_one(backend, dtype, seed):
+    """Sizes are found and emissions divided together: every core is itself times a power of two, with sums near 1."""
+    rng = np.random.default_rng(seed)
+    d = 12
+    patterns = [(FULL, ("emission", "right"), ("right",), ("emission",))[k % 4] for k in range(d)]
+    structured = make_structured(patterns, ["categorical"] * d, sparsity=0.2, seed=seed)
+    spread = 4 if seed % 2 else 11
+    scales = [{name: 2.0 ** int(rng.integers(-3 * spread, 3 * spread)) for name in f} for _, f in structured.parts]
+    arrays = [
+        {name: backend.array(scale[name] * array, dtype) for name, array in f.items()}
+        for scale, (_, f) in zip(scales, structured.parts, strict=True)
+    ]
+    ring = structured.ring(backend, dtype, arrays)
+    cores, log_scale = in_range(ring)
+    total = 0.0
+    for core, own, scale in zip(cores, structured.case.cores, scales, strict=True):
+        q = backend.numpy(core.dense()).astype(float)
+        exact = own * np.prod(list(scale.values()))
+        exponent = np.log2(exact.max() / q.max())
+        assert_close(exponent, np.round(exponent), structured, rtol=0, atol=1e-5)
+        assert_close(q * 2.0 ** np.round(exponent), exact, structured, rtol=1e-5, atol=0)
+        low, high = NEAR_ONE
+        assert low <= q.sum(axis=(0, 2)).max() <= high
+        total += np.round(exponent)
+    assert_close(log_scale, total * np.log(2), structured)
