@@ -14,7 +14,19 @@ from ringdist.engines.choice import Engine
 from ringdist.interop import files, networks
 from ringdist.network import Column, Network, expression
 from ringdist.network.random import CoreKind, Topology, random_parts
-from ringdist.queries import dense, inner, log_prob, modes, moments, pathwise, posterior, sampling, trains, transforms
+from ringdist.queries import (
+    dense,
+    inner,
+    log_prob,
+    modes,
+    moments,
+    pathwise,
+    posterior,
+    probability,
+    sampling,
+    trains,
+    transforms,
+)
 from ringdist.variables import Variable
 
 
@@ -113,6 +125,11 @@ class TensorRing(Network):
         return log_prob.log_normalizer(self)
 
     @in_own_precision
+    def probability(self, event: Mapping[Column, Any], x: Array | None = None, *, log: bool = False) -> Array:
+        """P(event | observed entries of the row); see `ringdist.queries.probability.probability`."""
+        return probability.probability(self, event, x, log=log)
+
+    @in_own_precision
     def component_posterior(self, k: Column, x: Array) -> Array:
         """p(s_k | observed entries of the row); see `ringdist.queries.posterior.component_posterior`."""
         return posterior.component_posterior(self, k, x)
@@ -123,9 +140,11 @@ class TensorRing(Network):
         return sampling.sample(self, n, rng=rng)
 
     @in_own_precision
-    def sample_given(self, x: Array, n: int | None = None, *, rng: Any = None) -> Array:
-        """The NaN entries of x drawn from p(missing | observed); see `ringdist.queries.sampling.sample_given`."""
-        return sampling.sample_given(self, x, n, rng=rng)
+    def sample_given(
+        self, x: Array, n: int | None = None, *, event: Mapping[Column, Any] | None = None, rng: Any = None
+    ) -> Array:
+        """NaN entries drawn from p(missing | observed, event); see `ringdist.queries.sampling.sample_given`."""
+        return sampling.sample_given(self, x, n, event=event, rng=rng)
 
     @in_own_precision
     def pathwise(self, x: Array, given: Array | None = None) -> Array:
@@ -138,8 +157,8 @@ class TensorRing(Network):
         return transforms.marginal(self, keep)
 
     @in_own_precision
-    def condition(self, evidence: Mapping[Column, float]) -> Self:
-        """The conditional over the remaining columns as a ring; see `ringdist.queries.transforms.condition`."""
+    def condition(self, evidence: Mapping[Column, Any]) -> Self:
+        """The ring given values of some columns and events of others; see `ringdist.queries.transforms.condition`."""
         return transforms.condition(self, evidence)
 
     @in_own_precision

@@ -23,6 +23,7 @@ SLOW_ON_JAX = (
     "core_learning",
     "cores",
     "errors",
+    "events",
     "every_family",
     "float32",
     "gradients",
@@ -38,6 +39,7 @@ SLOW_ON_JAX = (
     "ring_mixture_files",
     "rng",
     "sampling",
+    "truncated",
     "variables",
 )
 ALSO_ON_JAX = {

@@ -47,6 +47,7 @@ from ringdist.backend.dispatch import (
     on_accelerator,
 )
 from ringdist.backend.functions import (
+    erfcx,
     exponents,
     from_ordered_integers,
     largest_exponent,
@@ -76,6 +77,7 @@ __all__ = [
     "draw",
     "dtype_name",
     "empty",
+    "erfcx",
     "exponents",
     "from_ordered_integers",
     "frozen",

@@ -13,6 +13,8 @@ import scipy.special
 from ringdist.backend.arrays import astype, stop_gradient
 from ringdist.backend.dispatch import Array, backend_name, namespace
 
+FRACTIONS = 40  # of a continued fraction, which give all digits of float64
+
 
 def safe_log(x: Array) -> Array:
     """log x, with −inf and a zero (not NaN) gradient where x = 0."""
@@ -112,6 +114,19 @@ def log_scaled_sum(values: Array, logs: Array) -> Array:
 def largest_exponent(array: Array) -> float:
     """The largest number, nearly, whose exponential is finite in the array's dtype."""
     return math.log(float(namespace(array).finfo(array.dtype).max)) - 0.5
+
+
+def erfcx(x: Array) -> Array:
+    """exp(x²) erfc(x) for x >= 0; of JAX, whose older versions have none, by Laplace's continued fraction beyond 5."""
+    if backend_name(x) != "jax":
+        return special("erfcx", x)
+    xp = namespace(x)
+    small = x < 5
+    near, far = xp.where(small, x, 1.0), xp.where(small, 5.0, x)
+    rest = far
+    for k in range(FRACTIONS, 0, -1):
+        rest = far + 0.5 * k / rest
+    return xp.where(small, xp.exp(near * near) * special("erfc", near), 1 / (math.sqrt(math.pi) * rest))
 
 
 def special(name: str, *arrays: Array) -> Array:

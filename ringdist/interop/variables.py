@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from reprlib import repr as short
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ringdist.interop.tensorfile import fields, strings
-from ringdist.variables import BUILT_IN, Form, as_family
+from ringdist.variables import BUILT_IN, Form, Interval, Truncated, as_family
 
 Arrays = dict[str, np.ndarray]
 
@@ -22,7 +23,9 @@ def entry_of(variable: Any, column: str) -> dict[str, Any]:
             the components that it belongs to.
     """
     form = as_family(variable).form
-    within = next((value for _, value in form.options if isinstance(value, Form)), form)
+    within = form
+    while inner := next((value for _, value in within.options if isinstance(value, Form)), None):
+        within = inner
     for name, array in variable.arrays().items():
         check_length(f"{column}: {name}", array, within.num_components)
     found = _in_json(form, column)
@@ -42,6 +45,8 @@ def _in_json(form: Form, column: str) -> dict[str, Any]:
 
 
 def _listed(value: Any) -> Any:
+    if isinstance(value, Interval):
+        return [None if math.isinf(bound) else bound for bound in (value.low, value.high)]
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -66,10 +71,17 @@ def constructed(k: int, entry: dict[str, Any], n: int, arrays: Arrays, known: di
     family, size, rest = fields(inner, ("family", "components", "options"), f"column {k}: {short(key)}")
     if type(size) is not int or not isinstance(rest, dict):
         raise ValueError(f"column {k}: a variable within has a number of components and options, found {short(inner)}")
-    variable = _of_arrays(k, family, None, size, arrays, rest, known)
+    variable = constructed(k, {"family": family, "name": None, "options": rest}, size, arrays, known)
     others = {name: value for name, value in options.items() if name != key}
     kind = _known(k, entry["family"], known)
-    return _made(k, kind, arrays, others, lambda: kind(**others, **{key: variable}, name=entry["name"]))
+    return _made(k, kind, arrays, others, lambda: kind(**_given(kind, others), **{key: variable}, name=entry["name"]))
+
+
+def _given(kind: type, options: dict[str, Any]) -> dict[str, Any]:
+    """Options as the constructor accepts them."""
+    if kind is not Truncated or "interval" not in options:
+        return options
+    return {**options, "interval": Interval(*options["interval"])}
 
 
 def _refused(k: int, within: dict[str, Any]) -> Any:

@@ -28,7 +28,7 @@ from ringdist.learning.normal_form import normalized_factors
 from ringdist.network.random import CoreKind
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
-from ringdist.variables import BUILT_IN, Categorical, GaussianMixture, Variable
+from ringdist.variables import BUILT_IN, Categorical, GaussianMixture, Truncated, Variable
 
 
 def random_like(ring: TensorRing, rng: np.random.Generator) -> TensorRing:
@@ -206,8 +206,8 @@ def _placed(family: Any, observed: np.ndarray, num_components: int, method: str,
     if family is None:
         whole = bool(((observed == np.floor(observed)) & (observed >= 0)).all())
         family = Categorical if whole and observed.max() < 64 else GaussianMixture
-    if family not in BUILT_IN:
-        known = ", ".join(kind.__name__ for kind in BUILT_IN)
+    if family not in BUILT_IN or family is Truncated:
+        known = ", ".join(kind.__name__ for kind in BUILT_IN if kind is not Truncated)
         raise ValueError(f"components can be placed for {known}, found {family!r}; give a variable of it instead")
     placed: Variable = family.placed(observed, num_components, method, np.finfo(precision), **options)
     return placed

@@ -1,6 +1,7 @@
 """Rows of data as evidence: one weight per component of every column, with the large part of the logarithm beside it.
 
-A missing entry (NaN) has weight 1 for every component, which is what marginalises it (paper Eq. 2).
+A missing entry (NaN) has weight 1 for every component, which is what marginalises it (paper Eq. 2). An event gives it
+the mass of the event under every component.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ringdist.backend import (
     unstack,
 )
 from ringdist.network.checks import check_device
+from ringdist.network.events import Events
 from ringdist.network.structure import Network
 from ringdist.variables import Family
 
@@ -108,18 +110,29 @@ class Evidence:
         self.num_rows = offset.shape[0]
 
     @classmethod
-    def of_rows(cls, ring: Network, rows: Array, columns: Sequence[int] | None = None) -> Evidence:
-        """The evidence of rows (b, d) on all columns, or on some columns only."""
-        xp = namespace(rows)
+    def of_rows(
+        cls, ring: Network, rows: Array, columns: Sequence[int] | None = None, events: Events | None = None
+    ) -> Evidence:
+        """The evidence of rows (b, d) on all columns, or on some columns only, and of events in every row.
+
+        A missing entry in the column of an event has the masses of the event as weights, an observed one its density if
+        it is in the event, and none if it is not.
+        """
+        xp, events = namespace(rows), events or {}
         groups, offsets = [], []
-        for group in ring.groups if columns is None else [(k,) for k in columns]:
+        for group in _groups(ring, events) if columns is None else [(k,) for k in columns]:
             values = _columns(rows, group)
             missing = _missing(values)
             log_weights = _log_density([ring.families[k] for k in group], values, missing, ring.prototype)
+            unobserved: Any = 0.0
+            if group[0] in events:
+                event = events[group[0]]
+                unobserved = like(event.log_weights(ring.prototype), ring.prototype)
+                log_weights = xp.where(event.holds(values)[..., None], log_weights, -xp.inf)
+            log_weights = log_weights if missing is None else xp.where(missing[..., None], unobserved, log_weights)
             top = stop_gradient(xp.max(log_weights, axis=-1))
-            top = xp.where(top == -xp.inf if missing is None else missing | (top == -xp.inf), 0.0, top)
+            top = xp.where(top == -xp.inf, 0.0, top)
             log_weights = log_weights - top[..., None]
-            log_weights = log_weights if missing is None else xp.where(missing[..., None], 0.0, log_weights)
             groups.append((group, log_weights))
             offsets.append(xp.sum(astype(top, accumulator(rows)), axis=0))
         return cls(groups, sum(offsets[1:], offsets[0]))
@@ -178,6 +191,14 @@ class Evidence:
 
     def detach(self) -> Evidence:
         return Evidence([(c, stop_gradient(w)) for c, w in self._groups], stop_gradient(self.offset))
+
+
+def _groups(ring: Network, events: Events) -> list[tuple[int, ...]]:
+    """Columns that are evaluated together; those with an event stand alone."""
+    if not events:
+        return list(ring.groups)
+    rest = [tuple(k for k in group if k not in events) for group in ring.groups]
+    return [group for group in rest if group] + [(k,) for k in events]
 
 
 def _columns(rows: Array, columns: Sequence[int]) -> Array:

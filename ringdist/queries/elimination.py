@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from ringdist.backend import (
@@ -30,20 +30,24 @@ from ringdist.network.structure import mapped
 N = TypeVar("N", bound=Network)
 
 
-def eliminate(ring: N, evidence: Evidence, dropped: Sequence[int]) -> N:
+def eliminate(ring: N, evidence: Evidence, dropped: Sequence[int], log_weights: Mapping[int, Array] | None = None) -> N:
     """The ring over the other columns, with the matrices of one row of evidence multiplied in for the dropped ones.
 
     A run of dropped columns is split at the thinnest bond in it, so that ranks never grow. A core keeps its kind,
     unless scales have to be moved across bonds: then it is handed on as a dense array.
+
+    Args:
+        log_weights: of columns that stay, (N,), by which the components of their cores are multiplied.
     """
-    if not dropped:
+    if not dropped and not log_weights:
         return ring
     log, gone = Log(ring, evidence), set(dropped)
     kept = [k for k in ring.order if k not in gone]
     cores = [ring.links[k] for k in kept]
+    weights = [(log_weights or {}).get(k) for k in kept]
     runs = [[log.matrix(g)[0] for g in gap] for gap in _gaps(ring.order, kept)]
-    if len(kept) == 1:
-        return ring.rebuilt([_closed(cores[0], runs[0])], [ring.variables[kept[0]]], [0])
+    if len(kept) == 1 and dropped:
+        return ring.rebuilt([_closed(cores[0], weights[0], runs[0])], [ring.variables[kept[0]]], [0])
     rights: list[list[Array]] = []
     lefts: list[list[Array]] = []
     for run, after in zip(runs, cores[1:] + cores[:1], strict=True):
@@ -51,7 +55,7 @@ def eliminate(ring: N, evidence: Evidence, dropped: Sequence[int]) -> N:
         split = bonds.index(min(bonds))
         rights.append(run[:split])
         lefts.append(run[split:])
-    absorbed = dict(zip(kept, _absorb(cores, lefts[-1:] + lefts[:-1], rights), strict=True))
+    absorbed = dict(zip(kept, _absorb(cores, weights, lefts[-1:] + lefts[:-1], rights), strict=True))
     columns = sorted(kept)
     place = {k: i for i, k in enumerate(columns)}
     variables = [ring.variables[k] for k in columns]
@@ -72,24 +76,29 @@ def _gaps(order: Sequence[int], kept: Sequence[int]) -> list[list[int]]:
     return list(gaps.values())
 
 
-def _absorb(cores: list[Core], lefts: list[list[Array]], rights: list[list[Array]]) -> list[Any]:
-    """Every core with the log-matrices on its left and on its right multiplied in."""
+def _absorb(
+    cores: list[Core], weights: list[Array | None], lefts: list[list[Array]], rights: list[list[Array]]
+) -> list[Any]:
+    """Every core with the log-weights of its components and the log-matrices on both sides multiplied in."""
     products = [_product(run) if run else None for run in lefts + rights]
     if any(run and product is None for run, product in zip(lefts + rights, products, strict=True)):
-        return _absorb_in_gauge(cores, lefts, rights)
+        return _absorb_in_gauge(cores, weights, lefts, rights)
     count, absorbed = len(cores), []
-    for left, core, right in zip(products[:count], cores, products[count:], strict=True):
-        result = _multiplied(left, core, right)
+    for left, core, own, right in zip(products[:count], cores, weights, products[count:], strict=True):
+        result = _multiplied(left, core, own, right)
         if result is None:
-            return _absorb_in_gauge(cores, lefts, rights)
+            return _absorb_in_gauge(cores, weights, lefts, rights)
         absorbed.append(result)
     return absorbed
 
 
-def _absorb_in_gauge(cores: list[Core], lefts: list[list[Array]], rights: list[list[Array]]) -> list[Array]:
+def _absorb_in_gauge(
+    cores: list[Core], weights: list[Array | None], lefts: list[list[Array]], rights: list[list[Array]]
+) -> list[Array]:
     logs = []
-    for core, left, right in zip(cores, lefts, rights, strict=True):
-        parts = [*(matrix[None] for matrix in left), log_dense(core), *(matrix[None] for matrix in right)]
+    for core, own, left, right in zip(cores, weights, lefts, rights, strict=True):
+        middle = log_dense(core) if own is None else log_dense(core) + own[:, None, None]
+        parts = [*(matrix[None] for matrix in left), middle, *(matrix[None] for matrix in right)]
         logs.append(functools.reduce(LOG.product, parts))
     return [from_logs(link, _prototype(core)) for link, core in zip(in_gauge(logs), cores, strict=True)]
 
@@ -207,14 +216,19 @@ def from_logs(logs: Array, like: Array) -> Array:
     return astype(xp.exp(logs + lift), like.dtype)
 
 
-def _multiplied(left: Array | None, core: Core, right: Array | None) -> Core | None:
-    """left Q[s] right; None unless it is certain that no entry but a zero has underflowed."""
-    if left is None and right is None:
+def _multiplied(left: Array | None, core: Core, log_weights: Array | None, right: Array | None) -> Core | None:
+    """left Q[s] right weights[s]; None unless it is certain that no entry but a zero has underflowed."""
+    if left is None and right is None and log_weights is None:
         return core
     wide = mapped(core, lambda a: scaled(astype(a, accumulator(a))))
+    if log_weights is not None:
+        if not is_concrete(log_weights):
+            return None
+        wide = _weighted(wide, _relative(log_weights))
     product = wide.absorbed(left, right)
     if is_concrete(*product.arrays().values()):
         beside = sum(spread(matrix) for matrix in (left, right) if matrix is not None)
+        beside += 0.0 if log_weights is None else log_spread(log_weights)
         widest = max(spread(factor) for factor in core.arrays().values()) + beside
         if widest > widest_spread(_prototype(wide)):
             return None
@@ -223,20 +237,32 @@ def _multiplied(left: Array | None, core: Core, right: Array | None) -> Core | N
     return mapped(product, lambda a: fitted(a, _prototype(core)))
 
 
-def _closed(core: Core, run: Sequence[Array]) -> Any:
-    """The rank-1 core (N, 1, 1) of the only column left: Tr Q[s] M."""
-    if not run:
-        return core
+def _weighted(core: Core, weights: Array) -> Core:
+    """The core with its components multiplied by weights (N,), in the first factor that has their index."""
+    factors, _, component = core.subscripts.partition("->")
+    for (name, array), letters in zip(core.arrays().items(), factors.split(","), strict=True):
+        if component[0] in letters:
+            behind = len(letters) - letters.index(component[0]) - 1
+            shaped = namespace(array).reshape(weights, (-1, *[1] * behind))
+            return core.with_arrays({**core.arrays(), name: array * shaped})
+    raise ValueError(f"a core must have its components in some factor, found {core.subscripts}")
+
+
+def _closed(core: Core, log_weights: Array | None, run: Sequence[Array]) -> Any:
+    """The rank-1 core (N, 1, 1) of the only column left: Tr Q[s] M weights[s]."""
+    own: Any = 0.0 if log_weights is None else log_weights
     product = _product(run)  # (m', m)
     widest = sum(spread(factor) for factor in core.arrays().values()) if product is not None else math.inf
+    widest += 0.0 if log_weights is None or not is_concrete(own) else log_spread(own)
     if product is None or widest + spread(product) > widest_spread(product):
         whole = functools.reduce(LOG.product, run)
         closing = core.environment(LOG.of(identity(core.shape[1], run[0]))[None], whole.T[None], LOG)
-        return from_logs(core.components(closing, LOG)[0], _prototype(core))[:, None, None]
+        return from_logs(core.components(closing, LOG)[0] + own, _prototype(core))[:, None, None]
     wide = mapped(core, lambda a: scaled(astype(a, accumulator(a))))
     closing = wide.environment(identity(core.shape[1], product)[None], product.T[None], LINEAR)
-    weights = wide.components(closing, LINEAR)
-    return fitted(weights[0], _prototype(core))[:, None, None]
+    weights = wide.components(closing, LINEAR)[0]
+    weights = weights if log_weights is None else weights * _relative(log_weights)
+    return fitted(weights, _prototype(core))[:, None, None]
 
 
 def log_dense(core: Core) -> Array:

@@ -21,6 +21,7 @@ from ringdist.engines.budget import rows_within
 from ringdist.engines.choice import Engine, log_mass
 from ringdist.engines.sweep import numbers_at_once, numbers_kept
 from ringdist.network import Evidence, Network
+from ringdist.network.events import Events
 from ringdist.network.evidence import as_table, checked
 
 MANY = 256  # rows beside which it costs little that every part of them reads the cores once more
@@ -58,38 +59,39 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
     return namespace(table).reshape(astype(values, ring.prototype.dtype), shape)
 
 
-def log_densities(ring: Network, table: Array, engine: Engine = "auto") -> Array:
-    """log p of rows (b, d), shape (b,), in the accumulator's dtype; see `log_prob`."""
+def log_densities(ring: Network, table: Array, engine: Engine = "auto", events: Events | None = None) -> Array:
+    """log p of rows (b, d), and of events with each of them, (b,), in the accumulator's dtype; see `log_prob`."""
     xp = namespace(table)
     parameters = [array for variable in ring.variables for array in variable.arrays().values()]
     if not can_reuse_memory(*ring.core_arrays(), *parameters, table) and table.shape[0] > 0:
-        return _differentiable(ring, checked(ring, table), engine)
+        return _differentiable(ring, checked(ring, table), engine, events)
     step = _rows_per_chunk(ring, engine) if is_concrete(table) else max(1, table.shape[0])
     if 0 < table.shape[0] < step and not ring.owns_cores and on_accelerator(ring.prototype):
-        return _with_normalizer(ring, checked(ring, table), engine)  # half as many launches as apart
+        return _with_normalizer(ring, checked(ring, table), engine, events)  # half as many launches as apart
     log_z = log_partition(ring)
     parts = [
-        log_mass(ring, Evidence.of_rows(ring, checked(ring, table[start : start + step])), engine)
+        log_mass(ring, Evidence.of_rows(ring, checked(ring, table[start : start + step]), events=events), engine)
         for start in range(0, max(1, table.shape[0]), step)
     ]
     return (parts[0] if len(parts) == 1 else xp.concat(parts)) - log_z
 
 
-def _differentiable(ring: Network, rows: Array, engine: Engine) -> Array:
+def _differentiable(ring: Network, rows: Array, engine: Engine, events: Events | None) -> Array:
     """log p of rows (b, d) in the accumulator's dtype, in bounded memory between the passes."""
     step = _rows_stored(ring, rows, engine)
     if rows.shape[0] <= step:
-        return _with_normalizer(ring, rows, engine)
-    parts = [
-        checkpoint(lambda some: log_mass(ring, Evidence.of_rows(ring, some), engine), rows[start : start + step])
-        for start in range(0, rows.shape[0], step)
-    ]
+        return _with_normalizer(ring, rows, engine, events)
+
+    def masses(some: Array) -> Array:
+        return log_mass(ring, Evidence.of_rows(ring, some, events=events), engine)
+
+    parts = [checkpoint(masses, rows[start : start + step]) for start in range(0, rows.shape[0], step)]
     return namespace(rows).concat(parts) - log_partition(ring)
 
 
-def _with_normalizer(ring: Network, rows: Array, engine: Engine) -> Array:
+def _with_normalizer(ring: Network, rows: Array, engine: Engine, events: Events | None) -> Array:
     """log p of rows (b, d), with Z as one more row, which observes nothing."""
-    values = log_mass(ring, Evidence.of_rows(ring, rows).with_missing_row(), engine)
+    values = log_mass(ring, Evidence.of_rows(ring, rows, events=events).with_missing_row(), engine)
     _check_normalizer(ring, values[-1])
     return values[:-1] - values[-1]
 

@@ -11,7 +11,6 @@ import numpy as np
 from ringdist.backend import (
     Array,
     astype,
-    from_ordered_integers,
     is_array,
     is_concrete,
     like,
@@ -19,7 +18,6 @@ from ringdist.backend import (
     logsumexp,
     namespace,
     nonzero_rows,
-    ordered_integers,
     stop_gradient,
     without_warnings,
 )
@@ -29,7 +27,7 @@ from ringdist.engines.budget import rows_within
 from ringdist.engines.rescue import robust
 from ringdist.network import Evidence, Network
 from ringdist.network.evidence import as_rows, unmasked
-from ringdist.variables import Family, as_family
+from ringdist.variables import Family, as_family, first_reached
 
 
 def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
@@ -246,11 +244,7 @@ def quantiles(family: Family, weights: Array, q: Array, shape: tuple[int, ...]) 
 
 
 def _invert(family: Family, weights: Array, q: Array) -> Array:
-    """The smallest z with Σ_s weights[s] F_s(z) >= q, (b,).
-
-    Bisection over the integers that stand for floating point numbers in their order: as many steps as the dtype has
-    bits find one number among all, whatever the scale of the components.
-    """
+    """The smallest z with Σ_s weights[s] F_s(z) >= q, (b,), whatever the scale of the components."""
     xp = namespace(weights)
     total = xp.sum(weights, axis=-1)  # 1 but for rounding, which must not put q = 1 out of reach
     means = like(family.means(), weights)
@@ -263,15 +257,9 @@ def _invert(family: Family, weights: Array, q: Array) -> Array:
         return xp.sum(weights * values, axis=-1) >= q * total
 
     end = float(xp.finfo(weights.dtype).max)
-    low, high = (ordered_integers(sign * end + 0 * total) for sign in (-1, 1))
     with without_warnings(weights):
         above = ~reached(end + 0 * total)
-        for _ in range(xp.finfo(weights.dtype).bits):
-            # The mean of two integers, rounded down, whose sum may overflow.
-            middle = (low >> 1) + (high >> 1) + (low & high & 1)
-            inside = reached(from_ordered_integers(middle, weights))
-            low, high = xp.where(inside, low, middle), xp.where(inside, middle, high)
-        value = from_ordered_integers(high, weights)
+        value = first_reached(reached, -end + 0 * total, end + 0 * total)
         # Far out every cdf is rounded to 1: only the support tells whether a column has an end.
         above = above | ((q >= 1) & family.is_endless(value))
     value = xp.round(value) if family.integer else value

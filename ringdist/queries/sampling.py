@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,12 @@ from ringdist.engines.budget import rows_within
 from ringdist.engines.range import threshold
 from ringdist.engines.rescue import lost_rows
 from ringdist.engines.sweep import suffix_states
-from ringdist.network import Evidence, Network
+from ringdist.network import Column, Evidence, Network
+from ringdist.network.events import Events, as_events, check_masses, check_observed, described, restricted
 from ringdist.network.evidence import as_rows
 from ringdist.queries.top_down import components_top_down, in_order, prefers_tree, tree_of
+
+Naming = Callable[[int], str]
 
 
 def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
@@ -66,17 +70,28 @@ def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
         components = components_top_down(detached, tree, n, stream)
     else:
         row = like_zeros((n,), ring.prototype, index_dtype(ring.prototype))
-        components = _components(detached, Evidence.missing(ring), row, stream, np.zeros(1))
+        components = _components(detached, Evidence.missing(ring), row, stream, _naming(np.zeros(1), {}))
     return _emit(ring, components, None, stream)
 
 
 def sample_given(
-    ring: Network, x: Any, n: int | None = None, *, rng: Any = None, row_numbers: np.ndarray | None = None
+    ring: Network,
+    x: Any,
+    n: int | None = None,
+    *,
+    event: Mapping[Column, Any] | None = None,
+    rng: Any = None,
+    row_numbers: np.ndarray | None = None,
 ) -> Array:
-    """The NaN entries of every row of x drawn from p(missing | observed); observed entries come back unchanged.
+    """The NaN entries of every row of x drawn from p(missing | observed, event); observed ones come back unchanged.
+
+    Components are drawn from their posterior, in which an event weighs them by their mass in it, and then values from
+    the truncated components, by the inverse of their distribution functions.
 
     Args:
         x: (..., d) evidence. n: draws per row; None is one draw without a leading axis.
+        event: column (index or name) to an `rd.Interval` or a set of categories in which the draws lie, however small
+            its probability.
         rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX); under
             `torch.compile` it is PyTorch's global generator, and a seed or another generator breaks the graph.
         row_numbers: the numbers by which errors name the rows, 0, 1, ... if None.
@@ -85,7 +100,8 @@ def sample_given(
         (..., d), or (n, ..., d), in the cores' dtype. Cost of a likelihood, then O(m N) a variable and draw.
 
     Raises:
-        ValueError: if x does not fit, or the evidence of a row has zero mass.
+        ValueError: if x does not fit, the evidence of a row has zero mass, the event does not fit (see `probability`)
+            or has zero mass, or an observed entry contradicts it.
 
     Examples:
         >>> import numpy as np
@@ -104,6 +120,9 @@ def sample_given(
     if n is not None and n < 0:
         raise ValueError(f"n must be 0 or more, found {n}")
     rows, shape = as_rows(ring, x)
+    events = as_events(ring, event or {})
+    check_masses(events, ring.prototype)
+    emitting = restricted(ring, events)
     xp = namespace(rows)
     stream, draws = Stream(rng, rows), 1 if n is None else int(n)
     per_row = sum(min(ring.ranks) * core.shape[1] + core.shape[0] for core in ring.links)
@@ -112,16 +131,24 @@ def sample_given(
     parts = []
     for start in range(0, max(1, rows.shape[0]), step):
         chunk = rows[start : start + step]
+        numbers = row_numbers[start : start + step]
+        check_observed(events, chunk, numbers)
         index = xp.tile(indices(range(chunk.shape[0]), rows), (draws,))
-        evidence = Evidence.of_rows(ring, chunk).detach()
-        components = _components(ring.detached_cores(), evidence, index, stream, row_numbers[start : start + step])
-        drawn = _emit(ring, components, take(chunk, index), stream)
+        evidence = Evidence.of_rows(ring, chunk, events=events).detach()
+        components = _components(ring.detached_cores(), evidence, index, stream, _naming(numbers, events))
+        drawn = _emit(emitting, components, take(chunk, index), stream)
         parts.append(xp.reshape(drawn, (draws, chunk.shape[0], ring.num_variables)))
     drawn = xp.concat(parts, axis=1)
     return xp.reshape(drawn, (*shape, ring.num_variables) if n is None else (draws, *shape, ring.num_variables))
 
 
-def _components(ring: Network, evidence: Evidence, row: Array, stream: Stream, row_numbers: np.ndarray) -> Array:
+def _naming(row_numbers: np.ndarray, events: Events) -> Naming:
+    """How errors name the evidence of a row."""
+    also = f" for {described(events)}" if events else ""
+    return lambda i: f"row {int(row_numbers[i])}{also}"
+
+
+def _components(ring: Network, evidence: Evidence, row: Array, stream: Stream, naming: Naming) -> Array:
     """Components (n, d) drawn from their posterior under the evidence of the rows `row`.
 
     Rows whose suffix products may have lost mass, and draws on whose way a total weight came near underflow, are made
@@ -136,14 +163,14 @@ def _components(ring: Network, evidence: Evidence, row: Array, stream: Stream, r
     per_draw = 2 * ring.num_variables + max(size * right for size, _, right in (c.shape for c in ring.links))
     step = rows_within(budget.at_once(ring.prototype), per_draw)
     parts = [
-        _some_components(linear, suffixes, lost, row[start : start + step], stream, row_numbers)
+        _some_components(linear, suffixes, lost, row[start : start + step], stream, naming)
         for start in range(0, row.shape[0], step)
     ]
     return namespace(core).concat(parts)
 
 
 def _some_components(
-    linear: Linear, suffixes: list[State], lost: Array | None, row: Array, stream: Stream, row_numbers: np.ndarray
+    linear: Linear, suffixes: list[State], lost: Array | None, row: Array, stream: Stream, naming: Naming
 ) -> Array:
     """`_components` of draws that fit into memory together; `lost` are rows of the evidence."""
     ring, evidence, core, n = linear.ring, linear.evidence, linear.ring.prototype, row.shape[0]
@@ -163,8 +190,7 @@ def _some_components(
     redone, low = _draw(log, suffix_states(log), indices(position, core), take(uniforms, again, axis=1))
     empty = nonzero_rows(low == 0)
     if empty.shape[0]:
-        found = int(row_numbers[int(some[empty[0]])])
-        raise ValueError(f"evidence must have positive mass, found zero mass in row {found}")
+        raise ValueError(f"evidence must have positive mass, found zero mass in {naming(int(some[empty[0]]))}")
     source = np.arange(n)
     source[to_numpy(again)] = n + np.arange(again.shape[0])
     return take(xp.concat([components, redone]), indices(source, core))

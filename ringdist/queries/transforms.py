@@ -12,6 +12,7 @@ import numpy as np
 from ringdist.backend import (
     Array,
     accumulator,
+    astype,
     convert,
     is_array,
     is_concrete,
@@ -22,6 +23,7 @@ from ringdist.backend import (
 )
 from ringdist.engines.choice import log_mass
 from ringdist.network import Evidence, Network
+from ringdist.network.events import Event, as_events, check_masses, is_event, restricted
 from ringdist.network.evidence import as_rows
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.queries.elimination import eliminate
@@ -59,16 +61,21 @@ def marginal(ring: N, keep: Sequence[int | str]) -> N:
     return eliminate(ring, Evidence.missing(ring), dropped)
 
 
-def condition(ring: N, evidence: Mapping[int | str, float]) -> N:
-    """The distribution of the remaining columns given values of some, as a ring over them, sorted by index.
+def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
+    """The distribution given values of some columns and events of others, as a ring, columns sorted by index.
+
+    Columns with a value are not part of the result. Those with an event stay: an interval gives truncated components
+    with new weights (see `rd.Truncated`), a set of categories leaves the others without mass; categories keep their
+    numbers. Within the event, log p(x | event) = log p(x) − log P(event).
 
     Args:
-        evidence: column (index or name) to value.
+        evidence: column (index or name) to a number, an `rd.Interval`, or for a categorical column to a set or list of
+            categories.
 
     Raises:
         TypeError: if evidence is not a mapping.
-        ValueError: if a column is unknown, a value is missing or outside its support, no column remains, or the
-            evidence has zero mass.
+        ValueError: if a column is unknown, a value is missing or outside its support, no column remains, an event does
+            not fit its column (see `probability`), or the evidence has zero mass.
 
     Examples:
         >>> import numpy as np
@@ -78,18 +85,24 @@ def condition(ring: N, evidence: Mapping[int | str, float]) -> N:
         >>> ring = rd.TensorRing(cores, [rd.Categorical(2), rd.Categorical(2)])
         >>> ring.condition({0: 1}).to_dense().round(3)
         array([0.4, 0.6])
+        >>> ring.condition({0: {1}}).to_dense().round(3)
+        array([[0. , 0. ],
+               [0.4, 0.6]])
     """
-    values = _values(ring, evidence)
-    if not values:
+    values, events = _values(ring, evidence)
+    if not values and not events:
         return ring
-    observed = _observed(ring, values)
-    mass = log_mass(ring, observed, "auto")
+    rows, core = _rows(ring, values), ring.prototype
+    check_masses(events, core)
+    mass = log_mass(ring, Evidence.of_rows(ring, rows, events=events), "auto")
     if is_concrete(mass) and float(stop_gradient(mass[0])) == -math.inf:
         raise ValueError(f"evidence must have positive mass, found zero mass for {dict(evidence)}")
-    return eliminate(ring, observed, sorted(values))
+    weights = {k: event.log_weights(core) for k, event in events.items()}
+    weights = {k: astype(logs, accumulator(logs)) for k, logs in weights.items()}
+    return eliminate(restricted(ring, events), Evidence.of_rows(ring, rows), sorted(values), weights)
 
 
-def log_evidence(ring: Network, evidence: Mapping[int | str, float]) -> Array:
+def log_evidence(ring: Network, evidence: Mapping[int | str, Any]) -> Array:
     """log p(evidence), a scalar array in the accumulator's dtype, for the evidence that `condition` accepts.
 
     Examples:
@@ -101,25 +114,28 @@ def log_evidence(ring: Network, evidence: Mapping[int | str, float]) -> Array:
         >>> round(float(np.exp(log_evidence(ring, {0: 1}))), 6)
         0.5
     """
-    values = _values(ring, evidence)
-    if not values:
+    values, events = _values(ring, evidence)
+    if not values and not events:
         return like_zeros((), ring.prototype, accumulator(ring.prototype))
-    return log_mass(ring, _observed(ring, values), "auto")[0] - log_partition(ring)
+    observed = Evidence.of_rows(ring, _rows(ring, values), events=events)
+    return log_mass(ring, observed, "auto")[0] - log_partition(ring)
 
 
-def _values(ring: Network, evidence: Mapping[int | str, float]) -> dict[int, Any]:
-    """Evidence by the index of its column, for some columns but not all."""
+def _values(ring: Network, evidence: Mapping[int | str, Any]) -> tuple[dict[int, Any], dict[int, Event]]:
+    """Values by the index of their column, for some columns but not all, and events of others."""
     if not isinstance(evidence, Mapping):
         raise TypeError(f"evidence must be a mapping from columns to values, found {type(evidence).__name__}")
     values = {ring.column(k): value for k, value in evidence.items()}
     if len(values) != len(evidence):
         raise ValueError(f"the columns to condition on must differ, found {list(evidence)}")
+    events = as_events(ring, {k: value for k, value in values.items() if is_event(value)})
+    values = {k: value for k, value in values.items() if k not in events}
     if len(values) == ring.num_variables:
         raise ValueError("a conditional must leave at least one column, found evidence for all")
-    return values
+    return values, events
 
 
-def _observed(ring: Network, values: Mapping[int, Any]) -> Evidence:
+def _rows(ring: Network, values: Mapping[int, Any]) -> Array:
     """One row that observes these values."""
     core = ring.prototype
     xp = namespace(core)
@@ -130,8 +146,8 @@ def _observed(ring: Network, values: Mapping[int, Any]) -> Evidence:
             raise ValueError(f"{ring.describe(k)}: evidence must be one number, found shape {tuple(entries[k].shape)}")
         if is_concrete(entries[k]) and math.isnan(float(entries[k])):
             raise ValueError(f"{ring.describe(k)}: evidence must be a number, found NaN; use marginal to leave it out")
-    rows, _ = as_rows(ring, xp.stack(entries))
-    return Evidence.of_rows(ring, rows)
+    rows, _ = as_rows(ring, xp.stack(entries)[None])
+    return rows
 
 
 def permute(ring: N, columns: Sequence[int | str]) -> N:

@@ -81,6 +81,11 @@ class RingMixture(Mixture):
         return density.ring_posterior(self, x)
 
     @in_own_precision
+    def probability(self, event: Mapping[Column, Any], x: Array | None = None, *, log: bool = False) -> Array:
+        """P(event | observed entries of the row); see `ringdist.ring_mixture.density.probability`."""
+        return density.probability(self, event, x, log=log)
+
+    @in_own_precision
     def component_posterior(self, k: Column, x: Array) -> Array:
         """Weights of column k's components; see `ringdist.ring_mixture.posterior.component_posterior`."""
         return posterior.component_posterior(self, k, x)
@@ -91,9 +96,11 @@ class RingMixture(Mixture):
         return sampling.sample(self, n, rng=rng)
 
     @in_own_precision
-    def sample_given(self, x: Array, n: int | None = None, *, rng: Any = None) -> Array:
-        """The NaN entries drawn from p(missing | observed); see `ringdist.ring_mixture.sampling.sample_given`."""
-        return sampling.sample_given(self, x, n, rng=rng)
+    def sample_given(
+        self, x: Array, n: int | None = None, *, event: Mapping[Column, Any] | None = None, rng: Any = None
+    ) -> Array:
+        """NaN entries drawn from p(missing | observed, event); see `ringdist.ring_mixture.sampling.sample_given`."""
+        return sampling.sample_given(self, x, n, event=event, rng=rng)
 
     @in_own_precision
     def marginal(self, keep: Sequence[Column]) -> Self:
@@ -101,8 +108,8 @@ class RingMixture(Mixture):
         return transforms.marginal(self, keep)
 
     @in_own_precision
-    def condition(self, evidence: Mapping[Column, float]) -> Self:
-        """The conditional over the other columns; see `ringdist.ring_mixture.transforms.condition`."""
+    def condition(self, evidence: Mapping[Column, Any]) -> Self:
+        """The mixture given values and events; see `ringdist.ring_mixture.transforms.condition`."""
         return transforms.condition(self, evidence)
 
     @in_own_precision

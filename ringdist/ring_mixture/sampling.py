@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from ringdist.backend import (
     to_numpy,
     uniform,
 )
+from ringdist.network.checks import Column
+from ringdist.network.events import as_events, check_observed
 from ringdist.network.evidence import as_rows
 from ringdist.queries import sampling
 from ringdist.ring_mixture.density import possible, ring_posteriors
@@ -65,22 +68,26 @@ def sample(mixture: Mixture, n: int, *, rng: Any = None) -> Array:
     return take(xp.concat(parts), indices(np.argsort(np.concatenate(places)), core))
 
 
-def sample_given(mixture: Mixture, x: Any, n: int | None = None, *, rng: Any = None) -> Array:
-    """The NaN entries of every row of x drawn from p(missing | observed); observed entries come back unchanged.
+def sample_given(
+    mixture: Mixture, x: Any, n: int | None = None, *, event: Mapping[Column, Any] | None = None, rng: Any = None
+) -> Array:
+    """The NaN entries of every row of x drawn from p(missing | observed, event); observed ones come back unchanged.
 
-    For every draw a ring is drawn from `ring_posterior(x)`, then the missing entries from that ring. Each ring is asked
+    For every draw a ring is drawn from its posterior, then the missing entries from that ring. Each ring is asked
     once, for the rows that were drawn for it.
 
     Args:
         x: (..., d) evidence.
         n: draws per row; None is one draw without a leading axis.
+        event: column (index or name) to an `rd.Interval` or a set of categories in which the draws lie.
         rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX).
 
     Returns:
         (..., d), or (n, ..., d), in the rings' dtype.
 
     Raises:
-        ValueError: if x does not fit, or the evidence of a row has zero mass.
+        ValueError: if x or the event does not fit, the evidence of a row with the event has zero mass, or an observed
+            entry contradicts the event.
 
     Examples:
         >>> import numpy as np
@@ -95,30 +102,33 @@ def sample_given(mixture: Mixture, x: Any, n: int | None = None, *, rng: Any = N
         ((1000, 2, 2), array([-10.,  10.]))
     """
     if mixture.num_rings == 1:
-        return sampling.sample_given(mixture.rings[0], x, n, rng=rng)
+        return sampling.sample_given(mixture.rings[0], x, n, event=event, rng=rng)
     if n is not None:
         _check_count(n)
     rows, shape = as_rows(mixture.rings[0], x)
     xp, (b, d), draws = namespace(rows), rows.shape, 1 if n is None else int(n)
     stream = Stream(rng, rows)
-    posterior = astype(stop_gradient(ring_posteriors(mixture, rows)), rows.dtype)
+    check_observed(as_events(mixture.rings[0], event or {}), rows, np.arange(b))
+    posterior = astype(stop_gradient(ring_posteriors(mixture, rows, event)), rows.dtype)
     shares = xp.broadcast_to(posterior, (draws, b, mixture.num_rings))
     ring_of = draw(shares, uniform(stream.next(), (draws, b), rows))
     if _asks_all(ring_of):
-        asked = [possible(posterior[:, c], rows) for c in range(mixture.num_rings)]
-        drawn = _chosen(
-            [
-                sampling.sample_given(ring, some, draws, rng=stream.next())
-                for ring, some in zip(mixture.rings, asked, strict=True)
-            ],
-            ring_of,
-        )
+        parts = []
+        for c, ring in enumerate(mixture.rings):
+            if is_concrete(posterior) and not bool(xp.any(posterior[:, c] > 0)):
+                parts.append(xp.broadcast_to(rows, (draws, b, d)))  # the event may be impossible in this ring
+            else:
+                some = possible(posterior[:, c], rows)
+                parts.append(sampling.sample_given(ring, some, draws, event=event, rng=stream.next()))
+        drawn = _chosen(parts, ring_of)
     else:
-        drawn = _drawn_in_groups(mixture, rows, to_numpy(ring_of), stream)
+        drawn = _drawn_in_groups(mixture, rows, to_numpy(ring_of), event, stream)
     return xp.reshape(drawn, (*shape, d) if n is None else (draws, *shape, d))
 
 
-def _drawn_in_groups(mixture: Mixture, rows: Array, ring_of: np.ndarray, stream: Stream) -> Array:
+def _drawn_in_groups(
+    mixture: Mixture, rows: Array, ring_of: np.ndarray, event: Mapping[Column, Any] | None, stream: Stream
+) -> Array:
     """Draws (n b, d) of rows (b, d) from the rings `ring_of` (n, b), each of which is asked for its rows only.
 
     A ring draws as often from all its rows as from the one for which it was chosen most often; where it is chosen less
@@ -132,7 +142,8 @@ def _drawn_in_groups(mixture: Mixture, rows: Array, ring_of: np.ndarray, stream:
         if not used.shape[0]:
             continue
         some = take(rows, indices(used, rows))
-        drawn = sampling.sample_given(ring, some, int(counts.max()), rng=stream.next(), row_numbers=used)
+        most = int(counts.max())
+        drawn = sampling.sample_given(ring, some, most, event=event, rng=stream.next(), row_numbers=used)
         draw_of, row = np.nonzero(chosen)
         rank = (np.cumsum(chosen, axis=0) - 1)[draw_of, row]  # the how-many-th draw of its row from this ring
         flat = rank * used.shape[0] + np.searchsorted(used, row)

@@ -36,19 +36,20 @@ def marginal(mixture: M, keep: Sequence[Column]) -> M:
     return mixture.mapped(lambda ring: transforms.marginal(ring, keep))
 
 
-def condition(mixture: M, evidence: Mapping[Column, float]) -> M:
-    """The distribution of the remaining columns given values of some: the rings conditioned, their weights updated.
+def condition(mixture: M, evidence: Mapping[Column, Any]) -> M:
+    """The distribution given values of some columns and events of others: the rings conditioned, their weights updated.
 
     The new weight of ring c is proportional to w_c p_c(evidence). A ring in which the evidence has zero mass is left
     out.
 
     Args:
-        evidence: column (index or name) to value.
+        evidence: column (index or name) to a number, whose column is then left out, an `rd.Interval`, or a set of
+            categories.
 
     Raises:
         TypeError: if evidence is not a mapping.
-        ValueError: if a column is unknown, a value is missing or outside its support, no column remains, or the
-            evidence has zero mass.
+        ValueError: if a column is unknown, a value is missing or outside its support, no column remains, an event does
+            not fit its column, or the evidence has zero mass.
 
     Examples:
         >>> import numpy as np

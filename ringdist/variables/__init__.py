@@ -5,16 +5,22 @@
 - `categorical`, `gaussian`, `poisson`, `lognormal`: the built-in families, one file each.
 - `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
+- `interval`, `truncated`: components restricted to an interval; `within` and `panels` compute what
+  is asked of them, for any family.
 """
 
 from ringdist.variables.atoms import WithAtoms
 from ringdist.variables.categorical import Categorical
 from ringdist.variables.checks import check_name, column_scale
 from ringdist.variables.foreign import Foreign, as_family
+from ringdist.variables.form import Form
 from ringdist.variables.gaussian import GaussianMixture
+from ringdist.variables.interval import Interval
+from ringdist.variables.inversion import first_reached
 from ringdist.variables.lognormal import LogNormalMixture
 from ringdist.variables.poisson import PoissonMixture
-from ringdist.variables.protocol import Family, Form, Variable, rebuild
+from ringdist.variables.protocol import Family, Variable, rebuild
+from ringdist.variables.truncated import Truncated
 
 BUILT_IN: tuple[type[Family], ...] = (
     Categorical,
@@ -22,6 +28,7 @@ BUILT_IN: tuple[type[Family], ...] = (
     PoissonMixture,
     LogNormalMixture,
     WithAtoms,
+    Truncated,
 )
 
 __all__ = [
@@ -31,12 +38,15 @@ __all__ = [
     "Foreign",
     "Form",
     "GaussianMixture",
+    "Interval",
     "LogNormalMixture",
     "PoissonMixture",
+    "Truncated",
     "Variable",
     "WithAtoms",
     "as_family",
     "check_name",
     "column_scale",
+    "first_reached",
     "rebuild",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from ringdist.backend import Array, index_dtype, is_array, like, like_zeros, namespace, take, to_numpy
 from ringdist.variables.checks import check_name, observed
 from ringdist.variables.foreign import as_family
-from ringdist.variables.protocol import Family, Form, Variable, rebuild
+from ringdist.variables.form import Form
+from ringdist.variables.protocol import Family, Variable, rebuild
 
 
 class WithAtoms(Family):
@@ -107,15 +108,33 @@ class WithAtoms(Family):
         return namespace(x).concat([values, self._of(x[..., None] >= self._values(x), values)], axis=-1)
 
     def sample(self, component: Array, rng: Any) -> Array:
+        return self._drawn(component, lambda within: self._inner.sample(within, rng))
+
+    def sample_within(self, component: Array, low: float, high: float, rng: Any) -> Array:
+        return self._drawn(component, lambda within: self._inner.sample_within(within, low, high, rng))
+
+    def _drawn(self, component: Array, draw: Callable[[Array], Array]) -> Array:
         size = self._inner.num_components
         xp = namespace(component)
-        drawn = self._inner.sample(xp.clip(component, max=size - 1), rng)
+        drawn = draw(xp.clip(component, max=size - 1))
         index = xp.reshape(xp.clip(component - size, min=0), (-1,))
         atoms = xp.reshape(take(self._values(drawn), xp.astype(index, index_dtype(index))), component.shape)
         return xp.where(component < size, drawn, atoms)
 
     def means(self) -> Array:
         return self._beside(self._inner.means(), self.atoms)
+
+    def log_probability(self, low: float, high: float) -> Array:
+        masses = [0.0 if low <= atom <= high else -math.inf for atom in self.atoms]
+        return self._beside(self._inner.log_probability(low, high), masses)
+
+    def cdf_within(self, x: Array, low: float, high: float) -> Array:
+        values = self._inner.cdf_within(x, low, high)
+        return namespace(x).concat([values, self._of(x[..., None] >= self._values(x), values)], axis=-1)
+
+    def moments_within(self, low: float, high: float) -> tuple[Array, Array]:
+        means, variances = self._inner.moments_within(low, high)
+        return self._beside(means, self.atoms), self._beside(variances)
 
     def variances(self) -> Array:
         return self._beside(self._inner.variances())

@@ -71,6 +71,9 @@ class Foreign(Family):
     def with_arrays(self, arrays: dict[str, Array]) -> Foreign:
         return Foreign(rebuild(self.form, arrays))
 
+    def component(self, s: int) -> Foreign:
+        return Foreign(rebuild(*self._component(s)))
+
     def log_density(self, x: Array) -> Array:
         return self._variable.log_density(x)
 

@@ -7,8 +7,21 @@ from typing import Any, Self
 
 import numpy as np
 
-from ringdist.backend import Array, astype, dtype_name, namespace, normal, reciprocal, special, without_warnings
+from ringdist.backend import (
+    Array,
+    accumulator,
+    astype,
+    dtype_name,
+    like,
+    namespace,
+    normal,
+    reciprocal,
+    special,
+    uniform,
+    without_warnings,
+)
 from ringdist.variables.checks import check_name, check_values, observed, parameter
+from ringdist.variables.gaussian_functions import HALF_LOG_2PI, draw_within, log_mass, standardised
 from ringdist.variables.placing import centres_and_widths
 from ringdist.variables.protocol import Family
 
@@ -59,7 +72,7 @@ class GaussianMixture(Family):
         means, stds = self._arrays["means"], self._arrays["stds"]
         with without_warnings(means):
             z = _standardised(x, means, stds)
-            return -0.5 * z * z - (namespace(stds).log(stds) + 0.5 * math.log(2 * math.pi))
+            return -0.5 * z * z - (namespace(stds).log(stds) + HALF_LOG_2PI)
 
     def cdf(self, x: Array) -> Array:
         with without_warnings(x):
@@ -92,6 +105,49 @@ class GaussianMixture(Family):
             std = _root_of_squares(stds[:, None], others[None, :])
             z = _standardised(self._arrays["means"], other._arrays["means"], std)
             return xp.exp(-0.5 * z * z) * (reciprocal(std) / math.sqrt(2 * math.pi))
+
+    def log_probability(self, low: float, high: float) -> Array:
+        with without_warnings(self._arrays["means"]):
+            return log_mass(*self._wide(), low, high)
+
+    def cdf_within(self, x: Array, low: float, high: float) -> Array:
+        means, stds = self._wide()
+        xp = namespace(means)
+        with without_warnings(means):
+            whole, part = log_mass(means, stds, low, high), log_mass(means, stds, low, like(x, means))
+            alive = whole > -math.inf
+            return xp.where(alive, xp.exp(xp.where(alive, part, 0.0) - xp.where(alive, whole, 0.0)), 0.0)
+
+    def sample_within(self, component: Array, low: float, high: float, rng: Any) -> Array:
+        means, stds = (astype(self._pick(name, component), accumulator(a)) for name, a in self._arrays.items())
+        end = float(namespace(means).finfo(means.dtype).max)
+        with without_warnings(means):
+            drawn = draw_within(means, stds, low, high, uniform(rng, means.shape, means))
+        return namespace(means).clip(drawn, min=max(low, -end), max=min(high, end))
+
+    def log_density_beside(self, points: Array, offsets: Array) -> Array:
+        """−t (z + t / 2) with z of the point and t = offset / std: no large numbers are subtracted."""
+        means, stds = self._wide()
+        with without_warnings(means):
+            t = offsets * reciprocal(stds)
+            return -t * (standardised(points, means, stds) + 0.5 * t)
+
+    def log_inner_within(self, other: Any, low: float, high: float) -> Array:
+        """log N(m; m', s² + s'²), and the mass of the interval under the product, which is a Gaussian too."""
+        self._check_sibling(other)
+        (m, s), (n, t) = self._wide(), other._wide()
+        xp = namespace(m, n)
+        m, s, n, t = xp.broadcast_arrays(m[:, None], s[:, None], n[None, :], t[None, :])
+        with without_warnings(m):
+            root = _root_of_squares(s, t)
+            z, share = standardised(m, n, root), s * reciprocal(root)
+            logs = -0.5 * z * z - xp.log(root) - HALF_LOG_2PI
+            return logs + log_mass(m + (n - m) * share * share, t * share, low, high)
+
+    def _wide(self) -> tuple[Array, Array]:
+        """Means and standard deviations in the accumulator's dtype."""
+        means, stds = self._arrays["means"], self._arrays["stds"]
+        return astype(means, accumulator(means)), astype(stds, accumulator(stds))
 
     @classmethod
     def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Self:
@@ -139,15 +195,9 @@ class GaussianMixture(Family):
 
 
 def _standardised(x: Array, means: Array, stds: Array) -> Array:
-    """(x − mean) / std, (..., N), within a bound whose square overflows; no gradient beyond it.
-
-    Halves are subtracted, because the difference of two large numbers may overflow.
-    """
-    xp = namespace(means)
-    x = x if xp.isdtype(x.dtype, "real floating") else astype(x, means.dtype)
-    z = (0.5 * x[..., None] - 0.5 * means) * (2 * reciprocal(stds))
-    bound = 2 * math.sqrt(float(xp.finfo(z.dtype).max))
-    return xp.clip(z, min=-bound, max=bound)
+    """(x − mean) / std of every component, (..., N)."""
+    x = x if namespace(means).isdtype(x.dtype, "real floating") else astype(x, means.dtype)
+    return standardised(x[..., None], means, stds)
 
 
 def _root_of_squares(a: Array, b: Array) -> Array:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from ringdist.backend import Array, namespace, stack, take
+from ringdist.variables import within
+from ringdist.variables.form import Form
 
 
 @runtime_checkable
@@ -74,23 +76,6 @@ class Variable(Protocol):
 
     def check(self, x: Array) -> None:
         """Raise `ValueError` naming the rule and the finding unless every x is in the support."""
-
-
-class Form(NamedTuple):
-    """What a variable is besides its arrays; forms that differ belong to variables of another kind.
-
-    Attributes:
-        kind: the class that users know.
-        num_components: N.
-        name: the column's name, or None.
-        options: pairs of an argument's name and its value, for those that are not arrays. A value is
-            a number, a tuple of numbers, or the form of a variable that this one is made around.
-    """
-
-    kind: type
-    num_components: int
-    name: str | None
-    options: tuple[tuple[str, Any], ...] = ()
 
 
 class Family:
@@ -188,6 +173,15 @@ class Family:
         changed: Family = rebuild(self.form, arrays)
         return changed
 
+    def component(self, s: int) -> Family:
+        """The variable of component s alone, unchecked."""
+        alone: Family = rebuild(*self._component(s))
+        return alone
+
+    def _component(self, s: int) -> tuple[Form, dict[str, Array]]:
+        arrays = {name: array[s : s + 1] for name, array in self.arrays().items()}
+        return self.form._replace(num_components=1), arrays
+
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"
         return f"{type(self).__name__}({self.num_components}{name})"
@@ -222,6 +216,32 @@ class Family:
     def inner(self, other: Any) -> Array:
         """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for a variable of the same family."""
         raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------ intervals
+
+    def log_probability(self, low: float, high: float) -> Array:
+        """log P(low <= X <= high | s), shape (N,), in the accumulator's dtype; −inf or inf for no bound."""
+        return within.log_probability(within.widened(self), low, high)
+
+    def cdf_within(self, x: Array, low: float, high: float) -> Array:
+        """P(X <= x | low <= X <= high, s), shape (..., N), of numbers x within the interval."""
+        return within.cdf(within.widened(self), x, low, high)
+
+    def sample_within(self, component: Array, low: float, high: float, rng: Any) -> Array:
+        """One draw for each entry of `component`, of its shape, given low <= X <= high."""
+        return within.sample(within.widened(self), component, low, high, rng)
+
+    def moments_within(self, low: float, high: float) -> tuple[Array, Array]:
+        """E[X | low <= X <= high, s] and Var[X | low <= X <= high, s], each of shape (N,)."""
+        return within.moments(within.widened(self), low, high)
+
+    def log_density_beside(self, points: Array, offsets: Array) -> Array:
+        """log p(points[s] + offsets[:, s] | s) up to a constant of each s, for (N,) and (q, N): (q, N)."""
+        return within.log_density_beside(self, points, offsets)
+
+    def log_inner_within(self, other: Any, low: float, high: float) -> Array:
+        """log ∫ p(x | s) q(x | t) dx over low <= x <= high, (N, N')."""
+        raise ValueError(f"inner products within an interval need Gaussian components, found {self.kind.__name__}")
 
     # --------------------------------------------------------------------------------- the support
 

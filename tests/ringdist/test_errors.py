@@ -439,7 +439,7 @@ def test_evidence_that_cannot_be_conditioned_on(evidence, finding):
 
 
 def test_evidence_that_is_no_number():
-    for value in ("old", None, [1, 2], np.zeros(2)):
+    for value in ("old", None, np.zeros(2)):
         with pytest.raises((TypeError, ValueError)):
             ring_of_ages().condition({"age": value})
 

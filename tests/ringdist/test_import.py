@@ -8,8 +8,17 @@ import ringdist as rd
 
 ROOT = Path(__file__).parents[2]
 
-CONTRACT = ("Categorical", "GaussianMixture", "PoissonMixture", "Variable", "TensorRing", "load")
-METHODS = """log_prob log_normalizer component_posterior sample sample_given marginal condition mean
+CONTRACT = (
+    "Categorical",
+    "GaussianMixture",
+    "Interval",
+    "PoissonMixture",
+    "TensorRing",
+    "Truncated",
+    "Variable",
+    "load",
+)
+METHODS = """log_prob log_normalizer probability component_posterior sample sample_given marginal condition mean
 covariance cdf quantile mode mutual_information entropy inner to_dense to_train permute to
 to_tensornetwork from_tensornetwork einsum save random cores variables order ranks shape num_variables
 num_parameters is_train""".split()

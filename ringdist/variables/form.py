@@ -1,0 +1,23 @@
+"""What a variable is besides its arrays."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Form(NamedTuple):
+    """What a variable is besides its arrays; forms that differ belong to variables of another kind.
+
+    Attributes:
+        kind: the class that users know.
+        num_components: N.
+        name: the column's name, or None.
+        options: pairs of an argument's name and its value, for those that are not arrays. A value is
+            a number, a tuple of numbers, an `Interval`, or the form of a variable that this one is made
+            around.
+    """
+
+    kind: type
+    num_components: int
+    name: str | None
+    options: tuple[tuple[str, Any], ...] = ()

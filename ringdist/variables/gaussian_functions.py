@@ -1,0 +1,173 @@
+"""Masses of intervals under Gaussians, and draws from intervals, without cancellation as far out as one likes.
+
+With Q(z) = P(Z > z) of a standard Gaussian and erfcx(x) = exp(x²) erfc(x), for 0 <= a <= b
+
+    log Q(a) = log(erfcx(a / √2) / 2) − a² / 2
+    D(a, b) = log Q(a) − log Q(b) = (b − a)(a + b) / 2 + log(erfcx(a / √2) / erfcx(b / √2))
+    log P(a < Z < b) = log Q(a) + log(1 − exp(−D))
+
+and by symmetry for intervals below 0. A draw is the z with D(a, z) = −log(1 − u (1 − exp(−D(a, b)))), found by
+Newton's method with the hazard −Q'(z) / Q(z) = √(2/π) / erfcx(z / √2).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ringdist.backend import Array, erfcx, is_array, like, namespace, reciprocal, special
+
+ROOT_HALF = math.sqrt(0.5)
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+LARGEST = 700.0  # D from which the far end does not matter
+NEWTON = 8  # steps to the inverse of Q
+NARROW = 1e-4  # (b − a) b up to which the density between is exponential
+FLAT = 1e-12  # and up to which it is constant
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
+NODES, WEIGHTS = (0.5 + 0.5 * _NODES).tolist(), (0.5 * _WEIGHTS).tolist()  # on [0, 1]
+
+
+def standardised(x: Any, means: Array, stds: Array) -> Array:
+    """(x − mean) / std, broadcast, within a bound whose square overflows; no gradient beyond it.
+
+    Halves are subtracted, because the difference of two large numbers may overflow.
+    """
+    xp = namespace(means)
+    z = (0.5 * x - 0.5 * means) * (2 * reciprocal(stds))
+    bound = _bound(z)
+    return xp.clip(z, min=-bound, max=bound)
+
+
+def log_mass(means: Array, stds: Array, low: float, high: Any) -> Array:
+    """log P(low <= X <= high | s), (N,); for an array `high` (...) of finite numbers (..., N)."""
+    if not is_array(high) and high == math.inf:
+        return 0 * means if low == -math.inf else log_upper(standardised(low, means, stds))
+    end = high[..., None] if is_array(high) else high
+    z = standardised(end, means, stds)
+    if low == -math.inf:
+        return log_upper(-z)
+    return log_between(0 * z + standardised(low, means, stds), z, _width(low, end, stds))
+
+
+def draw_within(means: Array, stds: Array, low: float, high: float, u: Array) -> Array:
+    """One draw from each of n Gaussians given low <= X <= high, from uniform numbers u (n,) in [0, 1).
+
+    The interval has an end. Draws are found as distances from the end that is nearer to the mean, so that they are
+    right where the interval is narrow or far from it.
+    """
+    xp = namespace(u)
+    start, end = (0 * u + b if math.isinf(b) else standardised(b, means, stds) for b in (low, high))
+    width = 0 * u + math.inf if math.isinf(high - low) else 0 * u + _width(low, high, stds)
+    mirrored = start + end < 0
+    near, far = xp.where(mirrored, -end, start), xp.where(mirrored, -start, end)
+    in_tail, narrow = near > 0, xp.isfinite(far) & (width * far < NARROW)
+    a = xp.where(in_tail, near, 0.0)
+    finite = in_tail & xp.isfinite(far)
+    drop = xp.where(finite, _drop(a, xp.where(finite, far, 1.0), xp.where(finite, width, 1.0)), math.inf)
+    distance = _fallen(a, -xp.log1p(u * xp.expm1(-drop)))
+    short = _exponential(u, xp.where(narrow, near + 0.5 * width, 1.0), xp.where(narrow, width, 1.0))
+    distance = stds * xp.where(narrow, short, distance)
+    by_end = xp.where(
+        mirrored, (0.0 if math.isinf(high) else high) - distance, (0.0 if math.isinf(low) else low) + distance
+    )
+    z = _across(xp.where(in_tail, -1.0, near), xp.where(in_tail, 1.0, far), u)
+    return xp.where(in_tail | narrow, by_end, means + xp.where(mirrored, -z, z) * stds)
+
+
+def log_upper(z: Array) -> Array:
+    """log Q(z)."""
+    xp = namespace(z)
+    positive = z > 0
+    above, below = xp.where(positive, z, 1.0), xp.where(positive, -1.0, z)
+    tail = xp.log(erfcx(ROOT_HALF * above)) - math.log(2) - 0.5 * above * above
+    return xp.where(positive, tail, xp.log1p(-0.5 * special("erfc", -ROOT_HALF * below)))
+
+
+def log_between(low: Array, high: Array, width: Array) -> Array:
+    """log P(low < Z < high) for finite low <= high, whose difference is `width`."""
+    xp = namespace(low)
+    mirrored = low + high < 0
+    near, far = xp.where(mirrored, -high, low), xp.where(mirrored, -low, high)
+    across = near <= 0
+    narrow = ~across & (width * (near + width) < 1)
+    tail = ~across & ~narrow
+    value = _log_across(xp.where(across, -near, 1.0), xp.where(across, far, 1.0))
+    ends = (xp.where(tail, part, safe) for part, safe in ((near, 1.0), (far, 3.0), (width, 2.0)))
+    value = xp.where(tail, _log_tail(*ends), value)
+    return xp.where(narrow, _log_narrow(xp.where(narrow, near, 0.0), xp.where(narrow, width, 1.0)), value)
+
+
+def _log_across(below: Array, above: Array) -> Array:
+    """log P(−below < Z < above) for ends that are not negative."""
+    xp = namespace(below)
+    total = 0.5 * (special("erf", ROOT_HALF * below) + special("erf", ROOT_HALF * above))
+    return xp.where(total > 0, xp.log(xp.where(total > 0, total, 1.0)), -math.inf)
+
+
+def _log_tail(a: Array, b: Array, width: Array) -> Array:
+    """log P(a < Z < b) for 0 < a < b."""
+    xp = namespace(a)
+    drop = _drop(a, b, width)
+    matters = drop < LARGEST
+    return log_upper(a) + xp.where(matters, xp.log(-xp.expm1(-xp.where(matters, drop, 1.0))), 0.0)
+
+
+def _log_narrow(a: Array, width: Array) -> Array:
+    """log P(a < Z < a + width) where the density falls by no more than a factor of e or two."""
+    xp = namespace(a)
+    t = width[..., None] * like(NODES, a)
+    share = xp.sum(like(WEIGHTS, a) * xp.exp(-t * (a[..., None] + 0.5 * t)), axis=-1)
+    logs = xp.where(width > 0, xp.log(xp.where(width > 0, width, 1.0)), -math.inf)
+    return logs + xp.log(share) - 0.5 * a * a - HALF_LOG_2PI
+
+
+def _drop(a: Array, b: Array, width: Array) -> Array:
+    """D(a, b) for 0 <= a <= b = a + width."""
+    xp = namespace(a)
+    return width * (0.5 * a + 0.5 * b) + xp.log(erfcx(ROOT_HALF * a)) - xp.log(erfcx(ROOT_HALF * b))
+
+
+def _fallen(a: Array, drop: Array) -> Array:
+    """t with D(a, a + t) = drop, for a >= 0.
+
+    The hazard grows and is above its argument: if it stayed as it is at a, or were its argument, t would be larger. The
+    smaller of these two is where Newton's steps begin to come down to the solution of a convex equation.
+    """
+    xp = namespace(a)
+    t = xp.minimum(2 * drop / (a + xp.sqrt(a * a + 2 * drop) + (drop == 0)), drop / _hazard(a))
+    for _ in range(NEWTON):
+        t = xp.clip(t - (_drop(a, a + t, t) - drop) / _hazard(a + t), min=0.0)
+    return t
+
+
+def _hazard(z: Array) -> Array:
+    """−Q'(z) / Q(z) for z >= 0."""
+    return math.sqrt(2 / math.pi) / erfcx(ROOT_HALF * z)
+
+
+def _across(low: Array, high: Array, u: Array) -> Array:
+    """The z of low <= 0 <= high above which there is the share 1 − u of the mass between."""
+    xp = namespace(u)
+    upper, least = (0.5 * special("erfc", ROOT_HALF * end) for end in (low, high))
+    share = xp.clip(upper + u * (least - upper), min=float(xp.finfo(u.dtype).smallest_normal))
+    return -special("ndtri", share)
+
+
+def _exponential(u: Array, rate: Array, width: Array) -> Array:
+    """The u-quantile of an exponential distribution of the given rate on [0, width]."""
+    xp = namespace(u)
+    flat = rate * width < FLAT
+    safe = xp.where(flat, 1.0, rate)
+    return xp.where(flat, u * width, -xp.log1p(u * xp.expm1(-safe * width)) / safe)
+
+
+def _width(low: float, high: Any, stds: Array) -> Array:
+    """(high − low) / std within the bound of `standardised`."""
+    width = (0.5 * high - 0.5 * low) * (2 * reciprocal(stds))
+    return namespace(stds).clip(width, max=_bound(width))
+
+
+def _bound(z: Array) -> float:
+    return 2 * math.sqrt(float(namespace(z).finfo(z.dtype).max))

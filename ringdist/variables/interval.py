@@ -1,0 +1,101 @@
+"""Closed intervals of real numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, cast
+
+import numpy as np
+
+from ringdist.backend import Array, is_array, is_concrete, namespace
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Interval:
+    """The real numbers x with low <= x <= high: both ends belong to it.
+
+    An event says in which interval a column lies, {column: Interval}; see `TensorRing.probability`,
+    `TensorRing.condition` and `TensorRing.sample_given`. Counts lie in it where their integers do.
+
+    Args:
+        low: the least number, or None for no bound.
+        high: the greatest number, or None for no bound.
+
+    Attributes:
+        low, high: the bounds, −inf and inf where there is none.
+
+    Raises:
+        ValueError: if a bound is NaN, low is inf or high −inf, or low > high.
+        TypeError: if a bound is neither a real number nor None.
+
+    Examples:
+        >>> import ringdist as rd
+        >>> adult = rd.Interval(18, None)
+        >>> adult, 17 in adult, 18 in adult
+        (Interval(18, None), False, True)
+    """
+
+    low: float
+    high: float
+
+    def __init__(self, low: float | None = None, high: float | None = None):
+        object.__setattr__(self, "low", _bound("low", low, -math.inf))
+        object.__setattr__(self, "high", _bound("high", high, math.inf))
+        if self.low == math.inf or self.high == -math.inf:
+            raise ValueError(f"an interval must hold finite numbers, found {self!r}")
+        if self.low > self.high:
+            raise ValueError(f"an interval must have low <= high, found low = {self.low:g} and high = {self.high:g}")
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __repr__(self) -> str:
+        return f"Interval({_text(self.low)}, {_text(self.high)})"
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether it holds all numbers."""
+        return self.low == -math.inf and self.high == math.inf
+
+    def intersection(self, other: Interval) -> Interval | None:
+        """The numbers that both hold; None if there are none.
+
+        Examples:
+            >>> import ringdist as rd
+            >>> rd.Interval(0, 5).intersection(rd.Interval(3, None))
+            Interval(3, 5)
+        """
+        low, high = max(self.low, other.low), min(self.high, other.high)
+        return Interval(low, high) if low <= high else None
+
+    def holds(self, x: Array) -> Array:
+        """Which entries of x lie in it, with the bounds rounded to the dtype of x; NaN does not."""
+        end = float(namespace(x).finfo(x.dtype).max)
+        low, high = (bound if math.isinf(bound) else min(max(bound, -end), end) for bound in (self.low, self.high))
+        return (x >= low) & (x <= high)
+
+
+def _bound(label: str, value: Any, unbounded: float) -> float:
+    if value is None:
+        return unbounded
+    if is_array(value) and value.ndim == 0:
+        if not is_concrete(value):
+            raise TypeError(f"{label} of an interval must be a number that can be looked at, found a traced array")
+        value = value.item()
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{label} of an interval must be a real number or None, found {value!r}")
+    try:
+        bound = float(cast(Any, value))
+    except OverflowError:
+        raise ValueError(f"{label} of an interval must be in the range of floating point numbers") from None
+    if math.isnan(bound):
+        raise ValueError(f"{label} of an interval must be a number or None, found NaN")
+    return bound
+
+
+def _text(bound: float) -> str:
+    if math.isinf(bound):
+        return "None"
+    return str(int(bound)) if bound.is_integer() and abs(bound) < 1e16 else repr(bound)
