@@ -9,6 +9,7 @@ cache, and in a train a state is a matrix, one row for each row of data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch.autograd import forward_ad
 
 from ringdist.backend import log_scaled_sum, matrix_minimum
 from ringdist.cores import CPCore
+from ringdist.engines import budget
 from ringdist.engines.arithmetic import Linear, Result
 
 PARTS = 4  # operands of a column: left, evidence weights (b, N), emission, right
@@ -71,12 +73,18 @@ def _forward(
     state = state[:, 0] if plan.cut == 1 else state
     logs, minimum = weights.new_zeros(plan.rows, plan.cut, dtype=torch.float64), matrix_minimum(weights)
     low, found, kept = torch.empty(0), {}, []
+    large = plan.cut > 1 and (keeps or plan.rows * plan.cut**2 > budget.CACHED)
+    memory = _Memory(plan, columns, reuses=large and scales is None)
     for k, (left, weights, emission, right) in enumerate(columns):
-        inner = state if left is None else state @ left
+        inner = state if left is None else state @ left if keeps else memory.times(state, left)
         if keeps:
             kept += [None if left is None else state, inner]
-        state = inner * _hidden(plan, weights, emission)
-        state = state if right is None else state @ right
+        hidden = _hidden(plan, weights, emission)
+        if right is None:
+            state = inner * hidden
+        else:
+            product = memory.scaled(inner, hidden)
+            state = product @ right if keeps else memory.times(product, right)
         divides = k % plan.interval == plan.interval - 1
         if divides or k == len(columns) - 1:
             least = minimum(state if plan.cut > 1 else state[:, None])
@@ -86,6 +94,35 @@ def _forward(
             logs += (total if plan.cut == 1 else total[..., 0]).log()
             state = state / total
     return _Product(state if plan.cut == 1 else state.diagonal(dim1=1, dim2=2), logs, low, kept, found)
+
+
+class _Memory:
+    """Where results go that are as large as a state: beside a wide cut into three arrays that are used again.
+
+    An allocator of many such results puts lasting small ones between them, and leaves gaps as large as all states.
+    """
+
+    def __init__(self, plan: _Plan, columns: Sequence[Any], *, reuses: bool):
+        self.flat: list[Tensor] = []
+        if reuses:
+            factors = [f for left, _, emission, right in columns for f in (left, emission, right) if f is not None]
+            widest = max(max(factor.shape) for factor in factors)
+            self.flat = [columns[0][1].new_empty(plan.rows * plan.cut * widest) for _ in range(3)]
+
+    def scaled(self, state: Tensor, hidden: Tensor) -> Tensor:
+        """state · diag(hidden), until the next one."""
+        if not self.flat:
+            return state * hidden
+        return torch.mul(state, hidden, out=self.flat[0][: state.numel()].view(state.shape))
+
+    def times(self, state: Tensor, factor: Tensor) -> Tensor:
+        """state · factor, until the next but one."""
+        if not self.flat:
+            return state @ factor
+        self.flat[1:] = self.flat[:0:-1]
+        shape = (*state.shape[:-1], factor.shape[1])
+        out = self.flat[1][: math.prod(shape)].view(-1, factor.shape[1])
+        return torch.mm(state.flatten(0, -2), factor, out=out).view(shape)
 
 
 def _columns(operands: Sequence[Any]) -> list[Any]:
@@ -125,17 +162,18 @@ class _Diagonal(torch.autograd.Function):
             return None, *_recorded(plan, operands, scales, gradient, needed)
         gradients: list[Tensor | None] = []
         gradient = gradient.clone() if plan.cut == 1 else torch.diag_embed(gradient)
+        memory = _Memory(plan, _columns(operands), reuses=plan.cut > 1)
         columns = zip(_columns(operands), _columns(needed), kept[::2], kept[1::2], strict=True)
         for k, (column, wanted, state, inner) in reversed(list(enumerate(columns))):
             if k in scales:
                 gradient /= scales[k]
-            gradient, found = _column_gradients(plan, column, wanted, state, inner, gradient)
+            gradient, found = _column_gradients(plan, memory, column, wanted, state, inner, gradient)
             gradients = [*found, *gradients]
         return None, *gradients
 
 
 def _column_gradients(
-    plan: _Plan, column: Any, wanted: Any, state: Tensor | None, inner: Tensor, gradient: Tensor
+    plan: _Plan, memory: _Memory, column: Any, wanted: Any, state: Tensor | None, inner: Tensor, gradient: Tensor
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The gradients of the state before a column and of its operands; the one behind it is written to."""
     left, weights, emission, right = column
@@ -143,17 +181,17 @@ def _column_gradients(
     hidden = _hidden(plan, weights, emission)
     if right is not None:
         if wanted[3]:
-            found[3] = _pairs(inner * hidden, gradient)
-        gradient = gradient @ right.T
+            found[3] = _pairs(memory.scaled(inner, hidden), gradient)
+        gradient = memory.times(gradient, right.T)
     if wanted[1] or wanted[2]:
-        along = inner * gradient
+        along = memory.scaled(inner, gradient)
         along = along if plan.cut == 1 else along.sum(1)
         found[1] = along if emission is None else (along @ emission.T if wanted[1] else None)
         found[2] = weights.T @ along if wanted[2] else None
     gradient *= hidden
     if left is not None:
         found[0] = _pairs(state, gradient) if wanted[0] else None
-        gradient = gradient @ left.T
+        gradient = memory.times(gradient, left.T)
     return gradient, found
 
 
