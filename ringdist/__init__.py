@@ -16,6 +16,7 @@ from ringdist.variables import (
     GaussianMixture,
     LogNormalMixture,
     PoissonMixture,
+    StudentTMixture,
     Variable,
     WithAtoms,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "LogNormalMixture",
     "PoissonMixture",
     "RingMixture",
+    "StudentTMixture",
     "TensorRing",
     "TensorRingDensity",
     "Variable",

@@ -34,6 +34,7 @@ SLOW_ON_JAX = (
     "ring",
     "rng",
     "sampling",
+    "student_t",
     "variables",
 )
 ALSO_ON_JAX = {

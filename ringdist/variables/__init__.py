@@ -2,7 +2,7 @@
 
 - `protocol`: what users follow (`Variable`), and the base class with defaults that the library
   asks (`Family`).
-- `categorical`, `gaussian`, `poisson`, `lognormal`: the built-in families, one file each.
+- `categorical`, `gaussian`, `poisson`, `lognormal`, `student_t`: the built-in families, one file each.
 - `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 """
@@ -15,12 +15,14 @@ from ringdist.variables.gaussian import GaussianMixture
 from ringdist.variables.lognormal import LogNormalMixture
 from ringdist.variables.poisson import PoissonMixture
 from ringdist.variables.protocol import Family, Form, Variable, rebuild
+from ringdist.variables.student_t import StudentTMixture
 
 BUILT_IN: tuple[type[Family], ...] = (
     Categorical,
     GaussianMixture,
     PoissonMixture,
     LogNormalMixture,
+    StudentTMixture,
     WithAtoms,
 )
 
@@ -33,6 +35,7 @@ __all__ = [
     "GaussianMixture",
     "LogNormalMixture",
     "PoissonMixture",
+    "StudentTMixture",
     "Variable",
     "WithAtoms",
     "as_family",
