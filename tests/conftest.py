@@ -39,6 +39,7 @@ SLOW_ON_JAX = (
     "ring_mixture_files",
     "rng",
     "sampling",
+    "student_t",
     "truncated",
     "variables",
 )

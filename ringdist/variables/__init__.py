@@ -2,7 +2,7 @@
 
 - `protocol`: what users follow (`Variable`), and the base class with defaults that the library
   asks (`Family`).
-- `categorical`, `gaussian`, `poisson`, `lognormal`: the built-in families, one file each.
+- `categorical`, `gaussian`, `poisson`, `lognormal`, `student_t`: the built-in families, one file each.
 - `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 - `interval`, `truncated`: components restricted to an interval; `within` and `panels` compute what
@@ -20,6 +20,7 @@ from ringdist.variables.inversion import first_reached
 from ringdist.variables.lognormal import LogNormalMixture
 from ringdist.variables.poisson import PoissonMixture
 from ringdist.variables.protocol import Family, Variable, rebuild
+from ringdist.variables.student_t import StudentTMixture
 from ringdist.variables.truncated import Truncated
 
 BUILT_IN: tuple[type[Family], ...] = (
@@ -27,6 +28,7 @@ BUILT_IN: tuple[type[Family], ...] = (
     GaussianMixture,
     PoissonMixture,
     LogNormalMixture,
+    StudentTMixture,
     WithAtoms,
     Truncated,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "Interval",
     "LogNormalMixture",
     "PoissonMixture",
+    "StudentTMixture",
     "Truncated",
     "Variable",
     "WithAtoms",

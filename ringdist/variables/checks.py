@@ -28,6 +28,21 @@ def parameter(label: str, value: Any) -> Array:
     return value
 
 
+def parameters(**values: Any) -> dict[str, Array]:
+    """Several parameters by name, as `parameter` makes them; `ValueError` unless they have one shape."""
+    arrays = {label: parameter(label, value) for label, value in values.items()}
+    namespace(*arrays.values())
+    shapes = [tuple(array.shape) for array in arrays.values()]
+    if len(set(shapes)) > 1:
+        found = " and ".join([", ".join(map(str, shapes[:-1])), str(shapes[-1])])
+        raise ValueError(f"{' and '.join(_listed(list(arrays)))} must have one shape, found {found}")
+    return arrays
+
+
+def _listed(labels: list[str]) -> list[str]:
+    return [", ".join(labels[:-1]), labels[-1]]
+
+
 def check_values(label: str, value: Array, rule: Callable[[np.ndarray], np.ndarray], text: str) -> None:
     """Raise `ValueError` naming the first component that breaks the rule; traced values pass."""
     if not is_concrete(value):

@@ -20,7 +20,7 @@ from ringdist.backend import (
     uniform,
     without_warnings,
 )
-from ringdist.variables.checks import check_name, check_values, observed, parameter
+from ringdist.variables.checks import check_name, check_values, observed, parameters
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI, draw_within, log_mass, standardised
 from ringdist.variables.placing import centres_and_widths
 from ringdist.variables.protocol import Family
@@ -57,16 +57,14 @@ class GaussianMixture(Family):
     has_variance = True
 
     def __init__(self, means: Array, stds: Array, name: str | None = None, *, validate: bool = True):
-        means, stds = parameter("means", means), parameter("stds", stds)
-        namespace(means, stds)
-        if means.shape != stds.shape:
-            raise ValueError(f"means and stds must have one shape, found {tuple(means.shape)} and {tuple(stds.shape)}")
+        arrays = parameters(means=means, stds=stds)
+        means, stds = arrays["means"], arrays["stds"]
         if validate:
             check_values("means", means, np.isfinite, "finite")
             check_values("stds", stds, lambda v: np.isfinite(v) & (v > 0), "positive and finite")
-            least, most = _range(stds)
+            least, most = std_range(stds)
             check_values("stds", stds, lambda v: (v >= least) & (v <= most), f"between {least:.3g} and {most:.3g}")
-        self._set(int(means.shape[0]), check_name(name), {"means": means, "stds": stds})
+        self._set(int(means.shape[0]), check_name(name), arrays)
 
     def log_density(self, x: Array) -> Array:
         means, stds = self._arrays["means"], self._arrays["stds"]
@@ -180,7 +178,7 @@ class GaussianMixture(Family):
         """
         means, stds = self._arrays["means"], self._arrays["stds"]
         xp = namespace(means)
-        eps, (least, most) = float(xp.finfo(stds.dtype).eps), _range(stds)
+        eps, (least, most) = float(xp.finfo(stds.dtype).eps), std_range(stds)
         seen = statistics["count"] > 0
         count = xp.where(seen, statistics["count"], 1.0)
         shift, square = xp.where(seen, statistics["offset"] / count, 0.0), statistics["square"] / count
@@ -214,7 +212,7 @@ def _unit(array: Array) -> float:
     return 2.0**32 if dtype_name(array.dtype) == "float32" else 2.0**256
 
 
-def _range(stds: Array) -> tuple[float, float]:
+def std_range(stds: Array) -> tuple[float, float]:
     """The least and the greatest standard deviation, so that 1 / sqrt(a² + b²) is in range too."""
     least = float(namespace(stds).finfo(stds.dtype).smallest_normal)
     return least, 0.5 / least

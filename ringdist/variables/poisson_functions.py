@@ -12,17 +12,14 @@ the result is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ringdist.backend import Array, astype, index_dtype, like, namespace, special, take
+from ringdist.variables.gamma_functions import HALF_LOG_2PI, NEAR, TERMS, polynomial
 
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-NEAR = 0.1  # |x − λ| / (x + λ) below which D is summed as a series
 FAR = 0.9  # beyond which x / λ might leave the range of the dtype
-TERMS = [1 / (2 * k + 3) for k in range(8)]  # (atanh(v) − v) / v³ in powers of v²
 # δ(n) = log(n!) − (n + 1/2) log n + n − log(2π) / 2 for n = 1..15; for larger n in powers of n⁻²
 STIRLING = [
     0.0,
@@ -146,7 +143,7 @@ class _Parts(NamedTuple):
         ratio = half_gap / half_sum
         near, far = xp.abs(ratio) < NEAR, xp.abs(ratio) > FAR
         v = xp.where(near, ratio, 0.0)
-        bracket = half_sum + x * v * _polynomial(TERMS, v * v)
+        bracket = half_sum + x * v * polynomial(TERMS, v * v)
         quotient = xp.where(far | near, 2.0, x) / xp.where(far | near, 1.0, rates)
         log_ratio = xp.where(far, xp.log(x) - xp.log(rates), xp.log(quotient))
         return cls(near, v, bracket, log_ratio, half_gap)
@@ -159,14 +156,14 @@ def stirling_error(x: Array) -> Array:
     index = astype(xp.where(small, x, 0.0), index_dtype(x))
     table = take(like(np.asarray(STIRLING), x), xp.reshape(index, (-1,)))
     inverse = 1 / xp.where(small, 1.0, x)
-    return xp.where(small, xp.reshape(table, x.shape), inverse * _polynomial(STIRLING_SERIES, inverse * inverse))
+    return xp.where(small, xp.reshape(table, x.shape), inverse * polynomial(STIRLING_SERIES, inverse * inverse))
 
 
 def _temme(eta: Array, mu: Array) -> list[Array]:
     """c_0, ..., c_3 at η, with μ − log(1 + μ) = η² / 2."""
     xp = namespace(eta)
     small = xp.abs(eta) < SMALL_ETA
-    series = [_polynomial(coefficients, xp.where(small, eta, 0.0)) for coefficients in TEMME]
+    series = [polynomial(coefficients, xp.where(small, eta, 0.0)) for coefficients in TEMME]
     e, m = 1 / xp.where(small, 1.0, eta), 1 / xp.where(small, 1.0, mu)
     e2, m2 = e * e, m * m
     closed = (
@@ -179,11 +176,3 @@ def _temme(eta: Array, mu: Array) -> list[Array]:
         + m * 139 / 51840,
     )
     return [xp.where(small, near, far) for near, far in zip(series, closed, strict=True)]
-
-
-def _polynomial(coefficients: Sequence[float], x: Array) -> Array:
-    """Σ_k coefficients[k] x^k by Horner's rule."""
-    total: Array = 0 * x + coefficients[-1]
-    for coefficient in reversed(coefficients[:-1]):
-        total = total * x + coefficient
-    return total
