@@ -350,7 +350,9 @@ def test_rows_in_pieces(numpy_backend, monkeypatch):
     calls = []
     with monkeypatch.context() as patch:
         of_rows = Evidence.of_rows
-        patch.setattr(Evidence, "of_rows", lambda ring, rows: calls.append(len(rows)) or of_rows(ring, rows))
+        patch.setattr(
+            Evidence, "of_rows", lambda ring, rows, **more: calls.append(len(rows)) or of_rows(ring, rows, **more)
+        )
         patch.setattr(budget, "AT_ONCE", 1)
         for name, query in queries.items():
             assert_close(query(x), together[name], name)
