@@ -113,7 +113,7 @@ def maximised(
     own = {k: counts.factors for k, counts in expected.items()}
     if tied:
         factors, own = _pooled(factors), _pooled(own)
-        shapes = {k: (ring.families[k].kind, ring.shape[k]) for k in ring.sequence}
+        shapes = {k: ring.families[k].form._replace(name=None) for k in ring.sequence}
         statistics = _pooled_statistics(statistics, shapes)
     links, variables = list(ring.links), list(ring.variables)
     for k, core in enumerate(ring.links):
