@@ -186,11 +186,12 @@ class Rows:
 
 
 def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every row of x (n, d) once, NaN equal to NaN, and how often it occurs."""
+    """Every row of x (n, d) once, NaN equal to NaN, in the order in which they come first, and how often it occurs."""
     x = np.where(np.isnan(x), np.nan, x.astype(np.float64) + 0.0)  # one NaN, and one zero
     keys = np.ascontiguousarray(x).view(np.dtype((np.void, x.dtype.itemsize * x.shape[1])))[:, 0]
     _, first, count = np.unique(keys, return_index=True, return_counts=True)
-    return x[first], count.astype(np.float64)
+    order = np.argsort(first)  # np.unique sorts by bytes, which a change of units changes
+    return x[first[order]], count[order].astype(np.float64)
 
 
 def cores_near(mixture: Mixture, ring: TensorRing, spread: float) -> list[Any]:
