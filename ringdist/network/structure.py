@@ -109,8 +109,11 @@ class Network:
 
     @cached_property
     def prototype(self) -> Array:
-        """One of the arrays that cores are made of: all have its backend, dtype and device."""
-        return next(iter(self.links[0].arrays().values()))
+        """One of the arrays that cores are made of, a traced one if any is: all have its backend, dtype and device."""
+        arrays = self.core_arrays()
+        if is_concrete(arrays[0]) and not is_concrete(*arrays):
+            return next(array for array in arrays if not is_concrete(array))
+        return arrays[0]
 
     @cached_property
     def ranks(self) -> tuple[int, ...]:

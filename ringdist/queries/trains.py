@@ -90,20 +90,20 @@ def _listed(ring: Network) -> list[Array]:
 def _dense(core: Core) -> Array:
     """The core as an array of the accumulator's dtype, its largest entry at 1."""
     wide = mapped(core, lambda array: astype(array, accumulator(array)))
-    _check_range(*wide.arrays().values())
-    return scaled(mapped(wide, scaled).dense())
-
-
-def _check_range(*factors: Array) -> None:
-    """Raise where a product of entries of the factors may underflow beside a largest entry of 1 in each."""
-    if is_concrete(*factors) and sum(map(spread, factors)) > widest_spread(factors[0]):
-        raise _OutOfRange
+    return _in_range(scaled(mapped(wide, scaled).dense()), *wide.arrays().values())
 
 
 def _product(a: Array, b: Array) -> Array:
     """a @ b of arrays whose largest entries are at 1."""
-    _check_range(a, b)
-    return a @ b
+    return _in_range(a @ b, a, b)
+
+
+def _in_range(product: Array, *factors: Array) -> Array:
+    """The product; raises where one of entries of the factors may underflow beside a largest entry of 1 in each."""
+    # Within `jax.jit` a product of constants has no values either.
+    if is_concrete(product) and sum(map(spread, factors)) > widest_spread(factors[0]):
+        raise _OutOfRange
+    return product
 
 
 def _train(cores: Sequence[Array]) -> list[Array]:
@@ -213,7 +213,7 @@ def _array(core: Core, label: str) -> Array:
     prototype, logs = next(iter(core.arrays().values())), log_dense(core)
     xp, info = namespace(logs), namespace(prototype).finfo(prototype.dtype)
     low, high = math.log(float(info.smallest_normal)), math.log(float(info.max))
-    if bool(xp.all((logs == -xp.inf) | ((logs > low) & (logs < high)))):
+    if not is_concrete(logs) or bool(xp.all((logs == -xp.inf) | ((logs > low) & (logs < high)))):
         return core.dense()
     if not logs_fit(logs, prototype):
         raise ValueError(

@@ -86,6 +86,48 @@ def test_rings_are_pytrees(jaxed):
     assert all(bool(jax.numpy.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
 
 
+PARTIAL = {
+    "log_prob": lambda ring, x: ring.log_prob(x),
+    "component_posterior": lambda ring, x: ring.component_posterior(1, x),
+    "mean": lambda ring, x: ring.mean(x),
+    "condition": lambda ring, x: ring.condition({1: 0}).log_prob(x[:, [0, 2, 3]]),
+    "to_train": lambda ring, x: ring.to_train().log_prob(x),
+    "sample": lambda ring, x: ring.sample(5, rng=0),
+}
+
+
+@pytest.mark.parametrize("column", [0, 2])
+@pytest.mark.parametrize("query", PARTIAL)
+def test_one_core_is_traced_and_the_others_are_constants(jaxed, query, column):
+    """Whichever it is: no value of its ring decides anything."""
+    import jax
+
+    ring, x = jaxed.ring(TABLE), jaxed.array(TABLE.rows(4))
+
+    def total(core):
+        cores = [core if k == column else other for k, other in enumerate(ring.cores)]
+        values = PARTIAL[query](rd.TensorRing(cores, ring.variables, order=ring.order), x)
+        return (values * jax.numpy.cos(jax.numpy.arange(values.size)).reshape(values.shape)).sum()
+
+    core = ring.cores[column]
+    expected = total(core)
+    assert_close(jax.jit(total)(core), expected, query)
+    value, gradient = jax.value_and_grad(total)(core)
+    assert_close(value, expected, query)
+    step = 1e-5 * np.random.default_rng(0).random(core.shape) * core  # some entries are 0
+    if query != "sample":
+        assert_close(
+            (gradient * step).sum(), (total(core + step) - total(core - step)) / 2, query, rtol=1e-4, atol=1e-9
+        )
+
+
+def test_a_train_of_constants_within_jit(jaxed):
+    import jax
+
+    ring, x = jaxed.ring(TABLE), jaxed.array(TABLE.rows(4))
+    assert_close(jax.jit(lambda x: ring.to_train().log_prob(x))(x), oracle.log_prob(TABLE, TABLE.rows(4)), ring)
+
+
 def test_a_step_of_gradient_descent_on_the_pytree(jaxed):
     import jax
 
