@@ -28,6 +28,7 @@ SLOW_ON_JAX = (
     "gradients",
     "inference",
     "log_prob",
+    "negative_binomial",
     "numerics",
     "oracle_harness",
     "pathwise",

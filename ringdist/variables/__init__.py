@@ -2,7 +2,8 @@
 
 - `protocol`: what users follow (`Variable`), and the base class with defaults that the library
   asks (`Family`).
-- `categorical`, `gaussian`, `poisson`, `lognormal`, `student_t`: the built-in families, one file each.
+- `categorical`, `gaussian`, `student_t`, `lognormal`, `poisson`, `negative_binomial`: the built-in
+  families, one file each.
 - `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 """
@@ -13,6 +14,7 @@ from ringdist.variables.checks import check_name, column_scale
 from ringdist.variables.foreign import Foreign, as_family
 from ringdist.variables.gaussian import GaussianMixture
 from ringdist.variables.lognormal import LogNormalMixture
+from ringdist.variables.negative_binomial import NegativeBinomialMixture
 from ringdist.variables.poisson import PoissonMixture
 from ringdist.variables.protocol import Family, Form, Variable, rebuild
 from ringdist.variables.student_t import StudentTMixture
@@ -23,6 +25,7 @@ BUILT_IN: tuple[type[Family], ...] = (
     PoissonMixture,
     LogNormalMixture,
     StudentTMixture,
+    NegativeBinomialMixture,
     WithAtoms,
 )
 
@@ -34,6 +37,7 @@ __all__ = [
     "Form",
     "GaussianMixture",
     "LogNormalMixture",
+    "NegativeBinomialMixture",
     "PoissonMixture",
     "StudentTMixture",
     "Variable",

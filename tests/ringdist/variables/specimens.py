@@ -129,4 +129,13 @@ STUDENT_T = Specimen(
     vague={"dofs": 0.4},
 )
 
-SPECIMENS = [LOG_NORMAL, STUDENT_T]
+NEGATIVE_BINOMIAL = Specimen(
+    rd.NegativeBinomialMixture,
+    {"means": [0.8, 4.0, 12.0], "dispersions": [2.0, 0.3, 0.05]},
+    each(lambda means, dispersions: stats.nbinom(1 / dispersions, 1 / (1 + dispersions * means))),
+    [-1.0, 2.5, np.inf],
+    "counts are integers from 0, found -1",
+    bounds=("square", "jump_0", "jump_1", "jump_2", "jump_3"),
+)
+
+SPECIMENS = [LOG_NORMAL, STUDENT_T, NEGATIVE_BINOMIAL]
