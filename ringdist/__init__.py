@@ -12,6 +12,7 @@ from ringdist.learning.starts import initialize
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture, load
 from ringdist.variables import (
+    BetaMixture,
     Categorical,
     GaussianMixture,
     LogNormalMixture,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BetaMixture",
     "CPCore",
     "Categorical",
     "Core",

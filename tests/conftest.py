@@ -19,6 +19,7 @@ ENGINES = ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork")
 # takes milliseconds. Of the tests over every backend in these files only the named ones are not `slow` on JAX.
 SLOW_ON_JAX = (
     "atoms",
+    "beta",
     "conversions",
     "core_learning",
     "cores",

@@ -2,13 +2,14 @@
 
 - `protocol`: what users follow (`Variable`), and the base class with defaults that the library
   asks (`Family`).
-- `categorical`, `gaussian`, `student_t`, `lognormal`, `poisson`, `negative_binomial`: the built-in
-  families, one file each.
+- `categorical`, `gaussian`, `student_t`, `lognormal`, `beta`, `poisson`, `negative_binomial`: the
+  built-in families, one file each.
 - `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 """
 
 from ringdist.variables.atoms import WithAtoms
+from ringdist.variables.beta import BetaMixture
 from ringdist.variables.categorical import Categorical
 from ringdist.variables.checks import check_name, column_scale
 from ringdist.variables.foreign import Foreign, as_family
@@ -26,11 +27,13 @@ BUILT_IN: tuple[type[Family], ...] = (
     LogNormalMixture,
     StudentTMixture,
     NegativeBinomialMixture,
+    BetaMixture,
     WithAtoms,
 )
 
 __all__ = [
     "BUILT_IN",
+    "BetaMixture",
     "Categorical",
     "Family",
     "Foreign",

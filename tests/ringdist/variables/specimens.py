@@ -138,4 +138,14 @@ NEGATIVE_BINOMIAL = Specimen(
     bounds=("square", "jump_0", "jump_1", "jump_2", "jump_3"),
 )
 
-SPECIMENS = [LOG_NORMAL, STUDENT_T, NEGATIVE_BINOMIAL]
+BETA = Specimen(
+    rd.BetaMixture,
+    {"alphas": [1.5, 6.0, 30.0], "betas": [4.0, 5.0, 2.5]},
+    each(lambda alphas, betas: stats.beta(alphas, betas, loc=-1.0, scale=3.0)),
+    [-1.0, 2.0, 5.0, np.inf],
+    r"values lie strictly between -1 and 2, found -1; rd.WithAtoms\(variable, \[-1\]\)",
+    options={"low": -1.0, "high": 2.0},
+    pieces=(-1.0, 0.0, 1.0, 2.0),
+)
+
+SPECIMENS = [LOG_NORMAL, STUDENT_T, NEGATIVE_BINOMIAL, BETA]
