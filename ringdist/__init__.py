@@ -20,6 +20,7 @@ from ringdist.variables import (
     PoissonMixture,
     StudentTMixture,
     Variable,
+    VonMisesMixture,
     WithAtoms,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "TensorRing",
     "TensorRingDensity",
     "Variable",
+    "VonMisesMixture",
     "WithAtoms",
     "compare",
     "distributed",

@@ -38,6 +38,7 @@ SLOW_ON_JAX = (
     "sampling",
     "student_t",
     "variables",
+    "von_mises",
 )
 ALSO_ON_JAX = {
     "test_zero_entries_of_a_core_have_the_slope_of_leaving_zero",

@@ -2,8 +2,8 @@
 
 - `protocol`: what users follow (`Variable`), and the base class with defaults that the library
   asks (`Family`).
-- `categorical`, `gaussian`, `student_t`, `lognormal`, `beta`, `poisson`, `negative_binomial`: the
-  built-in families, one file each.
+- `categorical`, `gaussian`, `student_t`, `lognormal`, `beta`, `von_mises`, `poisson`,
+  `negative_binomial`: the built-in families, one file each.
 - `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 """
@@ -19,6 +19,7 @@ from ringdist.variables.negative_binomial import NegativeBinomialMixture
 from ringdist.variables.poisson import PoissonMixture
 from ringdist.variables.protocol import Family, Form, Variable, rebuild
 from ringdist.variables.student_t import StudentTMixture
+from ringdist.variables.von_mises import VonMisesMixture
 
 BUILT_IN: tuple[type[Family], ...] = (
     Categorical,
@@ -28,6 +29,7 @@ BUILT_IN: tuple[type[Family], ...] = (
     StudentTMixture,
     NegativeBinomialMixture,
     BetaMixture,
+    VonMisesMixture,
     WithAtoms,
 )
 
@@ -44,6 +46,7 @@ __all__ = [
     "PoissonMixture",
     "StudentTMixture",
     "Variable",
+    "VonMisesMixture",
     "WithAtoms",
     "as_family",
     "check_name",
