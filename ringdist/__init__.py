@@ -13,14 +13,17 @@ from ringdist.learning.starts import initialize
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture, load
 from ringdist.variables import (
+    BetaMixture,
     Categorical,
     GaussianMixture,
     Interval,
     LogNormalMixture,
+    NegativeBinomialMixture,
     PoissonMixture,
     StudentTMixture,
     Truncated,
     Variable,
+    VonMisesMixture,
     WithAtoms,
 )
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BetaMixture",
     "CPCore",
     "Categorical",
     "Core",
@@ -37,6 +41,7 @@ __all__ = [
     "GaussianMixture",
     "Interval",
     "LogNormalMixture",
+    "NegativeBinomialMixture",
     "PoissonMixture",
     "RingMixture",
     "StudentTMixture",
@@ -44,6 +49,7 @@ __all__ = [
     "TensorRingDensity",
     "Truncated",
     "Variable",
+    "VonMisesMixture",
     "WithAtoms",
     "autofit",
     "compare",

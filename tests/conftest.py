@@ -19,6 +19,7 @@ ENGINES = ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork")
 # takes milliseconds. Of the tests over every backend in these files only the named ones are not `slow` on JAX.
 SLOW_ON_JAX = (
     "atoms",
+    "beta",
     "conversions",
     "core_learning",
     "cores",
@@ -29,6 +30,7 @@ SLOW_ON_JAX = (
     "gradients",
     "inference",
     "log_prob",
+    "negative_binomial",
     "numerics",
     "oracle_harness",
     "pathwise",
@@ -42,6 +44,7 @@ SLOW_ON_JAX = (
     "student_t",
     "truncated",
     "variables",
+    "von_mises",
 )
 ALSO_ON_JAX = {
     "test_zero_entries_of_a_core_have_the_gradient_of_leaving_zero",

@@ -60,7 +60,7 @@ from ringdist.backend.functions import (
     times_power,
     without_warnings,
 )
-from ringdist.backend.random import Stream, draw, normal, poisson, uniform
+from ringdist.backend.random import Stream, draw, gamma_logs, normal, poisson, uniform
 
 __all__ = [
     "Array",
@@ -81,6 +81,7 @@ __all__ = [
     "exponents",
     "from_ordered_integers",
     "frozen",
+    "gamma_logs",
     "identity",
     "in_own_precision",
     "index_dtype",

@@ -120,6 +120,27 @@ def _poisson(rng: Any, rates: Array) -> Array:
     return rng.poisson(rates).astype(rates.dtype)
 
 
+def gamma_logs(rng: Any, shapes: Array) -> Array:
+    """Logarithms of gamma variates of the given shapes and scale 1, in their dtype, for shapes of any size.
+
+    G(a) has the distribution of G(a + 1) U^(1 / a), whose logarithm stays in range where G(a) underflows.
+    """
+    xp, stream = namespace(shapes), Stream(rng, shapes)
+    small = shapes < 1
+    raised = xp.log(_standard_gamma(stream.next(), xp.where(small, shapes + 1, shapes)))
+    u = uniform(stream.next(), shapes.shape, shapes)
+    return raised + xp.where(small, xp.log1p(-u) / xp.where(small, shapes, 1.0), 0.0)
+
+
+def _standard_gamma(rng: Any, shapes: Array) -> Array:
+    match backend_name(shapes):
+        case "torch":
+            return sys.modules["torch"]._standard_gamma(shapes, generator=rng)
+        case "jax":
+            return sys.modules["jax"].random.gamma(rng, shapes, dtype=shapes.dtype)
+    return rng.standard_gamma(shapes, dtype=shapes.dtype)
+
+
 def draw(weights: Array, u: Array) -> Array:
     """The index drawn from unnormalised `weights` (..., N) by inverting their cumulative sum at `u` (...) in [0, 1).
 

@@ -2,7 +2,8 @@
 
 - `protocol`: what users follow (`Variable`), and the base class with defaults that the library
   asks (`Family`).
-- `categorical`, `gaussian`, `poisson`, `lognormal`, `student_t`: the built-in families, one file each.
+- `categorical`, `gaussian`, `student_t`, `lognormal`, `beta`, `von_mises`, `poisson`,
+  `negative_binomial`: the built-in families, one file each.
 - `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 - `interval`, `truncated`: components restricted to an interval; `within` and `panels` compute what
@@ -10,6 +11,7 @@
 """
 
 from ringdist.variables.atoms import WithAtoms
+from ringdist.variables.beta import BetaMixture
 from ringdist.variables.categorical import Categorical
 from ringdist.variables.checks import check_name, column_scale
 from ringdist.variables.foreign import Foreign, as_family
@@ -18,10 +20,12 @@ from ringdist.variables.gaussian import GaussianMixture
 from ringdist.variables.interval import Interval
 from ringdist.variables.inversion import first_reached
 from ringdist.variables.lognormal import LogNormalMixture
+from ringdist.variables.negative_binomial import NegativeBinomialMixture
 from ringdist.variables.poisson import PoissonMixture
 from ringdist.variables.protocol import Family, Variable, rebuild
 from ringdist.variables.student_t import StudentTMixture
 from ringdist.variables.truncated import Truncated
+from ringdist.variables.von_mises import VonMisesMixture
 
 BUILT_IN: tuple[type[Family], ...] = (
     Categorical,
@@ -29,12 +33,16 @@ BUILT_IN: tuple[type[Family], ...] = (
     PoissonMixture,
     LogNormalMixture,
     StudentTMixture,
+    NegativeBinomialMixture,
+    BetaMixture,
+    VonMisesMixture,
     WithAtoms,
     Truncated,
 )
 
 __all__ = [
     "BUILT_IN",
+    "BetaMixture",
     "Categorical",
     "Family",
     "Foreign",
@@ -42,10 +50,12 @@ __all__ = [
     "GaussianMixture",
     "Interval",
     "LogNormalMixture",
+    "NegativeBinomialMixture",
     "PoissonMixture",
     "StudentTMixture",
     "Truncated",
     "Variable",
+    "VonMisesMixture",
     "WithAtoms",
     "as_family",
     "check_name",

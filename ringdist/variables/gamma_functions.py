@@ -33,11 +33,11 @@ def polynomial(coefficients: Sequence[float], x: Array) -> Array:
     return total
 
 
-def stirling_error(x: Array) -> Array:
-    """δ(x) for x > 0."""
+def stirling_error(x: Array, inverse: Array | None = None) -> Array:
+    """δ(x) for x > 0, also from 1 / x >= 0 where x has left the range of the dtype."""
     xp = namespace(x)
     large = x >= (LARGE if dtype_name(x.dtype) == "float64" else 3)
-    inverse = 1 / xp.where(large, x, 1.0)
+    inverse = 1 / xp.where(large, x, 1.0) if inverse is None else xp.where(large, inverse, 0.0)
     small = xp.where(large, 1.0, x)
     direct = special("gammaln", small) - (small - 0.5) * xp.log(small) + small - HALF_LOG_2PI
     return xp.where(large, inverse * polynomial(DELTA, inverse * inverse), direct)
@@ -65,6 +65,25 @@ def excess(y: Array) -> Array:
     return xp.where(near, series, outer - xp.log1p(outer))
 
 
+def log1p_share(y: Array) -> Array:
+    """log(1 + y) / y for y > −1, 1 at 0."""
+    xp = namespace(y)
+    near = xp.abs(y) < NEAR
+    outer = xp.where(near, 1.0, y)
+    return xp.where(near, 1 - excess_share(xp.where(near, y, 0.0)), xp.log1p(outer) / outer)
+
+
+def excess_share(y: Array) -> Array:
+    """1 − log(1 + y) / y for y > −1, which is near y / 2 and 0 at 0."""
+    xp = namespace(y)
+    v = y / (2 + y)
+    near = xp.abs(v) < NEAR
+    inner, v = xp.where(near, y, 0.0), xp.where(near, v, 0.0)
+    outer = xp.where(near, 1.0, y)
+    series = v * (1 - 2 * v * polynomial(TERMS, v * v) / (2 + inner))
+    return xp.where(near, series, 1 - xp.log1p(outer) / outer)
+
+
 def log_gap(x: Array) -> Array:
     """log x − ψ(x) for x > 0, between 1 / (2x) and 1 / x."""
     xp = namespace(x)
@@ -85,6 +104,11 @@ def log_gap_slope(x: Array) -> Array:
     small = xp.where(large, 1.0, x)
     steps = sum((1 / (small + k) ** 2 for k in range(1, LARGE)), 1 / small**2)
     return xp.where(large, far, far - steps + LARGE / (small * (small + LARGE)))
+
+
+def trigamma(x: Array) -> Array:
+    """ψ'(x) for x > 0."""
+    return 1 / x - log_gap_slope(x)
 
 
 def inverse_log_gap(value: Array) -> Array:

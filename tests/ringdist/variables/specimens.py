@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +97,7 @@ class Specimen:
             return float(np.sum(function(np.arange(20_000.0))))
         return sum(
             integrate.quad(function, a, b, epsabs=0, epsrel=1e-10, limit=200)[0]
-            for a, b in zip(self.pieces, self.pieces[1:], strict=False)
+            for a, b in itertools.pairwise(self.pieces)
         )
 
 
@@ -129,4 +130,67 @@ STUDENT_T = Specimen(
     vague={"dofs": 0.4},
 )
 
-SPECIMENS = [LOG_NORMAL, STUDENT_T]
+NEGATIVE_BINOMIAL = Specimen(
+    rd.NegativeBinomialMixture,
+    {"means": [0.8, 4.0, 12.0], "dispersions": [2.0, 0.3, 0.05]},
+    each(lambda means, dispersions: stats.nbinom(1 / dispersions, 1 / (1 + dispersions * means))),
+    [-1.0, 2.5, np.inf],
+    "counts are integers from 0, found -1",
+    bounds=("square", "jump_0", "jump_1", "jump_2", "jump_3"),
+)
+
+BETA = Specimen(
+    rd.BetaMixture,
+    {"alphas": [1.5, 6.0, 30.0], "betas": [4.0, 5.0, 2.5]},
+    each(lambda alphas, betas: stats.beta(alphas, betas, loc=-1.0, scale=3.0)),
+    [-1.0, 2.0, 5.0, np.inf],
+    r"values lie strictly between -1 and 2, found -1; rd.WithAtoms\(variable, \[-1\]\)",
+    options={"low": -1.0, "high": 2.0},
+    pieces=(-1.0, 0.0, 1.0, 2.0),
+)
+
+
+class Angle:
+    """Scipy's von Mises distribution as one of the number in [−π, π]."""
+
+    def __init__(self, loc: float, concentration: float) -> None:
+        self.loc, self.inner = loc, stats.vonmises(concentration, loc=loc)
+
+    def pdf(self, x):
+        return self.inner.pdf(x)
+
+    def logpdf(self, x):
+        return self.inner.logpdf(x)
+
+    def cdf(self, x):
+        return self.inner.cdf(x) - self.inner.cdf(-np.pi)
+
+    def mean(self) -> float:
+        return self.moment(lambda x: x)
+
+    def var(self) -> float:
+        mean = self.mean()
+        return self.moment(lambda x: (x - mean) ** 2)
+
+    def moment(self, function) -> float:
+        ends = (-np.pi, self.loc, np.pi)
+        pieces = itertools.pairwise(ends)
+        return sum(
+            integrate.quad(lambda x: function(x) * self.pdf(x), a, b, epsabs=1e-13, limit=200)[0] for a, b in pieces
+        )
+
+    def rvs(self, size, random_state):
+        x = self.inner.rvs(size=size, random_state=random_state)
+        return (x + np.pi) % (2 * np.pi) - np.pi
+
+
+VON_MISES = Specimen(
+    rd.VonMisesMixture,
+    {"locs": [0.3, -2.8, 1.7], "concentrations": [0.5, 3.0, 20.0]},
+    each(lambda locs, concentrations: Angle(locs, concentrations)),
+    [3.2, -4.0, np.inf],
+    r"angles lie in \[−π, π\], found 3.2; \(x \+ π\) % \(2 π\) − π brings them in",
+    pieces=(-np.pi, -2.8, 0.3, 1.7, np.pi),
+)
+
+SPECIMENS = [LOG_NORMAL, STUDENT_T, NEGATIVE_BINOMIAL, BETA, VON_MISES]

@@ -205,7 +205,9 @@ def test_quantiles_invert_the_cdf(backend, specimen):
     else:
         assert_close(found, q, specimen, rtol=1e-8)
     ends = backend.numpy(ring.quantile(1, backend.array([0.0, 1.0]), backend.array([[1.0, np.nan]])))
-    assert tuple(ends) == as_family(ring.variables[1]).support, specimen
+    low, high = as_family(ring.variables[1]).support
+    assert ends[0] == low, specimen
+    assert ends[1] == high or (ends[1] < high < np.inf and specimen.cdf(ends[1:]) @ weights > 1 - 1e-14), specimen
 
 
 def test_samples_of_a_ring(backend, specimen):
