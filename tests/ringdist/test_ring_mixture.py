@@ -716,6 +716,7 @@ def test_gradients_of_posteriors_and_means(backend):
 # ------------------------------------------------------------------------------------------------ transformations
 
 
+@pytest.mark.slow
 def test_jit_and_trees():
     jax = pytest.importorskip("jax")
     jnp = jax.numpy

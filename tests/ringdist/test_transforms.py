@@ -96,6 +96,7 @@ PARTIAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", [0, 2])
 @pytest.mark.parametrize("query", PARTIAL)
 def test_one_core_is_traced_and_the_others_are_constants(jaxed, query, column):
