@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ringdist.backend import Array, dtype_name, gamma_logs, namespace, without_warnings
+from ringdist.backend import Array, gamma_logs, namespace, without_warnings
 from ringdist.variables.checks import check_name, check_values, observed, parameters
 from ringdist.variables.gamma_functions import (
     HALF_LOG_2PI,
@@ -210,11 +210,11 @@ class BetaMixture(Family):
         return self.support[1] - self.support[0]
 
     def _ends(self, array: Array) -> tuple[float, float]:
-        """The numbers of the dtype next to the bounds, none of them subnormal."""
-        low, high = (np.asarray(end, dtype=dtype_name(array.dtype)) for end in self.support)
-        least = float(np.finfo(low.dtype).smallest_normal)
-        after, before = float(np.nextafter(low, high)), float(np.nextafter(high, low))
-        return (least if low == 0 else after), (-least if high == 0 else before)
+        """Numbers of the dtype next to the bounds, none of them subnormal."""
+        limits = namespace(array).finfo(array.dtype)
+        least, spacing = float(limits.smallest_normal), 2 * float(limits.eps)
+        low, high = self.support
+        return low + max(abs(low) * spacing, least), high - max(abs(high) * spacing, least)
 
     def _inside(self, x: Array) -> Array:
         return (x > self.support[0]) & (x < self.support[1])

@@ -10,7 +10,6 @@ Takahasi and Mori 1974). The regularised incomplete beta function is the tail of
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -19,17 +18,15 @@ import numpy as np
 from ringdist.backend import Array, dtype_name, is_concrete, like, namespace, on_accelerator, stop_gradient
 from ringdist.variables.gamma_functions import HALF_LOG_2PI, deviance, excess, polynomial, stirling_error
 
-NODES = {"float64": (-3.7, 4.0, 56), "float32": (-2.75, 3.1, 32)}  # of y: the ends, and how many
+# Values of y and the step between them; made once, as torch.compile does not trace how.
+RULES: dict[str, tuple[list[float], float]] = {
+    name: (np.linspace(low, high, size).tolist(), (high - low) / (size - 1))
+    for name, low, high, size in (("float64", -3.7, 4.0, 56), ("float32", -2.75, 3.1, 32))
+}
 STEEP = 3  # slope from which a tail is met where it falls
 MODERATE = 1e4
 NEWTON_STEPS = 5  # the scale L need not be exact
 GROWTH = [1 / math.factorial(k) for k in range(2, 18)]  # (e^t − 1 − t) / t² in powers of t
-
-
-@functools.cache
-def _rule(name: str) -> tuple[list[float], float]:
-    y, step = np.linspace(*NODES[name], retstep=True)
-    return y.tolist(), float(step)
 
 
 def tail_integral(
@@ -37,7 +34,7 @@ def tail_integral(
 ) -> Array:
     """∫_0^∞ f(t) exp(−E(t)) dt for a convex E of the shape of `scale`, E(scale) near 1; f is smooth, or 1 if None."""
     xp = namespace(scale)
-    nodes, step = _rule(dtype_name(scale.dtype))
+    nodes, step = RULES[dtype_name(scale.dtype)]
     total = 0 * scale
     for y in nodes:
         t = scale * math.exp(y - math.exp(-y))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, Self
@@ -26,9 +25,27 @@ from ringdist.variables.protocol import Family
 
 HALF_TURN = float(np.float32(math.pi))  # a little more than π, so that angles rounded to float32 are inside
 TINY = 1e-30  # added to a concentration whose function has its gradient wrong at 0
-NODES = {"float64": (40, 40.0), "float32": (20, 18.0)}  # of a tail: how many, over how many nats
 FEW, MANY = 60, 1000  # rounds of proposals, of which a third is rejected: where values are traced, and at most
 LARGE = {"float64": 50.0, "float32": 12.0}  # concentrations of which the series below has all digits
+
+
+def _rule(size: int) -> list[tuple[float, float]]:
+    """Nodes and weights of Gauss-Legendre quadrature on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(size)
+    return list(zip(((1 + nodes) / 2).tolist(), (weights / 2).tolist(), strict=True))
+
+
+def _coefficients() -> list[float]:
+    """Of 1 − I_1(κ) / I_0(κ) in powers of 1 / κ, from the differential equation of the ratio."""
+    found = [0.5]
+    for n in range(2, 18):
+        found.append(0.5 * ((n - 2) * found[-1] + sum(found[i] * found[n - 2 - i] for i in range(n - 1))))
+    return found
+
+
+# Quadrature of a tail, and over how many nats it reaches; made once, as torch.compile does not trace how.
+RULES = {"float64": (_rule(40), 40.0), "float32": (_rule(20), 18.0)}
+SERIES = _coefficients()
 
 
 class VonMisesMixture(Family):
@@ -200,18 +217,10 @@ def _log_i0e(concentrations: Array) -> Array:
     return namespace(concentrations).log(special("i0e", concentrations + TINY))
 
 
-@functools.cache
-def _rule(name: str) -> tuple[list[tuple[float, float]], float]:
-    """Nodes and weights of Gauss-Legendre quadrature on [0, 1], and over how many nats it reaches."""
-    size, reach = NODES[name]
-    nodes, weights = np.polynomial.legendre.leggauss(size)
-    return list(zip(((1 + nodes) / 2).tolist(), (weights / 2).tolist(), strict=True)), reach
-
-
 def _tail(start: Array, concentrations: Array, factor: Callable[[Array], Array] | None = None) -> Array:
     """∫ f(θ) p(θ) dθ from `start` in [0, π] to π for a density at loc 0, to relative precision; f is 1 if None."""
     xp = namespace(start)
-    nodes, reach = _rule(dtype_name(start.dtype))
+    nodes, reach = RULES[dtype_name(start.dtype)]
     fixed, known = stop_gradient(start), stop_gradient(concentrations)
     half = xp.sin(0.5 * fixed)
     end = half * half + 0.5 * reach / (known + TINY)  # sin² of half the angle at which nothing is left
@@ -228,22 +237,13 @@ def _tail(start: Array, concentrations: Array, factor: Callable[[Array], Array] 
     return peak * width * total
 
 
-@functools.cache
-def _coefficients() -> list[float]:
-    """Of 1 − I_1(κ) / I_0(κ) in powers of 1 / κ, from the differential equation of the ratio."""
-    found = [0.5]
-    for n in range(2, 18):
-        found.append(0.5 * ((n - 2) * found[-1] + sum(found[i] * found[n - 2 - i] for i in range(n - 1))))
-    return found
-
-
 def _mean_length(concentrations: Array) -> tuple[Array, Array]:
     """A(κ) = I_1(κ) / I_0(κ) and 1 − A(κ), each to its own digits."""
     xp = namespace(concentrations)
     large = concentrations > LARGE[dtype_name(concentrations.dtype)]
     small, inverse = xp.where(large, 1.0, concentrations), 1 / xp.where(large, concentrations, 1.0)
     zero, one = special("i0e", small), special("i1e", small)
-    far = inverse * polynomial(_coefficients(), xp.where(large, inverse, 0.0))
+    far = inverse * polynomial(SERIES, xp.where(large, inverse, 0.0))
     return xp.where(large, 1 - far, one / zero), xp.where(large, far, (zero - one) / zero)
 
 

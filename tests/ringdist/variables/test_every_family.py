@@ -152,6 +152,19 @@ def test_rings_within_jit(specimen):
     assert all(np.isfinite(array).all() for array in slopes.variables[1].arrays().values()), specimen
 
 
+@pytest.mark.slow
+def test_one_graph_in_torch_compile(specimen):
+    torch = pytest.importorskip("torch")
+    backend = load_backend("torch")
+    ring, _ = ring_of(specimen, backend)
+    x = backend.array(np.stack([np.zeros(5), specimen.draw(5)], axis=1))
+    for query in (lambda x: ring.log_prob(x), lambda x: ring.cdf(1, x)):
+        compiled = torch.compile(query, fullgraph=True, backend="eager")(x)
+        assert_close(backend.numpy(compiled), backend.numpy(query(x)), specimen)
+    drawn = torch.compile(lambda: ring.sample(4), fullgraph=True, backend="eager")()
+    assert np.isfinite(backend.numpy(ring.log_prob(drawn))).all(), specimen
+
+
 def test_several_columns_at_once(backend, specimen):
     variables = [specimen.make(backend), specimen.make(backend)]
     family = as_family(variables[0])
