@@ -233,6 +233,15 @@ def test_em_learns_the_share_of_the_atom(backend, missing):
         assert batches.history["train"][-1] > fitted.history["train"][-1] - 0.05
 
 
+@pytest.mark.parametrize("method", ["quantile", "kmeans", "mixture"])
+def test_components_are_placed_beside_the_atoms(method):
+    x = table(200)
+    family = functools.partial(rd.WithAtoms, rd.LogNormalMixture, [0.0], name="amount")
+    ring = rd.initialize(x, [None, family], 2, num_components=3, method=method, rng=0)
+    assert (ring.shape, ring.variables[1].name) == ((2, 4), "amount")
+    assert np.isfinite(ring.log_prob(x)).all()
+
+
 def test_the_floor_does_not_see_the_atoms():
     """A sentinel far away must not make components wide."""
     rng = np.random.default_rng(0)

@@ -382,6 +382,30 @@ def test_em_in_a_ring(backend, specimen, missing):
         assert batches[-1] > history[0] - 0.05, (specimen, batches, history)
 
 
+def test_em_in_float32(specimen):
+    x = planted(specimen, 400).astype(np.float32)
+    size = len(specimen.scipy)
+    results = []
+    for dtype in ("float32", "float64"):
+        kinds = [rd.Categorical(size), specimen.placeable]
+        start = rd.initialize(x, kinds, 3, num_components=size, rng=0, dtype=dtype)
+        fitted = rd.fit_em(start, x, max_epochs=15)
+        assert fitted.ring.variables[1].means().dtype == dtype, specimen
+        results.append(np.array(fitted.history["train"]))
+    assert (np.diff(results[0]) > -2e-4).all(), (specimen, results[0])
+    np.testing.assert_allclose(results[0][-1], results[1][-1], atol=0.03, err_msg=repr(specimen))
+
+
+def test_gradient_descent_in_a_ring(specimen):
+    torch = pytest.importorskip("torch")
+    x = planted(specimen, 200)
+    size = len(specimen.scipy)
+    start = rd.initialize(x, [rd.Categorical(size), specimen.placeable], 2, num_components=size, rng=0, xp=torch)
+    ring, history = rd.fit_gradient(start, x, lambda p: torch.optim.Adam(p, lr=0.02), max_epochs=8, rng=0)
+    assert history["train"][-1] > history["train"][0] + 0.02, (specimen, history)
+    assert as_family(ring.variables[1]).form == as_family(start.variables[1]).form, specimen
+
+
 def test_weights_count_as_repeated_rows(specimen):
     x = planted(specimen, 60)
     weight = np.random.default_rng(0).integers(0, 3, 60)
