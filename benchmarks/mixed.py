@@ -10,13 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-from sklearn.impute import IterativeImputer, KNNImputer
-from sklearn.linear_model import LogisticRegression
 
 import ringdist as rd
 
 from . import report
+from .imputers import chained, constant, neighbours
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     methods: dict[str, Callable[..., np.ndarray]] = {"column mean, most frequent category": constant}
     methods |= {f"KNNImputer, {k} neighbours": neighbours(k) for k in (5, 10, 20)}
-    methods |= {"IterativeImputer, logistic regression": iterative}
+    methods |= {"IterativeImputer, logistic regression": chained()}
     for start, topology, rank in SETTINGS:
         name = topology + (" from mixture" if start == "mixture" else "")
         methods[f"{name}, rank {rank}"] = ring(start, topology, rank, args.epochs)
@@ -130,62 +128,6 @@ def summarised(name: str, values: np.ndarray) -> dict[str, Any]:
         "categorical error": f"{mean[1]:.3f}{spread[1]}",
         "processor seconds": mean[2],
     }
-
-
-# --- the methods -------------------------------------------------------------------------------------------------
-
-
-def constant(x: np.ndarray, categorical: list[int], seed: int) -> np.ndarray:
-    fill = np.nanmean(x, axis=0)
-    for k in categorical:
-        fill[k] = np.bincount(x[~np.isnan(x[:, k]), k].astype(int)).argmax()
-    return np.where(np.isnan(x), fill, x)
-
-
-def neighbours(count: int) -> Callable[..., np.ndarray]:
-    return lambda x, categorical, seed: by_indicators(KNNImputer(n_neighbors=count, weights="distance"), x, categorical)
-
-
-def iterative(x: np.ndarray, categorical: list[int], seed: int) -> np.ndarray:
-    """Codes as numbers while the numeric entries are filled, then a logistic regression for each categorical column.
-
-    As indicators the categories would stay where they start: those of one entry are missing together, and they sum to
-    one, so that each is predicted from the others' first guess.
-    """
-    centre, scale = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
-    imputer = IterativeImputer(max_iter=20, tol=1e-2, random_state=seed)
-    filled = imputer.fit_transform((x - centre) / scale)
-    result = np.where(np.isnan(x), filled * scale + centre, x)
-    for k in categorical:
-        hole, others = np.isnan(x[:, k]), np.delete(filled, k, axis=1)
-        if hole.any():
-            regression = LogisticRegression(C=0.1, max_iter=500).fit(others[~hole], x[~hole, k])
-            result[hole, k] = regression.predict(others[hole])
-    return result
-
-
-def by_indicators(imputer: Any, x: np.ndarray, categorical: list[int]) -> np.ndarray:
-    """Categories as indicators, numeric columns standardised; back afterwards."""
-    centre, scale = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
-    blocks, spans, width = [], [], 0
-    for k in range(x.shape[1]):
-        block = (x[:, [k]] - centre[k]) / scale[k]
-        if k in categorical:
-            levels = np.unique(x[~np.isnan(x[:, k]), k])
-            block = np.where(np.isnan(x[:, [k]]), np.nan, x[:, [k]] == levels)
-        blocks.append(block)
-        spans.append(slice(width, width + block.shape[1]))
-        width += block.shape[1]
-    filled = imputer.fit_transform(np.concatenate(blocks, axis=1))
-    result = x.copy()
-    for k, span in enumerate(spans):
-        if k in categorical:
-            levels = np.unique(x[~np.isnan(x[:, k]), k])
-            values = levels[filled[:, span].argmax(axis=1)]
-        else:
-            values = filled[:, span][:, 0] * scale[k] + centre[k]
-        result[:, k] = np.where(np.isnan(x[:, k]), values, x[:, k])
-    return result
 
 
 def ring(start: str, topology: str, rank: int, epochs: int) -> Callable[..., np.ndarray]:
