@@ -131,11 +131,8 @@ class Autoencoder:
         self.epochs = epochs
 
     def fit(self, chosen: Table, frame: pd.DataFrame) -> None:
-        import torch
         from ctgan import TVAE
 
-        torch.manual_seed(0)
-        np.random.seed(0)
         complete = frame.copy()
         for name in frame.columns:
             if name in chosen.categorical:
@@ -143,6 +140,7 @@ class Autoencoder:
             else:
                 complete[name] = complete[name].fillna(complete[name].mean())
         self.model = TVAE(epochs=self.epochs, enable_gpu=False)
+        self.model.set_random_state(0)
         self.model.fit(complete, discrete_columns=chosen.categorical)
 
     def sample(self, n: int) -> pd.DataFrame:
