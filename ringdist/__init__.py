@@ -1,5 +1,6 @@
 """Exact tensor-ring distributions over discrete, continuous and mixed variables, on NumPy, PyTorch and JAX."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ringdist import compare, ordering
@@ -29,6 +30,7 @@ from ringdist.variables import (
 
 if TYPE_CHECKING:
     from ringdist.estimator.density import TensorRingDensity
+    from ringdist.estimator.plots import plot_conditional, plot_dependence
 
 __version__ = "0.1.0"
 
@@ -59,14 +61,17 @@ __all__ = [
     "initialize",
     "load",
     "ordering",
+    "plot_conditional",
+    "plot_dependence",
 ]
+
+# scikit-learn takes longer to import than all the rest.
+_OF_THE_ESTIMATOR = {"TensorRingDensity": "density", "plot_conditional": "plots", "plot_dependence": "plots"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TensorRingDensity":  # scikit-learn takes longer to import than all the rest
-        from ringdist.estimator.density import TensorRingDensity
-
-        return TensorRingDensity
+    if name in _OF_THE_ESTIMATOR:
+        return getattr(importlib.import_module(f"ringdist.estimator.{_OF_THE_ESTIMATOR[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
