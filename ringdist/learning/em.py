@@ -80,7 +80,8 @@ def fit_em(
         progress: whether to show a progress bar.
 
     Returns:
-        The fitted ring and the history of mean log-likelihoods per row.
+        The fitted ring and the history of mean log-likelihoods per row. With batch_size, "train" is the average of the
+        epoch's batches, each by the ring that it changes.
 
     Raises:
         ValueError: if x or an option does not fit, or a row has zero mass under the ring. The expected counts are sums
@@ -125,8 +126,10 @@ def fit_em(
 
     def fit(restart: int) -> EpochLog:
         start = ring.detach() if restart == 0 else _random_like(ring, generator)
-        track = EpochLog(held_out, patience, max_epochs, progress)
-        return em.run(start, merged, track, generator)
+        track = em.run(start, merged, EpochLog(held_out, patience, max_epochs, progress), generator)
+        if restarts > 1 and held_out is None and batch_size is not None:
+            track.value = merged.mean_log_prob(track.best)
+        return track
 
     return best_of(rings[0], restarts, fit)
 
@@ -171,7 +174,7 @@ class _EM:
             learn(model, data, track, floors[0], total)
         else:
             for _ in track.epochs():
-                model = self._step(model, data, slice(None), self._m_step(1.0, total, total), floors)
+                model, _ = self._step(model, data, slice(None), self._m_step(1.0, total, total), floors)
                 own = data.mean_log_prob(model) * float(data.weight.sum())
                 track.record(model, self._sum(data, own) / total)
         return track
@@ -220,13 +223,15 @@ class _EM:
         size, steps = int(self.batch_size or 1), 0
         number = track.max_epochs * -(-data.num_rows // size)
         for _ in track.epochs():
+            log_prob = 0.0
             for index in data.batches(size, rng):
                 batch = float(data.weight[index].sum())
                 if batch > 0:
                     m_step = self._m_step(self._step_size(steps, number), total, batch)
-                    model = self._step(model, data, index, m_step, floors)
+                    model, value = self._step(model, data, index, m_step, floors)
+                    log_prob += value
                 steps += 1
-            track.record(model, data.mean_log_prob(model))
+            track.record(model, log_prob / total)
 
     def _step(
         self,
@@ -235,30 +240,37 @@ class _EM:
         index: np.ndarray | slice,
         m_step: MStep,
         floors: Sequence[dict[int, float]],
-    ) -> Model:
-        """The model after every factor has been visited once with these rows."""
+    ) -> tuple[Model, float]:
+        """The model after every factor has been visited once with these rows, and Σ weight log p(row).
+
+        That is before the visit of trains, and while a ring's cores are visited.
+        """
         rows, weight = data.batch(members(model)[0], index)
         numbers = data.row_numbers if isinstance(index, slice) else index
         if not isinstance(model, RingMixture):
             return self._ring_step(model, rows, weight, numbers, m_step, floors[0])
         posterior, known = model.ring_posterior(rows), to_numpy(model.weights).astype(np.float64)
-        rings, shares = [], np.zeros(len(known))
+        rings, shares, log_prob = [], np.zeros(len(known)), 0.0
         for c, ring in enumerate(model.rings):
             own = weight * posterior[:, c]
             shares[c] = self._sum(data, float(own.sum())) / m_step.weights.batch
             if shares[c] > 0:  # as a fit of its own to its share of all rows and of the batch
                 weights = Weights(*(known[c] * number for number in m_step.weights))
-                ring = self._ring_step(ring, rows, own, numbers, replace(m_step, weights=weights), floors[c])
+                ring, value = self._ring_step(ring, rows, own, numbers, replace(m_step, weights=weights), floors[c])
+                # log p = Σ_c γ_c (log p_c + log w_c - log γ_c), γ_c the posterior of ring c
+                held, gamma = to_numpy(own).astype(np.float64), to_numpy(posterior[:, c]).astype(np.float64)
+                log_prob += value - float(held @ np.log(np.where(held > 0, gamma, 1.0) / known[c]))
             rings.append(ring)
-        return RingMixture(rings, ((1 - m_step.step) * known + m_step.step * shares).tolist())
+        return RingMixture(rings, ((1 - m_step.step) * known + m_step.step * shares).tolist()), log_prob
 
     def _ring_step(
         self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, float]
-    ) -> TensorRing:
+    ) -> tuple[TensorRing, float]:
         if has_normal_form(ring):
             found = one_pass.Expectation.of_rows(ring, rows, weight, numbers)
-            return one_pass.maximised(ring, found, m_step, floors, tied=self.tied)
-        return coordinatewise.balanced(coordinatewise.visit(ring, rows, weight, numbers, m_step, floors)[0])
+            return one_pass.maximised(ring, found, m_step, floors, tied=self.tied), found.log_prob
+        ring, value = coordinatewise.visit(ring, rows, weight, numbers, m_step, floors)
+        return coordinatewise.balanced(ring), value
 
     def _step_size(self, steps: int, number: int) -> float:
         if self.step_decay == "linear":

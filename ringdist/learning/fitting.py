@@ -18,7 +18,8 @@ from ringdist.ring import TensorRing
 class FitResult(NamedTuple):
     """A fitted ring or mixture of rings, and its history.
 
-    `history` holds per epoch the mean log-likelihood in nats of "train" (after the epoch) and "validation".
+    `history` holds per epoch the mean log-likelihood in nats of "train" and "validation", after the epoch; that of
+    "train" in EM of mini-batches is the average while learning.
     """
 
     ring: Any
@@ -55,7 +56,7 @@ class EpochLog:
     show: bool
     best: Any = None
     history: dict[str, list[float]] = field(default_factory=dict)
-    _best_value: float = -math.inf
+    value: float = -math.inf  # of the best, by which a fit is compared with its restarts
     _since: int = 0
 
     def epochs(self) -> Iterator[int]:
@@ -73,18 +74,13 @@ class EpochLog:
         """Take note of the ring after an epoch."""
         self.history["train"].append(train)
         if self.validation is None:
-            self.best, self._best_value = ring, train
+            self.best, self.value = ring, train
             return
         value = self.validation.mean_log_prob(ring)
         self.history["validation"].append(value)
         self._since += 1
-        if self.best is None or value > self._best_value:
-            self.best, self._best_value, self._since = ring, value, 0
-
-    @property
-    def value(self) -> float:
-        """The likelihood by which this fit is compared with its restarts."""
-        return self._best_value
+        if self.best is None or value > self.value:
+            self.best, self.value, self._since = ring, value, 0
 
 
 def check_options(max_epochs: int, batch_size: int | None, patience: int | None, restarts: int = 1) -> None:
