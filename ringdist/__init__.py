@@ -10,6 +10,7 @@ from ringdist.learning.autofit import autofit
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.gradient import fit_gradient
+from ringdist.learning.rings import fit_mixture
 from ringdist.learning.starts import initialize
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture, load
@@ -58,6 +59,7 @@ __all__ = [
     "distributed",
     "fit_em",
     "fit_gradient",
+    "fit_mixture",
     "initialize",
     "load",
     "ordering",

@@ -1,0 +1,99 @@
+"""A mixture of rings over several orders of the columns, learnt one after the other or together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from ringdist import ordering
+from ringdist.backend import is_array, to_numpy
+from ringdist.learning.autofit import log_probs, mixture_weights
+from ringdist.learning.em import fit_em
+from ringdist.learning.fitting import FitResult
+from ringdist.learning.starts import initialize
+from ringdist.ring_mixture import RingMixture
+from ringdist.variables import Variable
+
+
+def fit_mixture(
+    x: Any,
+    variables: Sequence[Variable | type | None],
+    rank: int = 16,
+    *,
+    num_rings: int = 4,
+    orders: Sequence[Sequence[int]] | None = None,
+    topology: Literal["ring", "train"] = "train",
+    core: Literal["dense", "cp"] = "cp",
+    num_components: int = 8,
+    together: bool = False,
+    validation: Any = None,
+    sample_weight: Any = None,
+    rng: Any = None,
+    xp: ModuleType = np,
+    dtype: Any = None,
+    device: Any = None,
+    **options: Any,
+) -> FitResult:
+    """A `RingMixture` of rings that differ in the order of their columns and in their starting points.
+
+    p(x) = Σ_r w_r p_r(x). Each ring starts near a mixture of products and learns by `fit_em` from all rows. The weights
+    are then those of highest likelihood of the validation rows, or of x where there are none (EM of the weights alone).
+    With `together`, EM of the whole mixture follows, in which every ring learns from the rows by its posterior.
+
+    Args:
+        x: (n, d) data, NaN where missing.
+        variables: the d families, as in `initialize`.
+        rank: of every bond.
+        num_rings: rings of the mixture, at least 1.
+        orders: one order for each ring; None makes them by `ringdist.ordering.diverse` from the mutual information.
+        topology, core, num_components, xp, dtype, device: as in `initialize`.
+        together: whether all rings are learnt once more together.
+        validation: (n', d) rows by which epochs and weights are chosen.
+        sample_weight: (n,) non-negative weights of the rows of x; they do not enter the weights of the rings.
+        rng: seed.
+        options: of `fit_em`, for instance `max_epochs`, `batch_size` and `smoothing`.
+
+    Returns:
+        The mixture; and its history where learnt together, else that of the first ring.
+
+    Raises:
+        ValueError: if num_rings is not a positive integer or the number of orders, or as `initialize` and `fit_em`.
+
+    Examples:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> rng = np.random.default_rng(0)
+        >>> cluster = rng.integers(3, size=300)
+        >>> x = (rng.random((300, 6)) < np.array([0.1, 0.5, 0.9])[cluster, None]).astype(float)
+        >>> model, history = rd.fit_mixture(x, [rd.Categorical(2)] * 6, rank=3, num_rings=2, max_epochs=5, rng=0)
+        >>> len(model.rings), model.log_prob(x).shape
+        (2, (300,))
+    """
+    if isinstance(num_rings, bool) or not isinstance(num_rings, int | np.integer) or num_rings < 1:
+        raise ValueError(f"num_rings must be a positive integer, found {num_rings!r}")
+    if orders is not None and len(orders) != num_rings:
+        raise ValueError(f"orders must be one for each of the {num_rings} rings, found {len(orders)}")
+    seeds = np.random.default_rng(rng).integers(2**31, size=2 * num_rings + 1).tolist()
+    layout: dict[str, Any] = {"topology": topology, "core": core, "xp": xp, "dtype": dtype, "device": device}
+    if orders is None:
+        rows = to_numpy(x) if is_array(x) else np.asarray(x, dtype=np.float64)
+        placed = initialize(rows, variables, 1, num_components=num_components, topology=topology, rng=0).variables
+        orders = ordering.diverse(ordering.dependence(rows, placed), int(num_rings), topology)
+    learning = {"sample_weight": sample_weight, "validation": validation, **options}
+    rings, history = [], None
+    for r, order in enumerate(orders):
+        start = initialize(
+            x, variables, rank, num_components=num_components, method="mixture", order=order, rng=seeds[2 * r], **layout
+        )
+        fitted = fit_em(start, x, rng=seeds[2 * r + 1], **learning)
+        rings.append(fitted.ring)
+        history = history or fitted.history
+    judged = x if validation is None else validation
+    weights = mixture_weights(np.stack([log_probs(ring, judged) for ring in rings]))
+    mixture = RingMixture(rings, (weights / weights.sum()).tolist())
+    if together:
+        return fit_em(mixture, x, rng=seeds[-1], **learning)
+    return FitResult(mixture, history or {})

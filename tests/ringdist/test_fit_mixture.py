@@ -1,0 +1,67 @@
+"""`rd.fit_mixture`: rings over several orders, learnt one after the other or together."""
+
+import numpy as np
+import pytest
+
+import ringdist as rd
+from ringdist.learning.autofit import mixture_weights
+
+
+def clusters(seed, n=600, d=8, count=4):
+    rng = np.random.default_rng(seed)
+    p = rng.random((count, d))
+    return (rng.random((n, d)) < p[rng.integers(count, size=n)]).astype(float)
+
+
+@pytest.mark.parametrize("topology, core", [("train", "cp"), ("ring", "dense")])
+def test_one_ring_an_order_and_weights_of_highest_likelihood(topology, core):
+    x = clusters(0)
+    orders = [list(range(8)), [0, 4, 1, 5, 2, 6, 3, 7]]
+    layout = {"topology": topology, "core": core}
+    model, history = rd.fit_mixture(
+        x, [rd.Categorical(2)] * 8, 3, num_rings=2, orders=orders, rng=0, max_epochs=3, smoothing=0.5, **layout
+    )
+    assert [list(ring.order) for ring in model.rings] == orders
+    assert all(ring.is_dense == (core == "dense") for ring in model.rings)
+    parts = np.stack([ring.log_prob(x) for ring in model.rings])
+    values = model.log_prob(x).mean()
+    for shift in (0.05, -0.05):
+        other = np.clip(np.array(model.weights) + [shift, -shift], 1e-9, 1)
+        mixed = np.logaddexp.reduce(parts + np.log(other / other.sum())[:, None], axis=0).mean()
+        assert mixed <= values + 1e-6
+    np.testing.assert_allclose(mixture_weights(parts), model.weights, atol=1e-2)
+    assert len(history["train"]) == 3
+
+
+def test_learning_together_gains_and_is_reproducible():
+    x = clusters(1)
+    alone, _ = rd.fit_mixture(x, [rd.Categorical(2)] * 8, 2, num_rings=3, rng=0, max_epochs=4)
+    joint, history = rd.fit_mixture(x, [rd.Categorical(2)] * 8, 2, num_rings=3, rng=0, max_epochs=4, together=True)
+    again, _ = rd.fit_mixture(x, [rd.Categorical(2)] * 8, 2, num_rings=3, rng=0, max_epochs=4, together=True)
+    assert joint.log_prob(x).mean() > alone.log_prob(x).mean()
+    assert (np.diff(history["train"]) > -1e-9).all()
+    np.testing.assert_array_equal(joint.log_prob(x), again.log_prob(x))
+
+
+def test_validation_rows_choose_the_weights():
+    rng = np.random.default_rng(2)
+    x = np.concatenate([clusters(2), rng.normal(size=(600, 1))], axis=1)
+    x[rng.random(x.shape) < 0.1] = np.nan
+    variables = [rd.Categorical(2)] * 8 + [rd.GaussianMixture]
+    model, history = rd.fit_mixture(x[100:], variables, 3, num_rings=2, validation=x[:100], rng=0, max_epochs=5)
+    parts = np.stack([ring.log_prob(x[:100]) for ring in model.rings])
+    np.testing.assert_allclose(mixture_weights(parts), model.weights, atol=1e-2)
+    assert set(history) == {"train", "validation"}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_rings": 0}, "num_rings must be a positive integer, found 0"),
+        ({"num_rings": 1.5}, "num_rings must be a positive integer, found 1.5"),
+        ({"num_rings": 2, "orders": [[0, 1]]}, "orders must be one for each of the 2 rings, found 1"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        rd.fit_mixture(np.zeros((4, 2)), [rd.Categorical(2)] * 2, **options)
