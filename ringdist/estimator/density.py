@@ -2,68 +2,79 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.base import DensityMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
-from ringdist.estimator import fitting, persistence, units
+from ringdist.estimator import column_types, fitting, persistence, units
 from ringdist.estimator import table as tables
+from ringdist.estimator.columns import Unknown
 from ringdist.estimator.fitting import seed
-from ringdist.interop import files
-from ringdist.learning.em import fit_em
-from ringdist.learning.fitting import FitResult
-from ringdist.learning.starts import initialize
-from ringdist.queries.posterior import component_posteriors
-from ringdist.ring import TensorRing
-from ringdist.ring_mixture import load
-from ringdist.variables import Categorical, GaussianMixture
+from ringdist.estimator.frames import is_frame, raw_columns
+from ringdist.estimator.learner import Learner, Options
+from ringdist.estimator.parameters import check_parameters, plain_rank
+from ringdist.estimator.questions import Questions
+from ringdist.interop import files, mixtures
+from ringdist.ring_mixture import RingMixture, load
 
 
-class TensorRingDensity(DensityMixin, BaseEstimator):
-    """A tensor-ring density of a table with real and categorical columns, some entries missing, fitted by EM.
+class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
+    """A tensor-ring density of a table with columns of any kind, some entries missing, fitted by EM.
 
-    Rows are arrays or pandas frames. NaN, None and pandas' NA are missing: fitting and scoring use the likelihood of
-    what is observed. Continuous columns become mixtures of Gaussians, standardised while fitting; every other column
-    is categorical. `ring_` is in the units of the data, so that log-densities are per unit of each continuous column.
+    Rows are arrays or pandas frames. NaN, None, pandas' NA and masked entries are missing: fitting and scoring use the
+    likelihood of what is observed. What is not said is chosen on held-out rows within `budget` seconds, after which all
+    rows are learnt from. `ring_` is in the units of the data, so that log-densities are per unit of each column of
+    numbers; of a column of integers, a unit is the distance between them.
 
     Args:
-        rank: of every bond, or one per bond (see `TensorRing.ranks`).
-        num_components: Gaussian components of a continuous column; fewer where it has fewer distinct values.
+        rank: of every bond, or one per bond (see `TensorRing.ranks`). "auto": chosen.
+        num_components: of a column of numbers; fewer where it has fewer distinct values. "auto": chosen.
+        num_rings: rings in different orders of the columns, of which `ring_` is the mixture; "auto": chosen.
+        core: "dense" or "cp" cores. "auto": dense for a ring and for a given rank up to 8, else CP.
         order: the columns' order in the ring: by mutual information of neighbours (`ringdist.ordering`), random, as
             given, or a sequence of column numbers or names.
-        topology: "ring", or "train" for a first bond of rank 1.
-        max_epochs: visits of every core.
-        batch_size: None for exact EM on all rows, else rows per damped step.
-        categorical_features: which columns are categorical. "auto": integers, booleans, strings and pandas'
-            categorical columns are, floats are continuous; a column of objects is continuous if it has floats.
-            "from_dtype": pandas' categorical columns only. Otherwise a list of indices, a list of names, a mask over
-            all columns, or None for no column. Categories are those that fit sees, or that a categorical dtype
-            declares: declare them where a category may be rare enough to be missed by a fold of a cross-validation.
-        pseudocount: of the largest core, in rows, spread evenly over its entries, and as much an entry in all others;
-            keeps combinations that were never seen possible, and weighs the same at every rank.
-        variance_floor: least variance of a Gaussian component, relative to the variance of its column.
+        topology: "train" for a first bond of rank 1, or "ring".
+        column_types: "auto", or a dict from columns (names or numbers) to types, the others being inferred:
+            "categorical", "gaussian", "student_t", "lognormal" (zeros get a probability of their own), "beta" (within
+            bounds), "von_mises" (angles), "count", "poisson", "negative_binomial". Inferred are: strings, booleans,
+            pandas' categorical columns and few different integers as categorical; other numbers by held-out likelihood
+            of their families. Values that are repeated as no continuous column does get a probability of their own.
+        handle_unknown: of a category that fit did not see: "error"; "missing", as a missing entry; "rare", as the
+            rare categories, which fit then merges, or as missing if there are none.
+        categorical_features: which columns are categorical. "auto": as `column_types` says. "from_dtype": pandas'
+            categorical columns only. Otherwise a list of indices, a list of names, a mask over all columns, or None for
+            no column. Categories are those that fit sees, or that a categorical dtype declares: declare them where a
+            category may be rare enough to be missed by a fold of a cross-validation.
+        budget: seconds of wall-clock time for all that is chosen and learnt; what is under way is finished, so that it
+            is no hard limit. None: no limit, and the same result on every machine.
+        max_epochs: visits of every core. "auto": until learning has converged, or held-out rows were best.
+        batch_size: None for exact EM on all rows, else rows per damped step. "auto": batches from 6000 rows on.
+        pseudocount: of the largest core, in rows, spread evenly over its entries, and as much an entry in all others.
+            "auto": rows added to every conditional distribution, their number chosen; 0 where constraints are hard.
+        variance_floor: least variance of a component, relative to that of its column, of which the quartiles tell if
+            they say less; the distance between the values of a column of integers is a floor too.
         start: as `method` of `ringdist.initialize`: near a mixture of `rank` products ("mixture"), or random cores with
             components at quantiles or k-means centres ("quantile", "kmeans"). "auto": the mixture, but quantiles where
             there is one rank per bond.
         restarts: fits from several random starting points, of which the best is kept.
-        validation_fraction: share of the rows held out; the ring that is best on them is kept. None: no such rows.
+        validation_fraction: share of the rows held out for good; the ring that is best on them is kept. None: held-out
+            rows are used for choices alone.
         patience: epochs without a better one on the held-out rows after which learning stops; None: never.
         random_state: seed or `numpy.random.RandomState` for the order, the start, the split and the batches.
         verbose: whether to show a progress bar.
 
     Attributes:
-        ring_: the fitted `ringdist.TensorRing`: continuous columns in the data's units, categorical ones by code, with
-            the columns' names where the data has them.
+        ring_: the fitted `ringdist.TensorRing`, or `ringdist.RingMixture` of several: columns of numbers in the data's
+            units, categorical ones by code, with the columns' names where the data has them.
+        column_types_: type of every column, by its name, or its number where columns have no names.
         history_: per epoch the mean log-likelihood per row of "train" and, with `validation_fraction`, "validation".
-        categories_: per column the array of categories in the order of their codes, or None if continuous.
+        categories_: per column the array of categories in the order of their codes, or None if it holds numbers.
         is_categorical_: (d,) booleans.
         n_iter_: number of epochs run.
         n_features_in_: number of columns d.
@@ -72,24 +83,31 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
     Examples:
         >>> import numpy as np
         >>> x = np.random.default_rng(0).normal(size=(200, 3))
-        >>> model = TensorRingDensity(rank=2, num_components=3, max_epochs=5, random_state=0).fit(x)
+        >>> model = TensorRingDensity(rank=2, num_components=3, random_state=0).fit(x)
         >>> model.score_samples(x).shape
         (200,)
         >>> model.impute([[0.0, np.nan, 1.0]]).shape
         (1, 3)
+        >>> model.quantile({0: 0.5}, 1, [0.1, 0.9]).shape  # of column 1 where column 0 is 0.5
+        (1, 2)
     """
 
     def __init__(
         self,
-        rank: int | Sequence[int] = 8,
+        rank: int | Sequence[int] | Literal["auto"] = "auto",
         *,
-        num_components: int = 8,
+        num_components: int | Literal["auto"] = "auto",
+        num_rings: int | Literal["auto"] = 1,
+        core: Literal["auto", "dense", "cp"] = "auto",
         order: Literal["mutual_information", "random", "given"] | Sequence[int | str] = "mutual_information",
-        topology: Literal["ring", "train"] = "ring",
-        max_epochs: int = 100,
-        batch_size: int | None = None,
+        topology: Literal["ring", "train"] = "train",
+        column_types: Literal["auto"] | Mapping[Any, str] = "auto",
+        handle_unknown: Unknown = "error",
         categorical_features: Any = "auto",
-        pseudocount: float = 10.0,
+        budget: float | None = 20.0,
+        max_epochs: int | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] | None = "auto",
+        pseudocount: float | Literal["auto"] = "auto",
         variance_floor: float = 1e-3,
         start: Literal["auto", "mixture", "quantile", "kmeans"] = "auto",
         restarts: int = 1,
@@ -100,11 +118,16 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
     ):
         self.rank = rank
         self.num_components = num_components
+        self.num_rings = num_rings
+        self.core = core
         self.order = order
         self.topology = topology
+        self.column_types = column_types
+        self.handle_unknown = handle_unknown
+        self.categorical_features = categorical_features
+        self.budget = budget
         self.max_epochs = max_epochs
         self.batch_size = batch_size
-        self.categorical_features = categorical_features
         self.pseudocount = pseudocount
         self.variance_floor = variance_floor
         self.start = start
@@ -127,87 +150,80 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             ValueError: if X or a parameter does not fit, a column has no observed entry, or weights are all zero.
             TypeError: if a column holds neither numbers nor strings.
         """
+        check_parameters(self)
         X = self._validated(X, reset=True)
-        names = self._names()
-        columns = tables.columns_of(X, names, self.categorical_features)
-        rows = tables.encode(columns, X)
+        labels = list(X.columns) if is_frame(X) else None
         rng = check_random_state(self.random_state)
-        rows, weight = fitting.weighted(X, rows, sample_weight)
+        columns = column_types.columns_of(
+            raw_columns(X), labels, self.categorical_features, self.column_types, self.handle_unknown, 0
+        )
+        rows, shares = tables.encode(columns, X, self.handle_unknown)
+        kept, weight = fitting.weighted(X, rows, sample_weight)
+        rows, weight, share = rows[kept], weight[kept], shares[kept].sum(axis=1)
         learn, held_out = fitting.split(len(rows), self.validation_fraction, rng)
-        centre, scale = units.standards(rows[learn], weight[learn], [c.categories is None for c in columns])
-        standard = (rows - centre) / scale
-        result = self._learn(standard[learn], weight[learn], standard[held_out], columns, names, rng)
-        self._set_fitted(columns, hasattr(X, "iloc"), units.in_units(result.ring, centre, scale, names))
+        unit = units.units_of(rows[learn], weight[learn], columns)
+        learner = self._learner(unit.standard(rows), weight, columns, unit, labels, learn, rng)
+        result, _ = fitting.learnt(
+            learner,
+            held_out,
+            rank=None if self.rank == "auto" else plain_rank(self.rank),
+            components=None if self.num_components == "auto" else int(self.num_components),
+            smoothing=None if self.pseudocount == "auto" else 0.0,
+            num_rings=None if self.num_rings == "auto" else int(self.num_rings),
+            budget=self.budget,
+            rng=rng,
+        )
+        ring = units.in_units(result.ring, unit, columns, self._names())
+        self._set_fitted(columns, is_frame(X), labels, ring)
         self.history_ = {
-            name: [value - shift for value in result.history[name]]
+            name: [float(value - shift) for value in result.history[name]]
             for name, shift in {
-                "train": units.log_volume(rows[learn], weight[learn], scale),
-                "validation": units.log_volume(rows[held_out], np.ones(held_out.size), scale),
+                "train": _shift(unit, rows[learn], weight[learn], columns, share[learn]),
+                "validation": _shift(unit, rows[held_out], np.ones(held_out.size), columns, share[held_out]),
             }.items()
             if name in result.history
         }
         self.n_iter_ = len(result.history["train"])
         return self
 
+    def _learner(
+        self, rows: np.ndarray, weight: np.ndarray, columns: Any, unit: units.Units, labels: Any, learn: Any, rng: Any
+    ) -> Learner:
+        orders = fitting.column_orders(
+            self.order,
+            rows[learn],
+            columns,
+            labels,
+            self.topology,
+            4 if self.num_rings == "auto" else int(self.num_rings),
+            rng,
+        )
+        options = Options(
+            self.topology,
+            self.core,
+            self.start,
+            None if self.max_epochs == "auto" else int(self.max_epochs),
+            self.batch_size,
+            None if self.pseudocount == "auto" else float(self.pseudocount),
+            self.variance_floor,
+            self.restarts,
+            self.patience,
+            bool(self.verbose),
+        )
+        return Learner(rows, weight, columns, unit, orders, options, self.rank == "auto", seed(rng))
+
     def score_samples(self, X: Any) -> np.ndarray:
-        """log p of each row's observed entries, (n,), in nats; densities are per unit of each continuous column.
+        """log p of each row's observed entries, (n,), in nats; densities are per unit of each column of numbers.
 
         Raises:
             ValueError: if X does not fit, or has a category that fit did not see.
         """
-        _, rows = self._encoded(X)
-        return np.asarray(self.ring_.log_prob(rows))
+        given = self._encoded(X)
+        return np.asarray(self.ring_.log_prob(given.rows)) + given.log_share.sum(axis=1)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log-likelihood per row, as of sklearn's `GaussianMixture` (its `KernelDensity` returns the sum)."""
         return float(np.mean(self.score_samples(X)))
-
-    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """Exact samples, (n_samples, d): a frame if the model was fitted on one, else an array.
-
-        Args:
-            n_samples: number of rows, at least 1.
-            random_state: seed or `numpy.random.RandomState`; None for fresh randomness, as in sklearn's
-                `KernelDensity`.
-        """
-        check_is_fitted(self)
-        if isinstance(n_samples, bool) or not isinstance(n_samples, numbers.Integral) or n_samples < 1:
-            raise ValueError(f"n_samples must be a positive integer, found {n_samples!r}")
-        rows = self.ring_.sample(int(n_samples), rng=seed(check_random_state(random_state)))
-        if self._frame:
-            names = self._names() or [str(k) for k in range(self.n_features_in_)]
-            return tables.decode_frame(self._columns, rows, names)
-        return tables.decode(self._columns, rows)
-
-    def impute(self, X: Any, method: Literal["mean", "sample", "mode"] = "mean", *, random_state: Any = None) -> Any:
-        """A copy of X with its missing entries filled; observed entries stay as they are.
-
-        Args:
-            X: (n, d) array or frame.
-            method: "mean": a continuous entry's conditional mean given all observed entries of the row, a categorical
-                one's most probable category, each entry by itself. "sample": the missing entries of a row drawn
-                jointly. "mode": the most probable joint completion found, see `TensorRing.mode`.
-            random_state: of method "sample": seed or `numpy.random.RandomState`, None for fresh randomness.
-
-        Returns:
-            A table like X.
-
-        Raises:
-            ValueError: if X or the method does not fit, or the observed entries of a row have zero mass.
-        """
-        if method not in ("mean", "sample", "mode"):
-            raise ValueError(f"method must be mean, sample or mode, found {method!r}")
-        X, rows = self._encoded(X)
-        missing = np.isnan(rows)
-        if not missing.any():
-            return X.copy()
-        if method == "sample":
-            completed = self.ring_.sample_given(rows, rng=seed(check_random_state(random_state)))
-        elif method == "mode":
-            completed = self.ring_.mode(rows)
-        else:
-            completed = self._expected(rows, missing)
-        return tables.filled(self._columns, X, np.asarray(completed), missing)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted model to one file, atomically: the ring as `ringdist.load` reads it, the rest as JSON.
@@ -216,8 +232,12 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
             ValueError: if a category is neither a string nor a number.
         """
         check_is_fitted(self)
-        description = persistence.to_json(self.get_params(), self._columns, self._names(), self._frame, self.history_)
-        files.save(self.ring_, path, extra={"estimator": description})
+        description = persistence.to_json(self.get_params(), self._columns, self._labels, self._frame, self.history_)
+        extra = {"estimator": description}
+        if isinstance(self.ring_, RingMixture):
+            mixtures.save(self.ring_.rings, self.ring_.linear, self.ring_.logs, path, extra=extra)
+        else:
+            files.save(self.ring_, path, extra=extra)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -229,15 +249,13 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         """
         ring, extra = load(path), files.read_extra(path, "estimator")
         try:
-            if not isinstance(ring, TensorRing):
-                raise ValueError(f"it must hold one ring, found {ring!r}")
             description = persistence.from_json(extra, ring)
             model = cls(**description.parameters)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{Path(path).name} holds no valid estimator: {error}") from error
-        if description.names is not None:
+        if description.names is not None and all(isinstance(name, str) for name in description.names):
             model.feature_names_in_ = np.array(description.names, dtype=object)
-        model._set_fitted(description.columns, description.frame, ring)
+        model._set_fitted(description.columns, description.frame, description.names, ring)
         model.history_ = description.history
         model.n_iter_ = len(model.history_["train"])
         return model
@@ -248,84 +266,7 @@ class TensorRingDensity(DensityMixin, BaseEstimator):
         tags.input_tags.categorical = True
         return tags
 
-    # ------------------------------------------------------------------------------------------------------- steps
 
-    def _learn(
-        self,
-        rows: np.ndarray,
-        weight: np.ndarray,
-        held_out: np.ndarray,
-        columns: Sequence[tables.Column],
-        names: Sequence[str] | None,
-        rng: np.random.RandomState,
-    ) -> FitResult:
-        families: list[Any] = [
-            GaussianMixture if c.categories is None else Categorical(c.categories.size) for c in columns
-        ]
-        start = initialize(
-            rows,
-            families,
-            self.rank,
-            num_components=self.num_components,
-            order=fitting.column_order(self.order, rows, families, names, self.topology, rng),
-            topology=self.topology,
-            method=self._start(),
-            rng=seed(rng),
-        )
-        return fit_em(
-            start,
-            rows,
-            sample_weight=weight,
-            validation=held_out if len(held_out) else None,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            pseudocount=self.pseudocount / max(math.prod(core.shape) for core in start.links),
-            variance_floor=self.variance_floor,
-            restarts=self.restarts,
-            patience=self.patience,
-            rng=seed(rng),
-            progress=bool(self.verbose),
-        )
-
-    def _start(self) -> Literal["mixture", "quantile", "kmeans"]:
-        if self.start != "auto":
-            return self.start
-        return "mixture" if isinstance(self.rank, int | np.integer) else "quantile"
-
-    def _validated(self, X: Any, *, reset: bool) -> Any:
-        """X as a frame or an (n, d) array of numbers or objects, its columns counted and their names compared."""
-        if hasattr(X, "iloc") and hasattr(X, "columns"):
-            X = validate_data(self, X, reset=reset, skip_check_array=True)
-            if X.shape[0] == 0:
-                raise ValueError(f"X must have at least one row, found shape {X.shape}")
-            return X
-        if not hasattr(X, "dtype") and np.asarray(X, dtype=object).ndim == 2:
-            kinds = check_array(X, dtype=None, ensure_all_finite=False)
-            X = np.asarray(X, dtype=object) if kinds.dtype.kind == "U" else X  # a string among them would make all so
-        return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
-
-    def _encoded(self, X: Any) -> tuple[Any, np.ndarray]:
-        check_is_fitted(self)
-        X = self._validated(X, reset=False)
-        return X, tables.encode(self._columns, X)
-
-    def _expected(self, rows: np.ndarray, missing: np.ndarray) -> np.ndarray:
-        """Conditional means, and the most probable category of categorical columns."""
-        columns = [int(k) for k in np.flatnonzero(missing.any(axis=0))]
-        completed = rows.copy()
-        for k, weights in zip(columns, component_posteriors(self.ring_, rows, columns), strict=True):
-            values = np.asarray(weights)
-            expected = values.argmax(axis=1) if self.is_categorical_[k] else values @ self.ring_.variables[k].means()
-            completed[missing[:, k], k] = expected[missing[:, k]]
-        return completed
-
-    def _set_fitted(self, columns: Sequence[tables.Column], frame: bool, ring: TensorRing) -> None:
-        self._columns, self._frame = list(columns), frame
-        self.ring_ = ring
-        self.n_features_in_ = len(self._columns)
-        self.categories_ = [column.categories for column in self._columns]
-        self.is_categorical_ = np.array([column.categories is not None for column in self._columns])
-
-    def _names(self) -> list[str] | None:
-        names = getattr(self, "feature_names_in_", None)
-        return None if names is None else [str(name) for name in names]
+def _shift(unit: units.Units, rows: np.ndarray, weight: np.ndarray, columns: Any, share: np.ndarray) -> float:
+    """What log-likelihoods of rows as they are fitted exceed those of the user's values by, on average."""
+    return unit.log_volume(rows, weight, columns) - float(weight @ share / max(weight.sum(), 1e-300))

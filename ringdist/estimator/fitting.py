@@ -1,26 +1,37 @@
-"""The steps of `TensorRingDensity.fit`: weights, held-out rows, the columns' order, the start."""
+"""The steps of `TensorRingDensity.fit`: weights, held-out rows, the columns' order, settings and the last fit."""
 
 from __future__ import annotations
 
+import math
 import numbers
+import time
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight
 
 from ringdist import ordering
+from ringdist.estimator.columns import Column
+from ringdist.estimator.learner import EPOCHS, Learner, Setting
+from ringdist.estimator.selection import FOLDS, SEARCH, SMOOTHING, Search, Tried, folds_of, sampled
+from ringdist.learning.fitting import FitResult
 from ringdist.variables import Categorical, GaussianMixture
+
+FEW_FOLDS = 2  # where the smoothing alone is chosen
+GAIN = 1e-3  # nats a row by which a further ring has to be better
 
 
 def weighted(X: Any, rows: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of positive weight, and their weights (n,)."""
+    """Which rows (n,) have positive weight, and the weights (n,)."""
     if sample_weight is None:
-        return rows, np.ones(len(rows))
+        return np.ones(len(rows), dtype=bool), np.ones(len(rows))
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weight.any():
         raise ValueError("sample_weight must have a positive sum, found only zero weights")
-    return rows[weight > 0], weight[weight > 0]
+    return weight > 0, weight
 
 
 def split(n: int, fraction: float | None, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
@@ -36,33 +47,140 @@ def split(n: int, fraction: float | None, rng: np.random.RandomState) -> tuple[n
     return np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out])
 
 
-def column_order(
+def column_orders(
     order: Any,
     rows: np.ndarray,
-    families: Sequence[Any],
-    names: Sequence[str] | None,
+    columns: Sequence[Column],
+    names: Sequence[Any] | None,
     topology: Literal["ring", "train"],
+    number: int,
     rng: np.random.RandomState,
-) -> Sequence[int]:
-    """The columns in the ring's order, by the estimator's parameter `order`."""
-    d = len(families)
+) -> list[Sequence[int]]:
+    """The columns in the order of each ring, the first by the estimator's parameter `order`.
+
+    Later ones by mutual information, among pairs that the earlier ones do not have adjacent.
+    """
+    d = len(columns)
     if not isinstance(order, str):
         place = {name: k for k, name in enumerate(names or [])}
         unknown = [k for k in order if isinstance(k, str) and k not in place]
         if unknown:
             raise ValueError(f"order names {unknown[0]!r}, which is none of {list(place)}")
-        return [place[k] if isinstance(k, str) else k for k in order]
-    match order:
-        case "given":
-            return range(d)
-        case "random":
-            return ordering.random(d, rng=seed(rng))
-        case "mutual_information":
-            real = GaussianMixture([0.0], [1.0])
-            return ordering.mutual_information(
-                rows, [f if isinstance(f, Categorical) else real for f in families], topology
-            )
-    raise ValueError(f"order must be mutual_information, random, given or a sequence of columns, found {order!r}")
+        orders: list[Sequence[int]] = [[place[k] if isinstance(k, str) else k for k in order]]
+    elif order == "given":
+        orders = [range(d)]
+    elif order == "random":
+        orders = [ordering.random(d, rng=seed(rng))]
+    elif order == "mutual_information":
+        orders = []
+    else:
+        raise ValueError(f"order must be mutual_information, random, given or a sequence of columns, found {order!r}")
+    if len(orders) < number:
+        orders += _by_information(rows, columns, topology, number - len(orders))
+    return orders
+
+
+def _by_information(
+    rows: np.ndarray, columns: Sequence[Column], topology: Literal["ring", "train"], number: int
+) -> list[Sequence[int]]:
+    real = GaussianMixture([0.0], [1.0])
+    families = [real if c.categories is None else Categorical(c.num_codes) for c in columns]
+    information = ordering.dependence(rows, families)
+    found: list[Sequence[int]] = []
+    for _ in range(number):
+        found.append(ordering.tour(information, topology))
+        for a, b in zip(found[-1], found[-1][1:], strict=False):
+            information[a, b] = information[b, a] = 0.5 * information[a, b]
+    return found
+
+
+def learnt(
+    learner: Learner,
+    held_out: np.ndarray,
+    *,
+    rank: int | Sequence[int] | None,
+    components: int | None,
+    smoothing: float | None,
+    num_rings: int | None,
+    budget: float | None,
+    rng: np.random.RandomState,
+) -> tuple[FitResult, Setting]:
+    """The last fit, and the setting that was chosen for it.
+
+    Args:
+        learner: of all rows, those that are held out for good among them.
+        held_out: rows by which the ring that is kept is chosen; none: all rows are learnt from in the end.
+        rank, components, smoothing, num_rings: those that the user fixes, None for those to be chosen.
+        budget: seconds.
+    """
+    began = time.perf_counter()
+    deadline = math.inf if budget is None else began + SEARCH * budget
+    fixed = rank is not None and components is not None and (smoothing is not None)
+    n = len(learner.rows)
+    if held_out.size:
+        learn = np.setdiff1d(np.arange(n), held_out)
+        if not fixed:
+            search = Search(learner, [(learn, held_out)], rank, components, smoothing, deadline)
+            setting = search.best().setting
+        else:
+            setting = Setting(rank or 1, components or 1, smoothing or 0.0)
+        return learner.fit(setting, learn, held_out), setting
+    epochs, best = None, None
+    if fixed or n < 2:
+        setting = Setting(rank or 1, components or 1, SMOOTHING if smoothing is None else smoothing)
+        number = num_rings or 1
+    else:
+        some = sampled(n, rng)
+        part = learner if some is None else learner.part(some)
+        folds = folds_of(len(part.rows), rng, FEW_FOLDS if rank is not None and components is not None else FOLDS)
+        search = Search(part, folds, rank, components, smoothing, deadline)
+        best = search.best()
+        setting = best.setting
+        number = num_rings or _number_of_rings(search, best, deadline)
+        epochs = _last_epochs(learner, best, rank)
+    result = learner.fit_rings(setting, number, epochs)
+    _warn_unless_converged(learner, result, best, epochs)
+    return result, setting
+
+
+def _last_epochs(learner: Learner, best: Tried, rank: Any) -> int | None:
+    """As many as were best on held-out rows, where neither rank nor epochs are given and rows come all at once."""
+    if rank is not None or learner.options.max_epochs is not None or best.epochs >= EPOCHS:
+        return None
+    return max(1, best.epochs) if learner.is_full_batch else None
+
+
+def _number_of_rings(search: Search, best: Tried, deadline: float) -> int:
+    """As many rings in further orders as held-out rows gain by equal shares of them."""
+    total, number = best.values, 1
+    while number < len(search.learner.orders) and time.perf_counter() + best.seconds < deadline:
+        parts = []
+        for learn, held_out in search.folds:
+            fit = search.learner.fit(best.setting, learn, held_out, place=number, last=False)
+            parts.append(search.values_of(fit, held_out))
+        more = np.logaddexp(total + math.log(number), np.concatenate(parts)) - math.log(number + 1)
+        if more.mean() < total.mean() + GAIN:
+            break
+        total, number = more, number + 1
+    return number
+
+
+def _warn_unless_converged(learner: Learner, result: FitResult, best: Tried | None, epochs: int | None) -> None:
+    most = learner.options.max_epochs
+    ran = len(result.history["train"])
+    if epochs is not None or ran < (EPOCHS if most is None else most) or learner.has_converged(result.history):
+        return
+    warnings.warn(
+        f"learning has not converged after max_epochs={ran}: the last epoch still changed the log-likelihood by "
+        f"{_last_change(result):.3g} nats a row; give it more epochs",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
+
+
+def _last_change(result: FitResult) -> float:
+    train = result.history["train"]
+    return abs(train[-1] - train[-2]) if len(train) > 1 else math.inf
 
 
 def seed(rng: np.random.RandomState) -> int:

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ringdist.estimator import table as tables
+from ringdist.estimator import stored_columns
+from ringdist.estimator.columns import Column
+from ringdist.estimator.families import FAMILIES
 from ringdist.interop.tensorfile import fields
-from ringdist.ring import TensorRing
-from ringdist.variables import Categorical
+from ringdist.ring_mixture import RingMixture
+from ringdist.variables import Categorical, Truncated, WithAtoms
 
 FORMAT_VERSION = 1
 
@@ -20,7 +22,7 @@ class Description(NamedTuple):
     """A fitted estimator without its ring."""
 
     parameters: dict[str, Any]
-    columns: list[tables.Column]
+    columns: list[Column]
     names: list[str] | None  # of the columns, where the data has them
     frame: bool  # whether it was fitted on one
     history: dict[str, list[float]]
@@ -28,27 +30,30 @@ class Description(NamedTuple):
 
 def to_json(
     parameters: Mapping[str, Any],
-    columns: Sequence[tables.Column],
-    names: Sequence[str] | None,
+    columns: Sequence[Column],
+    names: Sequence[Any] | None,
     frame: bool,
     history: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
     """The description as JSON can hold it.
 
     Raises:
-        ValueError: if a category is neither a string nor a number.
+        ValueError: if a category or a name is neither a string nor a number.
     """
+    strange = [name for name in names or [] if not isinstance(name, str)]
+    if strange:
+        raise ValueError(f"only tables with strings for names of columns can be saved, found the name {strange[0]!r}")
     return {
         "version": FORMAT_VERSION,
         "parameters": {name: _plain(value) for name, value in parameters.items()},
-        "columns": [tables.to_json(column) for column in columns],
+        "columns": [stored_columns.to_json(column) for column in columns],
         "names": names,
         "frame": frame,
         "history": history,
     }
 
 
-def from_json(description: Any, ring: TensorRing) -> Description:
+def from_json(description: Any, ring: Any) -> Description:
     """The inverse of `to_json`.
 
     Raises:
@@ -63,26 +68,42 @@ def from_json(description: Any, ring: TensorRing) -> Description:
             "it must have an object of parameters, a list of columns and whether they were a frame, found "
             f"{short(parameters)}, {short(entries)} and {short(frame)}"
         )
-    columns = [tables.from_json(entry) for entry in entries]
-    _check_fit(columns, ring, names)
+    columns = [stored_columns.from_json(entry) for entry in entries]
+    for member in ring.rings if isinstance(ring, RingMixture) else [ring]:
+        _check_fit(columns, member, names)
     return Description(parameters, columns, names, frame, _history(history))
 
 
-def _check_fit(columns: Sequence[tables.Column], ring: TensorRing, names: Any) -> None:
+def _check_fit(columns: Sequence[Column], ring: Any, names: Any) -> None:
     if len(columns) != ring.num_variables:
         raise ValueError(f"it must describe the {ring.num_variables} columns of its ring, found {len(columns)}")
     named = [variable.name for variable in ring.variables]
     if named != ([None] * len(columns) if names is None else names) or (names is not None and None in names):
         raise ValueError(f"its names of columns must be those of its ring, {short(named)}, found {short(names)}")
     for column, variable in zip(columns, ring.variables, strict=True):
-        categorical = isinstance(variable, Categorical)
-        if categorical != (column.categories is not None):
+        if not _fits(column, variable):
             raise ValueError(f"{column.label}: the description and the ring {variable!r} differ")
-        if column.categories is not None and column.categories.size != variable.num_components:
+        if column.categories is not None and column.num_codes != variable.num_components:
             raise ValueError(
-                f"{column.label}: there must be one category per component, found {column.categories.size} "
+                f"{column.label}: there must be one category per component, found {column.num_codes} "
                 f"for {variable.num_components}"
             )
+
+
+def _fits(column: Column, variable: Any) -> bool:
+    """Whether the variable is of the column's type."""
+    if column.categories is not None or isinstance(variable, Categorical):
+        return column.categories is not None and isinstance(variable, Categorical)
+    if isinstance(variable, Truncated):
+        return _fits_family(column, variable.inner_family)
+    return _fits_family(column, variable)
+
+
+def _fits_family(column: Column, variable: Any) -> bool:
+    if isinstance(variable, WithAtoms):
+        kind = variable.options()["variable"].kind
+        return variable.atoms == column.atoms and kind is FAMILIES[column.type]
+    return not column.atoms and isinstance(variable, FAMILIES[column.type])
 
 
 def _history(history: Any) -> dict[str, list[float]]:
@@ -100,4 +121,6 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, list | tuple | range):
         return [_plain(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
     return None if isinstance(value, np.random.RandomState) else value

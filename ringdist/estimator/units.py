@@ -1,47 +1,99 @@
-"""Standardised columns and the units of the data: EM learns on the former, users read the latter."""
+"""Columns in units in which they are near 1, and the units of the data: EM learns on the former, users read the latter.
+
+Gaussian and Student-t components may lie and be wide as they like, so their columns are standardised. All other
+families are learnt in the units of the data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ringdist.estimator.columns import Column
+from ringdist.estimator.families import LOCATION_SCALE
 from ringdist.ring import TensorRing
-from ringdist.variables import Categorical, GaussianMixture, Variable, column_scale
+from ringdist.ring_mixture import RingMixture
+from ringdist.variables import Categorical, Variable, WithAtoms, as_family, column_scale, rebuild
 
 
-def standards(rows: np.ndarray, weight: np.ndarray, real: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean and standard deviation of the observed entries of continuous columns, each (d,); else 0 and 1.
+class Units(NamedTuple):
+    """Columns are fitted as (x - place) / unit."""
+
+    place: np.ndarray  # (d,)
+    unit: np.ndarray  # (d,)
+
+    def standard(self, rows: np.ndarray) -> np.ndarray:
+        """(n, d) as it is fitted."""
+        return np.asarray((rows - self.place) / self.unit)
+
+    def log_volume(self, rows: np.ndarray, weight: np.ndarray, columns: Sequence[Column]) -> float:
+        """Mean over rows of Σ_k log unit_k over the observed entries that have a density: it falls by that."""
+        seen = ~np.isnan(rows)
+        for k, column in enumerate(columns):
+            if column.atoms:
+                seen[:, k] &= ~np.isin(rows[:, k], column.atoms)
+        return float(weight @ (seen @ np.log(self.unit)) / max(weight.sum(), 1e-300))
+
+
+def units_of(rows: np.ndarray, weight: np.ndarray, columns: Sequence[Column]) -> Units:
+    """Weighted mean and standard deviation of the observed entries of columns that are standardised; else 0 and 1.
 
     A column that is constant but for rounding keeps its centre at 0 and is measured in units of its
     value: less that value it would be its rounding, which no relative tolerance can tell from data.
     """
-    centre, scale = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
-    for k in np.flatnonzero(real):
-        seen = ~np.isnan(rows[:, k])
-        if not seen.any():
-            continue  # `initialize` names the column
-        values, share = rows[seen, k], weight[seen] / weight[seen].sum()
-        mean = share @ values
-        std = np.sqrt(share @ (values - mean) ** 2)
-        scale[k] = column_scale(mean, std, 5 * float(np.finfo(np.float64).eps))  # sums are rounded too
-        centre[k] = mean if scale[k] == std else 0.0
-    return centre, scale
+    place, unit = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
+    for k, column in enumerate(columns):
+        if column.categories is not None or column.type not in LOCATION_SCALE:
+            continue
+        seen = ~np.isnan(rows[:, k]) & ~np.isin(rows[:, k], column.atoms)
+        if seen.any():  # `initialize` names the column else
+            place[k], unit[k] = _mean_and_scale(rows[seen, k], weight[seen] / weight[seen].sum())
+    return Units(place, unit)
 
 
-def log_volume(rows: np.ndarray, weight: np.ndarray, scale: np.ndarray) -> float:
-    """Mean over rows of Σ_k log scale_k over the observed entries: log-densities fall by it with the unit of scale."""
-    return float(weight @ (~np.isnan(rows) @ np.log(scale)) / max(weight.sum(), 1e-300))
+def _mean_and_scale(values: np.ndarray, share: np.ndarray) -> tuple[float, float]:
+    size = 2.0 ** (float(np.frexp(np.abs(values).max() or 1.0)[1]) - 1)  # a power of two: squares stay in range
+    scaled = values / size
+    mean = float(share @ scaled)
+    std = float(np.sqrt(share @ (scaled - mean) ** 2))
+    scale = float(column_scale(mean, std, 5 * float(np.finfo(np.float64).eps)))  # sums are rounded too
+    if scale == std:
+        return mean * size, scale * size
+    return 0.0, (scale * size if mean else 1.0)
 
 
-def in_units(ring: TensorRing, centre: np.ndarray, scale: np.ndarray, names: Sequence[str] | None) -> TensorRing:
-    """The ring of standardised columns in the units of the data: p(x) = p(z) / ∏_k scale_k."""
-    variables: list[Variable] = []
-    for k, variable in enumerate(ring.variables):
-        name = None if names is None else names[k]
-        if isinstance(variable, GaussianMixture):
-            means, stds = variable.arrays()["means"], variable.arrays()["stds"]
-            variables.append(GaussianMixture(centre[k] + scale[k] * means, scale[k] * stds, name=name))
-        else:
-            variables.append(Categorical(variable.num_components, name=name))
+def in_units(model: Any, units: Units, columns: Sequence[Column], names: Sequence[str] | None) -> Any:
+    """The model of standardised columns in the units of the data: p(x) = p(z) / ∏_k unit_k."""
+    if isinstance(model, RingMixture):
+        rings = [_ring_in_units(ring, units, columns, names) for ring in model.rings]
+        return RingMixture(rings, model.weights)
+    return _ring_in_units(model, units, columns, names)
+
+
+def _ring_in_units(
+    ring: TensorRing, units: Units, columns: Sequence[Column], names: Sequence[str] | None
+) -> TensorRing:
+    variables = [
+        _in_units(variable, units.place[k], units.unit[k], columns[k], None if names is None else names[k])
+        for k, variable in enumerate(ring.variables)
+    ]
     return TensorRing(ring.links, variables, ring.order)
+
+
+def _in_units(variable: Variable, place: float, unit: float, column: Column, name: str | None) -> Variable:
+    if isinstance(variable, Categorical):
+        return Categorical(variable.num_components, name=name)
+    arrays = dict(variable.arrays())
+    for label in ("means", "locs"):
+        if label in arrays and column.type in LOCATION_SCALE:
+            arrays[label] = place + unit * arrays[label]
+    for label in ("stds", "scales"):
+        if label in arrays and column.type in LOCATION_SCALE:
+            arrays[label] = unit * arrays[label]
+    form = as_family(variable).form._replace(name=name)
+    if isinstance(variable, WithAtoms):
+        form = form._replace(options=(form.options[0], ("atoms", column.atoms)))
+    found: Variable = rebuild(form, arrays)
+    return found

@@ -19,7 +19,7 @@ from ringdist.learning import coordinatewise, one_pass
 from ringdist.learning.counts import MStep, Reduce, Weights
 from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.fitting import EpochLog, FitResult, best_of, check_options, numpy_generator
-from ringdist.learning.floors import least_stds
+from ringdist.learning.floors import given_stds, least_stds_of
 from ringdist.learning.normal_form import has_normal_form, normal_form, normalized_factors
 from ringdist.learning.starts import random_like
 from ringdist.ring import TensorRing
@@ -40,8 +40,10 @@ def fit_em(
     smoothing: float = 0.0,
     tied: bool = False,
     variance_floor: float = 1e-4,
+    least_stds: Sequence[float | None] | None = None,
     restarts: int = 1,
     patience: int | None = 10,
+    tolerance: float | None = None,
     step_decay: float | Literal["linear"] = 0.6,
     rng: Any = None,
     reduce: Reduce | None = None,
@@ -73,6 +75,9 @@ def fit_em(
             train of CP cores a homogeneous hidden Markov model. The start must be so, as
             `rd.initialize(..., tied=True)` makes it.
         variance_floor: least variance of a Gaussian component, relative to the variance of its column.
+        least_stds: by column the least standard deviation of a component in the unit of its family (of logarithms for
+            a log-normal one), in the place of what `variance_floor` says; None for a column without.
+        tolerance: learning stops after an epoch in which the mean log-likelihood of x rises by less (None: never).
         restarts: fits from the given ring and from restarts − 1 random ones of its shape; the best is returned.
         rng: seed or generator, for the order of batches and the restarts.
         reduce: sums an array over the processes that hold other rows, see `ringdist.distributed.all_reduce`. All
@@ -100,6 +105,8 @@ def fit_em(
         20
     """
     check_options(max_epochs, batch_size, patience, restarts)
+    if tolerance is not None and not (tolerance >= 0 and math.isfinite(tolerance)):
+        raise ValueError(f"tolerance must be None, or finite and not negative, found {tolerance}")
     for name, value in {
         "pseudocount": pseudocount,
         "smoothing": smoothing,
@@ -123,10 +130,12 @@ def fit_em(
     generator = numpy_generator(rng, rings[0], draws=batch_size is not None or restarts > 1)
     merged = data if batch_size is not None else merge_equal_rows(rings[0], data)
     em = _EM(pseudocount, smoothing, tied, variance_floor, step_decay, batch_size, reduce)
+    given = None if least_stds is None else given_stds(rings[0], least_stds)
 
     def fit(restart: int) -> EpochLog:
         start = ring.detach() if restart == 0 else _random_like(ring, generator)
-        track = em.run(start, merged, EpochLog(held_out, patience, max_epochs, progress), generator)
+        track = EpochLog(held_out, patience, max_epochs, progress, tolerance)
+        track = em.run(start, merged, track, generator, given)
         if restarts > 1 and held_out is None and batch_size is not None:
             track.value = merged.mean_log_prob(track.best)
         return track
@@ -163,10 +172,20 @@ class _EM:
     batch_size: int | None
     reduce: Reduce | None
 
-    def run(self, model: Model, data: TrainingData, track: EpochLog, rng: np.random.Generator) -> EpochLog:
+    def run(
+        self,
+        model: Model,
+        data: TrainingData,
+        track: EpochLog,
+        rng: np.random.Generator,
+        given: dict[int, float] | None,
+    ) -> EpochLog:
         model = track.best = self._prepared(model)
         total = self._sum(data, data.weight.sum())
-        floors = [least_stds(ring, data, self.variance_floor, self._sum) for ring in members(model)]
+        floors = [
+            least_stds_of(ring, data, self.variance_floor, self._sum) if given is None else given
+            for ring in members(model)
+        ]
         if self.batch_size is not None:
             self._mini_batches(model, data, track, rng, floors, total)
         elif isinstance(model, TensorRing):

@@ -47,13 +47,15 @@ class EpochLog:
     """Histories, the best ring seen, and whether to go on.
 
     With validation data the best ring is the one of highest validation likelihood, and learning stops after `patience`
-    epochs without a better one; without, it is the last.
+    epochs without a better one; without, it is the last. Learning also stops after an epoch that changes the likelihood
+    of the rows learnt from by less than `tolerance`.
     """
 
     validation: TrainingData | None
     patience: int | None
     max_epochs: int
     show: bool
+    tolerance: float | None = None
     best: Any = None
     history: dict[str, list[float]] = field(default_factory=dict)
     value: float = -math.inf  # of the best, by which a fit is compared with its restarts
@@ -68,6 +70,9 @@ class EpochLog:
                 bar.update()
                 bar.set_postfix({name: f"{values[-1]:.4f}" for name, values in self.history.items()})
                 if self.patience is not None and self._since >= self.patience:
+                    return
+                train = self.history["train"]
+                if self.tolerance is not None and len(train) > 1 and abs(train[-1] - train[-2]) < self.tolerance:
                     return
 
     def record(self, ring: Model, train: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ class Place(NamedTuple):
     centre: np.ndarray
 
 
-def least_stds(
+def least_stds_of(
     ring: TensorRing, data: TrainingData, variance_floor: float, total: Callable[..., Any]
 ) -> dict[int, float]:
     """Least standard deviation of each column whose family has one, from that of its observed entries.
@@ -51,6 +51,21 @@ def least_stds(
     mean = (place.centre + first / count) * place.unit
     scale = column_scale(mean, std, _rounding(ring, data))
     return {k: math.sqrt(variance_floor) * float(s) for k, s in zip(columns, scale, strict=True)}
+
+
+def given_stds(ring: TensorRing, values: Sequence[float | None]) -> dict[int, float]:
+    """Least standard deviations that the caller names, by column; `ValueError` unless there is one for each."""
+    if len(values) != ring.num_variables:
+        raise ValueError(f"least_stds must have an entry for each of {ring.num_variables} columns, found {len(values)}")
+    found = {}
+    for k, value in enumerate(values):
+        if value is None:
+            continue
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{ring.describe(k)}: least_stds must be finite and not negative, found {value}")
+        if value > 0 and ring.families[k].has_variance:
+            found[k] = float(value)
+    return found
 
 
 def _place(data: TrainingData, block: np.ndarray, total: Callable[..., Any]) -> Place:

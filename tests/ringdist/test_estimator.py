@@ -69,7 +69,7 @@ def test_the_checks_of_scikit_learn(estimator, check):
 
 
 def test_default_parameters_and_clone():
-    assert TensorRingDensity().get_params()["rank"] == 8
+    assert TensorRingDensity().get_params()["rank"] == "auto"
     model = small(order=("b", "a"), categorical_features=[0])
     assert clone(model).get_params() == model.get_params()
     assert "rank=2" in repr(model)

@@ -1,0 +1,37 @@
+"""Methods that an estimator has once it is fitted, as scikit-learn asks by `hasattr`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+
+class NoClassesError(ValueError, AttributeError):
+    """No column of a fitted table is categorical."""
+
+
+class _AfterFit:
+    """A method that raises `NotFittedError` before fit, which counts as an attribute that is not there."""
+
+    def __init__(self, function: Callable[..., Any], categorical: bool):
+        self._function, self._categorical = function, categorical
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self._function
+        check_is_fitted(instance)
+        if self._categorical and not instance.is_categorical_.any():
+            raise NoClassesError(
+                f"{self._function.__name__} needs a categorical column, but all {instance.n_features_in_} columns hold "
+                "numbers; ask mean, cdf or quantile, or fit with column_types={...: 'categorical'}"
+            )
+        return MethodType(self._function, instance)
+
+
+def after_fit(*, categorical: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate a method that a fitted estimator has, where some column is categorical if `categorical`."""
+    return lambda function: _AfterFit(function, categorical)

@@ -1,0 +1,287 @@
+"""Which type each column of a training table is, from its values or as the user says."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ringdist.estimator import families, repeats, scalars
+from ringdist.estimator.columns import Column, Unknown
+from ringdist.estimator.frames import Raw, clock_of, only_integers, only_numbers
+
+TYPES = ("categorical", *families.FAMILIES)
+FEW_VALUES = 5  # integers that are categories however few rows there are
+MOST_VALUES = 20  # integers that are categories, where there are
+ROWS_PER_VALUE = 5  # as many rows for each of them
+MOST_LEVELS = 256  # of a categorical column with a code of their own
+SOME_ROWS = 20  # from which on equal or different values in all rows are no accident
+
+
+def columns_of(
+    raws: Sequence[Raw],
+    names: Sequence[Any] | None,
+    categorical_features: Any,
+    column_types: Any,
+    unknown: Unknown,
+    seed: int,
+) -> list[Column]:
+    """How each column of a training table is encoded; see `TensorRingDensity` for the options.
+
+    Raises:
+        ValueError: if an option does not fit, a column has no observed entry, or values do not fit their type.
+        TypeError: if a column holds neither numbers nor strings.
+    """
+    labels = [f"column {k}" if names is None else f"column {k} ({str(names[k])!r})" for k in range(len(raws))]
+    named = _named_columns(categorical_features, len(raws), names)
+    chosen = _chosen_types(column_types, len(raws), names)
+    columns = []
+    for k, (raw, label) in enumerate(zip(raws, labels, strict=True)):
+        if raw.observed.size == 0 and raw.declared is None:
+            raise ValueError(f"{label}: fit needs an observed entry, found none; drop the column")
+        kind = chosen.get(k)
+        if kind is None and named is not None:
+            kind = "categorical" if k in named else None
+        elif kind is None and categorical_features == "from_dtype":
+            kind = "categorical" if raw.declared is not None else None
+        elif kind is None:
+            kind = "categorical" if _looks_categorical(raw, label) else None
+        name = str(k) if names is None else str(names[k])
+        column = _categorical(raw, label, unknown) if kind == "categorical" else _numeric(raw, label, kind, seed + k)
+        _warn_of_useless(raw, column, name)
+        columns.append(column)
+    return columns
+
+
+def _looks_categorical(raw: Raw, label: str) -> bool:
+    """Whether "auto" takes a column for categories."""
+    observed = raw.observed
+    if raw.declared is not None or observed.dtype.kind == "b":
+        return True
+    if observed.dtype.kind in "Mm" or clock_of(observed) not in (None, "timedelta"):
+        return _refuse_dates(observed, label)
+    if observed.dtype.kind == "O":
+        if clock_of(observed) is not None:
+            return False
+        if not only_numbers(observed):
+            _check_strings(observed, label)
+            return True
+        if not only_integers(observed):
+            return False
+        return all(isinstance(v, bool | np.bool_) for v in observed) or _few(np.array(observed.tolist()))
+    if observed.dtype.kind == "f":
+        whole = bool(raw.missing.any()) and bool((np.abs(observed) < 2**53).all() and (observed % 1 == 0).all())
+        return whole and _few(observed)
+    return _few(observed)
+
+
+def _refuse_dates(observed: np.ndarray, label: str) -> bool:
+    """False for durations, which are numbers."""
+    if observed.dtype.kind == "m":
+        return False
+    found = observed[0] if observed.dtype.kind == "O" else f"Timestamp('{observed[0]}')"
+    name = label.split("'")[1] if "'" in label else label.split()[-1]
+    raise TypeError(
+        f"{label}: a date is not modelled unless you say so, found {found}: replace the column by what matters of it, "
+        f"such as its month, weekday or the days since a start, or have it as a number by "
+        f"column_types={{{name!r}: 'gaussian'}}"
+    )
+
+
+def _few(values: np.ndarray) -> bool:
+    """Whether integers are few enough to be categories."""
+    distinct = np.unique(values).size
+    return distinct <= FEW_VALUES or (distinct <= MOST_VALUES and values.size >= ROWS_PER_VALUE * distinct)
+
+
+def _check_strings(observed: np.ndarray, label: str) -> None:
+    for value in observed:
+        if not isinstance(value, str):
+            raise TypeError(
+                f"{label}: the argument must be a column of strings only or numbers only, "
+                f"found {value!r} of type {type(value).__name__}; convert it, such as by frame[name].astype(str)"
+            )
+
+
+# ------------------------------------------------------------------------------------------------- categories
+
+
+def _categorical(raw: Raw, label: str, unknown: Unknown) -> Column:
+    categories = _categories(raw, label)
+    ordered = raw.ordered and raw.declared is not None
+    notation = scalars.Scalars()
+    column = Column(
+        label, categories, raw.declared is not None, ordered, "categorical", scalars=notation, dtype=raw.dtype
+    )
+    if categories.size <= MOST_LEVELS and unknown != "rare":
+        return column
+    return _with_rare_levels(column, raw, unknown)
+
+
+def _categories(raw: Raw, label: str) -> np.ndarray:
+    if raw.declared is not None:
+        return raw.declared
+    observed = raw.observed
+    if observed.dtype.kind in "Mm" or (observed.dtype.kind == "O" and clock_of(observed) is not None):
+        raise ValueError(
+            f"{label}: a categorical column holds strings, numbers or booleans, found {observed[0]!r}; convert it, "
+            "such as by frame[name].astype(str)"
+        )
+    if observed.dtype.kind == "O":
+        if not only_numbers(observed):
+            _check_strings(observed, label)
+            return np.array(sorted(set(observed.tolist())), dtype=object)
+        observed = np.asarray(observed.tolist())
+    if observed.dtype.kind == "f":
+        scalars.real(observed, label)
+    return np.unique(observed)
+
+
+def _with_rare_levels(column: Column, raw: Raw, unknown: Unknown) -> Column:
+    """The column with its rarest levels merged, where they are too many or unseen ones shall be as they."""
+    categories: Any = column.categories
+    levels = column.encode(raw)[0]
+    count = np.bincount(levels[~np.isnan(levels)].astype(np.int64), minlength=categories.size)
+    by_count = np.argsort(-count, kind="stable")
+    common = min(MOST_LEVELS - 1, categories.size) if categories.size > MOST_LEVELS else categories.size
+    if unknown == "rare":
+        common = min(common, int((count > max(1, count.sum() // 1000)).sum()))
+    rare = np.sort(by_count[common:])
+    if rare.size == 0:
+        return column
+    if categories.size > MOST_LEVELS and (count[count > 0].max() > 1 or raw.declared is not None):
+        warnings.warn(
+            f"{column.label}: {categories.size} categories are more than {MOST_LEVELS}, so the {rare.size} rarest of "
+            f"them, {100 * count[rare].sum() / max(1, count.sum()):.0f} % of the rows, share what the other columns "
+            "tell; group the categories yourself to keep what matters apart, or drop the column",
+            UserWarning,
+            stacklevel=2,
+        )
+    kept = np.sort(by_count[:common])
+    found = np.concatenate([categories[kept], categories[rare]])
+    return Column(
+        column.label,
+        found,
+        column.declared,
+        column.ordered,
+        "categorical",
+        rare=count[rare].astype(np.float64),
+        dtype=column.dtype,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- numbers
+
+
+def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
+    """A column of numbers; its family is chosen by held-out likelihood where `kind` is None."""
+    observed = raw.observed
+    notation = scalars.described(observed, label)
+    values = notation.to_float(observed, label)
+    if observed.dtype.kind == "f" and raw.missing.any() and values.size and (values % 1 == 0).all():
+        notation = scalars.Scalars(step=1.0, low=notation.low)
+    bounds: tuple[float, float] | None = None
+    atoms: tuple[float, ...] = ()
+    whole = notation.step == 1.0 and notation.notation in ("integer", "real", "decimal")
+    if kind is None:
+        atoms = repeats.atoms(values, label)
+        kind, bounds = families.chosen(values, atoms, whole, seed)
+        atoms = () if kind == "count" and atoms == (0.0,) else atoms
+    else:
+        bounds = families.bounds_of(values) if kind == "beta" else None
+        atoms = families.needed_atoms(kind, values, bounds, label)
+        atoms = atoms or (() if kind in families.COUNTS else repeats.atoms(values, label))
+    if np.unique(values[~np.isin(values, atoms)]).size == 0:
+        kind, atoms = "gaussian", ()
+    return Column(label, None, type=kind, atoms=atoms, bounds=bounds, scalars=notation, dtype=raw.dtype)
+
+
+# ------------------------------------------------------------------------------------------------- what is said
+
+
+def _warn_of_useless(raw: Raw, column: Column, name: str) -> None:
+    """Say so of a constant and of an identifier."""
+    observed = raw.observed
+    if observed.size < SOME_ROWS or clock_of(observed) is not None:
+        return
+    distinct = len(set(observed.tolist()))
+    if distinct == 1 and (column.categories is None or column.categories.size == 1):
+        value = observed[0].item() if isinstance(observed[0], np.generic) else observed[0]
+        text = f"all {observed.size} entries are {value!r}, so the column tells nothing; drop it"
+    elif distinct == observed.size and _is_identifier(observed, name):
+        text = (
+            f"all {observed.size} entries differ, as those of an identifier do; drop it, or say what it is by "
+            f"column_types={{{name!r}: ...}}"
+        )
+    else:
+        return
+    warnings.warn(f"{column.label}: {text}", UserWarning, stacklevel=2)
+
+
+def _is_identifier(observed: np.ndarray, name: str) -> bool:
+    """Whether different values are names of rows: strings, or integers without large gaps."""
+    if observed.dtype.kind == "O" and not only_numbers(observed):
+        return True
+    integers = observed.dtype.kind in "iu" or (observed.dtype.kind == "O" and only_integers(observed))
+    if not integers:
+        return False
+    extent = float(max(observed.tolist())) - float(min(observed.tolist())) + 1
+    return extent <= 2 * observed.size or re.search(r"(^|_)id$|Id$|ID$", name) is not None
+
+
+def _chosen_types(column_types: Any, d: int, names: Sequence[Any] | None) -> dict[int, str]:
+    """The types that the user names, by column."""
+    if isinstance(column_types, str) and column_types == "auto":
+        return {}
+    if not isinstance(column_types, Mapping):
+        raise ValueError(f"column_types must be 'auto' or a dict from columns to types, found {column_types!r}")
+    place = {} if names is None else {name: k for k, name in enumerate(names)}
+    found = {}
+    for key, kind in column_types.items():
+        k = place.get(key)
+        if k is None and isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < d:
+            k = int(key)
+        if k is None:
+            known = list(names) if names is not None else f"0..{d - 1}"
+            raise ValueError(f"column_types names the column {key!r}, columns are {known}")
+        if kind not in TYPES and kind != "auto":
+            raise ValueError(f"column_types: {key!r} must be one of {', '.join(TYPES)}, found {kind!r}")
+        if kind != "auto":
+            found[k] = str(kind)
+    return found
+
+
+def _named_columns(features: Any, d: int, names: Sequence[Any] | None) -> set[int] | None:
+    """Column numbers of an explicit `categorical_features`, None for the automatic ones."""
+    if features is None:
+        return set()
+    if isinstance(features, str):
+        if features not in ("auto", "from_dtype"):
+            raise ValueError(f"categorical_features must be auto, from_dtype, None or list columns, found {features!r}")
+        return None
+    listed = np.asarray(features)
+    if listed.ndim != 1:
+        raise ValueError(f"categorical_features must list columns, found an array of shape {listed.shape}")
+    if listed.size == 0:
+        return set()
+    if listed.dtype.kind == "b":
+        if listed.size != d:
+            raise ValueError(f"categorical_features must mark all {d} columns, found {listed.size} marks")
+        return set(np.flatnonzero(listed).tolist())
+    if listed.dtype.kind in "iu":
+        outside = listed[(listed < 0) | (listed >= d)]
+        if outside.size:
+            raise ValueError(f"categorical_features must be columns 0..{d - 1}, found {outside[0]}")
+        return set(listed.tolist())
+    if names is None or not all(isinstance(name, str) for name in listed.tolist()):
+        raise ValueError(
+            f"categorical_features must be indices, marks, or names of a table that has them, found {features!r}"
+        )
+    place = {name: k for k, name in enumerate(names)}
+    unknown = [name for name in listed.tolist() if name not in place]
+    if unknown:
+        raise ValueError(f"categorical_features names {unknown[0]!r}, which is none of {list(names)}")
+    return {place[name] for name in listed.tolist()}

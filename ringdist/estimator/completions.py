@@ -1,0 +1,135 @@
+"""Samples of a table and completions of its missing entries, in the dtypes and the support of its columns."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ringdist.estimator import events
+from ringdist.estimator import table as tables
+from ringdist.estimator.fitted import FittedTable, Rows
+from ringdist.estimator.fitting import seed
+
+
+class Completions(FittedTable):
+    """Samples, and rows completed by samples, means or modes."""
+
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
+        """Exact samples, (n_samples, d): a frame if the model was fitted on one, else an array.
+
+        Values come in the dtype of their column, within its support.
+
+        Args:
+            n_samples: number of rows, at least 1.
+            random_state: seed or `numpy.random.RandomState`; None for fresh randomness, as in sklearn's
+                `KernelDensity`.
+        """
+        check_is_fitted(self)
+        _check_number("n_samples", n_samples)
+        rng = check_random_state(random_state)
+        rows = np.asarray(self.ring_.sample(int(n_samples), rng=seed(rng)))
+        if self._frame:
+            return tables.decode_frame(self._columns, rows, list(self._place), rng)
+        return tables.decode(self._columns, rows, rng)
+
+    def sample_given(
+        self, X: Any, n: int | None = None, event: Mapping[Any, Any] | None = None, *, random_state: Any = None
+    ) -> Any:
+        """Missing entries drawn jointly from p(missing | known entries of the row, event), exactly.
+
+        Args:
+            X: (n', d) table.
+            n: draws for each row; None for one.
+            event: by column an `rd.Interval`, or a set of categories, within which entries are drawn.
+            random_state: seed or `numpy.random.RandomState`; None for fresh randomness.
+
+        Returns:
+            A table like X without n. With n a frame indexed by row and draw, or for arrays (n', n, d).
+
+        Raises:
+            ValueError: if X or an event does not fit, or a row and the event have zero mass together.
+        """
+        given = self._encoded(X)
+        if n is not None:
+            _check_number("n", n)
+        rng = check_random_state(random_state)
+        asked = None if event is None else events.as_events(self._columns, event, self._place)
+        drawn = np.asarray(self.ring_.sample_given(given.rows, n, event=asked, rng=seed(rng)))
+        missing = np.isnan(given.rows)
+        if n is None:
+            return tables.filled(self._columns, given.table, drawn, missing, rng, given.own)
+        many, rows, d = int(n), len(given.rows), len(self._columns)
+        drawn = np.swapaxes(drawn, 0, 1).reshape(rows * many, d)
+        missing = np.repeat(missing, many, axis=0)
+        if not hasattr(given.table, "iloc"):
+            repeated: Any = np.repeat(given.table, many, axis=0)
+            full = tables.filled(self._columns, repeated, drawn, missing, rng)
+            return np.reshape(full, (rows, many, d))
+        import pandas
+
+        table = given.table.iloc[np.repeat(np.arange(rows), many)]
+        index = pandas.MultiIndex.from_arrays([table.index, np.tile(np.arange(many), rows)], names=["row", "draw"])
+        return tables.filled(self._columns, table.set_axis(index, axis=0), drawn, missing, rng, given.own)
+
+    def impute(self, X: Any, method: Literal["mean", "sample", "mode"] = "mean", *, random_state: Any = None) -> Any:
+        """A copy of X with its missing entries filled; observed entries stay as they are.
+
+        Args:
+            X: (n, d) table.
+            method: "mean": the conditional mean of a number given all observed entries of the row, rounded where the
+                column holds integers; of a category the most probable one, each entry by itself. "sample": the missing
+                entries of a row drawn jointly. "mode": the most probable joint completion found, see
+                `TensorRing.mode`.
+            random_state: of method "sample": seed or `numpy.random.RandomState`, None for fresh randomness.
+
+        Returns:
+            A table like X.
+
+        Raises:
+            ValueError: if X or the method does not fit, or the observed entries of a row have zero mass.
+        """
+        if method not in ("mean", "sample", "mode"):
+            raise ValueError(f"method must be mean, sample or mode, found {method!r}")
+        if method == "sample":
+            return self.sample_given(X, random_state=random_state)
+        given = self._encoded(X)
+        missing = np.isnan(given.rows)
+        if not missing.any():
+            return given.table.copy()
+        completed = np.asarray(self.ring_.mode(given.rows)) if method == "mode" else self._expected(given, missing)
+        return tables.filled(self._columns, given.table, completed, missing, None, given.own)
+
+    def transform(self, X: Any) -> Any:
+        """`impute(X)`: the table without missing entries, as a step of a scikit-learn pipeline."""
+        return self.impute(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """The names of the columns that `transform` returns: those of its input."""
+        check_is_fitted(self)
+        names = self._names()
+        if names is not None:
+            return np.array(names, dtype=object)
+        if input_features is not None:
+            return np.array(list(input_features), dtype=object)
+        return np.array([f"x{k}" for k in range(self.n_features_in_)], dtype=object)
+
+    def _expected(self, given: Rows, missing: np.ndarray) -> np.ndarray:
+        """Conditional means, and the most probable category of categorical columns."""
+        numeric = missing & ~self.is_categorical_
+        completed = np.asarray(self.ring_.mean(given.rows)) if numeric.any() else given.rows.copy()
+        for k in np.flatnonzero((missing & self.is_categorical_).any(axis=0)):
+            gaps = missing[:, k]
+            weights = np.asarray(self.ring_.component_posterior(int(k), given.rows[gaps]))
+            codes = self._columns[k].expanded(weights).argmax(axis=1)
+            completed[gaps, k] = np.minimum(codes, self._columns[k].num_codes - 1)
+        return completed
+
+
+def _check_number(label: str, n: Any) -> None:
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+        raise ValueError(f"{label} must be a positive integer, found {n!r}")

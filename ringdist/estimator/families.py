@@ -1,0 +1,219 @@
+"""The family of a column of numbers: checked where the user names it, else chosen by held-out likelihood.
+
+A column of integers is compared in probabilities of integers: a density per unit is one where no component is narrower
+than the distance between them, which `least_std` sees to.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ringdist.estimator.columns import Column
+from ringdist.learning.em import fit_em
+from ringdist.learning.starts import initialize
+from ringdist.variables import (
+    BetaMixture,
+    Categorical,
+    Family,
+    GaussianMixture,
+    LogNormalMixture,
+    NegativeBinomialMixture,
+    PoissonMixture,
+    StudentTMixture,
+    VonMisesMixture,
+    WithAtoms,
+    as_family,
+    column_scale,
+)
+
+FAMILIES: dict[str, type[Family]] = {
+    "gaussian": GaussianMixture,
+    "student_t": StudentTMixture,
+    "lognormal": LogNormalMixture,
+    "beta": BetaMixture,
+    "von_mises": VonMisesMixture,
+    "count": NegativeBinomialMixture,
+    "poisson": PoissonMixture,
+    "negative_binomial": NegativeBinomialMixture,
+}
+COUNTS = "count", "poisson", "negative_binomial"
+LOCATION_SCALE = "gaussian", "student_t"  # families that may be fitted in any unit and from any origin
+FEWEST_ROWS = 50  # to choose a family from
+MOST_ROWS = 2000
+COMPONENTS = 6
+GAIN = 0.01  # nats a row by which another family has to beat the Gaussian one
+SKEWED, HEAVY = 1.0, 2.0  # skewness and excess kurtosis
+GRID = 1 / math.sqrt(2 * math.pi)  # least standard deviation in steps of a column: no density above 1 a step
+
+
+def chosen(
+    values: np.ndarray, atoms: Sequence[float], whole: bool, seed: int
+) -> tuple[str, tuple[float, float] | None]:
+    """The type of a column with values (n,), and its bounds where it is a beta column.
+
+    Args:
+        atoms: values that stand for themselves.
+        whole: whether values are integers.
+    """
+    beside = values[~np.isin(values, atoms)]
+    if beside.size < FEWEST_ROWS or np.unique(beside).size < 10:
+        return "gaussian", None
+    rows = np.random.default_rng(seed).permutation(beside)[:MOST_ROWS]
+    bounds = (0.0, 1.0) if rows.min() > 0 and rows.max() < 1 and beside.min() > 0 and beside.max() < 1 else None
+    candidates = _candidates(rows, beside, whole, bounds)
+    if len(candidates) == 1:
+        return "gaussian", None
+    scores = {kind: _held_out(rows, kind, bounds, whole, seed) for kind in candidates}
+    scores["gaussian"] += GAIN
+    best = max(scores, key=lambda kind: scores[kind])
+    if "count" in scores and scores["count"] > scores[best] - GAIN:
+        best = "count"
+    return best, bounds if best == "beta" else None
+
+
+def _candidates(rows: np.ndarray, beside: np.ndarray, whole: bool, bounds: tuple[float, float] | None) -> list[str]:
+    """Gaussian, and the families that the shape of the data speaks for."""
+    unit = np.abs(rows).max()
+    z = rows / unit - (rows / unit).mean()
+    std = z.std()
+    if not std > 0:
+        return ["gaussian"]
+    skewness, kurtosis = (z**3).mean() / std**3, (z**4).mean() / std**4 - 3
+    found = ["gaussian"]
+    near_zero = beside.min() >= 0 and (rows / unit).mean() < 3 * std
+    if beside.min() > 0 and (skewness > SKEWED or near_zero):
+        found.append("lognormal")
+    if abs(skewness) > SKEWED or kurtosis > HEAVY:
+        found.append("student_t")
+    if bounds is not None and near_zero:
+        found.append("beta")
+    if whole and beside.min() >= 0:
+        found.append("count")
+    return found
+
+
+def _held_out(rows: np.ndarray, kind: str, bounds: Any, whole: bool, seed: int) -> float:
+    """Mean log-likelihood of every other row under a small mixture of the family learnt from the rest."""
+    table, shift = rows[:, None], 0.0
+    if kind in LOCATION_SCALE:
+        unit = float(np.abs(rows).max())
+        std = float((rows / unit).std()) * unit
+        table, shift = (table - rows.mean() if unit < 1e150 else table) / std, math.log(std)
+    learn, held_out = table[::2], table[1::2]
+    family = _of_kind(kind, bounds)
+    try:
+        start = initialize(table, [family], 1, num_components=COMPONENTS, topology="train", rng=seed)
+        least = least_std(as_family(start.variables[0]), table[:, 0], 1e-3, whole / math.exp(shift) if whole else 0.0)
+        fit = fit_em(
+            start, learn, validation=held_out, max_epochs=25, smoothing=1.0, patience=3, rng=seed, least_stds=[least]
+        )
+        return float(fit.ring.log_prob(held_out).mean()) - shift
+    except ValueError:  # a family that cannot hold these values, such as numbers whose logarithms are all one
+        return -math.inf
+
+
+def bounds_of(values: np.ndarray) -> tuple[float, float]:
+    """The bounds of a beta column: 0 and 1 or 0 and 100 where values lie between, else somewhat beyond them."""
+    low, high = float(values.min()), float(values.max())
+    for known in (1.0, 100.0):
+        if low >= 0 and high <= known:
+            return 0.0, known
+    margin = (high - low) / max(10, values.size) or max(abs(high), 1.0)
+    return low - margin, high + margin
+
+
+def needed_atoms(kind: str, values: np.ndarray, bounds: tuple[float, float] | None, label: str) -> tuple[float, ...]:
+    """The values that the family of a type cannot hold and that get a probability of their own.
+
+    Raises:
+        ValueError: if the type does not fit the values.
+    """
+    wrong, rule, remedy = _misfit(kind, values)
+    if wrong.size:
+        raise ValueError(f"{label}: a {kind} column holds {rule}, found {wrong[0]:g}; {remedy}")
+    ends = {"lognormal": (0.0,), "beta": bounds or ()}.get(kind, ())
+    return tuple(end for end in ends if (values == end).any())
+
+
+def _misfit(kind: str, values: np.ndarray) -> tuple[np.ndarray, str, str]:
+    real = "choose 'gaussian' or 'student_t' for it in column_types"
+    match kind:
+        case "lognormal":
+            return values[values < 0], "positive numbers and zeros", real
+        case "count" | "poisson" | "negative_binomial":
+            return values[(values < 0) | (values % 1 != 0)], "integers from 0", real
+        case "von_mises":
+            return values[np.abs(values) > math.pi], "angles between -pi and pi", "convert it to radians, wrapped"
+    return values[:0], "", ""
+
+
+def variables_for(columns: Sequence[Column], place: np.ndarray, unit: np.ndarray) -> list[Any]:
+    """What `initialize` makes variables from, by site: a family, or one with what no data tell.
+
+    Args:
+        place, unit: (d,) of the columns as they are fitted, (x - place) / unit.
+    """
+    found: list[Any] = []
+    for k, column in enumerate(columns):
+        if column.categories is not None:
+            found.append(Categorical(column.num_codes))
+            continue
+        family = _of_kind(column.type, column.bounds)
+        if column.atoms:
+            atoms = tuple(((np.asarray(column.atoms) - place[k]) / unit[k]).tolist())
+            family = functools.partial(WithAtoms, variable=family, atoms=atoms)
+        found.append(family)
+    return found
+
+
+def _of_kind(kind: str, bounds: tuple[float, float] | None) -> Any:
+    if bounds is None:
+        return FAMILIES[kind]
+    return functools.partial(BetaMixture, low=bounds[0], high=bounds[1])
+
+
+def least_stds(
+    variables: Sequence[Any], rows: np.ndarray, columns: Sequence[Column], unit: np.ndarray, share: float
+) -> list[float | None]:
+    """By column the least standard deviation of a component, None for a family without.
+
+    Args:
+        rows: (n, d) as they are fitted.
+        unit: (d,) of the columns.
+        share: of the variance.
+    """
+    found: list[float | None] = []
+    for k, variable in enumerate(variables):
+        family = as_family(variable)
+        if not family.has_variance:
+            found.append(None)
+            continue
+        step = columns[k].scalars.step if columns[k].type in LOCATION_SCALE else 0.0
+        found.append(least_std(family, rows[:, k], share, step / unit[k]))
+    return found
+
+
+def least_std(family: Family, values: np.ndarray, share: float, step: float = 0.0) -> float | None:
+    """The least standard deviation of a component, in the unit of the family.
+
+    The square root of `share` times the smaller one of the standard deviation and what the quartiles say of it, so that
+    a few large values do not make it large; at least what a distance `step` between the values allows.
+    """
+    if not family.has_variance:
+        return None
+    seen = family.floored(values[~np.isnan(values)])
+    seen = seen[~np.isnan(seen)]
+    if seen.size == 0:
+        return 0.0
+    mean, std = float(seen.mean()), float(seen.std())
+    scale = float(column_scale(mean, std, float(np.finfo(np.float64).eps)))
+    if scale == std:
+        low, high = np.quantile(seen, [0.25, 0.75])
+        quartiles = float(high - low) / 1.349
+        scale = min(scale, quartiles) if quartiles > 1e-3 * scale else scale
+    return max(math.sqrt(share) * scale, GRID * step)

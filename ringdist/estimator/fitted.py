@@ -1,0 +1,100 @@
+"""What a fitted estimator knows of its table: columns, names, and how a user's table becomes rows of its ring."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ringdist.estimator import events, frames
+from ringdist.estimator import table as tables
+from ringdist.estimator.columns import Column
+from ringdist.estimator.frames import is_frame
+
+
+class Rows(NamedTuple):
+    """A user's table and what it is for the ring."""
+
+    table: Any  # a frame or an array, columns as in fit
+    rows: np.ndarray  # (n, d), NaN where missing
+    log_share: np.ndarray  # (n, d) of rare categories among those of their code
+    own: frozenset[int]  # columns that the user's table does not have
+
+
+class FittedTable(BaseEstimator):
+    """The fitted state that all questions use."""
+
+    ring_: Any
+    handle_unknown: Any
+    n_features_in_: int
+    _columns: list[Column]
+    _frame: bool
+    _labels: list[Any] | None
+
+    def _set_fitted(self, columns: Sequence[Column], frame: bool, labels: Sequence[Any] | None, ring: Any) -> None:
+        self._columns, self._frame = list(columns), frame
+        self._labels = None if labels is None else list(labels)
+        self.ring_ = ring
+        self.n_features_in_ = len(self._columns)
+        self.categories_ = [column.categories for column in self._columns]
+        self.is_categorical_ = np.array([column.categories is not None for column in self._columns])
+        self.column_types_ = {name: c.type for name, c in zip(self._place, self._columns, strict=True)}
+
+    @property
+    def _place(self) -> dict[Any, int]:
+        """The index of every column by its name, or by itself where columns have none."""
+        names: Sequence[Any] = range(len(self._columns)) if self._labels is None else self._labels
+        return {name: k for k, name in enumerate(names)}
+
+    def _at(self, column: Any) -> int:
+        check_is_fitted(self)
+        return events.column_of(column, self._place)
+
+    def _validated(self, X: Any, *, reset: bool) -> Any:
+        """X as a frame or an (n, d) array of numbers or objects, its columns counted and their names compared."""
+        X = frames.unmasked(X)
+        if is_frame(X):
+            if reset or not self._frame:
+                frames.matched(X, list(X.columns))
+                X = validate_data(self, X, reset=reset, skip_check_array=True)
+            else:
+                X = frames.matched(X, self._labels or [])
+            if X.shape[0] == 0:
+                raise ValueError(f"X must have at least one row, found shape {X.shape}")
+            return X
+        if not hasattr(X, "dtype") and np.asarray(X, dtype=object).ndim == 2:
+            kinds = check_array(X, dtype=None, ensure_all_finite=False)
+            X = np.asarray(X, dtype=object) if kinds.dtype.kind == "U" else X  # a string among them would make all so
+        return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite="allow-nan")
+
+    def _encoded(self, X: Any, skip: Collection[int] = ()) -> Rows:
+        """A frame, an array or a dict of the known columns as rows of the ring."""
+        check_is_fitted(self)
+        own: frozenset[int] = frozenset()
+        if isinstance(X, Mapping):
+            X, own = self._of_mapping(X), frozenset(range(len(self._columns)))
+        elif is_frame(X) and self._frame:
+            given = set(X.columns)
+            own = frozenset(k for name, k in self._place.items() if name not in given)
+            if len(own) == len(self._columns) and X.shape[1]:
+                frames.matched(X, self._labels or [])
+        X = self._validated(X, reset=False)
+        rows, shares = tables.encode(self._columns, X, self.handle_unknown, skip)
+        return Rows(X, rows, shares, own)
+
+    def _of_mapping(self, row: Mapping[Any, Any]) -> Any:
+        names = list(self._place)
+        columns = frames.of_mapping(row, names)
+        if not self._frame:
+            return np.array(columns, dtype=object).T
+        import pandas
+
+        return pandas.DataFrame({name: pandas.Series(c, dtype=object) for name, c in zip(names, columns, strict=True)})
+
+    def _names(self) -> list[str] | None:
+        names = getattr(self, "feature_names_in_", None)
+        return None if names is None else [str(name) for name in names]

@@ -1,0 +1,199 @@
+"""Fits of a ring to the rows of a table, with any setting on any of its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ringdist.estimator.columns import Column
+from ringdist.estimator.families import least_stds, variables_for
+from ringdist.estimator.units import Units
+from ringdist.learning.autofit import log_probs, mixture_weights
+from ringdist.learning.em import fit_em
+from ringdist.learning.fitting import FitResult
+from ringdist.learning.starts import initialize
+from ringdist.ring_mixture import RingMixture
+
+EPOCHS = 200  # at most, of all rows at once
+TOLERANCE = 1e-5  # nats a row: what an epoch of all rows has to gain for another one
+BATCHED_ROWS = 6000  # from which on rows are learnt from in batches
+BATCHES = 8  # an epoch at least
+LARGEST_BATCH = 4096
+BATCHED_EPOCHS = 15
+BATCHED_STEPS = 400  # at least, over all epochs of a large table
+DENSE_RANK = 8  # up to which the cores of a given rank are dense
+
+
+class Setting(NamedTuple):
+    """What is chosen on held-out rows.
+
+    Args:
+        rank: of all bonds, or one per bond.
+        components: of columns of numbers.
+        smoothing: rows added to every conditional distribution, or the user's pseudocount where there is one.
+    """
+
+    rank: int | Sequence[int]
+    components: int
+    smoothing: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is fixed; see `TensorRingDensity`."""
+
+    topology: Literal["ring", "train"]
+    core: Literal["auto", "dense", "cp"]
+    start: Literal["auto", "mixture", "quantile", "kmeans"]
+    max_epochs: int | None
+    batch_size: int | Literal["auto"] | None
+    pseudocount: float | None
+    variance_floor: float
+    restarts: int
+    patience: int | None
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Rows (n, d) as they are fitted, and all that a fit needs beside a setting."""
+
+    rows: np.ndarray
+    weight: np.ndarray
+    columns: Sequence[Column]
+    units: Units
+    orders: Sequence[Sequence[int]]
+    options: Options
+    rank_is_chosen: bool
+    seed: int
+
+    def part(self, rows: np.ndarray) -> Learner:
+        """The same for some of the rows."""
+        return Learner(
+            self.rows[rows],
+            self.weight[rows],
+            self.columns,
+            self.units,
+            self.orders,
+            self.options,
+            self.rank_is_chosen,
+            self.seed,
+        )
+
+    @cached_property
+    def _placed(self) -> dict[int, list[Any]]:
+        return {}
+
+    def variables(self, components: int) -> list[Any]:
+        """The variables with their components on all rows."""
+        if components not in self._placed:
+            families = variables_for(self.columns, self.units.place, self.units.unit)
+            ring = initialize(self.rows, families, 1, num_components=components, topology="train", rng=0)
+            self._placed[components] = list(ring.variables)
+        return self._placed[components]
+
+    def fit(
+        self,
+        setting: Setting,
+        learn: np.ndarray | slice,
+        held_out: np.ndarray | None,
+        *,
+        place: int = 0,
+        epochs: int | None = None,
+        last: bool = True,
+    ) -> FitResult:
+        """A ring learnt from some of the rows, the best one on those held out.
+
+        Args:
+            place: of the order among `orders`.
+            epochs: at most, in the place of those of the options.
+            last: whether it is the fit that is kept, with restarts and progress as the user asks for.
+        """
+        rows, options = self.rows[learn], self.options
+        variables, seed = self.variables(setting.components), self.seed + place
+        start = initialize(
+            rows,
+            variables,
+            setting.rank,
+            order=self.orders[place],
+            topology=options.topology,
+            core=self._core(setting),
+            method=self._method(setting),
+            rng=seed,
+        )
+        batch = self._batch(len(rows))
+        most = epochs if epochs is not None else options.max_epochs
+        most = self._epochs(len(rows), batch) if most is None else most
+        largest = max(math.prod(core.shape) for core in start.links)
+        return fit_em(
+            start,
+            rows,
+            sample_weight=self.weight[learn],
+            validation=None if held_out is None else self.rows[held_out],
+            max_epochs=most,
+            batch_size=batch,
+            pseudocount=0.0 if options.pseudocount is None else options.pseudocount / largest,
+            smoothing=setting.smoothing if options.pseudocount is None else 0.0,
+            least_stds=least_stds(variables, self._sample, self.columns, self.units.unit, options.variance_floor),
+            restarts=options.restarts if last else 1,
+            patience=options.patience if last else min(5, options.patience or 5),
+            tolerance=TOLERANCE if batch is None else None,
+            step_decay="linear" if options.batch_size == "auto" else 0.6,
+            rng=seed,
+            progress=options.progress and last,
+        )
+
+    def fit_rings(self, setting: Setting, number: int, epochs: int | None) -> FitResult:
+        """All rows learnt by one ring, or by several in different orders and weighted by their likelihood."""
+        fits = [self.fit(setting, slice(None), None, place=c, epochs=epochs) for c in range(number)]
+        if number == 1:
+            return fits[0]
+        weights = mixture_weights(np.stack([log_probs(fit.ring, self._sample) for fit in fits]))
+        return FitResult(RingMixture([fit.ring for fit in fits], weights.tolist()), fits[0].history)
+
+    def has_converged(self, history: dict[str, list[float]]) -> bool:
+        """Whether full batches gained hardly anything at the end, or steps have become short."""
+        train = history["train"]
+        if not self.is_full_batch or len(train) < 2:
+            return not self.is_full_batch or len(train) == 0
+        return abs(train[-1] - train[-2]) < 1e-3 * max(1.0, 0.1 * self.rows.shape[1])
+
+    @property
+    def is_full_batch(self) -> bool:
+        """Whether all rows are learnt from at once."""
+        return self._batch(len(self.rows)) is None
+
+    @cached_property
+    def _sample(self) -> np.ndarray:
+        """At most 20 000 rows, evenly spaced."""
+        return self.rows[:: max(1, len(self.rows) // 20_000)]
+
+    def _core(self, setting: Setting) -> Literal["dense", "cp"]:
+        if self.options.core != "auto":
+            return self.options.core
+        if self.options.topology == "ring" or not isinstance(setting.rank, int):
+            return "dense"
+        return "cp" if self.rank_is_chosen or setting.rank > DENSE_RANK else "dense"
+
+    def _method(self, setting: Setting) -> Literal["mixture", "quantile", "kmeans"]:
+        if self.options.start != "auto":
+            return self.options.start
+        return "mixture" if isinstance(setting.rank, int) else "quantile"
+
+    def _batch(self, n: int) -> int | None:
+        size = self.options.batch_size
+        if size != "auto":
+            return size
+        return None if n <= BATCHED_ROWS else min(LARGEST_BATCH, -(-n // BATCHES))
+
+    def _epochs(self, n: int, batch: int | None) -> int:
+        if batch is None:
+            return EPOCHS
+        if self.options.batch_size != "auto":
+            return 100
+        return min(BATCHED_EPOCHS, max(3, -(-BATCHED_STEPS * batch // n)))

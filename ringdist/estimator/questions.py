@@ -1,0 +1,294 @@
+"""Questions about a table in its own labels, answered exactly by the fitted ring.
+
+A table is a frame or an array like that of fit, a frame with some of its columns in any order, or a dictionary from
+columns to values: what it lacks is a missing entry.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ringdist.estimator import events
+from ringdist.estimator.access import after_fit
+from ringdist.estimator.columns import Column
+from ringdist.estimator.completions import Completions
+from ringdist.estimator.families import COUNTS
+from ringdist.estimator.fitting import seed
+from ringdist.estimator.scalars import CLOCKS
+
+SAMPLES = 4000  # of a Monte Carlo estimate of mutual information
+
+
+class Questions(Completions):
+    """Conditional probabilities, moments, quantiles and events."""
+
+    def classes_of(self, target: Any) -> np.ndarray:
+        """The categories of a column, in the order of the columns of `predict_proba`.
+
+        Raises:
+            ValueError: if there is no such column, or it holds numbers.
+        """
+        categories = self._categorical(self._at(target)).categories
+        return np.array(categories)
+
+    @after_fit(categorical=True)
+    def predict_proba(self, X: Any, target: Any = None) -> np.ndarray:
+        """p(target = class | the other known entries of the row), (n, classes), exact.
+
+        Args:
+            X: (n, d) table; what it has in the column `target` is not looked at.
+            target: a categorical column, the last one if None.
+
+        Raises:
+            ValueError: if X does not fit, the column holds numbers, or a row's entries have zero mass.
+        """
+        k = int(np.flatnonzero(self.is_categorical_)[-1]) if target is None else self._at(target)
+        column = self._categorical(k)
+        return column.expanded(np.asarray(self.ring_.component_posterior(k, self._encoded(X, {k}).rows)))
+
+    @after_fit()
+    def predict(self, X: Any, target: Any = None) -> np.ndarray:
+        """The most probable category of a column, or the mean of one of numbers, given the others of the row, (n,).
+
+        Args:
+            X: (n, d) table; what it has in the column `target` is not looked at.
+            target: a column, the last one if None.
+
+        Raises:
+            ValueError: if X does not fit, or a row's entries have zero mass.
+        """
+        k = len(self._columns) - 1 if target is None else self._at(target)
+        categories = self._columns[k].categories
+        if categories is None:
+            return self.mean(X, list(self._place)[k])
+        return np.asarray(categories[self.predict_proba(X, list(self._place)[k]).argmax(axis=1)])
+
+    def mean(self, X: Any, column: Any) -> np.ndarray:
+        """E[column | the other known entries of the row], (n,), exact; of a categorical column its categories' mean.
+
+        Raises:
+            ValueError: if X does not fit, categories are not numbers, or a row's entries have zero mass.
+        """
+        k = self._at(column)
+        asked = self._columns[k]
+        if asked.categories is not None:
+            if asked.categories.dtype.kind not in "fiub":
+                raise ValueError(f"{asked.label}: categories that are not numbers have no mean; ask predict_proba")
+            return np.asarray(self.predict_proba(X, column) @ asked.categories.astype(np.float64))
+        values = np.asarray(self.ring_.mean(self._encoded(X, {k}).rows))[:, k]
+        return self._as_numbers(asked, values)
+
+    def cdf(self, X: Any, column: Any) -> np.ndarray:
+        """P(column <= its entry | the other known entries of the row), (n,), exact.
+
+        Raises:
+            ValueError: if X does not fit, an entry of the column is missing, its categories have no order, or a row's
+                entries have zero mass.
+        """
+        k = self._ordered(column)
+        rows = self._encoded(X).rows.copy()
+        if np.isnan(rows[:, k]).any():
+            raise ValueError(
+                f"{self._columns[k].label}: the point of a cdf must be given in every row, found none in row "
+                f"{int(np.isnan(rows[:, k]).argmax())}"
+            )
+        rows[:, k] += self._half_step(self._columns[k])
+        return np.asarray(self.ring_.cdf(k, rows))
+
+    def quantile(self, X: Any, column: Any, q: Any) -> np.ndarray:
+        """The least value of a column whose cdf, given the other known entries of the row, is at least q.
+
+        Args:
+            X: (n, d) table; what it has in the column is not looked at.
+            column: one of numbers, or of categories with an order.
+            q: a probability, or several.
+
+        Returns:
+            (n,) values, or (n, len(q)).
+
+        Raises:
+            ValueError: if X does not fit, a q is outside [0, 1], the column's categories have no order, or a row's
+                entries have zero mass.
+        """
+        k = self._ordered(column)
+        asked, levels = self._columns[k], np.asarray(q, dtype=np.float64)
+        if levels.ndim > 1 or not ((levels >= 0) & (levels <= 1)).all():
+            raise ValueError(f"{asked.label}: q must be a probability or a list of some, in [0, 1], found {q!r}")
+        rows = self._encoded(X, {k}).rows
+        found = [np.asarray(self.ring_.quantile(k, level, rows)) for level in np.atleast_1d(levels).tolist()]
+        values = np.stack(found, axis=-1)
+        if asked.categories is not None:
+            values = asked.categories[values.astype(np.int64)]
+        else:
+            half, step = self._half_step(asked), asked.scalars.step
+            if half:
+                values = np.where(np.isfinite(values), np.ceil((values - half) / step - 1e-9) * step, values)
+            values = self._as_numbers(asked, np.clip(values, asked.scalars.low, asked.scalars.high))
+        return np.asarray(values[:, 0] if levels.ndim == 0 else values)
+
+    def probability(self, event: Mapping[Any, Any], X: Any = None) -> Any:
+        """P(event), or P(event | known entries of the row) for every row of X, exact.
+
+        Args:
+            event: by column an `rd.Interval`, or a set of categories; all of them have to happen.
+            X: (n, d) table, or None.
+
+        Returns:
+            A float, or (n,) with X.
+
+        Raises:
+            ValueError: if a column or category is unknown, an event does not fit its column, or a row's entries have
+                zero mass.
+            TypeError: if `event` is not a dict.
+        """
+        check_is_fitted(self)
+        asked = events.as_events(self._columns, event, self._place)
+        if X is None:
+            return float(self.ring_.probability(asked))
+        return np.asarray(self.ring_.probability(asked, self._encoded(X).rows))
+
+    def condition(self, evidence: Mapping[Any, Any]) -> Self:
+        """The estimator of the table given values of some columns, which are left out, and events of others.
+
+        Args:
+            evidence: by column a value, an `rd.Interval`, or a set of categories.
+
+        Raises:
+            ValueError: if a column or category is unknown, what is said does not fit its column, no column remains, or
+                the evidence has zero mass.
+            TypeError: if `evidence` is not a dict.
+        """
+        check_is_fitted(self)
+        if not isinstance(evidence, Mapping):
+            raise TypeError(f"evidence must be a dict from columns to values or events, found {evidence!r}")
+        given: dict[int, Any] = {}
+        values = set()
+        for name, value in evidence.items():
+            k = self._at(name)
+            if events.is_event(value):
+                given[k] = events.as_event(self._columns[k], value)
+            else:
+                given[k] = events.as_value(self._columns[k], value)
+                values.add(k)
+        keep = [k for k in range(len(self._columns)) if k not in values]
+        if not keep:
+            raise ValueError(f"a column must remain, but evidence gives all {len(values)} of them a value")
+        return self._over(keep, self.ring_.condition(given))
+
+    def marginal(self, columns: Sequence[Any]) -> Self:
+        """The estimator of some columns alone, in the order of the table.
+
+        Raises:
+            ValueError: if a column is unknown or named twice, or there is none.
+        """
+        check_is_fitted(self)
+        if isinstance(columns, str):
+            raise ValueError(f"columns must be a list of columns, found the string {columns!r}; write [{columns!r}]")
+        keep = sorted(self._at(column) for column in columns)
+        return self._over(keep, self.ring_.marginal(keep))
+
+    def mutual_information(self, random_state: Any = 0) -> Any:
+        """Mutual information of every pair of columns under the model, in nats: a frame, or (d, d).
+
+        Between categorical columns exact, from the tables of pairs. Where a column holds numbers a Monte Carlo estimate
+        of E[log p(x, y) − log p(x) − log p(y)] from 4000 samples, with exact densities of pairs; below 0 it is 0. The
+        diagonal is the entropy of the column's components.
+
+        Args:
+            random_state: of the samples.
+        """
+        check_is_fitted(self)
+        d, found = len(self._columns), np.array(self.ring_.mutual_information(), dtype=np.float64)
+        if not self.is_categorical_.all():
+            rows = np.asarray(self.ring_.sample(SAMPLES, rng=seed(check_random_state(random_state))))
+            alone = [np.asarray(self.ring_.marginal([k]).log_prob(rows[:, [k]])) for k in range(d)]
+            for j in range(d):
+                for k in range(j + 1, d):
+                    if not (self.is_categorical_[j] and self.is_categorical_[k]):
+                        both = np.asarray(self.ring_.marginal([j, k]).log_prob(rows[:, [j, k]]))
+                        found[j, k] = found[k, j] = max(0.0, float(np.mean(both - alone[j] - alone[k])))
+        if not self._frame:
+            return found
+        import pandas
+
+        return pandas.DataFrame(found, index=list(self._place), columns=list(self._place))
+
+    def explain(self, X: Any) -> Any:
+        """How surprising every entry is given the rest of its row: −log p(entry | rest), in nats.
+
+        A large number is an entry that the others do not let expect. A density counts per unit of its column, so that
+        numbers compare within a column rather than between columns.
+
+        Returns:
+            A frame with the index and columns of X, or (n, d); NaN where an entry is missing.
+        """
+        given = self._encoded(X)
+        whole = np.asarray(self.ring_.log_prob(given.rows))
+        found = np.full(given.rows.shape, np.nan)
+        for k in range(len(self._columns)):
+            seen = ~np.isnan(given.rows[:, k])
+            rest = given.rows[seen].copy()
+            rest[:, k] = np.nan
+            if seen.any():
+                with np.errstate(invalid="ignore"):
+                    difference = np.asarray(self.ring_.log_prob(rest)) - whole[seen]
+                found[seen, k] = np.where(np.isneginf(whole[seen]), np.inf, difference) - given.log_share[seen, k]
+        if not self._frame:
+            return found
+        import pandas
+
+        index = given.table.index if hasattr(given.table, "index") else None
+        return pandas.DataFrame(found, index=index, columns=list(self._place))
+
+    # ------------------------------------------------------------------------------------------------------- steps
+
+    def _categorical(self, k: int) -> Column:
+        column = self._columns[k]
+        if column.categories is None:
+            raise ValueError(
+                f"{column.label}: classes are those of a categorical column, this is a {column.type} one; ask mean, "
+                "cdf or quantile, or fit with column_types={...: 'categorical'}"
+            )
+        return column
+
+    def _ordered(self, name: Any) -> int:
+        """A column whose values have an order."""
+        k = self._at(name)
+        column = self._columns[k]
+        if column.categories is not None:
+            numeric = column.categories.dtype.kind in "fiub"
+            if not (column.ordered or (numeric and not column.declared)) or column.rare.size:
+                raise ValueError(
+                    f"{column.label}: a cdf and quantiles need an order, which its categories do not have; ask "
+                    "predict_proba, or fit an ordered categorical dtype"
+                )
+        return k
+
+    def _half_step(self, column: Column) -> float:
+        """Half the distance between values that a density stands for, which are rounded to."""
+        if column.categories is not None or column.type in COUNTS:
+            return 0.0
+        return 0.5 * column.scalars.step
+
+    def _as_numbers(self, column: Column, values: np.ndarray) -> np.ndarray:
+        """Dates and durations in their own notation, all else as floats."""
+        if column.scalars.notation not in CLOCKS:
+            return values
+        flat = column.scalars.from_float(values.reshape(-1), "")
+        return np.asarray(flat).reshape(values.shape)
+
+    def _over(self, keep: Sequence[int], ring: Any) -> Self:
+        """The fitted estimator of some of the columns, with their ring."""
+        found = copy.copy(self)
+        labels = None if self._labels is None else [self._labels[k] for k in keep]
+        names = self._names()
+        if names is not None:
+            found.feature_names_in_ = np.array([names[k] for k in keep], dtype=object)
+        found._set_fitted([self._columns[k] for k in keep], self._frame, labels, ring)
+        return found
