@@ -48,7 +48,9 @@ def plot_conditional(estimator: TensorRingDensity, row: Mapping[str, Any], colum
     known = {name: [value] for name, value in row.items() if name != column}
     frame = pandas.DataFrame(known) if known else {}
     axes.set_xlabel(column)
-    axes.set_title(", ".join(f"{name} = {values[0]}" for name, values in known.items()) or "all rows", fontsize="medium")
+    axes.set_title(
+        ", ".join(f"{name} = {values[0]}" for name, values in known.items()) or "all rows", fontsize="medium"
+    )
     if estimator.column_types_[column] == "categorical":
         share = np.asarray(estimator.predict_proba(frame, column))[0]
         axes.bar([str(value) for value in estimator.classes_of(column)], share)

@@ -26,7 +26,7 @@ def test_one_ring_an_order_and_weights_of_highest_likelihood(topology, core):
     parts = np.stack([ring.log_prob(x) for ring in model.rings])
     values = model.log_prob(x).mean()
     for shift in (0.05, -0.05):
-        other = np.clip(np.array(model.weights) + [shift, -shift], 1e-9, 1)
+        other = np.clip(np.add(model.weights, (shift, -shift)), 1e-9, 1)
         mixed = np.logaddexp.reduce(parts + np.log(other / other.sum())[:, None], axis=0).mean()
         assert mixed <= values + 1e-6
     np.testing.assert_allclose(mixture_weights(parts), model.weights, atol=1e-2)
