@@ -139,7 +139,7 @@ def _check_member(ring: TensorRing, *, streams: bool, tied: bool) -> None:
     for k, family in enumerate(ring.families):
         if streams and not family.streams:
             raise ValueError(
-                f"{ring.describe(k)}: mini-batches and several processes need a family with statistics and "
+                f"{ring.describe_site(k)}: mini-batches and several processes need a family with statistics and "
                 f"expected_statistics, found {family.kind.__name__}"
             )
 
@@ -187,7 +187,7 @@ class _EM:
         return normalized_factors(model) if self.tied else normal_form(model)
 
     def _one_pass(
-        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, float], total: float
+        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, Any], total: float
     ) -> None:
         """Full batches: what an epoch expects is also the likelihood of what the one before it has found."""
         rows, weight = data.batch(ring, slice(None))
@@ -199,7 +199,7 @@ class _EM:
             track.record(ring, self._sum(data, found.log_prob) / total)
 
     def _coordinatewise(
-        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, float], total: float
+        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, Any], total: float
     ) -> None:
         rows, weight = data.batch(ring, slice(None))
         m_step = self._m_step(1.0, total, total)
@@ -214,7 +214,7 @@ class _EM:
         data: TrainingData,
         track: EpochLog,
         rng: np.random.Generator,
-        floors: list[dict[int, float]],
+        floors: list[dict[int, Any]],
         total: float,
     ) -> None:
         size, steps = int(self.batch_size or 1), 0
@@ -234,7 +234,7 @@ class _EM:
         data: TrainingData,
         index: np.ndarray | slice,
         m_step: MStep,
-        floors: Sequence[dict[int, float]],
+        floors: Sequence[dict[int, Any]],
     ) -> Model:
         """The model after every factor has been visited once with these rows."""
         rows, weight = data.batch(members(model)[0], index)
@@ -253,7 +253,7 @@ class _EM:
         return RingMixture(rings, ((1 - m_step.step) * known + m_step.step * shares).tolist())
 
     def _ring_step(
-        self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, float]
+        self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, Any]
     ) -> TensorRing:
         if has_normal_form(ring):
             found = one_pass.Expectation.of_rows(ring, rows, weight, numbers)
