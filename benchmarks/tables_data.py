@@ -92,7 +92,7 @@ def dequantised(table: Table, rng: np.random.Generator) -> np.ndarray:
     Measurements are rounded, and a density of rounded numbers has no upper bound. The least distance between two
     different values is the resolution, up to a thousandth of the standard deviation at least.
     """
-    x = table.frame[table.measured].dropna().to_numpy(np.float64)
+    x = table.frame[table.measured].dropna().to_numpy(np.float64, copy=True)
     for k in range(x.shape[1]):
         step = np.diff(np.unique(x[:, k]))
         width = max(float(step.min(initial=np.inf)), 1e-3 * float(x[:, k].std())) if step.size else 1.0

@@ -14,6 +14,7 @@ from ringdist.cores import LINEAR, Core, DenseCore
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Linear, State
 from ringdist.engines.budget import rows_within
+from ringdist.variables import Family
 
 Reduce = Callable[[Array], Array]
 
@@ -93,12 +94,14 @@ class MStep:
     Args:
         pseudocount: added to every expected count, in rows.
         smoothing: added to the counts of every conditional distribution, in rows, spread evenly over its entries.
+        shrinkage: rows added to the covariance of every component of a wide variable, for each of its columns.
         step: 1 for the maximiser itself, less for a damped step towards it.
         reduce: sums an array over processes.
     """
 
     pseudocount: float
     smoothing: float
+    shrinkage: float
     step: float
     weights: Weights
     reduce: Reduce | None = None
@@ -138,16 +141,17 @@ class MStep:
         number = xp.sum(entries, axis=axes, keepdims=True)
         return entries * (self.pseudocount + self.smoothing / xp.where(number > 0, number, 1.0))
 
-    def damped(self, variable: Any, statistics: dict[str, Array], share: Array | None) -> dict[str, Array]:
-        """Between the statistics that the model expects of a row and those of the batch, per row."""
+    def damped(self, variable: Family, statistics: dict[str, Array], share: Array | None) -> dict[str, Array]:
+        """Between the statistics that the model expects of a row and those of the batch, per row, with the prior."""
         if self.step == 1 or share is None:
-            return statistics
+            return variable.shrunk(statistics, self.shrinkage) if self.shrinkage > 0 else statistics
         seen = namespace(share).sum(statistics["count"]) / self.weights.batch  # share of rows that observe the column
         model = variable.expected_statistics(share * seen)
-        return {
+        merged = {
             name: (1 - self.step) * model[name] + self.step * value / self.weights.batch
             for name, value in statistics.items()
         }
+        return variable.shrunk(merged, self.shrinkage / self.weights.total) if self.shrinkage > 0 else merged
 
 
 def reduced(

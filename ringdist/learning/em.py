@@ -38,6 +38,7 @@ def fit_em(
     batch_size: int | None = None,
     pseudocount: float = 0.0,
     smoothing: float = 0.0,
+    shrinkage: float = 0.0,
     tied: bool = False,
     variance_floor: float = 1e-4,
     least_stds: Sequence[float | None] | None = None,
@@ -71,6 +72,9 @@ def fit_em(
         smoothing: rows added to every conditional distribution that a factor holds, spread evenly over its entries: of
             a CP core the components of each hidden state, and the next value of the bond for each. A Dirichlet prior
             whose strength does not depend on how many entries there are, beside that of `pseudocount`.
+        shrinkage: rows added to the covariance matrix of every component of an `rd.MultivariateGaussianMixture`, for
+            each of its columns, that have the mean covariance of all components: matrices of few rows are drawn
+            towards what they have in common. Likelihoods may fall where it is above 0.
         tied: learn one factor for all factors of equal name and shape, and one variable for all of equal kind: of a
             train of CP cores a homogeneous hidden Markov model. The start must be so, as
             `rd.initialize(..., tied=True)` makes it.
@@ -110,6 +114,7 @@ def fit_em(
     for name, value in {
         "pseudocount": pseudocount,
         "smoothing": smoothing,
+        "shrinkage": shrinkage,
         "variance_floor": variance_floor,
     }.items():
         if not (value >= 0 and math.isfinite(value)):
@@ -129,7 +134,7 @@ def fit_em(
     held_out = None if validation is None else TrainingData(rings[0], validation)
     generator = numpy_generator(rng, rings[0], draws=batch_size is not None or restarts > 1)
     merged = data if batch_size is not None else merge_equal_rows(rings[0], data)
-    em = _EM(pseudocount, smoothing, tied, variance_floor, step_decay, batch_size, reduce)
+    em = _EM(pseudocount, smoothing, shrinkage, tied, variance_floor, step_decay, batch_size, reduce)
     given = None if least_stds is None else given_stds(rings[0], least_stds)
 
     def fit(restart: int) -> EpochLog:
@@ -166,6 +171,7 @@ def _random_like(model: Model, rng: np.random.Generator) -> Model:
 class _EM:
     pseudocount: float
     smoothing: float
+    shrinkage: float
     tied: bool
     variance_floor: float
     step_decay: float | Literal["linear"]
@@ -297,7 +303,7 @@ class _EM:
         return float((steps + 2.0) ** -self.step_decay)
 
     def _m_step(self, step: float, total: float, batch: float) -> MStep:
-        return MStep(self.pseudocount, self.smoothing, step, Weights(total, batch), self.reduce)
+        return MStep(self.pseudocount, self.smoothing, self.shrinkage, step, Weights(total, batch), self.reduce)
 
     def _sum(self, data: TrainingData, *values: float) -> Any:
         """Each number summed over the processes; a float for one number, else a NumPy array."""

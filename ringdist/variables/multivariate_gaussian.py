@@ -270,6 +270,27 @@ class MultivariateGaussianMixture(Family):
             "square": weights[:, None, None] * shape,
         }
 
+    def shrunk(self, statistics: dict[str, Array], rows: float) -> dict[str, Array]:
+        """With `rows` more rows a column at each component's mean, which have the mean covariance of all components.
+
+        That is the mode under an inverse-Wishart prior of each matrix whose scale is the mean covariance.
+        """
+        xp, stds = namespace(statistics["count"]), self.standard_deviations()
+        seen = statistics["count"] > 0
+        count = xp.where(seen, statistics["count"], 1.0)
+        shift = statistics["offset"] / count[:, None]
+        outer = shift[:, :, None] * shift[:, None, :]
+        scale = stds[:, :, None] * stds[:, None, :]
+        within = (statistics["square"] - count[:, None, None] * outer) * scale
+        total = xp.sum(xp.where(seen, count, 0.0))
+        pooled = xp.sum(xp.where(seen[:, None, None], within, 0.0), axis=0) / xp.where(total > 0, total, 1.0)
+        added = xp.where(seen, rows * self.width, 0.0)
+        return {
+            "count": statistics["count"] + added,
+            "offset": statistics["offset"] + added[:, None] * shift,
+            "square": statistics["square"] + added[:, None, None] * (pooled / scale + outer),
+        }
+
     def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Self:
         """As in `Family`.
 
