@@ -20,6 +20,7 @@ from ringdist.estimator.frames import is_frame, raw_columns
 from ringdist.estimator.learner import Learner, Options
 from ringdist.estimator.parameters import check_parameters, plain_rank
 from ringdist.estimator.questions import Questions
+from ringdist.estimator.structures import as_gaussian, structures_of
 from ringdist.interop import files, mixtures
 from ringdist.ring_mixture import RingMixture, load
 
@@ -58,7 +59,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         pseudocount: of the largest core, in rows, spread evenly over its entries, and as much an entry in all others.
             "auto": rows added to every conditional distribution, their number chosen; 0 where constraints are hard.
         variance_floor: least variance of a component, relative to that of its column, of which the quartiles tell if
-            they say less; the distance between the values of a column of integers is a floor too.
+            they say less; the distance between the values of a column of integers is a floor too. "auto": chosen.
         start: as `method` of `ringdist.initialize`: near a mixture of `rank` products ("mixture"), or random cores with
             components at quantiles or k-means centres ("quantile", "kmeans"). "auto": the mixture, but quantiles where
             there is one rank per bond.
@@ -108,7 +109,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         max_epochs: int | Literal["auto"] = "auto",
         batch_size: int | Literal["auto"] | None = "auto",
         pseudocount: float | Literal["auto"] = "auto",
-        variance_floor: float = 1e-3,
+        variance_floor: float | Literal["auto"] = "auto",
         start: Literal["auto", "mixture", "quantile", "kmeans"] = "auto",
         restarts: int = 1,
         validation_fraction: float | None = None,
@@ -163,16 +164,18 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         learn, held_out = fitting.split(len(rows), self.validation_fraction, rng)
         unit = units.units_of(rows[learn], weight[learn], columns)
         learner = self._learner(unit.standard(rows), weight, columns, unit, labels, learn, rng)
-        result, _ = fitting.learnt(
+        result, setting = fitting.learnt(
             learner,
             held_out,
             rank=None if self.rank == "auto" else plain_rank(self.rank),
             components=None if self.num_components == "auto" else int(self.num_components),
             smoothing=None if self.pseudocount == "auto" else 0.0,
+            floor=None if self.variance_floor == "auto" else float(self.variance_floor),
             num_rings=None if self.num_rings == "auto" else int(self.num_rings),
             budget=self.budget,
             rng=rng,
         )
+        columns = as_gaussian(columns, learner.structures[setting.structure])
         ring = units.in_units(result.ring, unit, columns, self._names())
         self._set_fitted(columns, is_frame(X), labels, ring)
         self.history_ = {
@@ -205,12 +208,15 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             None if self.max_epochs == "auto" else int(self.max_epochs),
             self.batch_size,
             None if self.pseudocount == "auto" else float(self.pseudocount),
-            self.variance_floor,
             self.restarts,
             self.patience,
             bool(self.verbose),
         )
-        return Learner(rows, weight, columns, unit, orders, options, self.rank == "auto", seed(rng))
+        named = {} if isinstance(self.column_types, str) else self.column_types
+        places = {name: k for k, name in enumerate(labels or range(len(columns)))}
+        fixed = {places[name] for name in named if name in places}
+        structures = structures_of(rows[learn], columns, fixed)
+        return Learner(rows, weight, columns, unit, structures, orders, options, self.rank == "auto", seed(rng))
 
     def score_samples(self, X: Any) -> np.ndarray:
         """log p of each row's observed entries, (n,), in nats; densities are per unit of each column of numbers.

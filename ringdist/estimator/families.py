@@ -22,6 +22,7 @@ from ringdist.variables import (
     Family,
     GaussianMixture,
     LogNormalMixture,
+    MultivariateGaussianMixture,
     NegativeBinomialMixture,
     PoissonMixture,
     StudentTMixture,
@@ -46,7 +47,8 @@ LOCATION_SCALE = "gaussian", "student_t"  # families that may be fitted in any u
 FEWEST_ROWS = 50  # to choose a family from
 MOST_ROWS = 2000
 COMPONENTS = 6
-GAIN = 0.01  # nats a row by which another family has to beat the Gaussian one
+GAINS = {"gaussian": 0.0, "lognormal": 0.01, "count": 0.01, "beta": 0.01, "student_t": 0.04}  # nats a row
+LARGEST_COUNT = 100  # of a typical row: a density is as good for larger ones, and quicker
 SKEWED, HEAVY = 1.0, 2.0  # skewness and excess kurtosis
 GRID = 1 / math.sqrt(2 * math.pi)  # least standard deviation in steps of a column: no density above 1 a step
 
@@ -68,11 +70,8 @@ def chosen(
     candidates = _candidates(rows, beside, whole, bounds)
     if len(candidates) == 1:
         return "gaussian", None
-    scores = {kind: _held_out(rows, kind, bounds, whole, seed) for kind in candidates}
-    scores["gaussian"] += GAIN
+    scores = {kind: _held_out(rows, kind, bounds, whole, seed) - GAINS[kind] for kind in candidates}
     best = max(scores, key=lambda kind: scores[kind])
-    if "count" in scores and scores["count"] > scores[best] - GAIN:
-        best = "count"
     return best, bounds if best == "beta" else None
 
 
@@ -88,11 +87,11 @@ def _candidates(rows: np.ndarray, beside: np.ndarray, whole: bool, bounds: tuple
     near_zero = beside.min() >= 0 and (rows / unit).mean() < 3 * std
     if beside.min() > 0 and (skewness > SKEWED or near_zero):
         found.append("lognormal")
-    if abs(skewness) > SKEWED or kurtosis > HEAVY:
+    if (abs(skewness) > SKEWED or kurtosis > HEAVY) and not (near_zero and skewness > 0):  # it has no end at 0
         found.append("student_t")
     if bounds is not None and near_zero:
         found.append("beta")
-    if whole and beside.min() >= 0:
+    if whole and beside.min() >= 0 and np.median(rows) <= LARGEST_COUNT:
         found.append("count")
     return found
 
@@ -152,23 +151,31 @@ def _misfit(kind: str, values: np.ndarray) -> tuple[np.ndarray, str, str]:
     return values[:0], "", ""
 
 
-def variables_for(columns: Sequence[Column], place: np.ndarray, unit: np.ndarray) -> list[Any]:
+def variables_for(
+    sites: Sequence[Sequence[int]], columns: Sequence[Column], place: np.ndarray, unit: np.ndarray
+) -> list[Any]:
     """What `initialize` makes variables from, by site: a family, or one with what no data tell.
 
     Args:
+        sites: the columns of every variable; several share a covariance.
         place, unit: (d,) of the columns as they are fitted, (x - place) / unit.
     """
-    found: list[Any] = []
-    for k, column in enumerate(columns):
-        if column.categories is not None:
-            found.append(Categorical(column.num_codes))
-            continue
-        family = _of_kind(column.type, column.bounds)
-        if column.atoms:
-            atoms = tuple(((np.asarray(column.atoms) - place[k]) / unit[k]).tolist())
-            family = functools.partial(WithAtoms, variable=family, atoms=atoms)
-        found.append(family)
-    return found
+    return [
+        _of_column(columns[own[0]], float(place[own[0]]), float(unit[own[0]]))
+        if len(own) == 1
+        else functools.partial(MultivariateGaussianMixture, names=[None] * len(own))
+        for own in sites
+    ]
+
+
+def _of_column(column: Column, place: float, unit: float) -> Any:
+    if column.categories is not None:
+        return Categorical(column.num_codes)
+    family = _of_kind(column.type, column.bounds)
+    if column.atoms:
+        atoms = tuple(((np.asarray(column.atoms) - place) / unit).tolist())
+        family = functools.partial(WithAtoms, variable=family, atoms=atoms)
+    return family
 
 
 def _of_kind(kind: str, bounds: tuple[float, float] | None) -> Any:
@@ -178,23 +185,27 @@ def _of_kind(kind: str, bounds: tuple[float, float] | None) -> Any:
 
 
 def least_stds(
-    variables: Sequence[Any], rows: np.ndarray, columns: Sequence[Column], unit: np.ndarray, share: float
+    sites: Sequence[Sequence[int]],
+    variables: Sequence[Any],
+    rows: np.ndarray,
+    columns: Sequence[Column],
+    unit: np.ndarray,
+    share: float,
 ) -> list[float | None]:
     """By column the least standard deviation of a component, None for a family without.
 
     Args:
+        sites: the columns of every variable.
         rows: (n, d) as they are fitted.
         unit: (d,) of the columns.
         share: of the variance.
     """
-    found: list[float | None] = []
-    for k, variable in enumerate(variables):
-        family = as_family(variable)
-        if not family.has_variance:
-            found.append(None)
-            continue
-        step = columns[k].scalars.step if columns[k].type in LOCATION_SCALE else 0.0
-        found.append(least_std(family, rows[:, k], share, step / unit[k]))
+    found: list[float | None] = [None] * len(columns)
+    for own, variable in zip(sites, variables, strict=True):
+        family = as_family(variable) if len(own) == 1 else GaussianMixture([0.0], [1.0])
+        for k in own:
+            step = columns[k].scalars.step if len(own) > 1 or columns[k].type in LOCATION_SCALE else 0.0
+            found[k] = least_std(family, rows[:, k], share, step / float(unit[k]))
     return found
 
 

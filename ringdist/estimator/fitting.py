@@ -15,8 +15,8 @@ from sklearn.utils.validation import _check_sample_weight
 
 from ringdist import ordering
 from ringdist.estimator.columns import Column
-from ringdist.estimator.learner import EPOCHS, Learner, Setting
-from ringdist.estimator.selection import FOLDS, SEARCH, SMOOTHING, Search, Tried, folds_of, sampled
+from ringdist.estimator.learner import EPOCHS, SEARCH_EPOCHS, Learner, Setting
+from ringdist.estimator.selection import FLOOR, SEARCH, SMOOTHING, Search, Tried, folds_of, sampled
 from ringdist.learning.fitting import FitResult
 from ringdist.variables import Categorical, GaussianMixture
 
@@ -101,6 +101,7 @@ def learnt(
     rank: int | Sequence[int] | None,
     components: int | None,
     smoothing: float | None,
+    floor: float | None,
     num_rings: int | None,
     budget: float | None,
     rng: np.random.RandomState,
@@ -110,42 +111,47 @@ def learnt(
     Args:
         learner: of all rows, those that are held out for good among them.
         held_out: rows by which the ring that is kept is chosen; none: all rows are learnt from in the end.
-        rank, components, smoothing, num_rings: those that the user fixes, None for those to be chosen.
+        rank, components, smoothing, floor, num_rings: those that the user fixes, None for those to be chosen.
         budget: seconds.
     """
     began = time.perf_counter()
     deadline = math.inf if budget is None else began + SEARCH * budget
-    fixed = rank is not None and components is not None and (smoothing is not None)
+    most = math.inf if budget is None else budget
+    fixed = rank is not None and components is not None and smoothing is not None
+    given = Setting(
+        1 if rank is None else rank,
+        1 if components is None else components,
+        SMOOTHING if smoothing is None else smoothing,
+        FLOOR if floor is None else floor,
+    )
+
+    def search(part: Learner, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Search:
+        times = len(learner.rows) / sum(len(learn) for learn, _ in folds)
+        return Search(part, folds, rank, components, smoothing, floor, deadline, most, times)
+
     n = len(learner.rows)
     if held_out.size:
         learn = np.setdiff1d(np.arange(n), held_out)
-        if not fixed:
-            search = Search(learner, [(learn, held_out)], rank, components, smoothing, deadline)
-            setting = search.best().setting
-        else:
-            setting = Setting(rank or 1, components or 1, smoothing or 0.0)
+        setting = given if fixed else search(learner, [(learn, held_out)]).best().setting
         return learner.fit(setting, learn, held_out), setting
-    epochs, best = None, None
     if fixed or n < 2:
-        setting = Setting(rank or 1, components or 1, SMOOTHING if smoothing is None else smoothing)
-        number = num_rings or 1
-    else:
-        some = sampled(n, rng)
-        part = learner if some is None else learner.part(some)
-        folds = folds_of(len(part.rows), rng, FEW_FOLDS if rank is not None and components is not None else FOLDS)
-        search = Search(part, folds, rank, components, smoothing, deadline)
-        best = search.best()
-        setting = best.setting
-        number = num_rings or _number_of_rings(search, best, deadline)
-        epochs = _last_epochs(learner, best, rank)
-    result = learner.fit_rings(setting, number, epochs)
-    _warn_unless_converged(learner, result, best, epochs)
-    return result, setting
+        result = learner.fit_rings(given, num_rings or 1, None)
+        _warn_unless_converged(learner, result, None)
+        return result, given
+    some = sampled(n, rng)
+    part = learner if some is None else learner.part(some)
+    looked = search(part, folds_of(len(part.rows), rng, FEW_FOLDS if rank is not None and components else None))
+    best = looked.best()
+    number = num_rings or _number_of_rings(looked, best, deadline)
+    epochs = _last_epochs(learner, best, rank)
+    result = learner.fit_rings(best.setting, number, epochs)
+    _warn_unless_converged(learner, result, epochs)
+    return result, best.setting
 
 
 def _last_epochs(learner: Learner, best: Tried, rank: Any) -> int | None:
     """As many as were best on held-out rows, where neither rank nor epochs are given and rows come all at once."""
-    if rank is not None or learner.options.max_epochs is not None or best.epochs >= EPOCHS:
+    if rank is not None or learner.options.max_epochs is not None or best.epochs >= SEARCH_EPOCHS:
         return None
     return max(1, best.epochs) if learner.is_full_batch else None
 
@@ -165,7 +171,7 @@ def _number_of_rings(search: Search, best: Tried, deadline: float) -> int:
     return number
 
 
-def _warn_unless_converged(learner: Learner, result: FitResult, best: Tried | None, epochs: int | None) -> None:
+def _warn_unless_converged(learner: Learner, result: FitResult, epochs: int | None) -> None:
     most = learner.options.max_epochs
     ran = len(result.history["train"])
     if epochs is not None or ran < (EPOCHS if most is None else most) or learner.has_converged(result.history):

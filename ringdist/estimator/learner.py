@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -12,15 +12,19 @@ import numpy as np
 
 from ringdist.estimator.columns import Column
 from ringdist.estimator.families import least_stds, variables_for
+from ringdist.estimator.structures import Structure, sites_in_order
 from ringdist.estimator.units import Units
 from ringdist.learning.autofit import log_probs, mixture_weights
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
 from ringdist.ring_mixture import RingMixture
+from ringdist.variables import as_family
 
 EPOCHS = 200  # at most, of all rows at once
 TOLERANCE = 1e-5  # nats a row: what an epoch of all rows has to gain for another one
+SEARCH_EPOCHS = 50  # of a fit that is compared with others
+SEARCH_TOLERANCE = 1e-3
 BATCHED_ROWS = 6000  # from which on rows are learnt from in batches
 BATCHES = 8  # an epoch at least
 LARGEST_BATCH = 4096
@@ -36,11 +40,17 @@ class Setting(NamedTuple):
         rank: of all bonds, or one per bond.
         components: of columns of numbers.
         smoothing: rows added to every conditional distribution, or the user's pseudocount where there is one.
+        floor: least variance of a component, relative to its column's.
+        structure: which columns share a covariance, an index into `Learner.structures`; 0 for none.
+        shrinkage: as `fit_em` has it, of covariance matrices.
     """
 
     rank: int | Sequence[int]
     components: int
     smoothing: float
+    floor: float
+    structure: int = 0
+    shrinkage: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,6 @@ class Options:
     max_epochs: int | None
     batch_size: int | Literal["auto"] | None
     pseudocount: float | None
-    variance_floor: float
     restarts: int
     patience: int | None
     progress: bool
@@ -67,6 +76,7 @@ class Learner:
     weight: np.ndarray
     columns: Sequence[Column]
     units: Units
+    structures: Sequence[Structure]
     orders: Sequence[Sequence[int]]
     options: Options
     rank_is_chosen: bool
@@ -74,28 +84,39 @@ class Learner:
 
     def part(self, rows: np.ndarray) -> Learner:
         """The same for some of the rows."""
-        return Learner(
-            self.rows[rows],
-            self.weight[rows],
-            self.columns,
-            self.units,
-            self.orders,
-            self.options,
-            self.rank_is_chosen,
-            self.seed,
-        )
+        return replace(self, rows=self.rows[rows], weight=self.weight[rows])
 
     @cached_property
-    def _placed(self) -> dict[int, list[Any]]:
+    def _placed(self) -> dict[tuple[int, int], list[Any]]:
         return {}
 
-    def variables(self, components: int) -> list[Any]:
-        """The variables with their components on all rows."""
-        if components not in self._placed:
-            families = variables_for(self.columns, self.units.place, self.units.unit)
-            ring = initialize(self.rows, families, 1, num_components=components, topology="train", rng=0)
-            self._placed[components] = list(ring.variables)
-        return self._placed[components]
+    def variables(self, structure: int, components: int) -> list[Any]:
+        """The variables of all sites with their components on all rows."""
+        key = structure, components
+        if key not in self._placed:
+            sites = self.structures[structure]
+            families = variables_for(sites, self.columns, self.units.place, self.units.unit)
+            ring = initialize(self.rows, families, 1, num_components=components, topology="train", columns=sites, rng=0)
+            self._placed[key] = list(ring.variables)
+        return self._placed[key]
+
+    def num_sites(self, structure: int) -> int:
+        """How many variables there are."""
+        return len(self.structures[structure])
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether a column has components to choose a number of."""
+        return any(column.categories is None for column in self.columns)
+
+    @property
+    def has_floors(self) -> bool:
+        """Whether a column has components with a width."""
+        return any(as_family(variable).has_variance for variable in self.variables(0, 1))
+
+    def has_shares(self, setting: Setting) -> bool:
+        """Whether a fit has conditional distributions to be smoothed."""
+        return setting.rank != 1 or any(column.categories is not None for column in self.columns)
 
     def fit(
         self,
@@ -115,22 +136,26 @@ class Learner:
             last: whether it is the fit that is kept, with restarts and progress as the user asks for.
         """
         rows, options = self.rows[learn], self.options
-        variables, seed = self.variables(setting.components), self.seed + place
+        sites, seed = self.structures[setting.structure], self.seed + place
+        variables = self.variables(setting.structure, setting.components)
+        batch = self._batch(len(rows))
         start = initialize(
             rows,
             variables,
             setting.rank,
-            order=self.orders[place],
+            columns=sites,
+            order=sites_in_order(sites, self.orders[place]),
             topology=options.topology,
             core=self._core(setting),
             method=self._method(setting),
             rng=seed,
+            dtype=np.float64 if batch is None else np.float32,
         )
-        batch = self._batch(len(rows))
         most = epochs if epochs is not None else options.max_epochs
         most = self._epochs(len(rows), batch) if most is None else most
+        most = most if last else min(most, SEARCH_EPOCHS)
         largest = max(math.prod(core.shape) for core in start.links)
-        return fit_em(
+        result = fit_em(
             start,
             rows,
             sample_weight=self.weight[learn],
@@ -139,14 +164,16 @@ class Learner:
             batch_size=batch,
             pseudocount=0.0 if options.pseudocount is None else options.pseudocount / largest,
             smoothing=setting.smoothing if options.pseudocount is None else 0.0,
-            least_stds=least_stds(variables, self._sample, self.columns, self.units.unit, options.variance_floor),
+            shrinkage=setting.shrinkage,
+            least_stds=least_stds(sites, variables, self._sample, self.columns, self.units.unit, setting.floor),
             restarts=options.restarts if last else 1,
             patience=options.patience if last else min(5, options.patience or 5),
-            tolerance=TOLERANCE if batch is None else None,
+            tolerance=None if batch is not None else TOLERANCE if last else SEARCH_TOLERANCE,
             step_decay="linear" if options.batch_size == "auto" else 0.6,
             rng=seed,
             progress=options.progress and last,
         )
+        return result if batch is None else FitResult(result.ring.to(dtype=np.float64), result.history)
 
     def fit_rings(self, setting: Setting, number: int, epochs: int | None) -> FitResult:
         """All rows learnt by one ring, or by several in different orders and weighted by their likelihood."""

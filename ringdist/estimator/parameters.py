@@ -28,7 +28,7 @@ def check_parameters(model: Any) -> None:
             raise ValueError(f"{name} must be {rule}, found {value!r}")
     for name in ("budget", "pseudocount", "variance_floor"):
         value = getattr(model, name)
-        if (value is None and name == "budget") or (name == "pseudocount" and value == "auto"):
+        if (value is None and name == "budget") or (name != "budget" and isinstance(value, str) and value == "auto"):
             continue
         positive = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
         if not positive or value < 0 or (name == "budget" and value == 0):

@@ -75,19 +75,20 @@ def from_json(description: Any, ring: Any) -> Description:
 
 
 def _check_fit(columns: Sequence[Column], ring: Any, names: Any) -> None:
-    if len(columns) != ring.num_variables:
-        raise ValueError(f"it must describe the {ring.num_variables} columns of its ring, found {len(columns)}")
-    named = [variable.name for variable in ring.variables]
+    if len(columns) != ring.num_columns:
+        raise ValueError(f"it must describe the {ring.num_columns} columns of its ring, found {len(columns)}")
+    named = list(ring.layout.names)
     if named != ([None] * len(columns) if names is None else names) or (names is not None and None in names):
         raise ValueError(f"its names of columns must be those of its ring, {short(named)}, found {short(names)}")
-    for column, variable in zip(columns, ring.variables, strict=True):
-        if not _fits(column, variable):
-            raise ValueError(f"{column.label}: the description and the ring {variable!r} differ")
-        if column.categories is not None and column.num_codes != variable.num_components:
-            raise ValueError(
-                f"{column.label}: there must be one category per component, found {column.num_codes} "
-                f"for {variable.num_components}"
-            )
+    for own, variable in zip(ring.columns, ring.variables, strict=True):
+        for column in (columns[k] for k in own):
+            if not (_fits(column, variable) if len(own) == 1 else column.type == "gaussian" and not column.atoms):
+                raise ValueError(f"{column.label}: the description and the ring {variable!r} differ")
+            if column.categories is not None and column.num_codes != variable.num_components:
+                raise ValueError(
+                    f"{column.label}: there must be one category per component, found {column.num_codes} "
+                    f"for {variable.num_components}"
+                )
 
 
 def _fits(column: Column, variable: Any) -> bool:

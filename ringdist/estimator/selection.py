@@ -1,17 +1,18 @@
-"""Rank, number of components and smoothing, chosen by the likelihood of held-out rows within a budget of seconds.
+"""The setting of a fit, chosen by the likelihood of held-out rows within a budget of seconds.
 
-Small tables are cross-validated, of larger ones a share is held out, of very large ones a sample is looked at. Settings
-are tried from small ones upward, as long as held-out rows gain; the first is a product of independent columns, one
-Gaussian each, so that what is chosen is never far worse than that.
+Small tables are cross-validated, of larger ones a share is held out, of very large ones a sample is looked at. The
+search starts from a setting of middle size for each structure of the table (which columns share a covariance), and
+changes one thing at a time as long as held-out rows gain. Independent columns and one Gaussian are tried too where rows
+are few, so that what is chosen is never far worse than those.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,18 +20,27 @@ from ringdist.estimator.learner import Learner, Setting
 from ringdist.learning.autofit import log_probs
 from ringdist.learning.fitting import FitResult
 
-LADDER = (1, 1), (1, 4), (2, 4), (4, 4), (8, 8), (16, 8), (32, 16), (64, 16), (128, 16)  # rank, components
-MIDDLE = 4  # the step of the ladder that larger tables begin with
+# Rank and components, in the order in which they are tried.
+SIZES = (1, 1), (1, 4), (2, 4), (4, 8), (8, 8), (16, 16), (32, 16), (64, 32), (128, 32)
+BLOCK_SIZES = tuple((size, size) for size in (1, 2, 4, 8, 16, 32, 64))  # where columns share a covariance
+START, BLOCK_START = 4, 3  # of these sizes
+FEW_START, FEW_BLOCK_START = 2, 1  # of tables of few rows
 SMALL = 1000  # rows up to which tables are cross-validated
-FOLDS = 5
-MOST_ROWS = 20_000  # looked at for a choice
+FOLDS, FEWER_FOLDS = 5, 3  # of them, those where there are more than
+FEW_ROWS = 200
+MOST_ROWS = 8000  # looked at for a choice
 MOST_HELD_OUT = 2000
 SMOOTHING = 0.5
-SMOOTHINGS = (0.15, 0.05, 0.0), (1.5, 5.0)  # tried in either direction
+LOWER_SMOOTHINGS, HIGHER_SMOOTHINGS = (0.15, 0.05, 0.0), (1.5, 5.0)
+FLOOR = 1e-4  # of the variance of a component, relative to the column's
+LOWER_FLOORS, HIGHER_FLOORS = (1e-5, 1e-6, 1e-7), (1e-3, 1e-2, 0.1)
+SHRINKAGE = 0.2  # of small tables
+LOWER_SHRINKAGES, HIGHER_SHRINKAGES = (0.05, 0.0), (0.8, 3.0, 10.0)
+MOST_COMPONENTS = 128
 GAIN = 1e-3  # nats a row for 100 columns, below which nothing more is tried
 NOISE = 0.2  # standard errors by which a larger setting must be better
 SEARCH = 0.6  # of the budget, within which settings are tried
-GROWTH = 2.5  # of the seconds, from one step of the ladder to the next
+GROWTH = 2.0  # of the seconds, from one size to the next
 
 
 class Tried(NamedTuple):
@@ -55,8 +65,9 @@ class Search:
     Args:
         learner: of all rows.
         folds: rows to learn from and rows held out.
-        rank, components, smoothing: those that the user fixes, None for those to be chosen.
+        rank, components, smoothing, floor: those that the user fixes, None for those to be chosen.
         deadline: of `time.perf_counter`, after which no further setting is tried.
+        most_seconds: of the last fit, which takes `times` as long as all folds of a setting.
     """
 
     learner: Learner
@@ -64,85 +75,107 @@ class Search:
     rank: int | Sequence[int] | None
     components: int | None
     smoothing: float | None
+    floor: float | None
     deadline: float
+    most_seconds: float = math.inf
+    times: float = 1.0
     tried: dict[Setting, Tried] = field(default_factory=dict)
 
     def best(self) -> Tried:
-        """The best setting found."""
-        best = self._climbed_ladder()
-        if self.components is None and self.learner.rows.shape[1] > 0:
-            best = self._climbed(best, [(2.0, 1.0), (0.5, 1.0)])
-        if self.smoothing is None:
-            best = self._smoothed(best)
+        """The best setting found: structures are explored one after the other, the most promising first."""
+        starts = [self._started(structure) for structure in self._structures()]
+        found = [self._explored(start) for start in sorted(starts, key=lambda start: -start.mean)]
+        return max(found, key=lambda tried: tried.mean)
+
+    def _started(self, structure: int) -> Tried:
+        """A setting of middle size, and where rows are few the smallest one too."""
+        sizes = self._sizes(structure)
+        first = self._try(sizes[self._start(structure, len(sizes))])
+        if len(self.learner.rows) > FEW_ROWS:
+            return first
+        return max(first, self._try(sizes[0]), key=lambda tried: tried.mean)
+
+    def _explored(self, best: Tried) -> Tried:
+        """What is better than a setting, one thing at a time changed."""
+        best = self._sized(best)
+        if self.floor is None and self.learner.has_floors:
+            best = self._either(best, _values("floor", LOWER_FLOORS), _values("floor", HIGHER_FLOORS))
+        if best.setting.structure:
+            best = self._either(best, _values("shrinkage", HIGHER_SHRINKAGES), _values("shrinkage", LOWER_SHRINKAGES))
+        best = self._sized(best)
+        if self.components is None and self.learner.has_numbers:
+            best = self._either(best, _scaled_components(2.0), _scaled_components(0.5))
+        if self.smoothing is None and self.learner.has_shares(best.setting):
+            lower = LOWER_SMOOTHINGS if self._categories_all_occur else LOWER_SMOOTHINGS[:-1]
+            best = self._either(best, _values("smoothing", lower), _values("smoothing", HIGHER_SMOOTHINGS), ties=True)
         return best
 
-    def _climbed_ladder(self) -> Tried:
-        steps = self._steps()
-        if len(steps) == 1:
-            return self._try(steps[0])
-        at = 0 if self._is_small else min(MIDDLE, len(steps) - 1)
-        best, lowest, failures = self._try(steps[at]), at, 0
-        for setting in steps[at + 1 :]:
-            if not self._has_time(best, GROWTH):
-                break
-            found = self._try(setting)
-            best, failures = (found, 0) if self._is_better(found, best) else (best, failures + 1)
-            if failures > self._is_small:
-                break
-        if best.setting == steps[lowest]:
-            for setting in reversed(steps[:lowest]):
-                if not self._has_time(best, 1.0):
-                    break
-                found = self._try(setting)
-                if found.mean < best.mean:
-                    break
-                best = found
-        return best
+    def _structures(self) -> Sequence[int]:
+        free = self.rank is None and self.components is None
+        return range(len(self.learner.structures)) if free else (0,)
 
-    def _steps(self) -> list[Setting]:
+    def _start(self, structure: int, number: int) -> int:
+        few = len(self.learner.rows) <= FEW_ROWS
+        at = (FEW_BLOCK_START if few else BLOCK_START) if structure else (FEW_START if few else START)
+        return min(at, number - 1)
+
+    def _sizes(self, structure: int) -> list[Setting]:
+        """Settings of one structure from the smallest to the largest."""
         smoothing = SMOOTHING if self.smoothing is None else self.smoothing
+        floor = FLOOR if self.floor is None else self.floor
         found = []
-        for rank, components in LADDER:
-            chosen = rank if self.rank is None else self.rank
-            found.append(Setting(chosen, components if self.components is None else self.components, smoothing))
-        if self.learner.rows.shape[1] == 1 and self.rank is None:
-            found = [setting._replace(rank=1) for setting in found]
-        if self.rank is not None and self.components is None:  # all alike at the start
-            found = [setting for setting in found if setting.components > 1 or self._is_small]
+        for rank, components in BLOCK_SIZES if structure else SIZES:
+            found.append(
+                Setting(
+                    self.rank if self.rank is not None else rank if self.learner.num_sites(structure) > 1 else 1,
+                    components if self.components is None else self.components,
+                    smoothing,
+                    floor,
+                    structure,
+                    SHRINKAGE if structure and self._is_small else 0.0,
+                )
+            )
         return list(dict.fromkeys(found))
 
-    def _climbed(self, best: Tried, factors: Sequence[tuple[float, float]]) -> Tried:
-        """The number of components multiplied as long as that gains."""
-        for factor, _ in factors:
-            moved = False
-            while self._has_time(best, max(1.0, factor)):
-                components = max(1, int(best.setting.components * factor))
-                setting = best.setting._replace(components=components)
-                if setting in self.tried or components > 64:
-                    break
-                found = self._try(setting)
-                if not self._is_better(found, best):
-                    break
-                best, moved = found, True
-            if moved:
+    def _sized(self, best: Tried) -> Tried:
+        """Larger as long as that gains, one failure let pass; else smaller."""
+        sizes = [(setting.rank, setting.components) for setting in self._sizes(best.setting.structure)]
+        own = (best.setting.rank, best.setting.components)
+        at = sizes.index(own) if own in sizes else len(sizes)
+        first, failures = best, 0
+        for rank, components in sizes[at + 1 :]:
+            if not self._has_time(best, GROWTH) or failures > 1:
                 break
+            found = self._try(best.setting._replace(rank=rank, components=components))
+            better = self._is_better(found, best)
+            best, failures = (found, 0) if better else (best, failures + 1)
+        if best is not first:
+            return best
+        for rank, components in reversed(sizes[:at]):
+            if not self._has_time(best, 1.0):
+                break
+            found = self._try(best.setting._replace(rank=rank, components=components))
+            if found.mean < best.mean:
+                break
+            best = found
         return best
 
-    def _smoothed(self, best: Tried) -> Tried:
-        for direction in SMOOTHINGS:
-            moved = False
-            for smoothing in direction:
-                if smoothing == 0 and not self._categories_all_occur:
-                    break
-                if not self._has_time(best, 1.0):
-                    return best
-                found = self._try(best.setting._replace(smoothing=smoothing))
-                if found.mean < best.mean or (found.mean == best.mean and smoothing > 0):
-                    break
-                best, moved = found, True
-            if moved:
+    def _either(self, best: Tried, first: Moves, second: Moves, *, ties: bool = False) -> Tried:
+        """The best along one way, or along the other where that gains nothing."""
+        best, moved = self._moved(best, first, ties=ties)
+        return best if moved else self._moved(best, second, ties=ties)[0]
+
+    def _moved(self, best: Tried, moves: Moves, *, ties: bool = False) -> tuple[Tried, bool]:
+        """One setting after the other as long as held-out rows gain; and whether they did."""
+        moved = False
+        for setting in moves(best.setting):
+            if not self._has_time(best, 1.0):
                 break
-        return best
+            found = self._try(setting)
+            if found.mean < best.mean or (found.mean == best.mean and not ties):
+                break
+            best, moved = found, True
+        return best, moved
 
     def _try(self, setting: Setting) -> Tried:
         if setting in self.tried:
@@ -182,7 +215,8 @@ class Search:
         return float(gain.mean()) > least
 
     def _has_time(self, best: Tried, growth: float) -> bool:
-        return time.perf_counter() + growth * best.seconds < self.deadline
+        seconds = growth * best.seconds
+        return time.perf_counter() + seconds < self.deadline and self.times * seconds < self.most_seconds
 
     @property
     def _categories_all_occur(self) -> bool:
@@ -199,10 +233,34 @@ class Search:
         return len(self.folds) > 1 or len(self.learner.rows) <= SMALL
 
 
-def folds_of(n: int, rng: np.random.RandomState, folds: int = FOLDS) -> list[tuple[np.ndarray, np.ndarray]]:
+Moves = Callable[[Setting], Sequence[Setting]]  # from a setting, to be tried in turn
+
+
+def _values(name: str, values: Sequence[float]) -> Moves:
+    """One of the numbers of a setting set to other values."""
+
+    def settings(setting: Setting) -> list[Setting]:
+        changes: list[dict[str, Any]] = [{name: value} for value in values]
+        return [setting._replace(**change) for change in changes]
+
+    return settings
+
+
+def _scaled_components(factor: float) -> Moves:
+    """More or fewer components at the same rank."""
+
+    def settings(setting: Setting) -> list[Setting]:
+        numbers = (int(setting.components * factor**power) for power in range(1, 8))
+        return [setting._replace(components=number) for number in numbers if 1 <= number <= MOST_COMPONENTS]
+
+    return settings
+
+
+def folds_of(n: int, rng: np.random.RandomState, folds: int | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Rows to learn from and held-out rows: of a few rows in turn, of many a tenth."""
     shuffled = rng.permutation(n)
     if n <= SMALL:
+        folds = folds or (FOLDS if n <= FEW_ROWS else FEWER_FOLDS)
         parts = np.array_split(shuffled, min(n, folds))
         return [(np.sort(np.concatenate(parts[:i] + parts[i + 1 :])), np.sort(parts[i])) for i in range(len(parts))]
     held_out = min(MOST_HELD_OUT, max(200, n // 10))

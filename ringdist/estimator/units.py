@@ -15,7 +15,15 @@ from ringdist.estimator.columns import Column
 from ringdist.estimator.families import LOCATION_SCALE
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
-from ringdist.variables import Categorical, Variable, WithAtoms, as_family, column_scale, rebuild
+from ringdist.variables import (
+    Categorical,
+    MultivariateGaussianMixture,
+    Variable,
+    WithAtoms,
+    as_family,
+    column_scale,
+    rebuild,
+)
 
 
 class Units(NamedTuple):
@@ -75,11 +83,21 @@ def in_units(model: Any, units: Units, columns: Sequence[Column], names: Sequenc
 def _ring_in_units(
     ring: TensorRing, units: Units, columns: Sequence[Column], names: Sequence[str] | None
 ) -> TensorRing:
-    variables = [
-        _in_units(variable, units.place[k], units.unit[k], columns[k], None if names is None else names[k])
-        for k, variable in enumerate(ring.variables)
-    ]
-    return TensorRing(ring.links, variables, ring.order)
+    variables = []
+    for own, variable in zip(ring.columns, ring.variables, strict=True):
+        labels = [None if names is None else names[k] for k in own]
+        if len(own) > 1:
+            variables.append(_wide_in_units(variable, units, own, labels))
+        else:
+            k = own[0]
+            variables.append(_in_units(variable, units.place[k], units.unit[k], columns[k], labels[0]))
+    return TensorRing(ring.links, variables, ring.order, columns=ring.columns)
+
+
+def _wide_in_units(variable: Any, units: Units, own: Sequence[int], names: Sequence[str | None]) -> Variable:
+    arrays, unit = variable.arrays(), units.unit[list(own)]
+    means = units.place[list(own)] + unit * arrays["means"]
+    return MultivariateGaussianMixture(means, arrays["covariances"] * unit[:, None] * unit, names=names)
 
 
 def _in_units(variable: Variable, place: float, unit: float, column: Column, name: str | None) -> Variable:

@@ -1,0 +1,89 @@
+"""Which columns of numbers share a covariance: candidates, between which held-out rows decide.
+
+Columns that are strongly correlated would need many states to say so one by one; as one variable of Gaussian components
+with full covariances they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import norm, rankdata
+
+from ringdist.estimator.columns import Column
+
+Structure = tuple[tuple[int, ...], ...]  # the columns of every site
+
+SHARED = "gaussian", "lognormal", "student_t", "beta"  # types whose columns may be Gaussian together with others
+STRONG = 0.3  # correlation of normal scores from which columns are linked
+MOST_ROWS = 5000  # that correlations are estimated from
+WIDEST = 64  # columns of one covariance
+
+
+def structures_of(rows: np.ndarray, columns: Sequence[Column], fixed: set[int]) -> list[Structure]:
+    """No shared covariance; those of linked columns; and one of all columns of numbers.
+
+    Args:
+        rows: (n, d), NaN where missing.
+        fixed: columns whose type the user names.
+    """
+    d = len(columns)
+    free = [
+        k
+        for k, column in enumerate(columns)
+        if column.categories is None
+        and not column.atoms
+        and column.type in SHARED
+        and (column.type == "gaussian" or k not in fixed)
+    ]
+    found = [_structure(d, [])]
+    if 2 <= len(free):
+        linked = _linked(rows[:: max(1, len(rows) // MOST_ROWS)], free)
+        for blocks in (linked, [free]):
+            structure = _structure(d, [block for block in blocks if 2 <= len(block) <= WIDEST])
+            if structure not in found:
+                found.append(structure)
+    return found
+
+
+def as_gaussian(columns: Sequence[Column], sites: Structure) -> list[Column]:
+    """The columns, those that share a covariance as Gaussian ones."""
+    wide = {k for own in sites if len(own) > 1 for k in own}
+    return [replace(column, type="gaussian", bounds=None) if k in wide else column for k, column in enumerate(columns)]
+
+
+def sites_in_order(sites: Structure, order: Sequence[int]) -> list[int]:
+    """The sites in the order in which the first of their columns comes."""
+    site = {k: i for i, own in enumerate(sites) for k in own}
+    return list(dict.fromkeys(site[k] for k in order))
+
+
+def _structure(d: int, blocks: Sequence[Sequence[int]]) -> Structure:
+    """Blocks and all other columns alone, by their first column."""
+    inside = {k for block in blocks for k in block}
+    sites: list[tuple[int, ...]] = [(k,) for k in range(d) if k not in inside]
+    return tuple(sorted([*sites, *(tuple(sorted(block)) for block in blocks)]))
+
+
+def _linked(rows: np.ndarray, free: Sequence[int]) -> list[list[int]]:
+    """Columns in groups that strong correlations connect."""
+    scores = np.stack([_normal_scores(rows[:, k]) for k in free], axis=1)
+    seen = ~np.isnan(scores)
+    filled = np.where(seen, scores, 0.0)
+    both = np.maximum(seen.T.astype(float) @ seen, 1.0)
+    products = filled.T @ filled / both
+    squares = (filled**2).T @ seen / both
+    correlation = products / np.sqrt(np.maximum(squares * squares.T, 1e-12))
+    count, label = connected_components(np.abs(correlation) >= STRONG, directed=False)
+    return [[free[j] for j in np.flatnonzero(label == c).tolist()] for c in range(count)]
+
+
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    """Quantiles of a Gaussian in the place of the values, so that outliers and skewness count little."""
+    seen = ~np.isnan(values)
+    scores = np.full(values.shape, np.nan)
+    scores[seen] = norm.ppf((rankdata(values[seen]) - 0.5) / max(1, seen.sum()))
+    return scores
