@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ringdist.backend import Stream, namespace, to_numpy
-from ringdist.network.checks import value_space
+from ringdist.network.checks import value_spaces
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import Categorical
@@ -150,13 +150,15 @@ def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] =
 
 def _check_same_columns(p: Distribution, q: Distribution) -> None:
     namespace(p.prototype, q.prototype)
-    if p.num_variables != q.num_variables:
-        raise ValueError(f"p and q must have the same columns, found {p.num_variables} and {q.num_variables} columns")
-    for k, (a, b) in enumerate(zip(p.variables, q.variables, strict=True)):
-        if a.name is not None and b.name is not None and a.name != b.name:
+    if p.num_columns != q.num_columns:
+        raise ValueError(f"p and q must have the same columns, found {p.num_columns} and {q.num_columns} columns")
+    for k, (a, b) in enumerate(zip(p.layout.names, q.layout.names, strict=True)):
+        if a is not None and b is not None and a != b:
             raise ValueError(f"p and q must have the same columns, found {p.describe(k)} and {q.describe(k)}")
-        if value_space(a) != value_space(b):
-            raise ValueError(f"{p.describe(k)}: p and q must have values in one space, found {a!r} and {b!r}")
+    for k, spaces in enumerate(zip(value_spaces(p.variables), value_spaces(q.variables), strict=True)):
+        if spaces[0] != spaces[1]:
+            found = " and ".join(repr(each.variables[each.layout.places[k][0]]) for each in (p, q))
+            raise ValueError(f"{p.describe(k)}: p and q must have values in one space, found {found}")
 
 
 def _enumerable(p: Distribution) -> bool:

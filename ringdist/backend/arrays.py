@@ -159,6 +159,18 @@ def take(array: Array, index: Array, axis: int = 0) -> Array:
     return namespace(array).take(array, index, axis=axis)
 
 
+def sum_by_index(values: Array, index: Array, size: int) -> Array:
+    """Sums of the rows of values (b, ...) that have the same number in `index` (b,): (size, ...)."""
+    match backend_name(values):
+        case "torch":
+            return values.new_zeros((size, *values.shape[1:])).index_add(0, index, values)
+        case "jax":
+            return sys.modules["jax"].numpy.zeros((size, *values.shape[1:]), values.dtype).at[index].add(values)
+    sums = np.zeros((size, *values.shape[1:]), values.dtype)
+    np.add.at(sums, index, values)
+    return sums
+
+
 def unstack(array: Array, axis: int = 0) -> Sequence[Array]:
     """The slices along an axis."""
     if backend_name(array) == "torch":  # array-api-compat moves the axis by what `torch.vmap` has no rule for

@@ -75,7 +75,7 @@ def described(ring: Network) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     tensors: dict[str, np.ndarray] = {}
     kinds, variables = [], []
     for k, (core, variable) in enumerate(zip(ring.cores, ring.variables, strict=True)):
-        column = ring.describe(k)
+        column = ring.describe_site(k)
         kind, arrays = _kind(core, column), variable.arrays()
         parts = {"": core} if kind == "dense" else {f".{n}": a for n, a in core.arrays().items()}
         named = {f"core.{k}{part}": array for part, array in parts.items()}

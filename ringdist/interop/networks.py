@@ -10,11 +10,11 @@ from ringdist.cores import LINEAR, Core, CPCore
 from ringdist.engines.libraries import close_ring, copy_node, node
 from ringdist.network import Evidence, Network
 from ringdist.network.evidence import as_rows
-from ringdist.variables import Variable
+from ringdist.variables import Variable, as_family
 
 
 def to_tensornetwork(ring: Network, x: Any = None) -> list[Any]:
-    """Connected `tensornetwork` nodes in ring order, named as the variables (`x3` for an unnamed column 3).
+    """Connected `tensornetwork` nodes in ring order, named as the variables (`x3` for an unnamed variable 3).
 
     Args:
         x: (d,) a point, NaN where marginalised. None leaves every component edge dangling.
@@ -47,7 +47,7 @@ def to_tensornetwork(ring: Network, x: Any = None) -> list[Any]:
         return [each for group in groups for each in group.nodes]
     rows, shape = as_rows(ring, x)
     if shape != ():
-        raise ValueError(f"x must have shape ({ring.num_variables},), found {(*shape, ring.num_variables)}")
+        raise ValueError(f"x must have shape ({ring.num_columns},), found {(*shape, ring.num_columns)}")
     evidence = Evidence.of_rows(ring, rows)
     scale = namespace(rows).exp(evidence.offset[0] / ring.num_variables)  # spread, so that no node over- or underflows
     nodes = []
@@ -138,11 +138,12 @@ def from_tensornetwork(nodes: Sequence[Any], variables: Sequence[Variable]) -> t
 
 
 def node_names(variables: Sequence[Variable]) -> list[str]:
-    """The variables' names, `x3` for an unnamed column 3.
+    """The variables' names, `x3` for an unnamed variable 3, `height+weight` for one of two columns.
 
     Examples:
         >>> import ringdist as rd
         >>> node_names([rd.Categorical(2, name="rain"), rd.Categorical(3)])
         ['rain', 'x1']
     """
-    return [v.name if v.name is not None else f"x{k}" for k, v in enumerate(variables)]
+    names = [[name for name in as_family(variable).names if name is not None] for variable in variables]
+    return ["+".join(own) if own else f"x{i}" for i, own in enumerate(names)]

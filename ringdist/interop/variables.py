@@ -96,9 +96,10 @@ def _of_arrays(
         check_length(f"column {k}: {label}", array, n)
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise ValueError(f"column {k}: {label} must be numbers, found NaN")
+    named = {} if name is None and "names" in options else {"name": name}
     if arrays:
-        return _made(k, kind, arrays, options, lambda: kind(**arrays, **options, name=name))
-    return _made(k, kind, arrays, options, lambda: kind(n, **options, name=name))
+        return _made(k, kind, arrays, options, lambda: kind(**arrays, **options, **named))
+    return _made(k, kind, arrays, options, lambda: kind(n, **options, **named))
 
 
 def _known(k: int, family: Any, known: dict[str, type]) -> Any:

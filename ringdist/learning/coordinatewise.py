@@ -22,6 +22,7 @@ from ringdist.engines.sweep import suffix_states_in_turn
 from ringdist.learning.counts import MStep, Rows, model_environment, reduced
 from ringdist.network import Evidence
 from ringdist.network.checks import check_device
+from ringdist.network.evidence import site_values
 from ringdist.network.structure import mapped
 from ringdist.ring import TensorRing
 
@@ -32,7 +33,7 @@ def visit(
     weight: Array,
     row_numbers: Sequence[int] | np.ndarray,
     m_step: MStep,
-    floors: dict[int, float],
+    floors: dict[int, Any],
 ) -> tuple[TensorRing, float]:
     """Every core once; the new ring and its log-likelihood Σ weight log p(row) of these rows."""
     xp = namespace(rows)
@@ -42,7 +43,7 @@ def visit(
     suffixes = zip(ring.sequence, suffix_states_in_turn(data), suffix_states_in_turn(model), strict=True)
     for k, suffix, model_suffix in suffixes:
         met = Rows(data, prefix, suffix, weight, row_numbers)
-        site = _Site(k, met, model, model_prefix, model_suffix, rows[:, k], m_step)
+        site = _Site(k, met, model, model_prefix, model_suffix, site_values(ring, rows, k), m_step)
         core, variable, evidence = _updated(ring, site, floors.get(k))
         ring = ring.replaced(k, core, variable)
         if evidence is not data.evidence:
@@ -53,8 +54,8 @@ def visit(
     return ring, float(xp.sum(xp.where(weight > 0, values, 0.0) * weight))
 
 
-def _updated(ring: TensorRing, site: _Site, floor: float | None) -> tuple[Core, Any, Evidence]:
-    """The core and variable of one column after a step of each factor, and the evidence under the new variable.
+def _updated(ring: TensorRing, site: _Site, floor: Any) -> tuple[Core, Any, Evidence]:
+    """The core and variable of one site after a step of each factor, and the evidence under the new variable.
 
     The variable moves together with the first factor: both from the same responsibilities.
     """
@@ -74,26 +75,25 @@ def _updated(ring: TensorRing, site: _Site, floor: float | None) -> tuple[Core, 
             continue
         if statistics is None:
             variable = variable.update(site.values, responsibilities)
-            check_device(variable.arrays().values(), ring.prototype, f"{ring.describe(k)}: what update returns")
+            check_device(variable.arrays().values(), ring.prototype, f"{ring.describe_site(k)}: what update returns")
         else:
             damped = site.m_step.damped(family, statistics, share)
             variable = family.from_statistics(damped, *([] if floor is None else [floor])).variable
         ring = ring.replaced(k, ring.links[k], variable)
-        table = namespace(site.values).broadcast_to(site.values[:, None], (site.values.shape[0], ring.num_variables))
-        evidence = Evidence.of_rows(ring, table, [k])
+        evidence = Evidence.of_site(ring, k, site.values)
     return core, variable, evidence
 
 
 @dataclass(frozen=True)
 class _Site:
-    """One column in the middle of a visit."""
+    """One site in the middle of a visit."""
 
     k: int
     rows: Rows
     model: Linear
     model_prefix: State
     model_suffix: State
-    values: Array  # (b,) of the column
+    values: Array  # (b,) of the column, or (b, width)
     m_step: MStep
 
 

@@ -158,8 +158,12 @@ def reduced(
         return sums, statistics
     xp = namespace(sums)
     names = list(statistics or {})
-    parts = [xp.reshape(sums, (-1,)), *((statistics or {})[name] for name in names)]
+    shapes = [tuple((statistics or {})[name].shape) for name in names]
+    parts = [xp.reshape(part, (-1,)) for part in (sums, *((statistics or {})[name] for name in names))]
     total = reduce(xp.concat([astype(part, sums.dtype) for part in parts]))
     ends = np.cumsum([part.shape[0] for part in parts])
-    merged = {name: total[int(a) : int(b)] for name, (a, b) in zip(names, itertools.pairwise(ends), strict=True)}
+    merged = {
+        name: xp.reshape(total[int(a) : int(b)], shape)
+        for name, shape, (a, b) in zip(names, shapes, itertools.pairwise(ends), strict=True)
+    }
     return xp.reshape(total[: int(ends[0])], sums.shape), merged

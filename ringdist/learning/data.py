@@ -32,8 +32,8 @@ class TrainingData:
     def __init__(self, ring: TensorRing, x: Any, weight: Any = None):
         x = unmasked(x)
         x = x if is_array(x) else np.asarray(x, dtype=np.float64)
-        if x.ndim != 2 or x.shape[1] != ring.num_variables or x.shape[0] == 0:
-            raise ValueError(f"x must have shape (n, {ring.num_variables}) with n >= 1, found {tuple(x.shape)}")
+        if x.ndim != 2 or x.shape[1] != ring.num_columns or x.shape[0] == 0:
+            raise ValueError(f"x must have shape (n, {ring.num_columns}) with n >= 1, found {tuple(x.shape)}")
         if backend_name(x) not in ("numpy", backend_name(ring.prototype)):
             raise TypeError(f"x must be a NumPy array or of the ring's backend, found {type(x).__name__}")
         self.prototype = ring.prototype

@@ -151,7 +151,7 @@ def _check_member(ring: TensorRing, *, streams: bool, tied: bool) -> None:
     for k, family in enumerate(ring.families):
         if streams and not family.streams:
             raise ValueError(
-                f"{ring.describe(k)}: mini-batches and several processes need a family with statistics and "
+                f"{ring.describe_site(k)}: mini-batches and several processes need a family with statistics and "
                 f"expected_statistics, found {family.kind.__name__}"
             )
 
@@ -178,7 +178,7 @@ class _EM:
         data: TrainingData,
         track: EpochLog,
         rng: np.random.Generator,
-        given: dict[int, float] | None,
+        given: dict[int, Any] | None,
     ) -> EpochLog:
         model = track.best = self._prepared(model)
         total = self._sum(data, data.weight.sum())
@@ -209,7 +209,7 @@ class _EM:
         return normalized_factors(model) if self.tied else normal_form(model)
 
     def _one_pass(
-        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, float], total: float
+        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, Any], total: float
     ) -> None:
         """Full batches: what an epoch expects is also the likelihood of what the one before it has found."""
         rows, weight = data.batch(ring, slice(None))
@@ -221,7 +221,7 @@ class _EM:
             track.record(ring, self._sum(data, found.log_prob) / total)
 
     def _coordinatewise(
-        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, float], total: float
+        self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, Any], total: float
     ) -> None:
         rows, weight = data.batch(ring, slice(None))
         m_step = self._m_step(1.0, total, total)
@@ -236,7 +236,7 @@ class _EM:
         data: TrainingData,
         track: EpochLog,
         rng: np.random.Generator,
-        floors: list[dict[int, float]],
+        floors: list[dict[int, Any]],
         total: float,
     ) -> None:
         size, steps = int(self.batch_size or 1), 0
@@ -258,7 +258,7 @@ class _EM:
         data: TrainingData,
         index: np.ndarray | slice,
         m_step: MStep,
-        floors: Sequence[dict[int, float]],
+        floors: Sequence[dict[int, Any]],
     ) -> tuple[Model, float]:
         """The model after every factor has been visited once with these rows, and Σ weight log p(row).
 
@@ -283,7 +283,7 @@ class _EM:
         return RingMixture(rings, ((1 - m_step.step) * known + m_step.step * shares).tolist()), log_prob
 
     def _ring_step(
-        self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, float]
+        self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, Any]
     ) -> tuple[TensorRing, float]:
         if has_normal_form(ring):
             found = one_pass.Expectation.of_rows(ring, rows, weight, numbers)

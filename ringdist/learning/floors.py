@@ -23,8 +23,10 @@ class Place(NamedTuple):
 
 def least_stds_of(
     ring: TensorRing, data: TrainingData, variance_floor: float, total: Callable[..., Any]
-) -> dict[int, float]:
-    """Least standard deviation of each column whose family has one, from that of its observed entries.
+) -> dict[int, Any]:
+    """Least standard deviation at each site whose family has one, from that of the column's observed entries.
+
+    Of a wide variable one for each of its columns, (width,).
 
     Of a column that is constant but for rounding, from the size of its values, or 1 if they are 0.
 
@@ -32,7 +34,8 @@ def least_stds_of(
         variance_floor: share of the column's variance.
         total: sums each of some numbers over the processes, (data, *numbers) -> array.
     """
-    columns = [k for k, family in enumerate(ring.families) if family.has_variance]
+    sites = [i for i, family in enumerate(ring.families) if family.has_variance]
+    columns = [k for i in sites for k in ring.columns[i]]
     if not columns or variance_floor == 0:
         return {}
     place: Any = None
@@ -40,7 +43,7 @@ def least_stds_of(
     for start in range(0, data.num_rows, 2**16):
         rows, weight = data.batch(ring, slice(start, start + 2**16))
         block, w = to_numpy(rows)[:, columns].astype(np.float64), to_numpy(weight).astype(np.float64)[:, None]
-        block = np.stack([ring.families[k].floored(block[:, i]) for i, k in enumerate(columns)], axis=1)
+        block = np.stack([ring.families[ring.place(k)[0]].floored(block[:, i]) for i, k in enumerate(columns)], axis=1)
         place = _place(data, block, total) if place is None else place
         seen = ~np.isnan(block)
         block = np.where(seen, block / place.unit - place.centre, 0.0)
@@ -49,8 +52,12 @@ def least_stds_of(
     count = np.where(count > 0, count, 1.0)
     std = np.sqrt(np.maximum(second / count - (first / count) ** 2, 0.0)) * place.unit
     mean = (place.centre + first / count) * place.unit
-    scale = column_scale(mean, std, _rounding(ring, data))
-    return {k: math.sqrt(variance_floor) * float(s) for k, s in zip(columns, scale, strict=True)}
+    least = math.sqrt(variance_floor) * column_scale(mean, std, _rounding(ring, data))
+    number = {k: n for n, k in enumerate(columns)}
+    return {
+        i: least[[number[k] for k in own]] if len(own) > 1 else float(least[number[own[0]]])
+        for i, own in ((i, ring.columns[i]) for i in sites)
+    }
 
 
 def given_stds(ring: TensorRing, values: Sequence[float | None]) -> dict[int, float]:

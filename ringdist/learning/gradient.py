@@ -153,9 +153,9 @@ def _loss(ring: TensorRing, rows: Array, weight: Array) -> Array:
 def _to_parameters(ring: TensorRing) -> Parameters:
     parameters = [_log(stop_gradient(factor)) for factor in ring.core_arrays()]
     for variable in ring.variables:
-        positive = as_family(variable).positive
-        for name, array in variable.arrays().items():
-            parameters.append(_log(stop_gradient(array)) if name in positive else stop_gradient(array))
+        family = as_family(variable)
+        for name, array in family.free_arrays().items():
+            parameters.append(_log(stop_gradient(array)) if name in family.positive else stop_gradient(array))
     return parameters
 
 
@@ -167,10 +167,10 @@ def _to_ring(ring: TensorRing, parameters: Parameters, *, copy: bool = False) ->
     variables = []
     for variable in ring.variables:
         family, arrays = as_family(variable), {}
-        for name in variable.arrays():
+        for name in family.free_arrays():
             value = next(values)
             arrays[name] = xp.exp(value) if name in family.positive else xp.asarray(value, copy=True) if copy else value
-        variables.append(family.with_arrays(arrays).variable)
+        variables.append(family.with_free_arrays(arrays).variable)
     return ring.with_values(cores, variables)
 
 

@@ -29,6 +29,7 @@ from ringdist.backend import Array, like, to_numpy
 from ringdist.cores import Core, CPCore
 from ringdist.engines import budget
 from ringdist.engines.budget import rows_within
+from ringdist.network.layout import Layout
 from ringdist.ring import TensorRing
 from ringdist.variables import Variable
 
@@ -61,7 +62,8 @@ def fit_mixture(x: np.ndarray, variables: Sequence[Variable], size: int, rng: np
     if len(x) > most:
         x = x[np.sort(rng.choice(len(x), most, replace=False))]
     x, count = distinct_rows(x)
-    rows = Rows([component_densities(x[:, k], variable) for k, variable in enumerate(variables)], count)
+    columns = Layout(variables).columns
+    rows = Rows([component_densities(x[:, own], v) for own, v in zip(columns, variables, strict=True)], count)
     weights, table = rows.start(size, rng)
     prior = np.where(rows.overlapping, PRIOR_ROWS, 1.0)
     first = value = -np.inf
@@ -229,12 +231,14 @@ def _dense_core(
     return like(dense if before is None else before @ dense, core.dense())
 
 
-def component_densities(column: np.ndarray, variable: Variable) -> np.ndarray:
-    """p(x_k | s) with the largest of each row at 1, (n, N) in float32; all 1 for missing entries."""
-    column = column.astype(np.float64)
-    missing = np.isnan(column)
-    filled = np.where(missing, column[~missing][0] if not missing.all() else 0.0, column)
-    logs = np.asarray(variable.log_density(filled))
+def component_densities(block: np.ndarray, variable: Variable) -> np.ndarray:
+    """p(x_k | s) of rows (n, width) with the largest of each row at 1, (n, N) in float32; all 1 for missing entries."""
+    block = block.astype(np.float64)
+    missing = np.isnan(block).all(axis=1)
+    if block.shape[1] == 1:
+        column = block[:, 0]
+        block = np.where(missing, column[~missing][0] if not missing.all() else 0.0, column)
+    logs = np.asarray(variable.log_density(block))
     logs = np.where(missing[:, None], 0.0, logs - logs.max(axis=1, keepdims=True))
     return np.exp(logs).astype(np.float32)
 

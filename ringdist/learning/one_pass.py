@@ -24,6 +24,7 @@ from ringdist.learning.counts import MStep, Reduce, check_mass, reduced
 from ringdist.learning.normal_form import with_shares
 from ringdist.network import Evidence
 from ringdist.network.checks import check_device
+from ringdist.network.evidence import site_values
 from ringdist.ring import TensorRing
 
 
@@ -33,8 +34,8 @@ class Expectation:
 
     log_prob: float = 0.0  # Σ weight log p(row)
     weight: float = 0.0
-    factors: dict[int, dict[str, Array]] = field(default_factory=dict)  # by column: expected counts of every entry
-    statistics: dict[int, Any] = field(default_factory=dict)  # by column whose family has them
+    factors: dict[int, dict[str, Array]] = field(default_factory=dict)  # by site: expected counts of every entry
+    statistics: dict[int, Any] = field(default_factory=dict)  # by site whose family has them
     observed: dict[int, list[tuple[Array, Array]]] = field(default_factory=dict)  # of other families: x, p(s | x)
 
     @classmethod
@@ -66,7 +67,7 @@ class Expectation:
         for j, k in enumerate(ring.sequence):
             counts = _conditional(ring, k).counts(prefix, kept.pop(k), evidence.weights(k), weight)
             low = counts.mass if low is None else xp.minimum(low, counts.mass)
-            self._count(ring, k, counts, rows[:, k])
+            self._count(ring, k, counts, site_values(ring, rows, k))
             prefix = counts.prefix
             if j % interval == 0 or prefix.shape[1] == 1:
                 total = row_sums(prefix)
@@ -97,7 +98,7 @@ def maximised(
     ring: TensorRing,
     found: Expectation,
     m_step: MStep,
-    floors: dict[int, float],
+    floors: dict[int, Any],
     *,
     tied: bool = False,
 ) -> TensorRing:
@@ -113,7 +114,7 @@ def maximised(
     own = {k: counts.factors for k, counts in expected.items()}
     if tied:
         factors, own = _pooled(factors), _pooled(own)
-        shapes = {k: ring.families[k].form._replace(name=None) for k in ring.sequence}
+        shapes = {k: ring.families[k].form.nameless for k in ring.sequence}
         statistics = _pooled_statistics(statistics, shapes)
     links, variables = list(ring.links), list(ring.variables)
     for k, core in enumerate(ring.links):
@@ -132,7 +133,9 @@ def maximised(
             xp = namespace(ring.prototype)
             values, responsibilities = (xp.concat(parts) for parts in zip(*found.observed[k], strict=True))
             variables[k] = ring.variables[k].update(values, responsibilities)
-            check_device(variables[k].arrays().values(), ring.prototype, f"{ring.describe(k)}: what update returns")
+            check_device(
+                variables[k].arrays().values(), ring.prototype, f"{ring.describe_site(k)}: what update returns"
+            )
     return ring.with_values(links, variables)
 
 
@@ -189,7 +192,7 @@ def check_tied(ring: TensorRing) -> None:
     for k in ring.sequence:
         family = ring.families[k]
         if not (family.streams or family.values_are_components):
-            raise ValueError(f"{ring.describe(k)}: tied=True needs a family with statistics, found {family.kind}")
+            raise ValueError(f"{ring.describe_site(k)}: tied=True needs a family with statistics, found {family.kind}")
         parameters = {f"{family.kind.__name__}.{name}": array for name, array in family.arrays().items()}
         for name, array in {**ring.links[k].arrays(), **parameters}.items():
             value = to_numpy(array)
@@ -197,5 +200,6 @@ def check_tied(ring: TensorRing) -> None:
             if not np.array_equal(known, value):
                 raise ValueError(
                     f"tied=True needs equal factors and variables in all columns, found another {name} in "
-                    f"{ring.describe(k)} than in {ring.describe(first)}; start from rd.initialize(..., tied=True)"
+                    f"{ring.describe_site(k)} than in {ring.describe_site(first)}; start from "
+                    f"rd.initialize(..., tied=True)"
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from ringdist.learning.normal_form import normalized_factors
 from ringdist.network.random import CoreKind
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
-from ringdist.variables import BUILT_IN, Categorical, GaussianMixture, Truncated, Variable
+from ringdist.variables import BUILT_IN, Categorical, Family, GaussianMixture, Truncated, Variable
 
 
 def random_like(ring: TensorRing, rng: np.random.Generator) -> TensorRing:
@@ -72,7 +73,9 @@ def initialize(
         x: (n, d) data as NumPy array, NaN where missing.
         variables: per column a variable, which is kept; a family, such as `rd.GaussianMixture`, to be placed on the
             data; or None: integers from 0 become categorical if there are at most 64 of them, other columns Gaussian
-            mixtures. Arguments that no data tell stand in a `functools.partial` of the family.
+            mixtures. Arguments that no data tell stand in a `functools.partial` of the family. A wide variable stands
+            for all of its columns, `functools.partial(rd.MultivariateGaussianMixture, names=["a", "b"])` for two, and
+            `rd.MultivariateGaussianMixture` for those that the others leave; its components are placed by k-means.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`.
         num_components: of mixtures; fewer where a column has fewer distinct values.
         method: components at equally frequent quantiles, at k-means centres, or at quantiles with a mixture's cores.
@@ -99,8 +102,7 @@ def initialize(
         TensorRing(ring of 2 variables: 1 Categorical, 1 GaussianMixture; rank 2, 36 parameters, numpy float64)
     """
     x = to_numpy(x) if is_array(x) else np.asarray(x)
-    if x.ndim != 2 or x.shape[1] != len(variables) or x.shape[0] == 0:
-        raise ValueError(f"x must have shape (n, {len(variables)}) with n >= 1, found {x.shape}")
+    sites = _columns(x, variables)
     if method not in ("quantile", "kmeans", "mixture"):
         raise ValueError(f"method must be quantile, kmeans or mixture, found {method!r}")
     if not 0 <= spread <= 1:
@@ -110,7 +112,8 @@ def initialize(
     target = dtype_name(dtype) if dtype is not None else default_dtype(backend_of_namespace(xp))
     precision = np.float32 if "float32" in (target, x.dtype.name) else np.float64
     placed = [
-        _variable(x[:, k], variable, num_components, method, k, precision) for k, variable in enumerate(variables)
+        _variable(x[:, own], variable, num_components, method, own, precision)
+        for own, variable in zip(sites, variables, strict=True)
     ]
     known = [converted_variable(variable, np, None, None) for variable in placed]
     ring = TensorRing.random(
@@ -137,9 +140,10 @@ def initialize(
         clusters = np.random.default_rng(_seed(rng, ring.prototype))
         cores = cores_near(fit_mixture(x, known, int(rank), clusters), ring, spread)
         return TensorRing(cores, ring.variables, ring.order)
+    some = x[:: max(1, len(x) // 10_000)]
     shares = [
-        component_shares(component_densities(x[:: max(1, len(x) // 10_000), k], variable))
-        for k, variable in enumerate(known)
+        component_shares(component_densities(some[:, own], variable))
+        for own, variable in zip(sites, known, strict=True)
     ]
     if tied:
         return _tied(ring, shares)
@@ -178,21 +182,50 @@ def _seed(rng: Any, core: Any) -> int:
     return int(2**31 * float(uniform(Stream(rng, core).next(), (1,), core)[0]))
 
 
-def _variable(column: np.ndarray, variable: Any, num_components: int, method: str, k: int, precision: Any) -> Variable:
-    """The column's variable as it is given, or one of the family with its components on the data."""
+def _columns(x: np.ndarray, variables: Sequence[Any]) -> list[list[int]]:
+    """The columns of x (n, d) that each variable covers; a family that names none covers those that are left."""
+    widths = [_width(variable) for variable in variables]
+    known = sum(width for width in widths if width is not None)
+    if widths.count(None) > 1:
+        raise ValueError(
+            "names must tell how many columns each variable covers, as in functools.partial("
+            "rd.MultivariateGaussianMixture, names=['a', 'b']), found several families without"
+        )
+    rest = x.shape[1] - known if x.ndim == 2 else 0
+    if x.ndim != 2 or x.shape[0] == 0 or (rest < 2 if None in widths else rest != 0):
+        columns = f"{known + 2} or more" if None in widths else str(known)
+        raise ValueError(f"x must have shape (n, {columns}) with n >= 1, found {x.shape}")
+    ends = np.cumsum([0, *(rest if width is None else width for width in widths)])
+    return [list(range(a, b)) for a, b in itertools.pairwise(ends.tolist())]
+
+
+def _width(variable: Any) -> int | None:
+    """How many columns a variable covers, or a family with the options that it is given; None if they do not tell."""
+    if isinstance(variable, functools.partial) and isinstance(variable.func, type):
+        return variable.func.width_of(**variable.keywords) if issubclass(variable.func, Family) else 1
+    if isinstance(variable, type):
+        return variable.width_of() if issubclass(variable, Family) else 1
+    return int(getattr(variable, "width", 1))
+
+
+def _variable(
+    block: np.ndarray, variable: Any, num_components: int, method: str, columns: Sequence[int], precision: Any
+) -> Variable:
+    """The variable of columns (n, w) as it is given, or one of the family with its components on the data."""
+    text = f"column {columns[0]}" if len(columns) == 1 else f"columns {', '.join(map(str, columns))}"
     if not (variable is None or isinstance(variable, type | functools.partial | Variable)):
-        raise TypeError(f"column {k}: expected a variable, a family or None, found {variable!r}")
-    column = column.astype(np.float64)
-    observed = column[~np.isnan(column)]
+        raise TypeError(f"{text}: expected a variable, a family or None, found {variable!r}")
+    block = block.astype(np.float64)
+    observed = block[~np.isnan(block)]
     try:
         if variable is not None and not isinstance(variable, type | functools.partial):
             converted_variable(variable, np, None, None).check(observed)
             return variable
-        if observed.size == 0:
+        if np.isnan(block).all(axis=0).any():
             raise ValueError("components need an observed entry to be placed on, found none")
-        return _placed(variable, observed, num_components, method, precision)
+        return _placed(variable, block if len(columns) > 1 else observed, num_components, method, precision)
     except ValueError as error:
-        raise ValueError(f"column {k}: {error}") from None
+        raise ValueError(f"{text}: {error}") from None
 
 
 def _placed(family: Any, observed: np.ndarray, num_components: int, method: str, precision: Any) -> Variable:

@@ -1,4 +1,4 @@
-"""What is asked of a ring when it is made: columns, shapes, and the values of cores."""
+"""What is asked of a ring when it is made: shapes, and the values of cores."""
 
 from __future__ import annotations
 
@@ -9,71 +9,55 @@ import numpy as np
 
 from ringdist.backend import Array, backend_name, namespace, stop_gradient, to_numpy
 from ringdist.cores import Core, CPCore, DenseCore
+from ringdist.network.layout import Layout
 from ringdist.variables import BUILT_IN, Variable, as_family
 
-Column = int | str
+
+def value_spaces(variables: Sequence[Variable]) -> list[int | str]:
+    """What the density of every column is relative to: a number of categories, all counts, or the real line."""
+    families = [as_family(variable) for variable in variables]
+    spaces = [family.num_components if family.values_are_components else family.measure for family in families]
+    return [space for space, family in zip(spaces, families, strict=True) for _ in range(family.width)]
 
 
-def column_index(k: Column, variables: Sequence[Variable]) -> int:
-    """The index of a column given by index or name; `ValueError` if there is none."""
-    if isinstance(k, str):
-        for index, variable in enumerate(variables):
-            if variable.name == k:
-                return index
-        raise ValueError(f"there is no column {k!r}; columns are named {[v.name for v in variables]}")
-    if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise TypeError(f"a column is an index or a name, found {k!r}")
-    if not 0 <= k < len(variables):
-        raise ValueError(f"there is no column {k}; columns are 0..{len(variables) - 1}")
-    return int(k)
-
-
-def describe_column(k: int, variables: Sequence[Variable]) -> str:
-    """The column as error messages name it: column 3 ('age')."""
-    name = variables[k].name
-    return f"column {k}" if name is None else f"column {k} ({name!r})"
-
-
-def value_space(variable: Variable) -> int | str:
-    """What a density is relative to: a number of categories, all counts, or the real line."""
-    family = as_family(variable)
-    if family.values_are_components:
-        return family.num_components
-    return family.measure
-
-
-def check_families(cores: Sequence[Core], variables: Sequence[Variable]) -> None:
-    """Raise unless variables follow their protocol under different names, and cores are of one backend and dtype."""
-    for k, variable in enumerate(variables):
+def check_variables(variables: Sequence[Variable]) -> None:
+    """Raise `TypeError` unless variables follow their protocol."""
+    for i, variable in enumerate(variables):
         if type(variable) not in BUILT_IN and not isinstance(variable, Variable):  # the protocol is slow to check
-            raise TypeError(f"column {k}: {type(variable).__name__} does not follow the protocol rd.Variable")
-    names = [v.name for v in variables if v.name is not None]
+            raise TypeError(f"column {i}: {type(variable).__name__} does not follow the protocol rd.Variable")
+
+
+def check_families(cores: Sequence[Core], variables: Sequence[Variable], layout: Layout) -> None:
+    """Raise unless columns have different names, and cores and variables are of one backend, dtype and device."""
+    names = [name for name in layout.names if name is not None]
     if len(set(names)) < len(names):
-        raise ValueError(f"variables' names must differ, found {[v.name for v in variables]}")
+        raise ValueError(f"variables' names must differ, found {list(layout.names)}")
     arrays = [array for variable in variables for array in variable.arrays().values()]
     for k, core in enumerate(cores):
         if isinstance(core, DenseCore):
             if core.array.ndim != 3 or 0 in core.array.shape:
                 raise ValueError(
-                    f"{describe_column(k, variables)}: a core has shape (N, m, m') with no empty axis, found "
+                    f"{layout.describe_site(k)}: a core has shape (N, m, m') with no empty axis, found "
                     f"{tuple(core.array.shape)}"
                 )
         elif type(core) is not CPCore and not isinstance(core, Core):
-            raise TypeError(f"column {k}: a core is an array or follows the protocol rd.Core, found {core!r}")
+            raise TypeError(
+                f"{layout.describe_site(k)}: a core is an array or follows the protocol rd.Core, found {core!r}"
+            )
     factors = [(k, factor) for k, core in enumerate(cores) for factor in core.arrays().values()]
     xp = namespace(*(factor for _, factor in factors), *arrays)
     allowed = {"float32": xp.float32, "float64": xp.float64}
     dtype = factors[0][1].dtype
     for k, factor in factors:
         if factor.dtype not in allowed.values():
-            raise TypeError(f"column {k}: cores must be float32 or float64, found {factor.dtype}")
+            raise TypeError(f"{layout.describe_site(k)}: cores must be float32 or float64, found {factor.dtype}")
         if factor.dtype != dtype:
-            raise TypeError(f"column {k}: cores must have one dtype, found {dtype} and {factor.dtype}")
+            raise TypeError(f"{layout.describe_site(k)}: cores must have one dtype, found {dtype} and {factor.dtype}")
     prototype = factors[0][1]
     for k, (core, variable) in enumerate(zip(cores, variables, strict=True)):
         parts = (*core.arrays().values(), *variable.arrays().values())
         if not _share_device(parts, prototype):
-            check_device(parts, prototype, f"{describe_column(k, variables)}: cores and variables")
+            check_device(parts, prototype, f"{layout.describe_site(k)}: cores and variables")
 
 
 def check_device(arrays: Iterable[Array], prototype: Array, label: str) -> None:
@@ -92,21 +76,21 @@ def _share_device(arrays: Iterable[Array], prototype: Array) -> bool:
     return all(array.device == device for array in arrays if backend_name(array) == "torch")
 
 
-def check_shapes(cores: Sequence[Core], variables: Sequence[Variable], order: Sequence[int]) -> None:
+def check_shapes(cores: Sequence[Core], variables: Sequence[Variable], order: Sequence[int], layout: Layout) -> None:
     """Raise unless every core has one matrix per component and ranks close around the ring."""
     for k, (core, variable) in enumerate(zip(cores, variables, strict=True)):
         size = core.shape[0]
         if size != variable.num_components:
             raise ValueError(
-                f"{describe_column(k, variables)}: the core must have one matrix per component, found {size} matrices "
+                f"{layout.describe_site(k)}: the core must have one matrix per component, found {size} matrices "
                 f"for {variable.num_components} components"
             )
     for left, right in zip(order, (*order[1:], order[0]), strict=True):
         out, into = cores[left].shape[2], cores[right].shape[1]
         if out != into:
             raise ValueError(
-                f"ranks must close around the ring: the right bond of {describe_column(left, variables)} has rank "
-                f"{out}, the left bond of {describe_column(right, variables)} has rank {into}"
+                f"ranks must close around the ring: the right bond of {layout.describe_site(left)} has rank "
+                f"{out}, the left bond of {layout.describe_site(right)} has rank {into}"
             )
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ringdist.backend import Array, is_concrete, like, namespace, nonzero_rows, stop_gradient
-from ringdist.network.checks import Column
+from ringdist.network.layout import Column
 from ringdist.network.structure import Network
 from ringdist.variables import Family, Interval, Truncated
 
@@ -25,8 +25,9 @@ N = TypeVar("N", bound=Network)
 class Event:
     """What is known of one column: an interval, or categories in ascending order."""
 
+    column: int
     allowed: Interval | tuple[int, ...]
-    family: Family
+    family: Family  # of the column; of a wide variable the marginal of it
     label: str  # the column as errors name it
 
     def __str__(self) -> str:
@@ -36,8 +37,14 @@ class Event:
     def log_weights(self, core: Array) -> Array:
         """log P(event | s), (N,), in the accumulator's dtype of the variable, or that of a core."""
         if isinstance(self.allowed, Interval):
-            return self.family.log_probability(self.allowed.low, self.allowed.high)
+            return self.log_probability(self.family)
         return like([0.0 if s in self.allowed else -math.inf for s in range(self.family.num_components)], core)
+
+    def log_probability(self, family: Family) -> Array:
+        """log P(interval | s) of the components of a family that has the column's place, (..., N)."""
+        if not isinstance(self.allowed, Interval):
+            raise ValueError(f"{self.label}: a set names categories, found {self.allowed}")
+        return family.log_probability(self.allowed.low, self.allowed.high)
 
     def holds(self, values: Array) -> Array:
         """Which values, none of them missing, are in the event."""
@@ -72,11 +79,20 @@ def as_events(ring: Network, event: Mapping[Column, Any]) -> dict[int, Event]:
     events = {ring.column(k): value for k, value in event.items()}
     if len(events) != len(event):
         raise ValueError(f"the columns of an event must differ, found {list(event)}")
-    return {k: _event(ring, k, value) for k, value in events.items()}
+    found = {k: _event(ring, k, value) for k, value in events.items()}
+    for i, columns in enumerate(ring.columns):
+        if sum(k in found for k in columns) > 1:
+            raise ValueError(
+                f"{ring.describe_site(i)}: where columns share a covariance an event must be of one of them, found "
+                f"those of {', '.join(ring.describe(k) for k in columns if k in found)}; give values of the others, or "
+                f"count among draws of ring.sample_given"
+            )
+    return found
 
 
 def _event(ring: Network, k: int, value: Any) -> Event:
-    label, family = ring.describe(k), ring.families[k]
+    label, (site, place) = ring.describe(k), ring.place(k)
+    family = ring.families[site].marginal([place])
     if not is_event(value):
         raise TypeError(f"{label}: an event is an rd.Interval or a set of categories, found {value!r}")
     if isinstance(value, Interval):
@@ -85,14 +101,14 @@ def _event(ring: Network, k: int, value: Any) -> Event:
                 f"{label}: categories have no order, so they cannot lie in {value!r}; name them in a set, such as "
                 f"{{0, {family.num_components - 1}}}"
             )
-        return Event(value, family, label)
+        return Event(k, value, family, label)
     if not family.values_are_components:
         raise ValueError(
             f"{label}: a set names categories, found {value!r} for a {family.kind.__name__}; use an rd.Interval"
         )
     if len(value) == 0:
         raise ValueError(f"{label}: an event must allow at least one category, found none")
-    return Event(tuple(sorted({_category(label, family, entry) for entry in value})), family, label)
+    return Event(k, tuple(sorted({_category(label, family, entry) for entry in value})), family, label)
 
 
 def _category(label: str, family: Family, value: Any) -> int:
@@ -135,11 +151,12 @@ def check_observed(events: Events, rows: Array, row_numbers: np.ndarray) -> None
 
 
 def restricted(ring: N, events: Events) -> N:
-    """The ring with the variables of the columns given the events, and the same cores."""
-    changed = {k: event.restricted() for k, event in events.items()}
-    if all(changed[k] is ring.variables[k] for k in changed):
+    """The ring with the variables of the columns given the events, and the same cores; wide variables stay."""
+    sites = {ring.place(k)[0]: event for k, event in events.items()}
+    changed = {i: event.restricted() for i, event in sites.items() if ring.families[i].width == 1}
+    if all(changed[i] is ring.variables[i] for i in changed):
         return ring
-    return ring.with_values(ring.links, [changed.get(k, variable) for k, variable in enumerate(ring.variables)])
+    return ring.with_values(ring.links, [changed.get(i, variable) for i, variable in enumerate(ring.variables)])
 
 
 def described(events: Events) -> str:

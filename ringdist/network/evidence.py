@@ -22,6 +22,7 @@ from ringdist.backend import (
     like_zeros,
     namespace,
     on_accelerator,
+    stack,
     stop_gradient,
     take,
     unstack,
@@ -56,9 +57,9 @@ def as_table(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
     check_device((x,), core, "x")
     if not xp.isdtype(x.dtype, ("bool", "integral", "real floating")):
         raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
-    if x.ndim == 0 or x.shape[-1] != ring.num_variables:
-        raise ValueError(f"x must have shape (..., {ring.num_variables}), one entry per column, found {tuple(x.shape)}")
-    return x if x.ndim == 2 else xp.reshape(x, (-1, ring.num_variables)), tuple(x.shape[:-1])
+    if x.ndim == 0 or x.shape[-1] != ring.num_columns:
+        raise ValueError(f"x must have shape (..., {ring.num_columns}), one entry per column, found {tuple(x.shape)}")
+    return x if x.ndim == 2 else xp.reshape(x, (-1, ring.num_columns)), tuple(x.shape[:-1])
 
 
 def checked(ring: Network, table: Array) -> Array:
@@ -77,32 +78,59 @@ def unmasked(x: Any) -> Any:
 def check_values(ring: Network, rows: Array) -> None:
     """Raise `ValueError` naming the column unless every observed entry is in its variable's support."""
     xp = namespace(rows)
-    for columns in ring.groups:
-        families = [ring.families[k] for k in columns]
-        values = _columns(rows, columns)
+    for sites in ring.groups:
+        families = [ring.families[i] for i in sites]
+        values = values_of(ring, rows, sites)
         if not is_concrete(values):  # within `jax.jit` also what is made of constants
             return
         if families[0].stacks and families[0].tells_support:
             if bool(xp.all(families[0].stack(families).in_support(values))):
                 continue
-        for k in columns:
-            observed = rows[~xp.isnan(rows[:, k]), k]
-            try:
-                ring.variables[k].check(observed)
-            except ValueError as error:
-                raise ValueError(f"{ring.describe(k)}: {error}") from None
+        for i in sites:
+            for k in ring.columns[i]:
+                observed = rows[~xp.isnan(rows[:, k]), k]
+                try:
+                    ring.variables[i].check(observed)
+                except ValueError as error:
+                    raise ValueError(f"{ring.describe(k)}: {error}") from None
+
+
+def values_of(ring: Network, rows: Array, sites: Sequence[int]) -> Array:
+    """The entries of rows (b, d) at some sites, (g, b); of one site with a wide variable (1, b, width)."""
+    if ring.num_columns == ring.num_variables:
+        if tuple(sites) == tuple(range(rows.shape[1])):
+            return rows.T
+        return take(rows, indices(list(sites), rows), axis=1).T
+    columns = [ring.columns[i] for i in sites]
+    if len(columns[0]) > 1:
+        return rows[None, :, columns[0][0] : columns[0][-1] + 1]
+    return take(rows, indices([k for own in columns for k in own], rows), axis=1).T
+
+
+def site_values(ring: Network, rows: Array, i: int) -> Array:
+    """The entries of rows (b, d) at one site, (b,), or (b, width) of a wide variable."""
+    columns = ring.columns[i]
+    return rows[:, columns[0]] if len(columns) == 1 else rows[:, columns[0] : columns[-1] + 1]
+
+
+def side_by_side(values: Sequence[Array]) -> Array:
+    """Rows (b, d) from the entries at every site, as `site_values` gives them."""
+    if all(own.ndim == 1 for own in values):
+        return stack(values, axis=1)
+    return namespace(values[0]).concat([own if own.ndim == 2 else own[:, None] for own in values], axis=1)
 
 
 class Evidence:
-    """What b rows say about the components of every column.
+    """What b rows say about the components of every site.
 
     `log_weights(k)` is (b, N_k), log p(x_k | s) less the row's maximum over s, and `offset` (b,) the sum of those
     maxima: log p(x_k | s) for all k and s is their sum, exactly. The maxima carry no gradient; it flows through the
-    weights, whose product with exp(offset) does not depend on them.
+    weights, whose product with exp(offset) does not depend on them. At the site of a wide variable x_k are the entries
+    of its columns that the row observes.
     """
 
     def __init__(self, groups: Sequence[tuple[tuple[int, ...], Array]], offset: Array):
-        self._groups = list(groups)  # (columns, log weights (g, b, N))
+        self._groups = list(groups)  # (sites, log weights (g, b, N))
         self._place = {k: (g, i) for g, (columns, _) in enumerate(self._groups) for i, k in enumerate(columns)}
         self._weights: dict[int, Array] = {}
         self._parts: dict[int, Sequence[Array]] = {}
@@ -110,32 +138,38 @@ class Evidence:
         self.num_rows = offset.shape[0]
 
     @classmethod
-    def of_rows(
-        cls, ring: Network, rows: Array, columns: Sequence[int] | None = None, events: Events | None = None
-    ) -> Evidence:
-        """The evidence of rows (b, d) on all columns, or on some columns only, and of events in every row.
+    def of_rows(cls, ring: Network, rows: Array, events: Events | None = None) -> Evidence:
+        """The evidence of rows (b, d), and of events in every row.
 
         A missing entry in the column of an event has the masses of the event as weights, an observed one its density if
         it is in the event, and none if it is not.
         """
-        xp, events = namespace(rows), events or {}
-        groups, offsets = [], []
-        for group in _groups(ring, events) if columns is None else [(k,) for k in columns]:
-            values = _columns(rows, group)
-            missing = _missing(values)
-            log_weights = _log_density([ring.families[k] for k in group], values, missing, ring.prototype)
-            unobserved: Any = 0.0
-            if group[0] in events:
-                event = events[group[0]]
-                unobserved = like(event.log_weights(ring.prototype), ring.prototype)
-                log_weights = xp.where(event.holds(values)[..., None], log_weights, -xp.inf)
-            log_weights = log_weights if missing is None else xp.where(missing[..., None], unobserved, log_weights)
+        events = events or {}
+        groups = _groups(ring, events)
+        return cls._of_values(ring, groups, [values_of(ring, rows, sites) for sites in groups], events, rows)
+
+    @classmethod
+    def of_site(cls, ring: Network, i: int, values: Array) -> Evidence:
+        """The evidence at one site only, of values (b,), or (b, width) of a wide variable."""
+        return cls._of_values(ring, [(i,)], [values[None]], {}, values)
+
+    @classmethod
+    def _of_values(
+        cls,
+        ring: Network,
+        groups: Sequence[tuple[int, ...]],
+        values: Sequence[Array],
+        events: Events,
+        prototype: Array,
+    ) -> Evidence:
+        xp, found, offsets = namespace(prototype), [], []
+        for sites, own in zip(groups, values, strict=True):
+            log_weights = _log_weights(ring, sites, own, events)
             top = stop_gradient(xp.max(log_weights, axis=-1))
             top = xp.where(top == -xp.inf, 0.0, top)
-            log_weights = log_weights - top[..., None]
-            groups.append((group, log_weights))
-            offsets.append(xp.sum(astype(top, accumulator(rows)), axis=0))
-        return cls(groups, sum(offsets[1:], offsets[0]))
+            found.append((sites, log_weights - top[..., None]))
+            offsets.append(xp.sum(astype(top, accumulator(prototype)), axis=0))
+        return cls(found, sum(offsets[1:], offsets[0]))
 
     @classmethod
     def missing(cls, ring: Network) -> Evidence:
@@ -149,7 +183,7 @@ class Evidence:
         return self._groups[group][1][position]
 
     def weights(self, k: int) -> Array:
-        """exp(log_weights(k)), computed once for all columns of a group."""
+        """exp(log_weights(k)), computed once for all sites of a group."""
         group, position = self._place[k]
         if group not in self._parts:  # taken apart in one operation, whose gradient is one operation too
             weights = self._exp(group)
@@ -157,7 +191,7 @@ class Evidence:
         return self._parts[group][position]
 
     def weights_stacked(self, sequence: Sequence[int]) -> Array | None:
-        """(d, b, N) weights of the columns in sequence where all are one group, else None."""
+        """(d, b, N) weights of the sites in sequence where all are one group, else None."""
         if len(self._groups) != 1:
             return None
         columns, weights = self._groups[0][0], self._exp(0)
@@ -194,18 +228,34 @@ class Evidence:
 
 
 def _groups(ring: Network, events: Events) -> list[tuple[int, ...]]:
-    """Columns that are evaluated together; those with an event stand alone."""
+    """Sites that are evaluated together; those with an event stand alone."""
     if not events:
         return list(ring.groups)
-    rest = [tuple(k for k in group if k not in events) for group in ring.groups]
-    return [group for group in rest if group] + [(k,) for k in events]
+    alone = {ring.place(k)[0]: None for k in events}
+    rest = [tuple(i for i in group if i not in alone) for group in ring.groups]
+    return [group for group in rest if group] + [(i,) for i in alone]
 
 
-def _columns(rows: Array, columns: Sequence[int]) -> Array:
-    """(g, b): the named columns of rows (b, d)."""
-    if tuple(columns) == tuple(range(rows.shape[1])):
-        return rows.T
-    return take(rows, indices(list(columns), rows), axis=1).T
+def _log_weights(ring: Network, sites: Sequence[int], values: Array, events: Events) -> Array:
+    """(g, b, N): what entries (g, b), or (1, b, width) of a wide variable, say of the components of their sites."""
+    xp, first = namespace(values), ring.families[sites[0]]
+    event = next((events[k] for k in ring.columns[sites[0]] if k in events), None) if events else None
+    if first.width > 1:
+        log_weights = like(first.log_density(values[0]), ring.prototype)
+        if event is not None:
+            place = ring.place(event.column)[1]
+            entry = values[0][:, place]
+            within = event.log_probability(first.conditional(values[0], place))
+            inside = xp.where(event.holds(entry)[:, None], 0.0, -xp.inf)
+            log_weights = log_weights + xp.where(xp.isnan(entry)[:, None], like(within, ring.prototype), inside)
+        return log_weights[None]
+    missing = _missing(values)
+    log_weights = _log_density([ring.families[i] for i in sites], values, missing, ring.prototype)
+    unobserved: Any = 0.0
+    if event is not None:
+        unobserved = like(event.log_weights(ring.prototype), ring.prototype)
+        log_weights = xp.where(event.holds(values)[..., None], log_weights, -xp.inf)
+    return log_weights if missing is None else xp.where(missing[..., None], unobserved, log_weights)
 
 
 def _missing(values: Array) -> Array | None:
@@ -217,7 +267,7 @@ def _missing(values: Array) -> Array | None:
 
 
 def _log_density(families: Sequence[Family], values: Array, missing: Array | None, core: Array) -> Array:
-    """(g, b, N) log p(x | s) of g columns of one kind; what stands at missing entries does not matter."""
+    """(g, b, N) log p(x | s) at g sites of one kind; what stands at missing entries does not matter."""
     first, xp = families[0], namespace(values)
     filled = values if missing is None else xp.where(missing, like(first.typical_value(), values), values)
     if first.stacks:

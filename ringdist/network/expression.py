@@ -34,9 +34,9 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
         >>> opt_einsum.contract(equation, *operands).shape
         (3,)
     """
-    columns = [network.column(k) for k in open]
-    if len(set(columns)) != len(columns):
-        raise ValueError(f"open columns must differ, found {list(open)}")
+    sites = [network.place(k)[0] for k in open]
+    if len(set(sites)) != len(sites):
+        raise ValueError(f"open columns must differ, and be of different variables, found {list(open)}")
     d = network.num_variables
     indices = _Indices(2 * d)  # of bonds and, behind them, of components
     operands: list[Array] = []
@@ -51,7 +51,7 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
             terms.append([index[letter] for letter in term])
         operands += core.arrays().values()
     result: list[int] = []
-    for k in columns:  # two components that are one index have a table that is diagonal
+    for k in sites:  # two components that are one index have a table that is diagonal
         place, taken = d + k, [indices.symbol(i) for i in result]
         if indices.symbol(place) in taken:
             terms.append([place, indices.new()])

@@ -19,7 +19,8 @@ from ringdist.backend import (
     uniform,
 )
 from ringdist.cores import CPCore
-from ringdist.network.checks import column_index
+from ringdist.network.checks import check_variables
+from ringdist.network.layout import Layout
 from ringdist.network.structure import converted_variable
 from ringdist.variables import Variable
 
@@ -55,7 +56,7 @@ def random_parts(
     (emission) and 1 / m_{k+1} (right), to the same end.
 
     Args:
-        variables: d variables; their arrays are moved to the backend of `xp`.
+        variables: the variables; their arrays are moved to the backend of `xp`.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`. With topology "train" an int leaves the
             first bond at 1, and a sequence must start with 1.
         core: "dense", or "cp" for `CPCore`.
@@ -65,8 +66,8 @@ def random_parts(
         xp: numpy, torch or jax.numpy. dtype: float32 or float64, the backend's default if None.
 
     Raises:
-        ValueError: if a rank is not positive, the number of ranks is not d, a train does not start with rank 1, or an
-            option is unknown.
+        ValueError: if a rank is not positive, there is not one for each variable, a train does not start with rank 1,
+            or an option is unknown.
 
     Examples:
         >>> import ringdist as rd
@@ -86,9 +87,10 @@ def random_parts(
             f"inner must be a positive number of hidden states of CP cores, found {inner} for {core} cores"
         )
     ranks = bond_ranks(rank, len(variables), topology)
-    columns = list(range(len(variables))) if order is None else [column_index(k, variables) for k in order]
-    if sorted(columns) != list(range(len(variables))):
-        raise ValueError(f"order must be a permutation of the {len(variables)} columns, found {list(columns)}")
+    check_variables(variables)
+    sites = list(range(len(variables))) if order is None else list(map(Layout(variables).site, order))
+    if sorted(sites) != list(range(len(variables))):
+        raise ValueError(f"order must be a permutation of the {len(variables)} variables, found {sites}")
     backend = backend_of_namespace(xp)
     name = dtype_name(dtype) if dtype is not None else default_dtype(backend)
     prototype = convert(np.zeros(()), xp if backend != "numpy" else None, name, device)
@@ -99,7 +101,7 @@ def random_parts(
         return -namespace(draws).log1p(-draws) * mean
 
     cores: list[Any] = [None] * len(variables)
-    for j, k in enumerate(columns):
+    for j, k in enumerate(sites):
         size, left, right = variables[k].num_components, ranks[j], ranks[(j + 1) % len(ranks)]
         if core == "dense":
             cores[k] = exponential((size, left, right), 1 / (size * right))
@@ -110,7 +112,7 @@ def random_parts(
             emission=exponential((size, hidden), 1 / size),
             right=exponential((hidden, right), 1 / right),
         )
-    return Parts(cores, [converted_variable(v, xp, name, device) for v in variables], columns)
+    return Parts(cores, [converted_variable(v, xp, name, device) for v in variables], sites)
 
 
 def bond_ranks(rank: int | Sequence[int], d: int, topology: str) -> list[int]:

@@ -23,22 +23,16 @@ from ringdist.backend import (
     stop_gradient,
 )
 from ringdist.cores import Core, DenseCore, as_core
-from ringdist.network.checks import (
-    Column,
-    check_core,
-    check_families,
-    check_shapes,
-    column_index,
-    describe_column,
-)
+from ringdist.network.checks import check_core, check_families, check_shapes, check_variables
+from ringdist.network.layout import Column, Layout
 from ringdist.network.pytree import register_core, register_ring
 from ringdist.variables import Family, Variable, as_family
 
 
 class Network:
-    """Cores and variables of d columns in their order around a ring; see `TensorRing` for the arguments."""
+    """Cores and variables in their order around a ring; see `TensorRing` for the arguments."""
 
-    links: tuple[Core, ...]  # the cores by column, arrays as `DenseCore`: what engines and queries work with
+    links: tuple[Core, ...]  # the cores by site, arrays as `DenseCore`: what engines and queries work with
     variables: tuple[Variable, ...]
     order: tuple[int, ...]
     validate: bool
@@ -58,19 +52,21 @@ class Network:
             raise ValueError(
                 f"there must be one core per variable, found {len(given)} cores, {len(variables)} variables"
             )
-        check_families(given, variables)
-        order = tuple(range(len(given))) if order is None else tuple(column_index(k, variables) for k in order)
+        check_variables(variables)
+        layout = Layout(variables)
+        check_families(given, variables, layout)
+        order = tuple(range(len(given))) if order is None else tuple(map(layout.site, order))
         if sorted(order) != list(range(len(given))):
-            raise ValueError(f"order must be a permutation of the {len(given)} columns, found {list(order)}")
+            raise ValueError(f"order must be a permutation of the {len(given)} variables, found {list(order)}")
         arrays = [array for core in given for array in core.arrays().values()]
         owns = copy and is_concrete(*arrays) and not any(_records_gradient(array) for array in arrays)
-        check_shapes(given, variables, order)
+        check_shapes(given, variables, order, layout)
         self._set(tuple(map(_copied, given)) if owns else given, variables, order, bool(validate), owns)
-        for name in ("ranks", "shape", "sequence", "families", "groups", "is_dense", "core_size"):
+        for name in ("ranks", "shape", "sequence", "families", "layout", "groups", "is_dense", "core_size"):
             getattr(self, name)  # torch.compile compiles again where they come later
         if validate and is_concrete(*arrays):
             for k, core in enumerate(self.links):
-                check_core(core, describe_column(k, variables))
+                check_core(core, layout.describe_site(k))
 
     def _set(
         self,
@@ -99,7 +95,7 @@ class Network:
 
     @cached_property
     def cores(self) -> tuple[Any, ...]:
-        """The core of every column: an array, or a core of another kind.
+        """The core of every site: an array, or a core of another kind.
 
         Of a PyTorch ring that owns its cores these are copies, made when first asked for: nothing that is written to
         them reaches the ring.
@@ -122,13 +118,23 @@ class Network:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """N_k of every column."""
+        """N of every variable."""
         return tuple(int(core.shape[0]) for core in self.links)
 
     @property
     def num_variables(self) -> int:
-        """d, the number of columns."""
+        """The number of variables, which is d unless one of them is wide."""
         return len(self.links)
+
+    @property
+    def num_columns(self) -> int:
+        """d, the number of columns of x."""
+        return self.layout.num_columns
+
+    @property
+    def columns(self) -> tuple[tuple[int, ...], ...]:
+        """The columns of every variable: several, side by side, of a wide one."""
+        return self.layout.columns
 
     @property
     def num_parameters(self) -> int:
@@ -153,26 +159,31 @@ class Network:
 
     @cached_property
     def sequence(self) -> tuple[int, ...]:
-        """The columns in ring order from the thinnest bond, where the engines cut."""
+        """The sites in ring order from the thinnest bond, where the engines cut."""
         ranks = self.ranks
         cut = ranks.index(min(ranks))
         return self.order[cut:] + self.order[:cut]
 
     @cached_property
     def families(self) -> tuple[Family, ...]:
-        """The variables by column, each as a `Family` that answers optional questions too."""
+        """The variables by site, each as a `Family` that answers optional questions too."""
         return tuple(as_family(variable) for variable in self.variables)
 
     @cached_property
+    def layout(self) -> Layout:
+        """Which columns belong to which site."""
+        return Layout(self.families)
+
+    @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Columns that one call can evaluate: those of one stackable family and form; other columns stand alone."""
+        """Sites that one call can evaluate: those of one stackable family and form; others stand alone."""
         groups: dict[Any, list[int]] = {}
-        for k, family in enumerate(self.families):
-            groups.setdefault(family.form._replace(name=None) if family.stacks else k, []).append(k)
-        return tuple(tuple(columns) for columns in groups.values())
+        for i, family in enumerate(self.families):
+            groups.setdefault(family.form.nameless if family.stacks else i, []).append(i)
+        return tuple(map(tuple, groups.values()))
 
     def core_arrays(self) -> tuple[Array, ...]:
-        """All factors of all cores, column by column."""
+        """All factors of all cores, site by site."""
         return self._core_arrays
 
     @cached_property
@@ -181,11 +192,19 @@ class Network:
 
     def column(self, k: Column) -> int:
         """The index of a column given by index or name; `ValueError` if there is none."""
-        return column_index(k, self.variables)
+        return self.layout.column(k)
+
+    def place(self, k: Column) -> tuple[int, int]:
+        """The site of a column given by index or name, and the column's place among those of its variable."""
+        return self.layout.places[self.layout.column(k)]
 
     def describe(self, k: int) -> str:
         """The column as error messages name it: column 3 ('age')."""
-        return describe_column(k, self.variables)
+        return self.layout.describe(k)
+
+    def describe_site(self, i: int) -> str:
+        """The columns of a site as error messages name them: columns 3, 4 ('age', 'height')."""
+        return self.layout.describe_site(i)
 
     # --------------------------------------------------------------------------------------------- others like it
 
@@ -209,7 +228,7 @@ class Network:
         return ring
 
     def replaced(self, k: int, core: Any, variable: Variable) -> Self:
-        """The ring with another core and variable in column k, unchecked."""
+        """The ring with another core and variable at site k, unchecked."""
         links, variables = list(self.links), list(self.variables)
         links[k], variables[k] = as_core(core), variable
         return self.with_values(links, variables)

@@ -69,10 +69,13 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
                [0.69, 0.  , 0.69]])
     """
     x = real_array(x, "x")
-    if x.ndim != 2 or x.shape[1] != len(variables) or 0 in x.shape:
+    owner = [i for i, variable in enumerate(variables) for _ in range(as_family(variable).width)]
+    if x.ndim != 2 or x.shape[1] != len(owner) or 0 in x.shape:
         raise ValueError(
-            f"x must have shape (n, {len(variables)}), rows by columns, one per variable and n >= 1, found {x.shape}"
+            f"x must have shape (n, {len(owner)}), rows by columns, one per column of a variable and n >= 1, found "
+            f"{x.shape}"
         )
+    variables = [column for variable in variables for column in _columns(variable)]
     scales = _scales(x, variables)
     information = _binned_information(x, scales)
     continuous = [k for k, v in enumerate(variables) if not as_family(v).integer]
@@ -81,7 +84,14 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
         scored = _score_information(x, continuous, [scales[k] for k in continuous])
         np.fill_diagonal(scored, 0.0)
         information[block] = np.maximum(information[block], scored)
-    return information
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    return np.maximum.reduceat(np.maximum.reduceat(information, first, axis=0), first, axis=1)
+
+
+def _columns(variable: Variable) -> list[Variable]:
+    """The variables of each column of one that may be wide."""
+    family = as_family(variable)
+    return [family.marginal([place]).variable for place in range(family.width)]
 
 
 def real_array(value: Any, label: str) -> np.ndarray:

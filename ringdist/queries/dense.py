@@ -40,10 +40,10 @@ def to_dense(ring: Network) -> Array:
     """
     for k, family in enumerate(ring.families):
         if not family.values_are_components:
-            raise ValueError(f"{ring.describe(k)}: a dense table needs categorical columns, found {family!r}")
+            raise ValueError(f"{ring.describe_site(k)}: a dense table needs categorical columns, found {family!r}")
     if math.prod(ring.shape) > DENSE_LIMIT:
         raise ValueError(f"a dense table may have at most {DENSE_LIMIT} cells, found {math.prod(ring.shape)}")
-    equation, operands = einsum(ring, range(ring.num_variables))
+    equation, operands = einsum(ring, range(ring.num_columns))
     xp = namespace(operands[0])
     near_one = map(scaled, operands)  # keeps extreme cores within range
     table = opt_einsum.contract(equation, *near_one, optimize="greedy")

@@ -96,11 +96,13 @@ def _contracted(ring: Network, other: Network, grams: Sequence[Array], semiring:
 def _gram(ring: Network, other: Network, k: int) -> Array:
     """∫ p(x | s) q(x | t) of column k, (N, N')."""
     if ring.families[k].values_are_components and ring.shape[k] != other.shape[k]:
-        raise ValueError(f"{ring.describe(k)}: categories must be the same, found {ring.shape[k]} and {other.shape[k]}")
+        raise ValueError(
+            f"{ring.describe_site(k)}: categories must be the same, found {ring.shape[k]} and {other.shape[k]}"
+        )
     try:
         return like(ring.variables[k].inner(other.variables[k]), ring.prototype)
     except ValueError as error:
-        raise ValueError(f"{ring.describe(k)}: {error}") from None
+        raise ValueError(f"{ring.describe_site(k)}: {error}") from None
 
 
 def _paired(state: Array, core: Core, other: Core, gram: Array, semiring: Semiring) -> Array:

@@ -16,7 +16,6 @@ from ringdist.backend import (
     like,
     logsumexp,
     namespace,
-    stack,
     stop_gradient,
     take,
     to_numpy,
@@ -27,7 +26,7 @@ from ringdist.engines.budget import rows_within
 from ringdist.engines.rescue import replace_rows
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows
+from ringdist.network.evidence import as_rows, side_by_side, site_values
 from ringdist.queries.log_prob import log_prob
 from ringdist.queries.sampling import sample_given
 from ringdist.variables import Family
@@ -62,7 +61,7 @@ def mode(ring: Network, x: Any = None) -> Array:
     """
     core = ring.prototype
     ring = ring.detach()
-    x = like(np.full(ring.num_variables, np.nan), core) if x is None else x
+    x = like(np.full(ring.num_columns, np.nan), core) if x is None else x
     rows, shape = as_rows(ring, stop_gradient(x) if is_array(x) else x)
     if not is_concrete(rows):
         raise ValueError("mode looks at values and cannot be traced")
@@ -74,7 +73,7 @@ def mode(ring: Network, x: Any = None) -> Array:
     many = enumerate_few(ring, result, missing, lambda cells: log_prob(ring, cells))
     for some in _pieces(many, STARTS * _numbers_per_start(ring)):
         result[some] = to_numpy(_searched(ring, take(rows, indices(some, core)), missing[some], some))
-    return namespace(core).reshape(like(result, core), (*shape, ring.num_variables))
+    return namespace(core).reshape(like(result, core), (*shape, ring.num_columns))
 
 
 def _check_mass(ring: Network, rows: Array, row_numbers: np.ndarray) -> None:
@@ -99,14 +98,15 @@ def enumerate_few(
     few = incomplete[counts <= EXACT_LIMIT]
     magnitude = np.ceil(np.log2(counts[counts <= EXACT_LIMIT]))
     for bits in np.unique(magnitude):  # at most 12: rows of nearly equal numbers of completions go together
-        for some in _pieces(few[magnitude == bits], 2 ** int(bits) * ring.num_variables):
+        for some in _pieces(few[magnitude == bits], 2 ** int(bits) * ring.num_columns):
             rows[some] = _enumerated(ring, rows[some], missing[some], 2 ** int(bits), density)
     return incomplete[counts > EXACT_LIMIT]
 
 
 def _completions(ring: Network, missing: np.ndarray) -> np.ndarray:
     """How many completions rows with these missing entries (n, d) have, (n,) in float64; infinite beyond its range."""
-    sizes = [family.num_components if family.values_are_components else np.inf for family in ring.families]
+    families = [ring.families[i] for i, _ in ring.layout.places]
+    sizes = [family.num_components if family.values_are_components else np.inf for family in families]
     with np.errstate(over="ignore"):
         return np.prod(np.where(missing, sizes, 1.0), axis=1)
 
@@ -123,7 +123,7 @@ def _enumerated(
 ) -> np.ndarray:
     """The best of all completions of rows (n, d) that have at most `count`; a row that has fewer repeats them."""
     n, d = rows.shape
-    sizes = np.where(missing, ring.shape, 1)
+    sizes = np.where(missing, [ring.shape[i] for i, _ in ring.layout.places], 1)
     strides = np.cumprod(sizes[:, ::-1], axis=1)[:, ::-1] // sizes  # the last missing column changes fastest
     best, value = rows, np.full(n, -np.inf)
     block = rows_within(budget.TEMPORARY, n * d)
@@ -178,28 +178,29 @@ def _ascend(ring: Network, rows: Array, free: np.ndarray) -> tuple[Array, Array]
 
 def _ascend_once(ring: Network, rows: Array, free: np.ndarray) -> Array:
     """One sweep: suffix states are computed once, the prefix carries the new values."""
-    xp, (n, d) = namespace(rows), rows.shape
+    xp, n = namespace(rows), rows.shape[0]
     arithmetic = Linear(ring, Evidence.of_rows(ring, rows))
     suffixes = suffix_states(arithmetic, first=1)[::-1]
-    state, columns = arithmetic.start(), [rows[:, k] for k in range(d)]
+    state, values = arithmetic.start(), [site_values(ring, rows, i) for i in range(ring.num_variables)]
     for k in ring.sequence:
-        suffix, moving = suffixes.pop(), np.flatnonzero(free[:, k])
+        here = free[:, list(ring.columns[k])]  # (n, width)
+        suffix, moving = suffixes.pop(), np.flatnonzero(here.any(axis=1))
         if not moving.shape[0]:
             state = arithmetic.push(state, k)
             continue
         every = _compiles(rows) or moving.shape[0] == n
         index = indices(np.arange(n) if every else moving, rows)
         left, right = (part if every else _of_rows(part, index) for part in (state, suffix))
-        current = columns[k] if every else take(columns[k], index)
+        current = values[k] if every else take(values[k], index)
         log_weights, _ = arithmetic.component_weights(left, k, right)
-        best = _best_value(ring.families[k], log_weights, current)
-        if every:
-            columns[k] = xp.where(like(free[:, k], rows, xp.bool), best, current)
+        loose = like(here if every else here[moving], rows, xp.bool)
+        if ring.families[k].width == 1:
+            best = xp.where(loose[:, 0], _best_value(ring.families[k], log_weights, current), current)
         else:
-            columns[k] = replace_rows(columns[k], index, best)
-        evidence = Evidence.of_rows(ring, xp.broadcast_to(columns[k][:, None], (n, d)), [k])
-        state = Linear(ring, evidence).push(state, k)
-    return stack(columns, axis=1)
+            best = _best_row(ring.families[k], log_weights, current, loose)
+        values[k] = best if every else replace_rows(values[k], index, best)
+        state = Linear(ring, Evidence.of_site(ring, k, values[k])).push(state, k)
+    return side_by_side(values)
 
 
 def _compiles(array: Array) -> bool:
@@ -222,11 +223,12 @@ def _best_value(family: Family, log_weights: Array, current: Array) -> Array:
     means, stds = like(family.centres(), log_weights), like(family.scales(), log_weights)
     integer = family.integer
     means = xp.floor(means) if integer else means
+    means = means[:, 0, :] if means.ndim == 3 else means  # of each row
 
     def density(z: Array) -> Array:
         return logsumexp(like(family.log_density(z), log_weights) + log_weights[:, None, :])
 
-    points = xp.concat([current[:, None], xp.broadcast_to(means, (current.shape[0], means.shape[0]))], axis=1)
+    points = xp.concat([current[:, None], xp.broadcast_to(means, (current.shape[0], means.shape[-1]))], axis=1)
     z = _argbest(points, density(points))
     step = xp.max(stds) + 0 * z
     for _ in range(0 if family.values_are_components else REFINEMENTS):
@@ -238,6 +240,25 @@ def _best_value(family: Family, log_weights: Array, current: Array) -> Array:
         step = xp.where(chosen == z, step / 2, step)
         z = chosen
     return z
+
+
+def _best_row(family: Family, log_weights: Array, current: Array, loose: Array) -> Array:
+    """argmax over the loose entries (n, width) of Σ_s exp(log_weights[s]) p(row | s) of a wide variable.
+
+    From the best of the components' conditional means, each column in turn as `_best_value` does.
+    """
+    xp = namespace(log_weights)
+    means = like(family.conditional_means(xp.where(loose, xp.nan, current)), current)
+    points = xp.concat([current[:, None, :], xp.where(loose[:, None, :], means, current[:, None, :])], axis=1)
+    density = logsumexp(like(family.log_density(points), log_weights) + log_weights[:, None, :])
+    row = xp.take_along_axis(points, xp.argmax(density, axis=1)[:, None, None], axis=1)[:, 0, :]
+    for place in range(family.width):
+        here = like(np.arange(family.width) == place, current, xp.bool)
+        column = family.conditional(row, place)
+        column = column.with_arrays({name: array[:, None, :] for name, array in column.arrays().items()})
+        weights = log_weights + like(family.log_density(xp.where(here, xp.nan, row)), log_weights)
+        row = xp.where(here & loose, _best_value(column, weights, row[:, place])[:, None], row)
+    return row
 
 
 def _argbest(points: Array, values: Array) -> Array:

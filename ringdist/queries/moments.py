@@ -17,14 +17,13 @@ from ringdist.backend import (
     like_zeros,
     logsumexp,
     namespace,
-    stack,
     stop_gradient,
     take,
 )
 from ringdist.engines.arithmetic import Arithmetic, Linear, Log, State
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows
+from ringdist.network.evidence import as_rows, side_by_side, site_values
 from ringdist.queries.elimination import spread, widened, widest_spread
 from ringdist.queries.posterior import component_posteriors
 
@@ -50,24 +49,30 @@ def mean(ring: Network, x: Any = None) -> Array:
     """
     core = ring.prototype
     xp = namespace(core)
-    x = like(np.full(ring.num_variables, np.nan), core) if x is None else x
+    x = like(np.full(ring.num_columns, np.nan), core) if x is None else x
     rows, shape = as_rows(ring, x)
     missing = xp.isnan(rows)
-    columns = list(range(ring.num_variables))
+    sites = list(range(ring.num_variables))
     if is_concrete(missing):
-        columns = [k for k in columns if bool(xp.any(missing[:, k]))]
-    if not columns or rows.shape[0] == 0:
-        return xp.reshape(rows + 0, (*shape, ring.num_variables))  # a copy: a result is never a view of the input
-    means = component_posteriors(
-        ring, rows, columns, summary=lambda k, weights: weights @ like(ring.variables[k].means(), core)
-    )
-    expected = dict(zip(columns, means, strict=True))
-    filled = stack([expected.get(k, rows[:, k]) for k in range(ring.num_variables)], axis=1)
-    return xp.reshape(xp.where(missing, filled, rows), (*shape, ring.num_variables))
+        sites = [i for i in sites if bool(xp.any(site_values(ring, missing, i)))]
+    if not sites or rows.shape[0] == 0:
+        return xp.reshape(rows + 0, (*shape, ring.num_columns))  # a copy: a result is never a view of the input
+
+    def expected(i: int, weights: Array, some: Array) -> Array:
+        if ring.families[i].width == 1:
+            return weights @ like(ring.variables[i].means(), core)
+        means = like(ring.families[i].conditional_means(site_values(ring, some, i)), core)
+        return xp.sum(weights[:, :, None] * means, axis=1)
+
+    found = dict(zip(sites, component_posteriors(ring, rows, sites, summary=expected), strict=True))
+    parts = [found[i] if i in found else site_values(ring, rows, i) for i in range(ring.num_variables)]
+    return xp.reshape(xp.where(missing, side_by_side(parts), rows), (*shape, ring.num_columns))
 
 
 def covariance(ring: Network) -> Array:
     """Cov[x_j, x_k] = Σ_{s,t} p(s_j = s, s_k = t) (μ_j[s] − E x_j)(μ_k[t] − E x_k) + δ_jk E[σ²], shape (d, d), exact.
+
+    Columns of one wide variable have one component, and the mean of its covariances beside that of means.
 
     Cost O(d² N r m² + d² N² r m).
 
@@ -85,19 +90,26 @@ def covariance(ring: Network) -> Array:
     core = ring.prototype
     xp = namespace(core)
     centre = mean(ring)
-    means = [like(v.means(), core) - centre[k] for k, v in enumerate(ring.variables)]
-    spread = [like(v.variances(), core) for v in ring.variables]
-    diagonal = [xp.sum(w * (means[k] ** 2 + spread[k])) for k, w in enumerate(_marginals(ring))]
-    padded = [_pad_vector(values, max(ring.shape)) for values in means]
+    means = [xp.reshape(like(v.means(), core), (v.num_components, -1)) for v in ring.families]  # (N, width)
+    means = [own - site_values(ring, centre[None], i) for i, own in enumerate(means)]
+    within = [like(family.covariances(), core) for family in ring.families]
+    diagonal = [
+        (w[:, None] * own).T @ own + xp.sum(w[:, None, None] * spread, axis=0)
+        for w, own, spread in zip(_marginals(ring), means, within, strict=True)
+    ]
+    widest = max(family.width for family in ring.families)
+    padded = [_padded(own, max(ring.shape), widest) for own in means]
 
-    def expected_product(k: int, others: list[int], joint: Array) -> Array:
-        return xp.sum((joint @ means[k]) * xp.stack([padded[j] for j in others]), axis=-1)
+    def expected_products(k: int, others: list[int], joint: Array) -> Array:
+        return (joint @ means[k]).mT @ xp.stack([padded[j] for j in others])  # (J, width of k, widest)
 
-    return astype(_pairwise(ring, diagonal, expected_product), dtype)
+    return astype(_pairwise(ring, diagonal, expected_products), dtype)
 
 
 def mutual_information(ring: Network) -> Array:
     """I(s_j; s_k) in nats between component variables, shape (d, d); the diagonal is I(s_k; s_k), their entropy.
+
+    Columns of a wide variable share its component: rows and columns of the result are variables.
 
     Cost O(d² N r m² + d² N² r m).
 
@@ -113,7 +125,8 @@ def mutual_information(ring: Network) -> Array:
     """
     dtype, ring = ring.prototype.dtype, widened(ring)
     xp = namespace(ring.prototype)
-    diagonal = [-xp.sum(w * xp.log(xp.where(w > 0, w, 1.0))) for w in _marginals(ring)]
+    entropies = [-xp.sum(w * xp.log(xp.where(w > 0, w, 1.0))) for w in _marginals(ring)]
+    diagonal = [xp.reshape(value, (1, 1)) for value in entropies]
 
     def information(k: int, others: list[int], joint: Array) -> Array:
         logs, seen = xp.log(xp.where(joint > 0, joint, 1.0)), joint > 0
@@ -121,21 +134,34 @@ def mutual_information(ring: Network) -> Array:
             margin = xp.sum(joint, axis=axis, keepdims=True)
             logs = logs - xp.log(xp.where(margin > 0, margin, 1.0))
         total = xp.sum(joint * xp.where(seen, logs, 0.0), axis=(1, 2))
-        return xp.where(total > 0, total, 0.0)  # rounding can leave −1e-17
+        return xp.where(total > 0, total, 0.0)[:, None, None]  # rounding can leave −1e-17
 
     return astype(_pairwise(ring, diagonal, information), dtype)
 
 
 def _pairwise(ring: Network, diagonal: list[Array], function: Callable[[int, list[int], Array], Array]) -> Array:
-    """The symmetric (d, d) matrix of a function of p(s_j, s_k), called for column k and all columns j before it."""
+    """The symmetric matrix of blocks that a function of p(s_j, s_k) makes for each two sites, (Σ w, Σ w).
+
+    Args:
+        diagonal: the block of every site and itself, symmetric (w, w).
+        function: of a site k, the sites j before it and the tables (J, N, N_k): blocks (J, w of k, widest w), zero
+            beyond the width of j.
+    """
     core = ring.prototype
-    xp = namespace(core)
-    d = ring.num_variables
+    xp, sites = namespace(core), ring.num_variables
+    widths = [int(block.shape[0]) for block in diagonal]
+    widest = max(widths)
 
     def computed(arithmetic: Arithmetic) -> list[Array]:
-        rows = [like_zeros((d,), core)]
-        for k, others, joint in _pairs(arithmetic):
-            rows.append(xp.concat([function(k, others, joint), like_zeros((d - len(others),), core)]))
+        first = ring.sequence[0]
+        found = {first: like_zeros((0, widths[first], widest), core)}
+        found |= {k: function(k, others, joint) for k, others, joint in _pairs(arithmetic)}
+        rows = []
+        for j, k in enumerate(ring.sequence):
+            own = 0.5 * _padded(diagonal[k], widths[k], widest)[None]  # half, as the transpose is added
+            rest = like_zeros((sites - j - 1, widths[k], widest), core)
+            blocks = xp.permute_dims(xp.concat([found[k], own, rest]), (1, 0, 2))
+            rows.append(_padded(xp.reshape(blocks, (widths[k], -1)), widest, sites * widest))
         return rows
 
     missing = Evidence.missing(ring)
@@ -143,15 +169,15 @@ def _pairwise(ring: Network, diagonal: list[Array], function: Callable[[int, lis
         rows = computed(Linear(ring, missing))
     except _UncertainError:
         rows = computed(Log(ring, missing))
-    lower = xp.stack(rows)  # in ring order
-    place = indices(np.argsort(ring.sequence), core)
-    full = take(take(lower + lower.T, place, axis=0), place, axis=1)
-    return full + like(np.eye(d), core) * xp.stack(diagonal)
+    lower = xp.concat(rows)  # in ring order, (sites widest, sites widest)
+    position = {k: j for j, k in enumerate(ring.sequence)}
+    place = indices([position[k] * widest + own for k in range(sites) for own in range(widths[k])], core)
+    return take(take(lower + lower.T, place, axis=0), place, axis=1)
 
 
 def _marginals(ring: Network) -> list[Array]:
-    """p(s_k) of every column."""
-    rows = like(np.full((1, ring.num_variables), np.nan), ring.prototype)
+    """p(s_k) of every site."""
+    rows = like(np.full((1, ring.num_columns), np.nan), ring.prototype)
     return [weights[0] for weights in component_posteriors(ring, rows, list(range(ring.num_variables)))]
 
 
@@ -160,7 +186,7 @@ class _UncertainError(ArithmeticError):
 
 
 def _pairs(arithmetic: Arithmetic) -> Iterator[tuple[int, list[int], Array]]:
-    """For every column k but the first: k, the columns j before it, and p(s_j, s_k) as (J, N, N_k).
+    """For every site k but the first: k, the sites j before it, and p(s_j, s_k) as (J, N, N_k).
 
     One sweep carries a state for every (j, s_j) seen so far; tables of smaller N_j are padded with zeros.
     """
@@ -228,6 +254,9 @@ def _joined(a: State, b: State, xp: Any) -> State:
     return State(xp.concat([a.values, b.values]), xp.concat([a.logs, b.logs]), None)
 
 
-def _pad_vector(vector: Array, size: int) -> Array:
-    xp = namespace(vector)
-    return xp.concat([vector, like_zeros((size - vector.shape[0],), vector)])
+def _padded(matrix: Array, rows: int, columns: int) -> Array:
+    """The matrix with zeros below and to the right, (rows, columns)."""
+    xp, (own, width) = namespace(matrix), matrix.shape
+    if width < columns:
+        matrix = xp.concat([matrix, like_zeros((own, columns - width), matrix)], axis=1)
+    return xp.concat([matrix, like_zeros((rows - own, columns), matrix)]) if own < rows else matrix

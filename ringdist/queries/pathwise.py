@@ -21,7 +21,6 @@ from ringdist.backend import (
     like_zeros,
     namespace,
     nonzero_rows,
-    stack,
     stop_gradient,
     take,
 )
@@ -30,7 +29,7 @@ from ringdist.engines.range import can_inspect_values, threshold
 from ringdist.engines.rescue import replace_rows
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows
+from ringdist.network.evidence import as_rows, side_by_side, site_values
 from ringdist.queries.transforms import to
 
 
@@ -45,7 +44,8 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
 
     Args:
         x: (..., d) samples, from `ring.sample` or, with evidence, from `ring.sample_given`. NaN entries are
-            marginalised. Integers cannot move, nor values beside atoms: in such a column an entry is evidence or NaN.
+            marginalised. Integers cannot move, nor values beside atoms or of a wide variable: in such a column an entry
+            is evidence or NaN.
         given: (..., d) the evidence, NaN where an entry was drawn; None where all were.
 
     Returns:
@@ -70,14 +70,14 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
     rows, fixed, shape = _checked(ring, x, given)
     xp = namespace(rows)
     if rows.shape[0] == 0:
-        return xp.reshape(rows, (*shape, ring.num_variables))
+        return xp.reshape(rows, (*shape, ring.num_columns))
     values, density, total = _forward_sweep(ring, rows, fixed, given is None)
     if is_concrete(total) and can_inspect_values(ring) and rows.dtype != accumulator(rows):
         lost = ~((total >= threshold(ring)) & (density > 0))
         if bool(xp.any(lost)):
             values, density = _sweep_in_double(ring, rows, fixed, given is None, lost)
     _check_density(ring, density)
-    return xp.reshape(values, (*shape, ring.num_variables))
+    return xp.reshape(values, (*shape, ring.num_columns))
 
 
 def _forward_sweep(ring: Network, rows: Array, fixed: Array, nothing_given: bool) -> tuple[Array, Array, Array]:
@@ -89,23 +89,24 @@ def _forward_sweep(ring: Network, rows: Array, fixed: Array, nothing_given: bool
     xp = namespace(rows)
     linear = Linear(ring, Evidence.missing(ring) if nothing_given else Evidence.of_rows(ring, fixed))
     suffixes = suffix_states(linear, first=1)[::-1]
-    columns, state = {}, linear.start()
+    values, state = [rows[:, 0]] * ring.num_variables, linear.start()
     least_density = least_total = like_zeros((rows.shape[0],), rows) + 1
     for k in ring.sequence:
         suffix = suffixes.pop()
         if not ring.families[k].can_move:
-            columns[k], state = rows[:, k], linear.push(state, k)
+            values[k], state = site_values(ring, rows, k), linear.push(state, k)
             continue
-        missing, free = xp.isnan(rows[:, k]), xp.isnan(fixed[:, k])
-        value = xp.where(missing, _typical(ring, k), rows[:, k])
+        column, evidence = site_values(ring, rows, k), site_values(ring, fixed, k)
+        missing, free = xp.isnan(column), xp.isnan(evidence)
+        value = xp.where(missing, _typical(ring, k), column)
         weights, total = _component_weights(linear, state, k, suffix)
         cdf, density = _conditional(ring, k, weights, value)
         density = xp.where(free & ~missing, density, 1.0)  # what stands still must not divide by zero
         least_density, least_total = xp.minimum(least_density, density), xp.minimum(least_total, total)
-        value = xp.where(free, moving(value, cdf, density), fixed[:, k])
+        value = xp.where(free, moving(value, cdf, density), evidence)
         state = linear.advance(state, linear.cores[k], _evidence_weights(ring, k, value, missing))
-        columns[k] = xp.where(missing, xp.nan, value)
-    return stack([columns[k] for k in range(ring.num_variables)], axis=1), least_density, least_total
+        values[k] = xp.where(missing, xp.nan, value)
+    return side_by_side(values), least_density, least_total
 
 
 def _sweep_in_double(ring: Network, rows: Array, fixed: Array, nothing_given: bool, lost: Array) -> tuple[Array, Array]:
@@ -177,7 +178,7 @@ def _checked(ring: Network, x: Any, given: Any) -> tuple[Array, Array, tuple[int
     if backend_name(core) == "numpy":
         raise TypeError("pathwise samples need a ring whose backend has gradients, PyTorch or JAX, found NumPy")
     rows, shape = as_rows(ring, x)
-    wanted, found = (*shape, ring.num_variables), None if given is None else tuple(np.shape(given))
+    wanted, found = (*shape, ring.num_columns), None if given is None else tuple(np.shape(given))
     if found is None:
         fixed = like_zeros(tuple(rows.shape), core) + np.nan
     elif found != wanted:
@@ -192,7 +193,7 @@ def _checked(ring: Network, x: Any, given: Any) -> tuple[Array, Array, tuple[int
 def _check_evidence(ring: Network, rows: Array, fixed: Array) -> None:
     """Raise `ValueError` naming column and row unless x repeats the evidence, and integers are evidence."""
     xp = namespace(rows)
-    for k in range(ring.num_variables):
+    for k in range(ring.num_columns):
         drawn, observed = rows[:, k], ~xp.isnan(fixed[:, k])
         differ = nonzero_rows(observed & (drawn != fixed[:, k]))
         if differ.shape[0]:
@@ -201,9 +202,11 @@ def _check_evidence(ring: Network, rows: Array, fixed: Array) -> None:
                 f"{ring.describe(k)}: x must repeat the evidence, found {float(drawn[i]):g} "
                 f"instead of {float(fixed[i, k]):g} in row {i}"
             )
-        stuck = differ if ring.families[k].can_move else nonzero_rows(~observed & ~xp.isnan(drawn))
+        family = ring.families[ring.place(k)[0]]
+        stuck = differ if family.can_move else nonzero_rows(~observed & ~xp.isnan(drawn))
         if stuck.shape[0]:
-            what = "integers" if ring.families[k].integer else "values of a column with atoms"
+            what = "integers" if family.integer else "values of a column with atoms"
+            what = what if family.width == 1 else "values of columns that share a covariance"
             raise ValueError(
                 f"{ring.describe(k)}: {what} cannot move; they must be evidence, or NaN to be marginalised, "
                 f"found {float(drawn[int(stuck[0])]):g} drawn in row {int(stuck[0])}"

@@ -26,12 +26,14 @@ from ringdist.engines.arithmetic import Result, State
 from ringdist.engines.budget import rows_within
 from ringdist.engines.rescue import robust
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows, unmasked
-from ringdist.variables import Family, as_family, first_reached
+from ringdist.network.evidence import as_rows, site_values, unmasked
+from ringdist.variables import Family, first_reached
 
 
 def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
     """p(s_k | observed entries of the row), shape (..., N_k); x[..., k] itself is used if observed.
+
+    Of a column of a wide variable these are the components of that variable, given all of its observed columns.
 
     Raises:
         ValueError: if the column is unknown, x does not fit, or a row's evidence has zero mass.
@@ -46,27 +48,28 @@ def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
         array([[1. , 0. ],
                [0.5, 0.5]])
     """
-    k = ring.column(k)
+    site, _ = ring.place(k)
     rows, shape = as_rows(ring, x)
-    weights = component_posteriors(ring, rows, [k])[0]
-    return namespace(weights).reshape(weights, (*shape, ring.shape[k]))
+    weights = component_posteriors(ring, rows, [site])[0]
+    return namespace(weights).reshape(weights, (*shape, ring.shape[site]))
 
 
 def component_posteriors(
     ring: Network,
     rows: Array,
-    columns: Sequence[int],
+    sites: Sequence[int],
     *,
     leave_out: bool = False,
     log: bool = False,
-    summary: Callable[[int, Array], Array] | None = None,
+    summary: Callable[[int, Array, Array], Array] | None = None,
 ) -> list[Array]:
-    """p(s_k | row) for several columns, each (b, N_k), by one backward and one forward sweep.
+    """p(s_k | row) for several sites, each (b, N_k), by one backward and one forward sweep.
 
     Args:
-        leave_out: whether column k's own entry is left out of its posterior.
+        leave_out: whether the own entries of site k are left out of its posterior.
         log: whether logarithms are returned, −inf only where the probability is zero and not where it underflows.
-        summary: what is wanted of column k's posteriors, (b, ...); those of many rows are then never all there at once.
+        summary: what is wanted of the posteriors of site k for some rows, (k, posteriors, rows) -> (b, ...); those of
+            many rows are then never all there at once.
 
     Raises:
         ValueError: if the evidence of a row has zero mass.
@@ -86,8 +89,9 @@ def component_posteriors(
     step = _rows_per_chunk(ring) if is_concrete(rows) else max(1, num_rows)
     parts = []
     for start in range(0, max(1, num_rows), step):
-        found = _of_chunk(ring, rows[start : start + step], columns, leave_out, log, start)
-        parts.append(found if summary is None else [summary(k, w) for k, w in zip(columns, found, strict=True)])
+        some = rows[start : start + step]
+        found = _of_chunk(ring, some, sites, leave_out, log, start)
+        parts.append(found if summary is None else [summary(k, w, some) for k, w in zip(sites, found, strict=True)])
     return parts[0] if len(parts) == 1 else [xp.concat(pieces) for pieces in zip(*parts, strict=True)]
 
 
@@ -97,17 +101,15 @@ def _rows_per_chunk(ring: Network) -> int:
     return rows_within(budget.at_once(ring.prototype), states + 4 * sum(ring.shape))
 
 
-def _of_chunk(
-    ring: Network, rows: Array, columns: Sequence[int], leave_out: bool, log: bool, first: int
-) -> list[Array]:
+def _of_chunk(ring: Network, rows: Array, sites: Sequence[int], leave_out: bool, log: bool, first: int) -> list[Array]:
     """The posteriors of some rows, which errors number from `first`."""
     xp = namespace(rows)
     if rows.shape[0] == 0:
-        return [like_zeros((0, ring.shape[k]), rows) for k in columns]
+        return [like_zeros((0, ring.shape[k]), rows) for k in sites]
     evidence = Evidence.of_rows(ring, rows)
 
     def compute(arithmetic: Any) -> Result:
-        return _posteriors(arithmetic, columns, leave_out, log)
+        return _posteriors(arithmetic, sites, leave_out, log)
 
     tolerance = 64 * float(xp.finfo(rows.dtype).eps)
     stacked = robust(ring, evidence, compute, tolerance)
@@ -116,14 +118,14 @@ def _of_chunk(
         if empty.shape[0]:
             row = first + int(empty[0])
             raise ValueError(f"evidence must have positive mass, found zero mass in row {row}")
-    ends = np.cumsum([0, *(ring.shape[k] for k in columns)])
+    ends = np.cumsum([0, *(ring.shape[k] for k in sites)])
     return [stacked[:, int(a) : int(b)] for a, b in itertools.pairwise(ends)]
 
 
-def _posteriors(arithmetic: Any, columns: Sequence[int], leave_out: bool, log: bool) -> Result:
-    """Normalised component weights of the columns, or their logarithms, side by side (b, Σ N_k)."""
+def _posteriors(arithmetic: Any, chosen: Sequence[int], leave_out: bool, log: bool) -> Result:
+    """Normalised component weights of the sites, or their logarithms, side by side (b, Σ N_k)."""
     ring, xp = arithmetic.ring, arithmetic.xp
-    sequence, wanted = ring.sequence, set(columns)
+    sequence, wanted = ring.sequence, set(chosen)
     sites = [j for j, k in enumerate(sequence) if k in wanted]
     suffixes: dict[int, State] = {}
     state = arithmetic.start()
@@ -146,7 +148,7 @@ def _posteriors(arithmetic: Any, columns: Sequence[int], leave_out: bool, log: b
             found[k] = xp.broadcast_to(weights, (arithmetic.evidence.num_rows, weights.shape[1]))
         if j < sites[-1]:
             state = arithmetic.push(state, k)
-    return xp.concat([found[k] for k in columns], axis=1), low
+    return xp.concat([found[k] for k in chosen], axis=1), low
 
 
 def _normalised(logits: Array) -> Array:
@@ -174,9 +176,19 @@ def cdf(ring: Network, k: int | str, x: Any) -> Array:
     k = ring.column(k)
     point, rest = point_and_rest(ring, k, x)
     rows, shape = as_rows(ring, rest)
-    weights = component_posteriors(ring, rows, [k])[0]
-    values = like(ring.variables[k].cdf(namespace(point).reshape(point, (-1,))), ring.prototype)
+    weights = component_posteriors(ring, rows, [ring.place(k)[0]])[0]
+    family = conditional_family(ring, k, rows)
+    values = like(family.cdf(namespace(point).reshape(point, (-1,))), ring.prototype)
     return namespace(rows).reshape(namespace(rows).sum(weights * values, axis=-1), shape)
+
+
+def conditional_family(ring: Network, k: int, rows: Array) -> Family:
+    """The components of column k given what rows (b, d) observe of the other columns of its variable.
+
+    Parameters are (N,), or (b, N) if the variable is wide.
+    """
+    site, place = ring.place(k)
+    return ring.families[site].conditional(site_values(ring, rows, site), place)
 
 
 def point_and_rest(ring: Network, k: int, x: Any) -> tuple[Array, Array]:
@@ -211,8 +223,8 @@ def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
     k = ring.column(k)
     levels, rest = levels_and_rest(ring, k, q, x)
     rows, shape = as_rows(ring, rest)
-    weights = component_posteriors(ring, rows, [k])[0]
-    return quantiles(as_family(ring.variables[k]), weights, levels, shape)
+    weights = component_posteriors(ring, rows, [ring.place(k)[0]])[0]
+    return quantiles(conditional_family(ring, k, rows), weights, levels, shape)
 
 
 def levels_and_rest(ring: Network, k: int, q: Any, x: Any) -> tuple[Array, Array]:
@@ -231,15 +243,24 @@ def quantiles(family: Family, weights: Array, q: Array, shape: tuple[int, ...]) 
     """The quantiles at q, broadcast against `shape`, of distributions Σ_s weights[s] F_s.
 
     Args:
-        family: the component densities.
+        family: the component densities, with parameters (N,), or (b, N) for each of the rows.
         weights: (b, N), one row of component weights for each of the prod(shape) rows of evidence.
         q: probabilities in [0, 1].
         shape: the leading shape of the evidence.
     """
-    xp, size = namespace(weights), weights.shape[1]
+    xp = namespace(weights)
     full = np.broadcast_shapes(shape, tuple(q.shape))
-    weights = xp.broadcast_to(xp.reshape(weights, (*shape, size)), (*full, size))
-    value = _invert(family, xp.reshape(weights, (-1, size)), xp.reshape(xp.broadcast_to(q, full), (-1,)))
+
+    def spread(array: Array) -> Array:
+        """What is (b, N), for each of the rows of the result."""
+        columns = array.shape[-1]
+        repeated = xp.broadcast_to(xp.reshape(array, (*shape, columns)), (*full, columns))
+        return xp.reshape(repeated, (-1, columns))
+
+    arrays = family.arrays()
+    if full != shape and any(array.ndim == 2 for array in arrays.values()):
+        family = family.with_arrays({n: spread(a) if a.ndim == 2 else a for n, a in arrays.items()})
+    value = _invert(family, spread(weights), xp.reshape(xp.broadcast_to(q, full), (-1,)))
     return xp.reshape(value, full)
 
 
@@ -273,7 +294,7 @@ def _split(ring: Network, k: int, x: Any) -> tuple[Array, Array]:
     x = x if is_array(x) else like(x, ring.prototype)
     xp = namespace(ring.prototype, x)
     x = astype(x, ring.prototype.dtype)
-    if x.ndim == 0 or x.shape[-1] != ring.num_variables:
-        raise ValueError(f"x must have shape (..., {ring.num_variables}), one entry per column, found {tuple(x.shape)}")
-    here = like(np.arange(ring.num_variables) == k, x, xp.bool)
+    if x.ndim == 0 or x.shape[-1] != ring.num_columns:
+        raise ValueError(f"x must have shape (..., {ring.num_columns}), one entry per column, found {tuple(x.shape)}")
+    here = like(np.arange(ring.num_columns) == k, x, xp.bool)
     return x[..., k], xp.where(here, xp.nan, x)

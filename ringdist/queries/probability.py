@@ -51,7 +51,7 @@ def probability(ring: Network, event: Mapping[Column, Any], x: Any = None, *, lo
         -2386.346
     """
     events, core = as_events(ring, event), ring.prototype
-    table, shape = (like_zeros((1, ring.num_variables), core) + math.nan, ()) if x is None else as_table(ring, x)
+    table, shape = (like_zeros((1, ring.num_columns), core) + math.nan, ()) if x is None else as_table(ring, x)
     xp = namespace(table)
     value = log_densities(ring, table, events=events)
     if x is not None:

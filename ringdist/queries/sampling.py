@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,10 @@ from ringdist.engines.range import threshold
 from ringdist.engines.rescue import lost_rows
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Column, Evidence, Network
-from ringdist.network.events import Events, as_events, check_masses, check_observed, described, restricted
+from ringdist.network.events import Event, Events, as_events, check_masses, check_observed, described, restricted
 from ringdist.network.evidence import as_rows
 from ringdist.queries.top_down import components_top_down, in_order, prefers_tree, tree_of
+from ringdist.variables import Family, Interval
 
 Naming = Callable[[int], str]
 
@@ -136,10 +137,10 @@ def sample_given(
         index = xp.tile(indices(range(chunk.shape[0]), rows), (draws,))
         evidence = Evidence.of_rows(ring, chunk, events=events).detach()
         components = _components(ring.detached_cores(), evidence, index, stream, _naming(numbers, events))
-        drawn = _emit(emitting, components, take(chunk, index), stream)
-        parts.append(xp.reshape(drawn, (draws, chunk.shape[0], ring.num_variables)))
+        drawn = _emit(emitting, components, take(chunk, index), stream, events)
+        parts.append(xp.reshape(drawn, (draws, chunk.shape[0], ring.num_columns)))
     drawn = xp.concat(parts, axis=1)
-    return xp.reshape(drawn, (*shape, ring.num_variables) if n is None else (draws, *shape, ring.num_variables))
+    return xp.reshape(drawn, (*shape, ring.num_columns) if n is None else (draws, *shape, ring.num_columns))
 
 
 def _naming(row_numbers: np.ndarray, events: Events) -> Naming:
@@ -149,7 +150,7 @@ def _naming(row_numbers: np.ndarray, events: Events) -> Naming:
 
 
 def _components(ring: Network, evidence: Evidence, row: Array, stream: Stream, naming: Naming) -> Array:
-    """Components (n, d) drawn from their posterior under the evidence of the rows `row`.
+    """Components (n, sites) drawn from their posterior under the evidence of the rows `row`.
 
     Rows whose suffix products may have lost mass, and draws on whose way a total weight came near underflow, are made
     again in log space from the same uniform numbers, so that the choice of arithmetic does not bias them.
@@ -208,7 +209,7 @@ def _lost_rows(linear: Linear, closed: State) -> Array:
 
 
 def _draw(arithmetic: Arithmetic, suffixes: list[State], row: Array, uniforms: Array) -> tuple[Array, Array]:
-    """One path of bonds and components for every entry of `row`: (n, d), and the smallest total weight on the way."""
+    """One path of bonds and components for every entry of `row`: (n, sites), and the least total weight on the way."""
     ring, xp = arithmetic.ring, arithmetic.xp
     sequence, d = ring.sequence, ring.num_variables
     shared = suffixes[0].values.shape[0] == 1
@@ -233,18 +234,45 @@ def _draw(arithmetic: Arithmetic, suffixes: list[State], row: Array, uniforms: A
     return stack([components[k] for k in range(d)], axis=1), low
 
 
-def _emit(ring: Network, components: Array, given: Array | None, stream: Stream) -> Array:
-    """Values (n, d) drawn from the components' densities, with the observed entries of `given` in their places."""
+def _emit(ring: Network, components: Array, given: Array | None, stream: Stream, events: Events | None = None) -> Array:
+    """Values (n, d) drawn from the densities of components (n, sites), and the observed entries of `given`.
+
+    Args:
+        events: of wide variables; what they say of other columns is in the ring's variables.
+    """
     core = ring.prototype
     xp = namespace(core)
     parts = []
-    for columns in ring.groups:
-        families = [ring.families[k] for k in columns]
-        values = take(components, indices(list(columns), core), axis=1).T  # (g, n)
-        if families[0].stacks and not families[0].values_are_components:
+    for sites in ring.groups:
+        families, columns = [ring.families[i] for i in sites], [k for i in sites for k in ring.columns[i]]
+        values = take(components, indices(list(sites), core), axis=1).T  # (g, n)
+        if families[0].width > 1:
+            known = None if given is None else given[:, columns[0] : columns[-1] + 1]
+            within = [(j, events[k]) for j, k in enumerate(columns) if k in events] if events else []
+            values = _rows_of_wide(families[0], values[0], known, within, stream).T
+        elif families[0].stacks and not families[0].values_are_components:
             values = families[0].stack(families).sample(values, stream.next())
         elif not families[0].values_are_components:
             values = families[0].sample(values[0], stream.next())[None]
         parts.append((columns, like(stop_gradient(values), core)))
     values = in_order(parts)
     return values if given is None else xp.where(xp.isnan(given), values, given)
+
+
+def _rows_of_wide(
+    family: Family, component: Array, given: Array | None, within: Sequence[tuple[int, Event]], stream: Stream
+) -> Array:
+    """Rows (n, width) of a wide variable: a column with an event first, given those observed, then the others."""
+    if given is None:
+        return family.sample(component, stream.next())
+    xp = namespace(given)
+    for place, event in within:
+        if not isinstance(event.allowed, Interval):
+            continue
+        low, high = event.allowed.low, event.allowed.high
+        column = family.conditional(given, place)
+        column = column.with_arrays({name: array[:, None, :] for name, array in column.arrays().items()})
+        drawn = column.sample_within(component[:, None], low, high, stream.next())[:, 0]
+        here = like(np.arange(family.width) == place, given, xp.bool)
+        given = xp.where(here & xp.isnan(given), like(drawn, given)[:, None], given)
+    return family.sample_given(component, given, stream.next())

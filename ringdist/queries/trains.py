@@ -167,7 +167,7 @@ def _carried(ring: Network) -> list[Core]:
         if isinstance(core, CPCore):
             cores.append(_carried_cp(core, min(ring.ranks), *ends))
         else:
-            cores.append(_carried_array(_array(core, ring.describe(k)), min(ring.ranks), *ends))
+            cores.append(_carried_array(_array(core, ring.describe_site(k)), min(ring.ranks), *ends))
     return cores
 
 

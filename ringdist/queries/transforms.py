@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -23,11 +25,12 @@ from ringdist.backend import (
 )
 from ringdist.engines.choice import log_mass
 from ringdist.network import Evidence, Network
-from ringdist.network.events import Event, as_events, check_masses, is_event, restricted
-from ringdist.network.evidence import as_rows
+from ringdist.network.events import Event, as_events, check_masses, is_event
+from ringdist.network.evidence import as_rows, site_values
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.queries.elimination import eliminate
 from ringdist.queries.log_prob import log_partition
+from ringdist.variables import as_family
 
 N = TypeVar("N", bound=Network)
 
@@ -35,8 +38,9 @@ N = TypeVar("N", bound=Network)
 def marginal(ring: N, keep: Sequence[int | str]) -> N:
     """The marginal distribution of the columns in `keep`, sorted by index, as a ring (paper Eq. 2).
 
-    The matrices of dropped columns are multiplied into their neighbours on both sides of the thinnest bond among them,
-    so ranks never grow; a single column is left with rank 1. Log-densities are kept; Z may change by a factor.
+    The matrices of dropped variables are multiplied into their neighbours on both sides of the thinnest bond among
+    them, so ranks never grow; a single one is left with rank 1. Of a wide variable the marginal Gaussians of the
+    columns that are kept stay. Log-densities are kept; Z may change by a factor.
 
     Raises:
         ValueError: if `keep` is empty, repeats a column or names one that is not there.
@@ -57,8 +61,22 @@ def marginal(ring: N, keep: Sequence[int | str]) -> N:
         raise ValueError("a marginal must keep at least one column, found none")
     if len(set(columns)) != len(columns):
         raise ValueError(f"the columns to keep must differ, found {list(keep)}")
-    dropped = [k for k in range(ring.num_variables) if k not in set(columns)]
-    return eliminate(ring, Evidence.missing(ring), dropped)
+    kept = set(columns)
+    places = [[j for j, k in enumerate(own) if k in kept] for own in ring.columns]
+    dropped = [i for i, own in enumerate(places) if not own]
+    narrowed = {
+        i: ring.families[i].marginal(own).variable
+        for i, own in enumerate(places)
+        if 0 < len(own) < len(ring.columns[i])
+    }
+    return eliminate(_with_variables(ring, narrowed), Evidence.missing(ring), dropped)
+
+
+def _with_variables(ring: N, changed: Mapping[int, Any]) -> N:
+    """The ring with other variables at some sites."""
+    if not changed:
+        return ring
+    return ring.with_values(ring.links, [changed.get(i, variable) for i, variable in enumerate(ring.variables)])
 
 
 def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
@@ -66,7 +84,8 @@ def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
 
     Columns with a value are not part of the result. Those with an event stay: an interval gives truncated components
     with new weights (see `rd.Truncated`), a set of categories leaves the others without mass; categories keep their
-    numbers. Within the event, log p(x | event) = log p(x) − log P(event).
+    numbers. Within the event, log p(x | event) = log p(x) − log P(event). Of a wide variable the conditional Gaussians
+    of the columns without a value stay, with new weights.
 
     Args:
         evidence: column (index or name) to a number, an `rd.Interval`, or for a categorical column to a set or list of
@@ -75,7 +94,8 @@ def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
     Raises:
         TypeError: if evidence is not a mapping.
         ValueError: if a column is unknown, a value is missing or outside its support, no column remains, an event does
-            not fit its column (see `probability`), or the evidence has zero mass.
+            not fit its column (see `probability`), the evidence has zero mass, or a column with an interval shares its
+            covariance with others that have no value: what remains of them is not Gaussian.
 
     Examples:
         >>> import numpy as np
@@ -97,9 +117,27 @@ def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
     mass = log_mass(ring, Evidence.of_rows(ring, rows, events=events), "auto")
     if is_concrete(mass) and float(stop_gradient(mass[0])) == -math.inf:
         raise ValueError(f"evidence must have positive mass, found zero mass for {dict(evidence)}")
-    weights = {k: event.log_weights(core) for k, event in events.items()}
-    weights = {k: astype(logs, accumulator(logs)) for k, logs in weights.items()}
-    return eliminate(restricted(ring, events), Evidence.of_rows(ring, rows), sorted(values), weights)
+    observed = Evidence.of_rows(ring, rows)
+    dropped = [i for i, own in enumerate(ring.columns) if all(k in values for k in own)]
+    partly = [i for i, own in enumerate(ring.columns) if i not in dropped and any(k in values for k in own)]
+    weights = {i: observed.log_weights(i)[0] for i in partly}
+    left = {i: ring.families[i].conditioned(site_values(ring, rows, i)[0]) for i in partly}
+    for k, event in events.items():
+        i = ring.place(k)[0]
+        family = left.get(i, ring.families[i])
+        if family.width > 1:
+            others = [ring.describe(j) for j in ring.columns[i] if j != k and j not in values]
+            raise ValueError(
+                f"{event.label}: an interval in one column leaves those that share its covariance without a Gaussian, "
+                f"found {', '.join(others)}; give them values or drop them by marginal first, or ask probability and "
+                f"sample_given, which accept the event"
+            )
+        event = replace(event, family=family)
+        left[i] = as_family(event.restricted())
+        weights[i] = event.log_weights(core) + weights.get(i, 0.0)
+    weights = {i: astype(logs, accumulator(logs)) for i, logs in weights.items()}
+    changed = {i: family.variable for i, family in left.items()}
+    return eliminate(_with_variables(ring, changed), observed, dropped, weights)
 
 
 def log_evidence(ring: Network, evidence: Mapping[int | str, Any]) -> Array:
@@ -130,7 +168,7 @@ def _values(ring: Network, evidence: Mapping[int | str, Any]) -> tuple[dict[int,
         raise ValueError(f"the columns to condition on must differ, found {list(evidence)}")
     events = as_events(ring, {k: value for k, value in values.items() if is_event(value)})
     values = {k: value for k, value in values.items() if k not in events}
-    if len(values) == ring.num_variables:
+    if len(values) == ring.num_columns:
         raise ValueError("a conditional must leave at least one column, found evidence for all")
     return values, events
 
@@ -140,7 +178,7 @@ def _rows(ring: Network, values: Mapping[int, Any]) -> Array:
     core = ring.prototype
     xp = namespace(core)
     namespace(core, *(value for value in values.values() if is_array(value)))  # they are of one backend
-    entries = [like(values[k] if k in values else np.nan, core) for k in range(ring.num_variables)]
+    entries = [like(values[k] if k in values else np.nan, core) for k in range(ring.num_columns)]
     for k in values:
         if entries[k].ndim != 0:
             raise ValueError(f"{ring.describe(k)}: evidence must be one number, found shape {tuple(entries[k].shape)}")
@@ -154,10 +192,10 @@ def permute(ring: N, columns: Sequence[int | str]) -> N:
     """The same distribution with column i of the result being column `columns[i]`.
 
     ring.permute(c).log_prob(x[..., c]) == ring.log_prob(x). The sequence around the ring stays as it is: another
-    sequence is another model, which has to be fitted.
+    sequence is another model, which has to be fitted. Columns of a wide variable may change places among themselves.
 
     Raises:
-        ValueError: if `columns` is not a permutation.
+        ValueError: if `columns` is not a permutation, or separates columns of a wide variable.
 
     Examples:
         >>> import numpy as np
@@ -170,11 +208,20 @@ def permute(ring: N, columns: Sequence[int | str]) -> N:
                [0.1, 0.3]])
     """
     indices = [ring.column(k) for k in columns]
-    if sorted(indices) != list(range(ring.num_variables)):
-        raise ValueError(f"columns must be a permutation of the {ring.num_variables} columns, found {list(columns)}")
-    place = {k: i for i, k in enumerate(indices)}
-    cores, variables = [ring.links[k] for k in indices], [ring.variables[k] for k in indices]
-    return ring.rebuilt(cores, variables, [place[k] for k in ring.order])
+    if sorted(indices) != list(range(ring.num_columns)):
+        raise ValueError(f"columns must be a permutation of the {ring.num_columns} columns, found {list(columns)}")
+    runs = [(i, [j for _, j in run]) for i, run in itertools.groupby((ring.place(k) for k in indices), lambda p: p[0])]
+    for i, places in runs:
+        if len(places) < len(ring.columns[i]):
+            raise ValueError(
+                f"{ring.describe_site(i)}: columns that share a covariance must stay together, found {list(columns)}"
+            )
+    site = {i: new for new, (i, _) in enumerate(runs)}
+    variables = [
+        ring.variables[i] if places == sorted(places) else ring.families[i].marginal(places).variable
+        for i, places in runs
+    ]
+    return ring.rebuilt([ring.links[i] for i, _ in runs], variables, [site[i] for i in ring.order])
 
 
 def to(ring: N, xp: ModuleType | None = None, dtype: Any = None, device: Any = None) -> N:

@@ -20,9 +20,9 @@ from ringdist.backend import (
     stop_gradient,
 )
 from ringdist.engines.choice import Engine
-from ringdist.network.checks import Column
 from ringdist.network.events import as_events
 from ringdist.network.evidence import as_rows, as_table
+from ringdist.network.layout import Column
 from ringdist.queries.log_prob import log_densities
 from ringdist.ring_mixture.structure import Mixture
 
@@ -88,7 +88,7 @@ def probability(mixture: Mixture, event: Mapping[Column, Any], x: Any = None, *,
         >>> mixture.probability(positive, [[np.nan, -9.0], [np.nan, 9.0]]).round(3)
         array([0., 1.])
     """
-    nothing = like(np.full((1, mixture.num_variables), np.nan), mixture.prototype)
+    nothing = like(np.full((1, mixture.num_columns), np.nan), mixture.prototype)
     table, shape = (nothing, ()) if x is None else as_table(mixture.rings[0], x)
     (weights, logs), xp = mixture.normalized(), namespace(table)
     value = log_scaled_sum(weights, _log_joint(mixture, table, "auto", logs, event))

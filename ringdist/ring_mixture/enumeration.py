@@ -85,7 +85,7 @@ def mode(mixture: Mixture, x: Any = None) -> Array:
     """
     mixture, core = mixture.detach(), mixture.prototype
     first, xp = mixture.rings[0], namespace(core)
-    x = like(np.full(mixture.num_variables, np.nan), core) if x is None else x
+    x = like(np.full(mixture.num_columns, np.nan), core) if x is None else x
     rows, shape = as_rows(first, stop_gradient(x) if is_array(x) else x)
     if not is_concrete(rows):
         raise ValueError("mode looks at values and cannot be traced")
@@ -95,7 +95,7 @@ def mode(mixture: Mixture, x: Any = None) -> Array:
     if many.shape[0]:
         index = indices(many, core)
         result[many] = to_numpy(_best_of_rings(mixture, take(rows, index), take(posterior, index)))
-    return xp.reshape(like(result, core), (*shape, mixture.num_variables))
+    return xp.reshape(like(result, core), (*shape, mixture.num_columns))
 
 
 def _best_of_rings(mixture: Mixture, rows: Array, posterior: Array) -> Array:

@@ -47,15 +47,15 @@ def mean(mixture: Mixture, x: Any = None) -> Array:
     """
     first = mixture.rings[0]
     xp = namespace(mixture.prototype)
-    rows, shape = as_rows(first, like([float("nan")] * mixture.num_variables, mixture.prototype) if x is None else x)
+    rows, shape = as_rows(first, like([float("nan")] * mixture.num_columns, mixture.prototype) if x is None else x)
     missing, parts = xp.isnan(rows), []
     if is_concrete(missing) and not bool(xp.any(missing)):
-        return xp.reshape(rows + 0, (*shape, mixture.num_variables))
+        return xp.reshape(rows + 0, (*shape, mixture.num_columns))
     for ring, share in zip(mixture.rings, shares(mixture, rows), strict=True):
         expected = moments.mean(ring, possible(share, rows))
         expected = xp.where((stop_gradient(share) > 0)[:, None], expected, 0.0)  # it may be infinite
         parts.append(share[:, None] * expected)
-    return xp.reshape(xp.where(missing, sum(parts[1:], parts[0]), rows), (*shape, mixture.num_variables))
+    return xp.reshape(xp.where(missing, sum(parts[1:], parts[0]), rows), (*shape, mixture.num_columns))
 
 
 def covariance(mixture: Mixture) -> Array:

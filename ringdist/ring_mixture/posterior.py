@@ -6,13 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from ringdist.backend import Array, astype, indices, like, namespace
-from ringdist.network.checks import Column
 from ringdist.network.evidence import as_rows
+from ringdist.network.layout import Column
 from ringdist.queries import posterior as queries
-from ringdist.queries.posterior import component_posteriors, levels_and_rest, point_and_rest, quantiles
+from ringdist.queries.posterior import (
+    component_posteriors,
+    conditional_family,
+    levels_and_rest,
+    point_and_rest,
+    quantiles,
+)
 from ringdist.ring_mixture.density import possible, ring_posteriors
 from ringdist.ring_mixture.structure import Mixture
-from ringdist.variables import Family, as_family
+from ringdist.variables import Family
 
 
 def component_posterior(mixture: Mixture, k: Column, x: Any) -> Array:
@@ -38,9 +44,9 @@ def component_posterior(mixture: Mixture, k: Column, x: Any) -> Array:
     k = mixture.column(k)
     rows, shape = as_rows(mixture.rings[0], x)
     weights = _component_weights(mixture, k, rows)
-    xp = namespace(rows)
-    if mixture.rings[0].families[k].values_are_components:
-        size = mixture.rings[0].shape[k]
+    xp, site = namespace(rows), mixture.rings[0].place(k)[0]
+    if mixture.rings[0].families[site].values_are_components:
+        size = mixture.rings[0].shape[site]
         weights = xp.sum(xp.reshape(weights, (-1, mixture.num_rings, size)), axis=1)
     return xp.reshape(weights, (*shape, weights.shape[1]))
 
@@ -48,7 +54,7 @@ def component_posterior(mixture: Mixture, k: Column, x: Any) -> Array:
 def _component_weights(mixture: Mixture, k: int, rows: Array) -> Array:
     """p(c, s_k | row) for rows (b, d), ring after ring, (b, Σ_c N_k)."""
     parts = [
-        share[:, None] * component_posteriors(ring, possible(share, rows), [k])[0]
+        share[:, None] * component_posteriors(ring, possible(share, rows), [ring.place(k)[0]])[0]
         for ring, share in zip(mixture.rings, shares(mixture, rows), strict=True)
     ]
     return namespace(rows).concat(parts, axis=1)
@@ -78,7 +84,7 @@ def cdf(mixture: Mixture, k: Column, x: Any) -> Array:
     k = mixture.column(k)
     point, rest = point_and_rest(mixture.rings[0], k, x)
     rows, shape = as_rows(mixture.rings[0], rest)
-    xp, d = namespace(rows), mixture.num_variables
+    xp, d = namespace(rows), mixture.num_columns
     here, points = indices(range(d), rows) == k, xp.reshape(point, (-1, 1))
     parts = [
         share * queries.cdf(ring, k, xp.where(here, points, possible(share, rows)))
@@ -113,23 +119,37 @@ def quantile(mixture: Mixture, k: Column, q: Any, x: Any) -> Array:
     k = mixture.column(k)
     levels, rest = levels_and_rest(mixture.rings[0], k, q, x)
     rows, shape = as_rows(mixture.rings[0], rest)
-    family = _Joined([as_family(ring.variables[k]) for ring in mixture.rings], rows)
-    return quantiles(family, _component_weights(mixture, k, rows), levels, shape)
+    families = [conditional_family(ring, k, rows) for ring in mixture.rings]
+    return quantiles(_Joined(families, rows), _component_weights(mixture, k, rows), levels, shape)
 
 
 class _Joined(Family):
     """The components that one column has in several rings, side by side, as far as quantiles ask for them."""
 
     def __init__(self, families: Sequence[Family], prototype: Array):
-        self._families, self._prototype = families, prototype
+        self._families, self._prototype = list(families), prototype
         self.integer, self.support = families[0].integer, families[0].support
         self._set(sum(family.num_components for family in families), families[0].name, {})
 
     def cdf(self, x: Array) -> Array:
         return namespace(x).concat([like(family.cdf(x), x) for family in self._families], axis=-1)
 
+    def arrays(self) -> dict[str, Array]:
+        return {f"{c}.{name}": array for c, own in enumerate(self._families) for name, array in own.arrays().items()}
+
+    def with_arrays(self, arrays: dict[str, Array]) -> Family:
+        families = [
+            family.with_arrays({name: arrays[f"{c}.{name}"] for name in family.arrays()})
+            for c, family in enumerate(self._families)
+        ]
+        return _Joined(families, self._prototype)
+
     def means(self) -> Array:
-        return namespace(self._prototype).concat([like(family.means(), self._prototype) for family in self._families])
+        xp, means = namespace(self._prototype), [like(own.means(), self._prototype) for own in self._families]
+        rows = [part.shape[0] for part in means if part.ndim == 2]
+        if rows:
+            means = [xp.broadcast_to(part, (rows[0], part.shape[-1])) for part in means]
+        return xp.concat(means, axis=-1)
 
     def is_endless(self, x: Array) -> Any:
         found = self._families[0].is_endless(x)

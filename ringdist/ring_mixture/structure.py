@@ -25,9 +25,10 @@ from ringdist.backend import (
     take,
     to_numpy,
 )
-from ringdist.network.checks import Column, check_device, value_space
+from ringdist.network.checks import check_device, value_spaces
+from ringdist.network.layout import Column, Layout
 from ringdist.ring import TensorRing
-from ringdist.variables import Variable, as_family
+from ringdist.variables import Variable
 
 
 class Mixture:
@@ -89,12 +90,22 @@ class Mixture:
 
     @property
     def num_variables(self) -> int:
-        """d, the number of columns."""
+        """The number of variables of the first ring, which is d unless one of them is wide."""
         return self.rings[0].num_variables
 
     @property
+    def num_columns(self) -> int:
+        """d, the number of columns of x."""
+        return self.rings[0].num_columns
+
+    @property
+    def layout(self) -> Layout:
+        """Which columns belong to which site of the first ring."""
+        return self.rings[0].layout
+
+    @property
     def variables(self) -> tuple[Variable, ...]:
-        """The variables of the first ring; those of other rings have the same names and spaces of values."""
+        """The variables of the first ring; columns of other rings have the same names and spaces of values."""
         return self.rings[0].variables
 
     @property
@@ -166,20 +177,23 @@ def check_same_columns(rings: Sequence[TensorRing]) -> None:
             dtypes = f"{dtype_name(first.prototype.dtype)} and {dtype_name(ring.prototype.dtype)} (ring {c})"
             raise TypeError(f"rings must have one dtype, found {dtypes}")
         check_device((ring.prototype,), first.prototype, f"ring {c}")
-        if ring.num_variables != first.num_variables:
-            counts = f"{first.num_variables} columns and {ring.num_variables} (ring {c})"
+        if ring.num_columns != first.num_columns:
+            counts = f"{first.num_columns} columns and {ring.num_columns} (ring {c})"
             raise ValueError(f"rings must have the same columns, found {counts}")
-        for k, (a, b) in enumerate(zip(first.variables, ring.variables, strict=True)):
-            if a.name != b.name:
+        for k, (a, b) in enumerate(zip(_values(first), _values(ring), strict=True)):
+            if first.layout.names[k] != ring.layout.names[k]:
                 found = f"{first.describe(k)} and {ring.describe(k)} (ring {c})"
                 raise ValueError(f"rings must have the same columns, found {found}")
-            if _values(a) != _values(b):
+            if a != b:
                 text = f"{first.describe(k)}: rings must have values in one space"
-                raise ValueError(f"{text}, found {a!r} and {b!r} (ring {c})")
+                both = " and ".join(repr(each.variables[each.place(k)[0]]) for each in (first, ring))
+                raise ValueError(f"{text}, found {both} (ring {c})")
 
 
-def _values(variable: Variable) -> tuple[int | str, tuple[float, float]]:
-    return value_space(variable), as_family(variable).support
+def _values(ring: TensorRing) -> list[tuple[int | str, tuple[float, float]]]:
+    """What the values of every column are."""
+    spaces = value_spaces(ring.variables)
+    return [(space, ring.families[i].support) for space, (i, _) in zip(spaces, ring.layout.places, strict=True)]
 
 
 def _as_weights(weights: Any, rings: Sequence[TensorRing], validate: bool) -> Array:

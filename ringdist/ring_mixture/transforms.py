@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ringdist.backend import accumulator, convert, dtype_name, is_concrete, namespace, stop_gradient, to_numpy
-from ringdist.network.checks import Column
+from ringdist.network.layout import Column
 from ringdist.queries import transforms
 from ringdist.queries.transforms import log_evidence
 from ringdist.ring_mixture.structure import Mixture

@@ -1,9 +1,10 @@
-"""Families of one-dimensional component densities.
+"""Families of component densities.
 
-- `protocol`: what users follow (`Variable`), and the base class with defaults that the library
-  asks (`Family`).
+- `variable`: what users follow (`Variable`). `protocol`: the base class with defaults that the
+  library asks (`Family`).
 - `categorical`, `gaussian`, `student_t`, `lognormal`, `beta`, `von_mises`, `poisson`,
   `negative_binomial`: the built-in families, one file each.
+- `multivariate_gaussian`: the one whose variables are wide, of several columns.
 - `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 - `interval`, `truncated`: components restricted to an interval; `within` and `panels` compute what
@@ -20,11 +21,13 @@ from ringdist.variables.gaussian import GaussianMixture
 from ringdist.variables.interval import Interval
 from ringdist.variables.inversion import first_reached
 from ringdist.variables.lognormal import LogNormalMixture
+from ringdist.variables.multivariate_gaussian import MultivariateGaussianMixture
 from ringdist.variables.negative_binomial import NegativeBinomialMixture
 from ringdist.variables.poisson import PoissonMixture
-from ringdist.variables.protocol import Family, Variable, rebuild
+from ringdist.variables.protocol import Family, rebuild
 from ringdist.variables.student_t import StudentTMixture
 from ringdist.variables.truncated import Truncated
+from ringdist.variables.variable import Variable
 from ringdist.variables.von_mises import VonMisesMixture
 
 BUILT_IN: tuple[type[Family], ...] = (
@@ -36,6 +39,7 @@ BUILT_IN: tuple[type[Family], ...] = (
     NegativeBinomialMixture,
     BetaMixture,
     VonMisesMixture,
+    MultivariateGaussianMixture,
     WithAtoms,
     Truncated,
 )
@@ -50,6 +54,7 @@ __all__ = [
     "GaussianMixture",
     "Interval",
     "LogNormalMixture",
+    "MultivariateGaussianMixture",
     "NegativeBinomialMixture",
     "PoissonMixture",
     "StudentTMixture",

@@ -13,7 +13,8 @@ from ringdist.backend import Array, index_dtype, is_array, like, like_zeros, nam
 from ringdist.variables.checks import check_name, observed
 from ringdist.variables.foreign import as_family
 from ringdist.variables.form import Form
-from ringdist.variables.protocol import Family, Variable, rebuild
+from ringdist.variables.protocol import Family, rebuild
+from ringdist.variables.variable import Variable
 
 
 class WithAtoms(Family):

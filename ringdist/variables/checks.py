@@ -17,14 +17,9 @@ def parameter(label: str, value: Any) -> Array:
         ValueError: if its shape is not (N,) with N >= 1.
         TypeError: if its dtype is not floating point.
     """
-    if not is_array(value):
-        value = np.asarray(value, dtype=np.float64)
-    if isinstance(value, np.ndarray):
-        value = frozen(value, value.dtype)
+    value = floating(label, value)
     if value.ndim != 1 or value.shape[0] == 0:
         raise ValueError(f"{label} must have shape (N,) with N >= 1, found {tuple(value.shape)}")
-    if not namespace(value).isdtype(value.dtype, "real floating"):
-        raise TypeError(f"{label} must be floating point, found {value.dtype}")
     return value
 
 
@@ -76,3 +71,50 @@ def observed(x: Array, responsibilities: Array) -> tuple[Array, Array]:
     xp = namespace(x, responsibilities)
     missing = xp.isnan(x)
     return xp.where(missing, 0.0, x), xp.where(missing[:, None], 0.0, responsibilities)
+
+
+def check_names(names: Any, width: int) -> tuple[str | None, ...]:
+    """The names of `width` columns; `TypeError` or `ValueError` unless they are strings or None, and differ."""
+    if names is None:
+        return (None,) * width
+    if isinstance(names, str) or not all(name is None or isinstance(name, str) for name in names):
+        raise TypeError(f"names must be a list of strings or None, found {names!r}")
+    known = [name for name in names if name is not None]
+    if len(names) != width or len(set(known)) < len(known):
+        raise ValueError(f"there must be one name for each of {width} columns, all different, found {list(names)}")
+    return tuple(names)
+
+
+def floating(label: str, value: Any) -> Array:
+    """An array of floating point numbers; a copy, if it is NumPy's."""
+    value = value if is_array(value) else np.asarray(value, dtype=np.float64)
+    if isinstance(value, np.ndarray):
+        value = frozen(value, value.dtype)
+    if not namespace(value).isdtype(value.dtype, "real floating"):
+        raise TypeError(f"{label} must be floating point, found {value.dtype}")
+    return value
+
+
+def check_covariances(covariances: Array) -> None:
+    """Raise `ValueError` naming the first component whose matrix is not a covariance; traced values pass."""
+    if not is_concrete(covariances):
+        return
+    for s, matrix in enumerate(to_numpy(covariances)):
+        if not np.isfinite(matrix).all():
+            raise ValueError(f"covariances must be finite, found {matrix[~np.isfinite(matrix)][0]:g} at component {s}")
+        variances = np.diagonal(matrix)
+        if (variances <= 0).any():
+            least = float(variances.min())
+            raise ValueError(f"variances must be positive, found {least:g} in the covariance of component {s}")
+        shape = matrix / np.sqrt(variances[:, None]) / np.sqrt(variances)
+        difference = float(np.abs(shape - shape.T).max())
+        if difference > np.sqrt(np.finfo(matrix.dtype).eps):
+            raise ValueError(
+                f"covariances must be symmetric, found correlations that differ by {difference:.2g} at component {s}"
+            )
+        least = float(np.linalg.eigvalsh(shape).min())
+        if not least > np.finfo(matrix.dtype).eps:
+            raise ValueError(
+                f"covariances must be positive definite, found a correlation matrix of least eigenvalue {least:.2g} "
+                f"at component {s}; add to its diagonal, or leave a column out that others determine"
+            )

@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from ringdist.backend import Array, is_concrete, like, namespace, stop_gradient, to_numpy
-from ringdist.variables.protocol import Family, Variable, rebuild
+from ringdist.variables.protocol import Family, rebuild
+from ringdist.variables.variable import Variable
 
 FAR = 1e9  # standard deviations at which a density without an end has not underflowed to −inf
 

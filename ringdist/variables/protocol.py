@@ -1,4 +1,4 @@
-"""The protocol that users follow, and the base class that the library asks.
+"""The base class that the library asks.
 
 A variable with `N` components turns a value into `N` numbers, log p(x | s). Families know no rings.
 Users write a class against `Variable`; everything else in the library asks a `Family`, which answers
@@ -9,73 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import numpy as np
 
 from ringdist.backend import Array, namespace, stack, take
 from ringdist.variables import within
 from ringdist.variables.form import Form
-
-
-@runtime_checkable
-class Variable(Protocol):
-    """What a ring asks of a variable: `num_components` densities p(x | s) of a real number or integer.
-
-    `x` has any shape `(...)`; `component` holds integers 0..N-1. A variable is rebuilt by
-    `type(variable)(**variable.arrays(), name=variable.name)`, or from `num_components` where
-    `arrays()` is empty. This is how rings move between backends, and how
-    `rd.load(path, families=(MyFamily,))` reads a family back.
-
-    Optional, each with the default that `Family` documents:
-
-    - attributes: `integer = True` for integers from 0; `positive`, the names of parameters that
-      gradient descent must keep positive; `support`, the least and greatest value; `has_variance`,
-      true where `from_statistics` takes a least variance too;
-    - methods: the class method `stack(variables)`, to evaluate several columns in one operation;
-      `in_support(x)`; `statistics`, `expected_statistics` and `from_statistics`, to learn from
-      streamed data.
-
-    Examples:
-        >>> import numpy as np, ringdist as rd
-        >>> isinstance(rd.GaussianMixture([0.0, 1.0], [1.0, 1.0]), rd.Variable)
-        True
-    """
-
-    name: str | None
-    num_components: int
-
-    def log_density(self, x: Array) -> Array:
-        """log p(x | s), shape (..., N)."""
-
-    def cdf(self, x: Array) -> Array:
-        """P(X <= x | s), shape (..., N)."""
-
-    def sample(self, component: Array, rng: Any) -> Array:
-        """One draw from p(x | s) for each entry of `component`; `rng` is the backend's own."""
-
-    def means(self) -> Array:
-        """E[X | s], shape (N,)."""
-
-    def variances(self) -> Array:
-        """Var[X | s], shape (N,); inf or 0 where the square leaves the range of the dtype."""
-
-    def inner(self, other: Any) -> Array:
-        """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for a variable of the same family."""
-
-    def update(self, x: Array, responsibilities: Array) -> Any:
-        """The variable of highest expected log-likelihood, on the same device; NaN is ignored.
-
-        Args:
-            x: (n,) values.
-            responsibilities: (n, N) weights of the components in each row.
-        """
-
-    def arrays(self) -> dict[str, Array]:
-        """The parameters by the name of the constructor's argument, each of shape (N,)."""
-
-    def check(self, x: Array) -> None:
-        """Raise `ValueError` naming the rule and the finding unless every x is in the support."""
 
 
 class Family:
@@ -86,9 +26,12 @@ class Family:
     `statistics`, `expected_statistics` and `from_statistics`, for `initialize` also `placed`.
 
     Attributes:
-        name: the column's name, or None.
+        name: the column's name, or None; that of a wide variable is None.
+        names: the names of its columns.
         num_components: N.
-        width: number of columns that the variable covers.
+        width: number of columns that the variable covers. Where it is above 1 the variable is wide: x has
+            shape (..., width) with NaN for missing entries, which `log_density`, `statistics` and `sample_given`
+            marginalise or complete, and `means` and `variances` have shape (N, width).
         integer: whether values are integers from 0.
         support: the least and the greatest value; −inf and inf where the density has no end.
         positive: names of parameters that gradient descent must keep positive.
@@ -152,6 +95,10 @@ class Family:
         """All but the arrays."""
         return Form(self.kind, self.num_components, self.name, tuple(self.options().items()))
 
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        return (self.name,)
+
     @classmethod
     def stack(cls, variables: Sequence[Any]) -> Family:
         """One object for variables of equal form: its methods take x of shape (len(variables), rows)."""
@@ -172,6 +119,14 @@ class Family:
         """The variable with other arrays in the places of its own, unchecked."""
         changed: Family = rebuild(self.form, arrays)
         return changed
+
+    def free_arrays(self) -> dict[str, Array]:
+        """The parameters by which gradient descent moves the variable; those that are `positive` by their logarithm."""
+        return self.arrays()
+
+    def with_free_arrays(self, arrays: dict[str, Array]) -> Family:
+        """The inverse of `free_arrays`."""
+        return self.with_arrays(arrays)
 
     def component(self, s: int) -> Family:
         """The variable of component s alone, unchecked."""
@@ -215,6 +170,35 @@ class Family:
 
     def inner(self, other: Any) -> Array:
         """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for a variable of the same family."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------- some columns of a wide variable, given others
+
+    def sample_given(self, component: Array, x: Array | None, rng: Any) -> Array:
+        """Rows x (n, width) of a wide variable, their NaN entries drawn given the others and the component (n,)."""
+        raise NotImplementedError
+
+    def covariances(self) -> Array:
+        """Cov[X | s], (N, width, width)."""
+        return self.variances()[:, None, None]
+
+    def marginal(self, places: Sequence[int]) -> Family:
+        """The variable of some of its columns, by their places 0..width-1 and in this order."""
+        return self
+
+    def conditioned(self, x: Array) -> Family:
+        """The variable of the columns that are NaN in x (width,), given the others."""
+        raise NotImplementedError
+
+    def conditional(self, x: Array, place: int) -> Family:
+        """The column at a place given what rows x (b, width) observe of the others: parameters are (b, N).
+
+        Itself, with parameters (N,), if it is the only column.
+        """
+        return self
+
+    def conditional_means(self, x: Array) -> Array:
+        """E[X | observed entries of x, s] of a wide variable, (b, N, width) for rows x (b, width)."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------ intervals
@@ -293,6 +277,11 @@ class Family:
         """
         raise ValueError(f"a family whose components can be placed must be chosen, found {cls.__name__}")
 
+    @classmethod
+    def width_of(cls, **options: Any) -> int | None:
+        """How many columns a variable with these options covers; None if they do not tell."""
+        return 1
+
     def floored(self, x: np.ndarray) -> np.ndarray:
         """What `least_std` measures of values x in NumPy: NaN for what no component with a width explains."""
         return x
@@ -309,12 +298,12 @@ class Family:
         """What `statistics` is on average for a row of this variable, weights (N,) of components."""
         raise NotImplementedError
 
-    def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Family:
+    def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Family:
         """The variable of highest expected log-likelihood; components that saw no data stay.
 
         Args:
             statistics: sums of what `statistics` returns for this variable, over any rows.
-            least_std: least standard deviation of a component, where `has_variance`.
+            least_std: least standard deviation of a component, where `has_variance`; (width,) of a wide variable.
         """
         raise NotImplementedError
 

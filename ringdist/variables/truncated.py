@@ -12,7 +12,8 @@ from ringdist.variables.checks import check_name
 from ringdist.variables.foreign import as_family
 from ringdist.variables.form import Form
 from ringdist.variables.interval import Interval
-from ringdist.variables.protocol import Family, Variable, rebuild
+from ringdist.variables.protocol import Family, rebuild
+from ringdist.variables.variable import Variable
 from ringdist.variables.within import widened
 
 

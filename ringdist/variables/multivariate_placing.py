@@ -1,0 +1,96 @@
+"""Gaussian components over several columns, placed on rows of data, in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ringdist.variables.checks import column_scale
+from ringdist.variables.multivariate_functions import Given, floored
+
+MOST_ROWS = 20_000  # that place components
+ROUNDS = 10  # of EM for the one Gaussian by which missing entries are completed
+LEAST = 0.05  # of a column's standard deviation: what a component has at least
+PRIOR_ROWS = 2  # beside one for each column, of the pooled covariance in that of every component
+
+
+def centres_and_covariances(
+    observed: np.ndarray, num_components: int, limits: np.finfo
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of k-means clusters (N, w), and covariances (N, w, w) between those of the clusters and their mean.
+
+    Missing entries are completed by the means that one Gaussian, fitted to all rows, expects of them; what it is
+    uncertain about is part of the covariances. There are fewer components where there are fewer distinct rows.
+
+    Args:
+        observed: (n, w), NaN where missing, every column observed somewhere. limits: of the dtype of the result.
+    """
+    rows = observed[~np.isnan(observed).all(axis=1)]
+    if len(rows) > MOST_ROWS:
+        rows = rows[np.linspace(0, len(rows) - 1, MOST_ROWS).astype(np.int64)]
+    centre, scale = _places(rows, limits)
+    rows = (rows - centre) / scale
+    mean, covariance = _one_gaussian(rows)
+    given = Given(mean[None], covariance[None], rows)
+    completed = given.expected()[:, 0]
+    labels, means = _clusters(completed, num_components)
+    held = np.eye(len(means))[labels]  # (n, N)
+    counts = held.sum(axis=0)
+    within = completed - means[labels]
+    free = given.free_factor() * given.stds[0][:, None]  # (P, 1, w, w)
+    uncertain = free[:, 0] @ free[:, 0].mT
+    index = given.patterns.of_row
+    pattern = np.zeros(len(rows), dtype=np.int64) if index is None else index
+    sums = np.zeros((len(means), *covariance.shape))
+    for s in range(len(means)):
+        own = labels == s
+        shares = np.bincount(pattern[own], minlength=len(uncertain))
+        sums[s] = within[own].T @ within[own] + np.tensordot(shares, uncertain, 1)
+    prior = PRIOR_ROWS + rows.shape[1]
+    pooled = floored(sums.sum(axis=0)[None] / len(rows), np.full((1, rows.shape[1]), LEAST))[0]
+    covariances = (sums + prior * pooled) / (counts + prior)[:, None, None]
+    covariances = floored(covariances, np.full(means.shape, LEAST))
+    return means * scale + centre, covariances * scale[:, None] * scale
+
+
+def _places(rows: np.ndarray, limits: np.finfo) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every column; `ValueError` where the dtype does not hold the square of it."""
+    centre = np.array([column[~np.isnan(column)][0] for column in rows.T])
+    peak = np.nanmax(np.abs(rows - centre), axis=0)
+    unit = np.where(peak > 0, peak, 1.0)
+    shifted = (rows - centre) / unit
+    centre, std = centre + np.nanmean(shifted, axis=0) * unit, np.nanstd(shifted, axis=0) * unit
+    scale = column_scale(centre, std, float(limits.eps))
+    low, high = 1e3 * float(limits.smallest_normal) ** 0.5, 1e-3 * float(limits.max) ** 0.5
+    if not ((scale > low) & (scale < high)).all():
+        found = float(scale[~((scale > low) & (scale < high))][0])
+        raise ValueError(
+            f"columns that share a covariance need standard deviations between {low:.1g} and {high:.1g}, found "
+            f"{found:.3g}; change the column's unit"
+        )
+    return centre, scale
+
+
+def _one_gaussian(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of standardised rows (n, w) with missing entries, by EM from independent columns."""
+    mean, covariance = np.zeros(rows.shape[1]), np.eye(rows.shape[1])
+    ones, least = np.ones((len(rows), 1)), np.full((1, rows.shape[1]), LEAST)
+    for _ in range(ROUNDS if np.isnan(rows).any() else 1):
+        given = Given(mean[None], covariance[None], rows)
+        completed = given.expected()[:, 0]
+        stds = given.stds[0]
+        mean = completed.mean(axis=0)
+        free = given.free_covariance(ones)[0] * stds[:, None] * stds
+        within = completed - mean
+        covariance = floored((within.T @ within + free)[None] / len(rows), least)[0]
+    return mean, covariance
+
+
+def _clusters(rows: np.ndarray, num_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cluster of each row (n,) and the centres (N, w) of those that have any."""
+    from sklearn.cluster import KMeans
+
+    most = min(num_components, len(np.unique(rows, axis=0)))
+    labels = KMeans(most, n_init=1, random_state=0).fit(rows).labels_ if most > 1 else np.zeros(len(rows), np.int64)
+    _, labels = np.unique(labels, return_inverse=True)
+    held = np.eye(int(labels.max()) + 1)[labels]
+    return labels, (held.T @ rows) / held.sum(axis=0)[:, None]
