@@ -36,18 +36,20 @@ class TensorRing(Network):
     p(x) ∝ Σ_s P̂[s] ∏_k p(x_k | s_k) = Tr ∏_k A_k(x_k) with A_k(x_k) = Σ_s Q_k[s] p(x_k | s) (Eq. 3); for a categorical
     column a component is a value. A tensor train is the ring one of whose bonds has rank 1.
 
-    Columns, not sites, are what users index: `cores[k]` and `variables[k]` belong to column k of the data, an index or
-    a variable's name. `order` lists the columns as they follow each other around the ring.
+    Columns are what users ask about, by index or name: `x[..., k]` is column k. `cores[i]` and `variables[i]` belong to
+    site i around the ring, and cover `columns[i]`: one column, the i-th, unless a variable is wide as
+    `rd.MultivariateGaussianMixture` is. The columns of the variables follow each other in x. `num_variables` counts
+    sites, `num_columns` is d, the columns of x. `order` lists the sites as they follow each other around the ring.
 
     A ring owns its cores: it copies the arrays that it is given, unless they record gradients or `copy=False`, and it
     remembers results, such as log Z, only for cores that it owns. Its own arrays must not be written to.
 
     Args:
-        cores: d non-negative cores Q_k of shape (N_k, m, m'): arrays, or cores of another kind such as `rd.CPCore`, all
-            of one backend, dtype (float32, float64) and device.
-        variables: d variables; `variables[k].num_components` is N_k.
-        order: the columns in ring order, `range(d)` by default. The right bond of `cores[order[j]]` is the left bond of
-            `cores[order[j + 1]]`, cyclically.
+        cores: non-negative cores Q_k of shape (N_k, m, m'), one for each variable: arrays, or cores of another kind
+            such as `rd.CPCore`, all of one backend, dtype (float32, float64) and device.
+        variables: one for each column, or for several that share its components; `variables[k].num_components` is N_k.
+        order: the variables in ring order, by their index or the name of a column; 0, 1, ... by default. The right bond
+            of `cores[order[j]]` is the left bond of `cores[order[j + 1]]`, cyclically.
         validate: whether values are checked, here and of every x, where they can be looked at (not under tracing).
             Shapes and types always are. On an accelerator a check waits for the device; without, no query that is
             differentiable does.

@@ -30,6 +30,7 @@ SLOW_ON_JAX = (
     "gradients",
     "inference",
     "log_prob",
+    "multivariate_gaussian",
     "negative_binomial",
     "numerics",
     "oracle_harness",
@@ -45,6 +46,7 @@ SLOW_ON_JAX = (
     "truncated",
     "variables",
     "von_mises",
+    "wide",
 )
 ALSO_ON_JAX = {
     "test_zero_entries_of_a_core_have_the_gradient_of_leaving_zero",

@@ -10,7 +10,7 @@ import numpy as np
 from ringdist.backend import Array, backend_name, namespace, stop_gradient, to_numpy
 from ringdist.cores import Core, CPCore, DenseCore
 from ringdist.network.layout import Layout
-from ringdist.variables import BUILT_IN, Variable, as_family
+from ringdist.variables import BUILT_IN, Family, Variable, as_family
 
 
 def value_spaces(variables: Sequence[Variable]) -> list[int | str]:
@@ -21,10 +21,16 @@ def value_spaces(variables: Sequence[Variable]) -> list[int | str]:
 
 
 def check_variables(variables: Sequence[Variable]) -> None:
-    """Raise `TypeError` unless variables follow their protocol."""
+    """Raise `TypeError` unless variables follow their protocol, `ValueError` if one of them cannot be wide."""
     for i, variable in enumerate(variables):
         if type(variable) not in BUILT_IN and not isinstance(variable, Variable):  # the protocol is slow to check
             raise TypeError(f"column {i}: {type(variable).__name__} does not follow the protocol rd.Variable")
+        width = getattr(variable, "width", 1)
+        if width > 1 and not isinstance(variable, Family):
+            raise ValueError(
+                f"variable {i}: several columns are those of an rd.MultivariateGaussianMixture, found "
+                f"{type(variable).__name__} of width {width}"
+            )
 
 
 def check_families(cores: Sequence[Core], variables: Sequence[Variable], layout: Layout) -> None:

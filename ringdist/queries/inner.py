@@ -47,8 +47,11 @@ def inner(ring: Network, other: Network) -> Array:
     if not isinstance(other, type(ring)):
         raise TypeError(f"an inner product is with another {type(ring).__name__}, found {type(other).__name__}")
     xp = namespace(ring.prototype, other.prototype)
-    if len(ring.order) != len(other.order):
-        raise ValueError(f"rings must have the same columns, found {len(ring.order)} and {len(other.order)}")
+    if ring.columns != other.columns:
+        found = " and ".join(
+            str(each.columns if ring.num_columns == other.num_columns else each.num_columns) for each in (ring, other)
+        )
+        raise ValueError(f"rings must have the same columns, and the same of them at each variable, found {found}")
     turn = other.order.index(ring.sequence[0])
     if other.order[turn:] + other.order[:turn] != ring.sequence:
         raise ValueError(f"rings must have one order up to rotation, found {list(ring.order)} and {list(other.order)}")

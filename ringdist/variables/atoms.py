@@ -56,6 +56,8 @@ class WithAtoms(Family):
         inner, values = as_family(variable), _checked(atoms)
         if inner.values_are_components:
             raise ValueError("the values of a categorical variable are atoms already: give it more categories")
+        if inner.width > 1:
+            raise ValueError(f"atoms stand beside a variable of one column, found {inner.width} columns")
         if isinstance(inner, WithAtoms):
             raise ValueError(f"all atoms of a variable must be given at once, found some beside {inner!r}")
         name = check_name(name) or inner.name

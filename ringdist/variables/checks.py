@@ -45,8 +45,8 @@ def check_values(label: str, value: Array, rule: Callable[[np.ndarray], np.ndarr
     values = to_numpy(value)
     wrong = ~rule(values)
     if wrong.any():
-        position = int(np.argmax(wrong))
-        raise ValueError(f"{label} must be {text}, found {values[position]:g} at component {position}")
+        place = tuple(np.argwhere(wrong)[0].tolist())
+        raise ValueError(f"{label} must be {text}, found {values[place]:g} at component {place[0]}")
 
 
 def column_scale(mean: Any, std: Any, eps: float) -> Any:

@@ -79,7 +79,7 @@ class MultivariateGaussianMixture(Family):
                 f"{tuple(covariances.shape)}"
             )
         if validate:
-            check_values("means", means, lambda v: np.isfinite(v).all(axis=1), "finite")
+            check_values("means", means, np.isfinite, "finite")
             check_covariances(covariances)
         options = (("names", check_names(names, width)),)
         self._set(size, None, {"means": means, "covariances": covariances}, options)

@@ -290,7 +290,7 @@ def test_optional_names_reach_the_adapter():
     assert type(family).stack([family, family]).variable.scales.shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["protocol", "categorical", "gaussian", "poisson", "foreign"])
+@pytest.mark.parametrize("name", ["variable", "categorical", "gaussian", "multivariate_gaussian", "poisson", "foreign"])
 def test_examples_of_the_docstrings(name):
     results = doctest.testmod(importlib.import_module(f"ringdist.variables.{name}"))
     assert results.attempted > 0 and results.failed == 0, results
