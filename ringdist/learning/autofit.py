@@ -18,6 +18,7 @@ from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
+from ringdist.network.evidence import unmasked
 from ringdist.ordering.tours import successive
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
@@ -120,6 +121,7 @@ def autofit(
     if orders is not None and len(orders) == 0:
         raise ValueError("orders must hold an order of the columns, found none")
     generator = np.random.default_rng(rng)
+    x = unmasked(x)
     rows = to_numpy(x) if is_array(x) else np.asarray(x, dtype=np.float64)
     weight = None if sample_weight is None else np.asarray(to_numpy(sample_weight), dtype=np.float64)
     if weight is not None and weight.shape != rows.shape[:1]:

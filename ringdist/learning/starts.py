@@ -26,6 +26,7 @@ from ringdist.backend import (
 from ringdist.cores import Core
 from ringdist.learning.mixture import component_densities, component_shares, cores_near, fit_mixture
 from ringdist.learning.normal_form import normalized_factors
+from ringdist.network.evidence import unmasked
 from ringdist.network.random import CoreKind
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
@@ -101,6 +102,7 @@ def initialize(
         >>> rd.initialize(x, [None, None], rank=2, num_components=4, rng=0)
         TensorRing(ring of 2 variables: 1 Categorical, 1 GaussianMixture; rank 2, 36 parameters, numpy float64)
     """
+    x = unmasked(x)
     x = to_numpy(x) if is_array(x) else np.asarray(x)
     sites = _columns(x, variables)
     if method not in ("quantile", "kmeans", "mixture"):
