@@ -79,7 +79,7 @@ def _ring_in_units(
         _in_units(variable, units.place[k], units.unit[k], columns[k], None if names is None else names[k])
         for k, variable in enumerate(ring.variables)
     ]
-    return TensorRing(ring.links, variables, ring.order)
+    return TensorRing(ring.links, variables, ring.order, ring.columns)
 
 
 def _in_units(variable: Variable, place: float, unit: float, column: Column, name: str | None) -> Variable:
