@@ -155,7 +155,7 @@ def _check_same_columns(p: Distribution, q: Distribution) -> None:
     for k, (a, b) in enumerate(zip(p.layout.names, q.layout.names, strict=True)):
         if a is not None and b is not None and a != b:
             raise ValueError(f"p and q must have the same columns, found {p.describe(k)} and {q.describe(k)}")
-    for k, spaces in enumerate(zip(value_spaces(p.variables), value_spaces(q.variables), strict=True)):
+    for k, spaces in enumerate(zip(*(value_spaces(each.variables, each.layout) for each in (p, q)), strict=True)):
         if spaces[0] != spaces[1]:
             found = " and ".join(repr(each.variables[each.layout.places[k][0]]) for each in (p, q))
             raise ValueError(f"{p.describe(k)}: p and q must have values in one space, found {found}")

@@ -13,6 +13,7 @@ from ringdist.backend import Array, backend_name, in_own_precision
 from ringdist.engines.choice import Engine
 from ringdist.interop import files, networks
 from ringdist.network import Column, Network, expression
+from ringdist.network.layout import Columns
 from ringdist.network.random import CoreKind, Topology, random_parts
 from ringdist.queries import (
     dense,
@@ -38,8 +39,8 @@ class TensorRing(Network):
 
     Columns are what users ask about, by index or name: `x[..., k]` is column k. `cores[i]` and `variables[i]` belong to
     site i around the ring, and cover `columns[i]`: one column, the i-th, unless a variable is wide as
-    `rd.MultivariateGaussianMixture` is. The columns of the variables follow each other in x. `num_variables` counts
-    sites, `num_columns` is d, the columns of x. `order` lists the sites as they follow each other around the ring.
+    `rd.MultivariateGaussianMixture` is. Which columns these are is free. `num_variables` counts sites,
+    `num_columns` is d, the columns of x. `order` lists the sites as they follow each other around the ring.
 
     A ring owns its cores: it copies the arrays that it is given, unless they record gradients or `copy=False`, and it
     remembers results, such as log Z, only for cores that it owns. Its own arrays must not be written to.
@@ -50,13 +51,17 @@ class TensorRing(Network):
         variables: one for each column, or for several that share its components; `variables[k].num_components` is N_k.
         order: the variables in ring order, by their index or the name of a column; 0, 1, ... by default. The right bond
             of `cores[order[j]]` is the left bond of `cores[order[j + 1]]`, cyclically.
+        columns: of every variable its columns of x, a tuple in the order of the variable's own or an index for one
+            column; together a permutation of 0..d-1. By default those of variable 0 come first, then those of variable
+            1, and so on. If no variable is wide, variables and cores are put in the order of their columns.
         validate: whether values are checked, here and of every x, where they can be looked at (not under tracing).
             Shapes and types always are. On an accelerator a check waits for the device; without, no query that is
             differentiable does.
         copy: whether cores that record no gradient are copied. Without, the ring follows whatever is written to them.
 
     Raises:
-        ValueError: if shapes do not fit, ranks do not close, a core has negative, NaN, infinite or only zero entries.
+        ValueError: if shapes do not fit, ranks do not close, a core has negative, NaN, infinite or only zero entries,
+            or columns are not a permutation or not as many as their variable has.
         TypeError: if arrays mix backends, dtypes or devices, or are not float32 or float64.
 
     Examples:
@@ -75,6 +80,7 @@ class TensorRing(Network):
         rank: int | Sequence[int],
         *,
         order: Sequence[Column] | None = None,
+        columns: Columns | None = None,
         topology: Topology = "ring",
         core: CoreKind = "dense",
         inner: int | None = None,
@@ -88,6 +94,7 @@ class TensorRing(Network):
             variables,
             rank,
             order=order,
+            columns=columns,
             topology=topology,
             core=core,
             inner=inner,
@@ -214,7 +221,7 @@ class TensorRing(Network):
         """The same ring with arrays for all cores."""
         if self.is_dense:
             return self
-        return self.rebuilt([core.dense() for core in self.links], self.variables, self.order)
+        return self.rebuilt([core.dense() for core in self.links], self.variables, self.order, self.columns)
 
     @in_own_precision
     def to_train(self) -> Self:
@@ -234,10 +241,12 @@ class TensorRing(Network):
         return networks.to_tensornetwork(self, x)
 
     @classmethod
-    def from_tensornetwork(cls, nodes: Sequence[Any], variables: Sequence[Variable]) -> Self:
+    def from_tensornetwork(
+        cls, nodes: Sequence[Any], variables: Sequence[Variable], columns: Columns | None = None
+    ) -> Self:
         """The ring of connected nodes; see `ringdist.interop.networks.from_tensornetwork`."""
         cores, order = networks.from_tensornetwork(nodes, variables)
-        return cls(cores, variables, order)
+        return cls(cores, variables, order, columns)
 
     def einsum(self, open: Sequence[Column] = ()) -> tuple[str, list[Array]]:
         """opt_einsum equation and operands of P̂; see `ringdist.network.expression.einsum`."""

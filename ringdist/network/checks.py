@@ -13,11 +13,11 @@ from ringdist.network.layout import Layout
 from ringdist.variables import BUILT_IN, Family, Variable, as_family
 
 
-def value_spaces(variables: Sequence[Variable]) -> list[int | str]:
+def value_spaces(variables: Sequence[Variable], layout: Layout) -> list[int | str]:
     """What the density of every column is relative to: a number of categories, all counts, or the real line."""
     families = [as_family(variable) for variable in variables]
     spaces = [family.num_components if family.values_are_components else family.measure for family in families]
-    return [space for space, family in zip(spaces, families, strict=True) for _ in range(family.width)]
+    return [spaces[i] for i, _ in layout.places]
 
 
 def check_variables(variables: Sequence[Variable]) -> None:

@@ -116,27 +116,33 @@ def check_values(ring: Network, rows: Array) -> None:
 
 def values_of(ring: Network, rows: Array, sites: Sequence[int]) -> Array:
     """The entries of rows (b, d) at some sites, (g, b); of one site with a wide variable (1, b, width)."""
-    if ring.num_columns == ring.num_variables:
+    if ring.layout.is_plain:
         if tuple(sites) == tuple(range(rows.shape[1])):
             return rows.T
         return take(rows, indices(list(sites), rows), axis=1).T
     columns = [ring.columns[i] for i in sites]
     if len(columns[0]) > 1:
-        return rows[None, :, columns[0][0] : columns[0][-1] + 1]
+        return site_values(ring, rows, sites[0])[None]
     return take(rows, indices([k for own in columns for k in own], rows), axis=1).T
 
 
 def site_values(ring: Network, rows: Array, i: int) -> Array:
     """The entries of rows (b, d) at one site, (b,), or (b, width) of a wide variable."""
     columns = ring.columns[i]
-    return rows[:, columns[0]] if len(columns) == 1 else rows[:, columns[0] : columns[-1] + 1]
+    if len(columns) == 1:
+        return rows[:, columns[0]]
+    if columns == tuple(range(columns[0], columns[0] + len(columns))):
+        return rows[:, columns[0] : columns[-1] + 1]
+    return take(rows, indices(list(columns), rows), axis=1)
 
 
-def side_by_side(values: Sequence[Array]) -> Array:
+def side_by_side(ring: Network, values: Sequence[Array]) -> Array:
     """Rows (b, d) from the entries at every site, as `site_values` gives them."""
-    if all(own.ndim == 1 for own in values):
+    if ring.layout.is_plain:
         return stack(values, axis=1)
-    return namespace(values[0]).concat([own if own.ndim == 2 else own[:, None] for own in values], axis=1)
+    rows = namespace(values[0]).concat([own if own.ndim == 2 else own[:, None] for own in values], axis=1)
+    order = ring.layout.in_order
+    return rows if order is None else take(rows, indices(list(order), rows), axis=1)
 
 
 class Evidence:

@@ -29,18 +29,19 @@ def register_ring(kind: Any) -> None:
     def flatten(ring: Any) -> tuple[tuple[Any, ...], Any]:
         arrays = tuple(variable.arrays() for variable in ring.variables)
         forms = tuple(v.form if isinstance(v, _Placeholder) else as_family(v).form for v in ring.variables)
-        return (ring.links, arrays), (forms, ring.order, ring.validate)
+        return (ring.links, arrays), (forms, ring.order, ring.validate, ring.scattered)
 
     def unflatten(structure: Any, leaves: Any) -> Any:
         # JAX puts gradients, tracers and placeholders in the leaves' places: nothing is checked here.
-        forms, order, validate = structure
+        forms, order, validate, scattered = structure
         links, arrays = leaves
         variables = tuple(
             (rebuild if all(map(is_array, values.values())) else _Placeholder)(form, values)
             for form, values in zip(forms, arrays, strict=True)
         )
         ring: Any = object.__new__(kind)
-        ring.__dict__.update(links=tuple(links), variables=variables, order=order, validate=validate, owns_cores=False)
+        parts = {"links": tuple(links), "variables": variables, "order": order, "validate": validate}
+        ring.__dict__.update(parts, scattered=scattered, owns_cores=False)
         return ring
 
     jax.tree_util.register_pytree_node(kind, flatten, unflatten)

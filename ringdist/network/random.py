@@ -20,7 +20,7 @@ from ringdist.backend import (
 )
 from ringdist.cores import CPCore
 from ringdist.network.checks import check_variables
-from ringdist.network.layout import Layout
+from ringdist.network.layout import Columns, Layout
 from ringdist.network.structure import converted_variable
 from ringdist.variables import Variable
 
@@ -34,6 +34,7 @@ class Parts(NamedTuple):
     cores: list[Any]
     variables: list[Variable]
     order: list[int]
+    columns: Columns | None
 
 
 def random_parts(
@@ -41,6 +42,7 @@ def random_parts(
     rank: int | Sequence[int],
     *,
     order: Sequence[int | str] | None = None,
+    columns: Columns | None = None,
     topology: Topology = "ring",
     core: CoreKind = "dense",
     inner: int | None = None,
@@ -57,6 +59,7 @@ def random_parts(
 
     Args:
         variables: the variables; their arrays are moved to the backend of `xp`.
+        order, columns: as in `TensorRing`.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`. With topology "train" an int leaves the
             first bond at 1, and a sequence must start with 1.
         core: "dense", or "cp" for `CPCore`.
@@ -88,7 +91,7 @@ def random_parts(
         )
     ranks = bond_ranks(rank, len(variables), topology)
     check_variables(variables)
-    sites = list(range(len(variables))) if order is None else list(map(Layout(variables).site, order))
+    sites = list(range(len(variables))) if order is None else list(map(Layout(variables, columns).site, order))
     if sorted(sites) != list(range(len(variables))):
         raise ValueError(f"order must be a permutation of the {len(variables)} variables, found {sites}")
     backend = backend_of_namespace(xp)
@@ -112,7 +115,7 @@ def random_parts(
             emission=exponential((size, hidden), 1 / size),
             right=exponential((hidden, right), 1 / right),
         )
-    return Parts(cores, [converted_variable(v, xp, name, device) for v in variables], sites)
+    return Parts(cores, [converted_variable(v, xp, name, device) for v in variables], sites, columns)
 
 
 def bond_ranks(rank: int | Sequence[int], d: int, topology: str) -> list[int]:

@@ -16,15 +16,14 @@ from ringdist.backend import (
     backend_name,
     cached_property,
     convert,
-    frozen,
-    is_array,
     is_concrete,
     lasting,
     stop_gradient,
 )
 from ringdist.cores import Core, DenseCore, as_core
 from ringdist.network.checks import check_core, check_families, check_shapes, check_variables
-from ringdist.network.layout import Column, Layout
+from ringdist.network.layout import Column, Columns, Layout
+from ringdist.network.ownership import as_given, copied, fixed, is_lasting, records_gradient
 from ringdist.network.pytree import register_core, register_ring
 from ringdist.variables import Family, Variable, as_family
 
@@ -37,12 +36,14 @@ class Network:
     order: tuple[int, ...]
     validate: bool
     owns_cores: bool
+    scattered: tuple[tuple[int, ...], ...] | None  # the columns of every variable where they are not consecutive
 
     def __init__(
         self,
         cores: Sequence[Array | Core],
         variables: Sequence[Variable],
         order: Sequence[Column] | None = None,
+        columns: Columns | None = None,
         *,
         validate: bool = True,
         copy: bool = True,
@@ -53,15 +54,20 @@ class Network:
                 f"there must be one core per variable, found {len(given)} cores, {len(variables)} variables"
             )
         check_variables(variables)
-        layout = Layout(variables)
+        layout = Layout(variables, columns)
         check_families(given, variables, layout)
         order = tuple(range(len(given))) if order is None else tuple(map(layout.site, order))
         if sorted(order) != list(range(len(given))):
             raise ValueError(f"order must be a permutation of the {len(given)} variables, found {list(order)}")
         arrays = [array for core in given for array in core.arrays().values()]
-        owns = copy and is_concrete(*arrays) and not any(_records_gradient(array) for array in arrays)
+        owns = copy and is_concrete(*arrays) and not any(records_gradient(array) for array in arrays)
         check_shapes(given, variables, order, layout)
-        self._set(tuple(map(_copied, given)) if owns else given, variables, order, bool(validate), owns)
+        if layout.is_plain and not layout.is_consecutive:  # then sites are columns
+            sites = [i for i, _ in layout.places]
+            given, variables = tuple(given[i] for i in sites), tuple(variables[i] for i in sites)
+            order, layout = tuple(layout.columns[i][0] for i in order), Layout(variables)
+        links = tuple(map(copied, given)) if owns else given
+        self._set(links, variables, order, bool(validate), owns, None if layout.is_consecutive else layout.columns)
         for name in ("ranks", "shape", "sequence", "families", "layout", "groups", "is_dense", "core_size"):
             getattr(self, name)  # torch.compile compiles again where they come later
         if validate and is_concrete(*arrays):
@@ -75,8 +81,9 @@ class Network:
         order: tuple[int, ...],
         validate: bool,
         owns_cores: bool,
+        scattered: tuple[tuple[int, ...], ...] | None,
     ) -> None:
-        values = {"links": links, "variables": variables, "order": order, "validate": validate}
+        values = {"links": links, "variables": variables, "order": order, "validate": validate, "scattered": scattered}
         for name, value in {**values, "owns_cores": owns_cores}.items():  # PyTorch 2.11 traces no __dict__.update
             object.__setattr__(self, name, value)
         if backend_name(self.prototype) == "jax":
@@ -101,7 +108,7 @@ class Network:
         them reaches the ring.
         """
         copies = self.owns_cores and backend_name(self.prototype) == "torch"
-        return tuple(_as_given(_copied(core) if copies else core) for core in self.links)
+        return tuple(as_given(copied(core) if copies else core) for core in self.links)
 
     @cached_property
     def prototype(self) -> Array:
@@ -133,7 +140,7 @@ class Network:
 
     @property
     def columns(self) -> tuple[tuple[int, ...], ...]:
-        """The columns of every variable: several, side by side, of a wide one."""
+        """The columns of every variable: several of a wide one, in the order of its own."""
         return self.layout.columns
 
     @property
@@ -172,7 +179,7 @@ class Network:
     @cached_property
     def layout(self) -> Layout:
         """Which columns belong to which site."""
-        return Layout(self.families)
+        return Layout(self.families, self.scattered)
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
@@ -208,23 +215,19 @@ class Network:
 
     # --------------------------------------------------------------------------------------------- others like it
 
-    def rebuilt(self, cores: Sequence[Any], variables: Sequence[Variable], order: Sequence[int]) -> Self:
+    def rebuilt(
+        self, cores: Sequence[Any], variables: Sequence[Variable], order: Sequence[int], columns: Columns
+    ) -> Self:
         """A ring of the same class from other parts, checked."""
-        return type(self)(cores, variables, order, validate=self.validate)
+        return type(self)(cores, variables, order, columns, validate=self.validate)
 
     def with_values(self, cores: Sequence[Any], variables: Sequence[Variable] | None = None) -> Self:
         """A ring of the same structure whose cores were made for it and need no check or copy."""
-        links = tuple(_fixed(as_core(core)) for core in cores)
+        links = tuple(fixed(as_core(core)) for core in cores)
         arrays = [array for core in links for array in core.arrays().values()]
         ring = object.__new__(type(self))
-        owns = is_concrete(*arrays) and not any(_records_gradient(array) for array in arrays)
-        ring._set(
-            links,
-            tuple(variables or self.variables),
-            self.order,
-            self.validate,
-            owns,
-        )
+        owns = is_concrete(*arrays) and not any(records_gradient(array) for array in arrays)
+        ring._set(links, tuple(variables or self.variables), self.order, self.validate, owns, self.scattered)
         return ring
 
     def replaced(self, k: int, core: Any, variable: Variable) -> Self:
@@ -242,13 +245,13 @@ class Network:
         return self._detached(self.variables)
 
     def _detached(self, variables: Sequence[Variable]) -> Self:
-        if not any(_records_gradient(array) for array in self.core_arrays()) and all(
+        if not any(records_gradient(array) for array in self.core_arrays()) and all(
             new is old for new, old in zip(variables, self.variables, strict=True)
         ):
             return self
         links = [mapped(core, stop_gradient) for core in self.links]
         ring = object.__new__(type(self))
-        ring._set(tuple(links), tuple(variables), self.order, self.validate, self.owns_cores)
+        ring._set(tuple(links), tuple(variables), self.order, self.validate, self.owns_cores, self.scattered)
         return ring
 
     # ---------------------------------------------------------------------------------------------------- memory
@@ -265,19 +268,20 @@ class Network:
         if name not in self._memory:
             with lasting(self.prototype):
                 value = compute()
-            if not _is_lasting(value):
+            if not is_lasting(value):
                 return value
             self._memory[name] = value
         return self._memory[name]
 
     def __getstate__(self) -> dict[str, Any]:
         """What a ring is made of, and nothing computed from it."""
-        return {name: self.__dict__[name] for name in ("links", "variables", "order", "validate")}
+        return {name: self.__dict__[name] for name in ("links", "variables", "order", "validate", "scattered")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        links = tuple(map(_fixed, state["links"]))
-        self._set(links, state["variables"], state["order"], state["validate"], owns_cores=False)
-        self.__dict__["owns_cores"] = not any(map(_records_gradient, self.core_arrays()))
+        links = tuple(map(fixed, state["links"]))
+        scattered = state.get("scattered")  # rings that were pickled before there was a choice have none
+        self._set(links, state["variables"], state["order"], state["validate"], False, scattered)
+        self.__dict__["owns_cores"] = not any(map(records_gradient, self.core_arrays()))
 
 
 def mapped(core: Core, function: Callable[[Array], Array]) -> Core:
@@ -285,48 +289,6 @@ def mapped(core: Core, function: Callable[[Array], Array]) -> Core:
     arrays = core.arrays()
     changed = {name: function(array) for name, array in arrays.items()}
     return core if all(changed[name] is array for name, array in arrays.items()) else core.with_arrays(changed)
-
-
-def _is_lasting(value: Any) -> bool:
-    """Whether a result holds no tracer: within `jax.jit` also what is made of constants is one."""
-    if isinstance(value, tuple | list):
-        return all(map(_is_lasting, value))
-    if hasattr(value, "with_arrays"):
-        return is_concrete(*value.arrays().values())
-    return not is_array(value) or is_concrete(value)
-
-
-def _as_given(core: Core) -> Any:
-    return core.array if isinstance(core, DenseCore) else core
-
-
-def _copied(core: Core) -> Core:
-    """The core with arrays that nobody else can write to."""
-    return core.with_arrays({name: _copy(array) for name, array in core.arrays().items()})
-
-
-def _copy(array: Array) -> Array:
-    match backend_name(array):
-        case "numpy":
-            return frozen(array, array.dtype)
-        case "torch":
-            return array.clone()
-    return array
-
-
-def _fixed(core: Core) -> Core:
-    """The core, of this library's own making; NumPy's arrays are not written to any more."""
-    return mapped(core, _frozen_in_place)
-
-
-def _frozen_in_place(array: Array) -> Array:
-    if backend_name(array) == "numpy":
-        array.flags.writeable = False
-    return array
-
-
-def _records_gradient(array: Array) -> bool:
-    return bool(getattr(array, "requires_grad", False))
 
 
 def _detached_variable(variable: Variable) -> Variable:

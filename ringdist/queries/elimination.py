@@ -30,24 +30,37 @@ from ringdist.network.structure import mapped
 N = TypeVar("N", bound=Network)
 
 
-def eliminate(ring: N, evidence: Evidence, dropped: Sequence[int], log_weights: Mapping[int, Array] | None = None) -> N:
-    """The ring over the other columns, with the matrices of one row of evidence multiplied in for the dropped ones.
+def eliminate(
+    ring: N,
+    evidence: Evidence,
+    left: Sequence[Sequence[int]],
+    variables: Mapping[int, Any],
+    log_weights: Mapping[int, Array] | None = None,
+) -> N:
+    """The ring over the columns that are left, with the matrices of one row of evidence multiplied in for the others.
 
-    A run of dropped columns is split at the thinnest bond in it, so that ranks never grow. A core keeps its kind,
-    unless scales have to be moved across bonds: then it is handed on as a dense array.
+    A run of dropped sites is split at the thinnest bond in it, so that ranks never grow. A core keeps its kind, unless
+    scales have to be moved across bonds: then it is handed on as a dense array.
 
     Args:
-        log_weights: of columns that stay, (N,), by which the components of their cores are multiplied.
+        left: of every site the columns that stay, which keep their sequence and are numbered anew.
+        variables: of sites that stay, in the place of the ring's.
+        log_weights: of sites that stay, (N,), by which the components of their cores are multiplied.
     """
+    number = {k: n for n, k in enumerate(sorted(k for own in left for k in own))}
+    columns = [tuple(number[k] for k in own) for own in left]
+    found = [variables.get(k, variable) for k, variable in enumerate(ring.variables)]
+    dropped = [k for k, own in enumerate(left) if not own]
     if not dropped and not log_weights:
-        return ring
+        return ring.rebuilt(ring.links, found, ring.order, columns) if variables else ring
     log, gone = Log(ring, evidence), set(dropped)
     kept = [k for k in ring.order if k not in gone]
     cores = [ring.links[k] for k in kept]
     weights = [(log_weights or {}).get(k) for k in kept]
     runs = [[log.matrix(g)[0] for g in gap] for gap in _gaps(ring.order, kept)]
     if len(kept) == 1 and dropped:
-        return ring.rebuilt([_closed(cores[0], weights[0], runs[0])], [ring.variables[kept[0]]], [0])
+        k = kept[0]
+        return ring.rebuilt([_closed(cores[0], weights[0], runs[0])], [found[k]], [0], [columns[k]])
     rights: list[list[Array]] = []
     lefts: list[list[Array]] = []
     for run, after in zip(runs, cores[1:] + cores[:1], strict=True):
@@ -56,11 +69,10 @@ def eliminate(ring: N, evidence: Evidence, dropped: Sequence[int], log_weights: 
         rights.append(run[:split])
         lefts.append(run[split:])
     absorbed = dict(zip(kept, _absorb(cores, weights, lefts[-1:] + lefts[:-1], rights), strict=True))
-    columns = sorted(kept)
-    place = {k: i for i, k in enumerate(columns)}
-    variables = [ring.variables[k] for k in columns]
+    sites = sorted(kept)
+    place = {k: i for i, k in enumerate(sites)}
     order = [place[k] for k in kept]
-    return ring.rebuilt([absorbed[k] for k in columns], variables, order)
+    return ring.rebuilt([absorbed[k] for k in sites], [found[k] for k in sites], order, [columns[k] for k in sites])
 
 
 def _gaps(order: Sequence[int], kept: Sequence[int]) -> list[list[int]]:

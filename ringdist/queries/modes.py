@@ -200,7 +200,7 @@ def _ascend_once(ring: Network, rows: Array, free: np.ndarray) -> Array:
             best = _best_row(ring.families[k], log_weights, current, loose)
         values[k] = best if every else replace_rows(values[k], index, best)
         state = Linear(ring, Evidence.of_site(ring, k, values[k])).push(state, k)
-    return side_by_side(values)
+    return side_by_side(ring, values)
 
 
 def _compiles(array: Array) -> bool:

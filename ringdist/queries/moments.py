@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def mean(ring: Network, x: Any = None) -> Array:
 
     found = dict(zip(sites, component_posteriors(ring, rows, sites, summary=expected), strict=True))
     parts = [found[i] if i in found else site_values(ring, rows, i) for i in range(ring.num_variables)]
-    return xp.reshape(xp.where(missing, side_by_side(parts), rows), (*shape, ring.num_columns))
+    return xp.reshape(xp.where(missing, side_by_side(ring, parts), rows), (*shape, ring.num_columns))
 
 
 def covariance(ring: Network) -> Array:
@@ -103,7 +103,7 @@ def covariance(ring: Network) -> Array:
     def expected_products(k: int, others: list[int], joint: Array) -> Array:
         return (joint @ means[k]).mT @ xp.stack([padded[j] for j in others])  # (J, width of k, widest)
 
-    return astype(_pairwise(ring, diagonal, expected_products), dtype)
+    return astype(_pairwise(ring, diagonal, expected_products, ring.layout.places), dtype)
 
 
 def mutual_information(ring: Network) -> Array:
@@ -136,16 +136,22 @@ def mutual_information(ring: Network) -> Array:
         total = xp.sum(joint * xp.where(seen, logs, 0.0), axis=(1, 2))
         return xp.where(total > 0, total, 0.0)[:, None, None]  # rounding can leave −1e-17
 
-    return astype(_pairwise(ring, diagonal, information), dtype)
+    return astype(_pairwise(ring, diagonal, information, [(k, 0) for k in range(ring.num_variables)]), dtype)
 
 
-def _pairwise(ring: Network, diagonal: list[Array], function: Callable[[int, list[int], Array], Array]) -> Array:
+def _pairwise(
+    ring: Network,
+    diagonal: list[Array],
+    function: Callable[[int, list[int], Array], Array],
+    places: Sequence[tuple[int, int]],
+) -> Array:
     """The symmetric matrix of blocks that a function of p(s_j, s_k) makes for each two sites, (Σ w, Σ w).
 
     Args:
         diagonal: the block of every site and itself, symmetric (w, w).
         function: of a site k, the sites j before it and the tables (J, N, N_k): blocks (J, w of k, widest w), zero
             beyond the width of j.
+        places: of every row of the result its site, and its place in the block of that.
     """
     core = ring.prototype
     xp, sites = namespace(core), ring.num_variables
@@ -171,7 +177,7 @@ def _pairwise(ring: Network, diagonal: list[Array], function: Callable[[int, lis
         rows = computed(Log(ring, missing))
     lower = xp.concat(rows)  # in ring order, (sites widest, sites widest)
     position = {k: j for j, k in enumerate(ring.sequence)}
-    place = indices([position[k] * widest + own for k in range(sites) for own in range(widths[k])], core)
+    place = indices([position[k] * widest + own for k, own in places], core)
     return take(take(lower + lower.T, place, axis=0), place, axis=1)
 
 

@@ -106,7 +106,7 @@ def _forward_sweep(ring: Network, rows: Array, fixed: Array, nothing_given: bool
         value = xp.where(free, moving(value, cdf, density), evidence)
         state = linear.advance(state, linear.cores[k], _evidence_weights(ring, k, value, missing))
         values[k] = xp.where(missing, xp.nan, value)
-    return side_by_side(values), least_density, least_total
+    return side_by_side(ring, values), least_density, least_total
 
 
 def _sweep_in_double(ring: Network, rows: Array, fixed: Array, nothing_given: bool, lost: Array) -> tuple[Array, Array]:

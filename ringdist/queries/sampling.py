@@ -32,7 +32,7 @@ from ringdist.engines.rescue import lost_rows
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Column, Evidence, Network
 from ringdist.network.events import Event, Events, as_events, check_masses, check_observed, described, restricted
-from ringdist.network.evidence import as_rows
+from ringdist.network.evidence import as_rows, site_values
 from ringdist.queries.top_down import components_top_down, in_order, prefers_tree, tree_of
 from ringdist.variables import Family, Interval
 
@@ -247,7 +247,7 @@ def _emit(ring: Network, components: Array, given: Array | None, stream: Stream,
         families, columns = [ring.families[i] for i in sites], [k for i in sites for k in ring.columns[i]]
         values = take(components, indices(list(sites), core), axis=1).T  # (g, n)
         if families[0].width > 1:
-            known = None if given is None else given[:, columns[0] : columns[-1] + 1]
+            known = None if given is None else site_values(ring, given, sites[0])
             within = [(j, events[k]) for j, k in enumerate(columns) if k in events] if events else []
             values = _rows_of_wide(families[0], values[0], known, within, stream).T
         elif families[0].stacks and not families[0].values_are_components:

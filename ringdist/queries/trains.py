@@ -73,7 +73,7 @@ def to_train(ring: N) -> N:
         trained = _carried(ring)
     place = {k: j for j, k in enumerate(ring.sequence)}
     cores = [trained[place[k]] for k in range(ring.num_variables)]
-    return ring.rebuilt(cores, ring.variables, ring.sequence)
+    return ring.rebuilt(cores, ring.variables, ring.sequence, ring.columns)
 
 
 # ---------------------------------------------------------------------------------------------------- listed components

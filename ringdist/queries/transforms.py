@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -62,21 +61,13 @@ def marginal(ring: N, keep: Sequence[int | str]) -> N:
     if len(set(columns)) != len(columns):
         raise ValueError(f"the columns to keep must differ, found {list(keep)}")
     kept = set(columns)
-    places = [[j for j, k in enumerate(own) if k in kept] for own in ring.columns]
-    dropped = [i for i, own in enumerate(places) if not own]
+    left = [[k for k in own if k in kept] for own in ring.columns]
     narrowed = {
-        i: ring.families[i].marginal(own).variable
-        for i, own in enumerate(places)
-        if 0 < len(own) < len(ring.columns[i])
+        i: ring.families[i].marginal([own.index(k) for k in left[i]]).variable
+        for i, own in enumerate(ring.columns)
+        if 0 < len(left[i]) < len(own)
     }
-    return eliminate(_with_variables(ring, narrowed), Evidence.missing(ring), dropped)
-
-
-def _with_variables(ring: N, changed: Mapping[int, Any]) -> N:
-    """The ring with other variables at some sites."""
-    if not changed:
-        return ring
-    return ring.with_values(ring.links, [changed.get(i, variable) for i, variable in enumerate(ring.variables)])
+    return eliminate(ring, Evidence.missing(ring), left, narrowed)
 
 
 def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
@@ -118,26 +109,25 @@ def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
     if is_concrete(mass) and float(stop_gradient(mass[0])) == -math.inf:
         raise ValueError(f"evidence must have positive mass, found zero mass for {dict(evidence)}")
     observed = Evidence.of_rows(ring, rows)
-    dropped = [i for i, own in enumerate(ring.columns) if all(k in values for k in own)]
-    partly = [i for i, own in enumerate(ring.columns) if i not in dropped and any(k in values for k in own)]
+    left = [[k for k in own if k not in values] for own in ring.columns]
+    partly = [i for i, own in enumerate(ring.columns) if 0 < len(left[i]) < len(own)]
     weights = {i: observed.log_weights(i)[0] for i in partly}
-    left = {i: ring.families[i].conditioned(site_values(ring, rows, i)[0]) for i in partly}
+    families = {i: ring.families[i].conditioned(site_values(ring, rows, i)[0]) for i in partly}
     for k, event in events.items():
         i = ring.place(k)[0]
-        family = left.get(i, ring.families[i])
+        family = families.get(i, ring.families[i])
         if family.width > 1:
-            others = [ring.describe(j) for j in ring.columns[i] if j != k and j not in values]
+            others = [ring.describe(j) for j in left[i] if j != k]
             raise ValueError(
                 f"{event.label}: an interval in one column leaves those that share its covariance without a Gaussian, "
                 f"found {', '.join(others)}; give them values or drop them by marginal first, or ask probability and "
                 f"sample_given, which accept the event"
             )
         event = replace(event, family=family)
-        left[i] = as_family(event.restricted())
+        families[i] = as_family(event.restricted())
         weights[i] = event.log_weights(core) + weights.get(i, 0.0)
     weights = {i: astype(logs, accumulator(logs)) for i, logs in weights.items()}
-    changed = {i: family.variable for i, family in left.items()}
-    return eliminate(_with_variables(ring, changed), observed, dropped, weights)
+    return eliminate(ring, observed, left, {i: family.variable for i, family in families.items()}, weights)
 
 
 def log_evidence(ring: Network, evidence: Mapping[int | str, Any]) -> Array:
@@ -192,10 +182,11 @@ def permute(ring: N, columns: Sequence[int | str]) -> N:
     """The same distribution with column i of the result being column `columns[i]`.
 
     ring.permute(c).log_prob(x[..., c]) == ring.log_prob(x). The sequence around the ring stays as it is: another
-    sequence is another model, which has to be fitted. Columns of a wide variable may change places among themselves.
+    sequence is another model, which has to be fitted. Variables of the result are in the order of their first columns,
+    and those of a wide variable ascend.
 
     Raises:
-        ValueError: if `columns` is not a permutation, or separates columns of a wide variable.
+        ValueError: if `columns` is not a permutation.
 
     Examples:
         >>> import numpy as np
@@ -210,18 +201,16 @@ def permute(ring: N, columns: Sequence[int | str]) -> N:
     indices = [ring.column(k) for k in columns]
     if sorted(indices) != list(range(ring.num_columns)):
         raise ValueError(f"columns must be a permutation of the {ring.num_columns} columns, found {list(columns)}")
-    runs = [(i, [j for _, j in run]) for i, run in itertools.groupby((ring.place(k) for k in indices), lambda p: p[0])]
-    for i, places in runs:
-        if len(places) < len(ring.columns[i]):
-            raise ValueError(
-                f"{ring.describe_site(i)}: columns that share a covariance must stay together, found {list(columns)}"
-            )
-    site = {i: new for new, (i, _) in enumerate(runs)}
-    variables = [
-        ring.variables[i] if places == sorted(places) else ring.families[i].marginal(places).variable
-        for i, places in runs
-    ]
-    return ring.rebuilt([ring.links[i] for i, _ in runs], variables, [site[i] for i in ring.order])
+    found: dict[int, list[tuple[int, int]]] = {}  # of every site the new columns, and their places in its variable
+    for new, (i, place) in enumerate(map(ring.place, indices)):
+        found.setdefault(i, []).append((new, place))
+    site = {i: n for n, i in enumerate(found)}
+    variables = []
+    for i, own in found.items():
+        places = [place for _, place in own]
+        variables.append(ring.variables[i] if places == sorted(places) else ring.families[i].marginal(places).variable)
+    order, layout = [site[i] for i in ring.order], [[new for new, _ in own] for own in found.values()]
+    return ring.rebuilt([ring.links[i] for i in found], variables, order, layout)
 
 
 def to(ring: N, xp: ModuleType | None = None, dtype: Any = None, device: Any = None) -> N:
@@ -238,4 +227,4 @@ def to(ring: N, xp: ModuleType | None = None, dtype: Any = None, device: Any = N
     """
     cores = [mapped(core, lambda array: convert(array, xp, dtype, device)) for core in ring.links]
     variables = [converted_variable(v, xp, dtype, device) for v in ring.variables]
-    return ring.rebuilt(cores, variables, ring.order)
+    return ring.rebuilt(cores, variables, ring.order, ring.columns)

@@ -105,7 +105,10 @@ class Mixture:
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """The variables of the first ring; columns of other rings have the same names and spaces of values."""
+        """The variables of the first ring; columns of other rings have the same names and spaces of values.
+
+        What is wide in one ring may be several variables in another.
+        """
         return self.rings[0].variables
 
     @property
@@ -192,7 +195,7 @@ def check_same_columns(rings: Sequence[TensorRing]) -> None:
 
 def _values(ring: TensorRing) -> list[tuple[int | str, tuple[float, float]]]:
     """What the values of every column are."""
-    spaces = value_spaces(ring.variables)
+    spaces = value_spaces(ring.variables, ring.layout)
     return [(space, ring.families[i].support) for space, (i, _) in zip(spaces, ring.layout.places, strict=True)]
 
 

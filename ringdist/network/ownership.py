@@ -1,0 +1,49 @@
+"""Arrays that belong to a ring: copies of a caller's, and its own, which nobody writes to any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ringdist.backend import Array, backend_name, frozen, is_array, is_concrete
+from ringdist.cores import Core, DenseCore
+
+
+def is_lasting(value: Any) -> bool:
+    """Whether a result holds no tracer: within `jax.jit` also what is made of constants is one."""
+    if isinstance(value, tuple | list):
+        return all(map(is_lasting, value))
+    if hasattr(value, "with_arrays"):
+        return is_concrete(*value.arrays().values())
+    return not is_array(value) or is_concrete(value)
+
+
+def as_given(core: Core) -> Any:
+    """A core as users see it."""
+    return core.array if isinstance(core, DenseCore) else core
+
+
+def copied(core: Core) -> Core:
+    """The core with arrays that nobody else can write to."""
+    return core.with_arrays({name: _copy(array) for name, array in core.arrays().items()})
+
+
+def _copy(array: Array) -> Array:
+    match backend_name(array):
+        case "numpy":
+            return frozen(array, array.dtype)
+        case "torch":
+            return array.clone()
+    return array
+
+
+def fixed(core: Core) -> Core:
+    """The core, of this library's own making; NumPy's arrays are not written to any more."""
+    for array in core.arrays().values():
+        if backend_name(array) == "numpy":
+            array.flags.writeable = False
+    return core
+
+
+def records_gradient(array: Array) -> bool:
+    """Whether PyTorch follows what is made of the array."""
+    return bool(getattr(array, "requires_grad", False))
