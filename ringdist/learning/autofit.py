@@ -19,9 +19,10 @@ from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
-from ringdist.variables import Categorical, GaussianMixture, Variable
+from ringdist.variables import Categorical, GaussianMixture, Variable, as_family
 
 EPOCHS = 15  # of a fit, with a step that falls to 0
+SHRINKAGE = 1.0  # of covariances within wide variables, rows for each column
 BATCHES = 8  # an epoch at least: enough steps, of enough rows each
 FEWEST_ROWS = 64  # of a mini-batch
 SEARCH = 0.35  # of the budget is past when no other smoothing is tried any more
@@ -176,6 +177,7 @@ class _Search:
             max_epochs=EPOCHS,
             batch_size=max(FEWEST_ROWS, -(-len(self.rows) // BATCHES)),
             smoothing=setting.smoothing,
+            shrinkage=SHRINKAGE,
             step_decay="linear",
             patience=5,
             rng=self.seed + place,
@@ -267,7 +269,8 @@ def _split(
 def _orders(rows: np.ndarray, variables: Sequence[Variable], count: int) -> list[Sequence[int]]:
     """Orders by mutual information, each of the later ones among pairs that the earlier do not have adjacent."""
     real = GaussianMixture([0.0], [1.0])
-    information = ordering.dependence(rows, [v if isinstance(v, Categorical) else real for v in variables])
+    known = [v if isinstance(v, Categorical) or as_family(v).width > 1 else real for v in variables]
+    information = ordering.dependence(rows, known)
     orders: list[Sequence[int]] = []
     for _ in range(count):
         orders.append(ordering.tour(information, "train"))

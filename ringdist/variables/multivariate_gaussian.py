@@ -270,6 +270,22 @@ class MultivariateGaussianMixture(Family):
             "square": weights[:, None, None] * shape,
         }
 
+    def shrunk(self, statistics: dict[str, Array], rows: float) -> dict[str, Array]:
+        """With `rows` in every component at its own mean, of the mean covariance within components."""
+        if rows == 0:
+            return statistics
+        count, offset, square = (statistics[name] for name in ("count", "offset", "square"))
+        xp, stds = namespace(count), self.standard_deviations()
+        scale, total = stds[:, :, None] * stds[:, None, :], xp.sum(count)
+        shift = offset / xp.where(count > 0, count, 1.0)[:, None]
+        moved = shift[:, :, None] * shift[:, None, :]
+        within = xp.sum((square - count[:, None, None] * moved) * scale, axis=0) / xp.where(total > 0, total, 1.0)
+        return {
+            "count": count + rows,
+            "offset": offset + rows * shift,
+            "square": square + rows * (within / scale + moved),
+        }
+
     def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Self:
         """As in `Family`.
 

@@ -298,6 +298,10 @@ class Family:
         """What `statistics` is on average for a row of this variable, weights (N,) of components."""
         raise NotImplementedError
 
+    def shrunk(self, statistics: dict[str, Array], rows: float) -> dict[str, Array]:
+        """Statistics with `rows` in every component of a prior that brings covariances near each other."""
+        return statistics
+
     def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Family:
         """The variable of highest expected log-likelihood; components that saw no data stay.
 

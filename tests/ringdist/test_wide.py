@@ -591,6 +591,28 @@ def test_mini_batches_and_weights():
     assert_close(weighted.log_prob(x), doubled.log_prob(x), weighted, rtol=1e-7)
 
 
+def test_shrunk_covariances_are_better_where_rows_are_few():
+    from sklearn.datasets import load_wine
+
+    x = np.random.default_rng(0).permutation(load_wine().data)
+    start = rd.initialize(x[:120], [rd.MultivariateGaussianMixture], 1, num_components=5, rng=0)
+    fits = [rd.fit_em(start, x[:120], max_epochs=20, shrinkage=rows)[0] for rows in (0.0, 1.0, 1e9)]
+    assert fits[1].log_prob(x[120:]).mean() > fits[0].log_prob(x[120:]).mean() + 1
+    matrices = fits[2].variables[0].covariances()
+    assert_close(matrices / matrices[:1], np.ones_like(matrices), "one for all", rtol=1e-5)
+    with pytest.raises(ValueError, match="shrinkage must be finite and not negative, found -1"):
+        rd.fit_em(start, x, shrinkage=-1.0)
+
+
+def test_shrinkage_of_mini_batches_is_that_of_all_rows():
+    """With batches of all rows and steps near 1 the two agree but for the share of the model's own expectation."""
+    x = data(300, 0.0)
+    start = rd.initialize(x, FAMILIES, 1, num_components=2, topology="train", rng=0)
+    whole = rd.fit_em(start, x, max_epochs=40, shrinkage=5.0)[0]
+    batches = rd.fit_em(start, x, max_epochs=80, shrinkage=5.0, batch_size=300, rng=0)[0]
+    assert abs(whole.log_prob(x).mean() - batches.log_prob(x).mean()) < 0.02
+
+
 def test_statistics_summed_over_processes():
     x = data(100)
     start = rd.initialize(x, FAMILIES, 2, num_components=2, topology="train", rng=0)
@@ -749,3 +771,11 @@ def test_gradients_of_a_ring():
         return rd.TensorRing(base.cores, changed, order=ORDER).log_prob(torch.tensor(ROWS)).sum()
 
     assert torch.autograd.gradcheck(density, (means, matrices))
+
+
+def test_autofit():
+    x = data(200)
+    model, _ = rd.autofit(x, FAMILIES, budget=1.0, max_rings=1, num_components=3, rng=0)
+    assert model.num_columns == D
+    alone = rd.initialize(x, FAMILIES, 1, num_components=3, rng=0)
+    assert model.log_prob(x).mean() > alone.log_prob(x).mean()
