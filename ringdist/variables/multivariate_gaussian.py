@@ -96,10 +96,6 @@ class MultivariateGaussianMixture(Family):
         names: tuple[str | None, ...] = self._options["names"]
         return names
 
-    @property
-    def can_move(self) -> bool:
-        return False
-
     def __repr__(self) -> str:
         names = "" if set(self.names) == {None} else f", names={list(self.names)!r}"
         return f"MultivariateGaussianMixture({self.num_components} of {self.width} columns{names})"
