@@ -22,9 +22,10 @@ from ringdist.network.evidence import unmasked
 from ringdist.ordering.tours import successive
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
-from ringdist.variables import Categorical, GaussianMixture, Variable
+from ringdist.variables import Categorical, GaussianMixture, Variable, as_family
 
 EPOCHS = 15  # of a fit, with a step that falls to 0
+SHRINKAGE = 1.0  # of covariances within wide variables, rows for each column
 BATCHES = 8  # an epoch at least: enough steps, of enough rows each
 FEWEST_ROWS = 64  # of a mini-batch
 SEARCH = 0.35  # of the budget is past when no other smoothing is tried any more
@@ -189,6 +190,7 @@ class _Search:
             max_epochs=EPOCHS,
             batch_size=max(FEWEST_ROWS, -(-len(self.rows) // BATCHES)),
             smoothing=setting.smoothing,
+            shrinkage=SHRINKAGE,
             step_decay="linear",
             patience=5,
             rng=self.seed + place,
@@ -294,5 +296,6 @@ class _Orders:
 
 def _by_information(rows: np.ndarray, variables: Sequence[Variable]) -> Iterator[tuple[int, ...]]:
     real = GaussianMixture([0.0], [1.0])
-    information = ordering.dependence(rows, [v if isinstance(v, Categorical) else real for v in variables])
+    known = [v if isinstance(v, Categorical) or as_family(v).width > 1 else real for v in variables]
+    information = ordering.dependence(rows, known)
     return successive(information, "train")

@@ -14,7 +14,6 @@ from ringdist.cores import LINEAR, Core, DenseCore
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Linear, State
 from ringdist.engines.budget import rows_within
-from ringdist.variables import Family
 
 Reduce = Callable[[Array], Array]
 
@@ -94,17 +93,17 @@ class MStep:
     Args:
         pseudocount: added to every expected count, in rows.
         smoothing: added to the counts of every conditional distribution, in rows, spread evenly over its entries.
-        shrinkage: rows added to the covariance of every component of a wide variable, for each of its columns.
+        shrinkage: rows for each column of a wide variable, by which its covariances come near each other.
         step: 1 for the maximiser itself, less for a damped step towards it.
         reduce: sums an array over processes.
     """
 
     pseudocount: float
     smoothing: float
-    shrinkage: float
     step: float
     weights: Weights
     reduce: Reduce | None = None
+    shrinkage: float = 0.0
 
     def factor(self, factor: Array, sums: Array, environment: Array, axes: Axes) -> Array:
         """C / G with its largest entry at 1, zero where both vanish."""
@@ -141,17 +140,20 @@ class MStep:
         number = xp.sum(entries, axis=axes, keepdims=True)
         return entries * (self.pseudocount + self.smoothing / xp.where(number > 0, number, 1.0))
 
-    def damped(self, variable: Family, statistics: dict[str, Array], share: Array | None) -> dict[str, Array]:
+    def damped(self, variable: Any, statistics: dict[str, Array], share: Array | None) -> dict[str, Array]:
         """Between the statistics that the model expects of a row and those of the batch, per row, with the prior."""
+        rows = self.shrinkage * variable.width
         if self.step == 1 or share is None:
-            return variable.shrunk(statistics, self.shrinkage) if self.shrinkage > 0 else statistics
+            prior: dict[str, Array] = variable.shrunk(statistics, rows)
+            return prior
         seen = namespace(share).sum(statistics["count"]) / self.weights.batch  # share of rows that observe the column
         model = variable.expected_statistics(share * seen)
-        merged = {
+        between = {
             name: (1 - self.step) * model[name] + self.step * value / self.weights.batch
             for name, value in statistics.items()
         }
-        return variable.shrunk(merged, self.shrinkage / self.weights.total) if self.shrinkage > 0 else merged
+        found: dict[str, Array] = variable.shrunk(between, self.step * rows / self.weights.total)
+        return found
 
 
 def reduced(

@@ -72,13 +72,14 @@ def fit_em(
         smoothing: rows added to every conditional distribution that a factor holds, spread evenly over its entries: of
             a CP core the components of each hidden state, and the next value of the bond for each. A Dirichlet prior
             whose strength does not depend on how many entries there are, beside that of `pseudocount`.
-        shrinkage: rows added to the covariance matrix of every component of an `rd.MultivariateGaussianMixture`, for
-            each of its columns, that have the mean covariance of all components: matrices of few rows are drawn
-            towards what they have in common. Likelihoods may fall where it is above 0.
         tied: learn one factor for all factors of equal name and shape, and one variable for all of equal kind: of a
             train of CP cores a homogeneous hidden Markov model. The start must be so, as
             `rd.initialize(..., tied=True)` makes it.
-        variance_floor: least variance of a Gaussian component, relative to the variance of its column.
+        shrinkage: of wide variables, rows for each of their w columns that have the mean covariance within components:
+            that of a component that n rows belong to is (n S + shrinkage w S̄) / (n + shrinkage w). 0: each its own;
+            about 1 is better on held-out rows where components have fewer than some 10 w rows each.
+        variance_floor: least variance of a Gaussian component, relative to the variance of its column. Of a wide
+            variable: covariances are at least the diagonal matrix of these, in every direction.
         least_stds: by column the least standard deviation of a component in the unit of its family (of logarithms for
             a log-normal one), in the place of what `variance_floor` says; None for a column without.
         tolerance: learning stops after an epoch in which the mean log-likelihood of x rises by less (None: never).
@@ -303,7 +304,7 @@ class _EM:
         return float((steps + 2.0) ** -self.step_decay)
 
     def _m_step(self, step: float, total: float, batch: float) -> MStep:
-        return MStep(self.pseudocount, self.smoothing, self.shrinkage, step, Weights(total, batch), self.reduce)
+        return MStep(self.pseudocount, self.smoothing, step, Weights(total, batch), self.reduce, self.shrinkage)
 
     def _sum(self, data: TrainingData, *values: float) -> Any:
         """Each number summed over the processes; a float for one number, else a NumPy array."""

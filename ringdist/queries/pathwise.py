@@ -31,6 +31,7 @@ from ringdist.engines.sweep import suffix_states
 from ringdist.network import Evidence, Network
 from ringdist.network.evidence import as_rows, side_by_side, site_values
 from ringdist.queries.transforms import to
+from ringdist.variables import Family
 
 
 def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
@@ -44,8 +45,7 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
 
     Args:
         x: (..., d) samples, from `ring.sample` or, with evidence, from `ring.sample_given`. NaN entries are
-            marginalised. Integers cannot move, nor values beside atoms or of a wide variable: in such a column an entry
-            is evidence or NaN.
+            marginalised. Integers cannot move, nor values beside atoms: in such a column an entry is evidence or NaN.
         given: (..., d) the evidence, NaN where an entry was drawn; None where all were.
 
     Returns:
@@ -97,15 +97,18 @@ def _forward_sweep(ring: Network, rows: Array, fixed: Array, nothing_given: bool
             values[k], state = site_values(ring, rows, k), linear.push(state, k)
             continue
         column, evidence = site_values(ring, rows, k), site_values(ring, fixed, k)
-        missing, free = xp.isnan(column), xp.isnan(evidence)
-        value = xp.where(missing, _typical(ring, k), column)
         weights, total = _component_weights(linear, state, k, suffix)
-        cdf, density = _conditional(ring, k, weights, value)
-        density = xp.where(free & ~missing, density, 1.0)  # what stands still must not divide by zero
+        if ring.families[k].width == 1:
+            typical = _typical(ring, k)
+            value, density = _moved(ring.families[k], weights, column, evidence, typical)
+            missing = xp.isnan(column)
+            known = xp.where(missing, typical, value)
+        else:
+            value, density = _moved_row(ring.families[k], weights, column, evidence)
+            missing, known = xp.all(xp.isnan(column), axis=-1), value
         least_density, least_total = xp.minimum(least_density, density), xp.minimum(least_total, total)
-        value = xp.where(free, moving(value, cdf, density), evidence)
-        state = linear.advance(state, linear.cores[k], _evidence_weights(ring, k, value, missing))
-        values[k] = xp.where(missing, xp.nan, value)
+        state = linear.advance(state, linear.cores[k], _evidence_weights(ring, k, known, missing))
+        values[k] = value
     return side_by_side(ring, values), least_density, least_total
 
 
@@ -143,12 +146,38 @@ def moving(value: Array, cdf: Array, density: Array) -> Array:
     return stop_gradient(value) - (cdf - stop_gradient(cdf)) / stop_gradient(density)
 
 
-def _conditional(ring: Network, k: int, weights: Array, value: Array) -> tuple[Array, Array]:
-    """F and p of column k at values (n,), its components weighted by (n, N); p is a constant."""
-    xp, variable = namespace(weights), ring.variables[k]
-    cdf = xp.sum(weights * like(variable.cdf(value), weights), axis=-1)
-    log_density = stop_gradient(like(variable.log_density(value), weights))
-    return cdf, xp.sum(stop_gradient(weights) * xp.exp(log_density), axis=-1)
+def _moved(family: Family, weights: Array, column: Array, evidence: Array, typical: Any) -> tuple[Array, Array]:
+    """The moving samples (n,) of one column, and their density, 1 where nothing moves.
+
+    Args:
+        weights: (n, N) of its components.
+        column, evidence: (n,) samples, NaN where missing, and what of them is known.
+        typical: a value in the support.
+    """
+    xp = namespace(weights)
+    missing, free = xp.isnan(column), xp.isnan(evidence)
+    value = xp.where(missing, typical, column)
+    cdf = xp.sum(weights * like(family.cdf(value), weights), axis=-1)
+    log_density = stop_gradient(like(family.log_density(value), weights))
+    density = xp.sum(stop_gradient(weights) * xp.exp(log_density), axis=-1)
+    density = xp.where(free & ~missing, density, 1.0)  # what stands still must not divide by zero
+    value = xp.where(free, moving(value, cdf, density), evidence)
+    return xp.where(missing, xp.nan, value), density
+
+
+def _moved_row(family: Family, weights: Array, rows: Array, evidence: Array) -> tuple[Array, Array]:
+    """`_moved` of the columns of a wide variable, (n, width), one given those before it and the evidence in others."""
+    xp, moved = namespace(weights), evidence
+    least = like_zeros((rows.shape[0],), rows) + 1
+    for place in range(family.width):
+        logs = like(family.log_density(moved), weights)
+        joint = weights * xp.exp(logs - stop_gradient(xp.max(logs, axis=-1, keepdims=True)))
+        own = joint / xp.sum(joint, axis=-1, keepdims=True)
+        column = family.conditional(moved, place)
+        value, density = _moved(column, own, rows[:, place], evidence[:, place], 0.0)
+        here = like(np.arange(family.width) == place, rows, xp.bool)
+        moved, least = xp.where(here, value[:, None], moved), xp.minimum(least, density)
+    return moved, least
 
 
 def _component_weights(linear: Linear, prefix: State, k: int, suffix: State) -> tuple[Array, Array]:
@@ -206,7 +235,6 @@ def _check_evidence(ring: Network, rows: Array, fixed: Array) -> None:
         stuck = differ if family.can_move else nonzero_rows(~observed & ~xp.isnan(drawn))
         if stuck.shape[0]:
             what = "integers" if family.integer else "values of a column with atoms"
-            what = what if family.width == 1 else "values of columns that share a covariance"
             raise ValueError(
                 f"{ring.describe(k)}: {what} cannot move; they must be evidence, or NaN to be marginalised, "
                 f"found {float(drawn[int(stuck[0])]):g} drawn in row {int(stuck[0])}"

@@ -96,10 +96,6 @@ class MultivariateGaussianMixture(Family):
         names: tuple[str | None, ...] = self._options["names"]
         return names
 
-    @property
-    def can_move(self) -> bool:
-        return False
-
     def __repr__(self) -> str:
         names = "" if set(self.names) == {None} else f", names={list(self.names)!r}"
         return f"MultivariateGaussianMixture({self.num_components} of {self.width} columns{names})"
@@ -271,24 +267,19 @@ class MultivariateGaussianMixture(Family):
         }
 
     def shrunk(self, statistics: dict[str, Array], rows: float) -> dict[str, Array]:
-        """With `rows` more rows a column at each component's mean, which have the mean covariance of all components.
-
-        That is the mode under an inverse-Wishart prior of each matrix whose scale is the mean covariance.
-        """
-        xp, stds = namespace(statistics["count"]), self.standard_deviations()
-        seen = statistics["count"] > 0
-        count = xp.where(seen, statistics["count"], 1.0)
-        shift = statistics["offset"] / count[:, None]
-        outer = shift[:, :, None] * shift[:, None, :]
-        scale = stds[:, :, None] * stds[:, None, :]
-        within = (statistics["square"] - count[:, None, None] * outer) * scale
-        total = xp.sum(xp.where(seen, count, 0.0))
-        pooled = xp.sum(xp.where(seen[:, None, None], within, 0.0), axis=0) / xp.where(total > 0, total, 1.0)
-        added = xp.where(seen, rows * self.width, 0.0)
+        """With `rows` in every component at its own mean, of the mean covariance within components."""
+        if rows == 0:
+            return statistics
+        count, offset, square = (statistics[name] for name in ("count", "offset", "square"))
+        xp, stds = namespace(count), self.standard_deviations()
+        scale, total = stds[:, :, None] * stds[:, None, :], xp.sum(count)
+        shift = offset / xp.where(count > 0, count, 1.0)[:, None]
+        moved = shift[:, :, None] * shift[:, None, :]
+        within = xp.sum((square - count[:, None, None] * moved) * scale, axis=0) / xp.where(total > 0, total, 1.0)
         return {
-            "count": statistics["count"] + added,
-            "offset": statistics["offset"] + added[:, None] * shift,
-            "square": statistics["square"] + added[:, None, None] * (pooled / scale + outer),
+            "count": count + rows,
+            "offset": offset + rows * shift,
+            "square": square + rows * (within / scale + moved),
         }
 
     def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Self:

@@ -299,7 +299,7 @@ class Family:
         raise NotImplementedError
 
     def shrunk(self, statistics: dict[str, Array], rows: float) -> dict[str, Array]:
-        """Statistics drawn towards what all components have in common, with the weight of `rows` rows a column."""
+        """Statistics with `rows` in every component of a prior that brings covariances near each other."""
         return statistics
 
     def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Family:

@@ -110,12 +110,16 @@ def test_questions_of_a_model_with_a_shared_covariance(model, tmp_path):
     assert again.column_types_ == model.column_types_
     drawn = model.sample(2000, random_state=0)
     assert drawn.dtypes.equals(test.dtypes)
-    assert abs(np.corrcoef(drawn["a"], drawn["d"])[0, 1] - np.corrcoef(correlated(0)["a"], correlated(0)["d"])[0, 1]) < 0.1
+    assert (
+        abs(np.corrcoef(drawn["a"], drawn["d"])[0, 1] - np.corrcoef(correlated(0)["a"], correlated(0)["d"])[0, 1]) < 0.1
+    )
     part = model.marginal(["a", "d", "group"])
     given = model.condition({"group": "y"})
     joint = part.score_samples(test[["a", "d", "group"]])
     assert np.isfinite(joint).all() and np.isfinite(given.score_samples(test.drop(columns="group"))).all()
-    np.testing.assert_allclose(part.predict_proba(test, "group"), model.predict_proba(test[["a", "d"]], "group"), atol=1e-9)
+    np.testing.assert_allclose(
+        part.predict_proba(test, "group"), model.predict_proba(test[["a", "d"]], "group"), atol=1e-9
+    )
     p = model.probability({"a": rd.Interval(0, None)})
     assert abs(p - (drawn["a"] >= 0).mean()) < 0.05
 

@@ -482,14 +482,32 @@ def test_what_does_not_fit(query, message):
         query(wide_ring(load_backend("numpy")))
 
 
-def test_pathwise_samples_of_other_columns():
+@pytest.mark.parametrize("known", [[], [1, 4], [3, 5, 0]], ids=str)
+def test_pathwise_samples(known):
+    """Gradients of an average over samples are those of the exact mean."""
+    torch = pytest.importorskip("torch")
+    base = wide_ring(load_backend("torch")).condition({0: 1})
+    means, matrices = (array.clone().requires_grad_() for array in base.variables[0].arrays().values())
+    variable = rd.MultivariateGaussianMixture(means, (matrices + matrices.mT) / 2)
+    ring = rd.TensorRing(base.cores, [variable, *base.variables[1:]], order=base.order)
+    columns = [k for k in known if k < 6]
+    row = torch.where(torch.tensor(np.isin(np.arange(6), columns)), 0.3, torch.nan)
+    evidence = row.expand(30_000, 6)
+    x = ring.sample_given(evidence, rng=0)
+    moved = ring.pathwise(x, evidence)
+    assert_close(moved.detach().numpy(), x.numpy(), ring)
+    found = torch.autograd.grad(moved.mean(dim=0).sum(), [means, matrices], retain_graph=True)
+    expected = torch.autograd.grad(ring.mean(row).sum(), [means, matrices])
+    for estimate, exact in zip(found, expected, strict=True):
+        np.testing.assert_allclose(estimate.numpy(), exact.numpy(), atol=0.05 * float(exact.abs().max()) + 0.02)
+
+
+def test_pathwise_samples_that_marginalise_entries():
     torch = pytest.importorskip("torch")
     ring = wide_ring(load_backend("torch"))
-    x = ring.sample(3, rng=0)
-    with pytest.raises(ValueError, match=r"column 1 \('a'\): values of columns that share a covariance cannot move"):
-        ring.pathwise(torch.where(torch.arange(D) == 0, torch.nan, x))
-    evidence = torch.where(torch.arange(D) == 4, torch.nan, x)
-    assert_close(ring.pathwise(x, evidence).detach().numpy(), x.numpy(), ring)
+    x = torch.tensor(ROWS[1:])
+    known = torch.where(torch.isin(torch.arange(D), torch.tensor([0, 2])), x, torch.nan)
+    assert_close(ring.pathwise(x, known).detach().numpy(), ROWS[1:], ring)
 
 
 # ------------------------------------------------------------------------------------------------ learning
@@ -589,6 +607,28 @@ def test_mini_batches_and_weights():
     doubled = rd.fit_em(start, np.concatenate([x, x[:100]]), max_epochs=4, variance_floor=0)[0]
     weighted = rd.fit_em(start, x, sample_weight=1.0 + (np.arange(400) < 100), max_epochs=4, variance_floor=0)[0]
     assert_close(weighted.log_prob(x), doubled.log_prob(x), weighted, rtol=1e-7)
+
+
+def test_shrunk_covariances_are_better_where_rows_are_few():
+    from sklearn.datasets import load_wine
+
+    x = np.random.default_rng(0).permutation(load_wine().data)
+    start = rd.initialize(x[:120], [rd.MultivariateGaussianMixture], 1, num_components=5, rng=0)
+    fits = [rd.fit_em(start, x[:120], max_epochs=20, shrinkage=rows)[0] for rows in (0.0, 1.0, 1e9)]
+    assert fits[1].log_prob(x[120:]).mean() > fits[0].log_prob(x[120:]).mean() + 1
+    matrices = fits[2].variables[0].covariances()
+    assert_close(matrices / matrices[:1], np.ones_like(matrices), "one for all", rtol=1e-5)
+    with pytest.raises(ValueError, match="shrinkage must be finite and not negative, found -1"):
+        rd.fit_em(start, x, shrinkage=-1.0)
+
+
+def test_shrinkage_of_mini_batches_is_that_of_all_rows():
+    """With batches of all rows and steps near 1 the two agree but for the share of the model's own expectation."""
+    x = data(300, 0.0)
+    start = rd.initialize(x, FAMILIES, 1, num_components=2, topology="train", rng=0)
+    whole = rd.fit_em(start, x, max_epochs=40, shrinkage=5.0)[0]
+    batches = rd.fit_em(start, x, max_epochs=80, shrinkage=5.0, batch_size=300, rng=0)[0]
+    assert abs(whole.log_prob(x).mean() - batches.log_prob(x).mean()) < 0.02
 
 
 def test_statistics_summed_over_processes():
@@ -749,3 +789,11 @@ def test_gradients_of_a_ring():
         return rd.TensorRing(base.cores, changed, order=ORDER).log_prob(torch.tensor(ROWS)).sum()
 
     assert torch.autograd.gradcheck(density, (means, matrices))
+
+
+def test_autofit():
+    x = data(200)
+    model, _ = rd.autofit(x, FAMILIES, budget=1.0, max_rings=1, num_components=3, rng=0)
+    assert model.num_columns == D
+    alone = rd.initialize(x, FAMILIES, 1, num_components=3, rng=0)
+    assert model.log_prob(x).mean() > alone.log_prob(x).mean()

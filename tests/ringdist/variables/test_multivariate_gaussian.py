@@ -205,6 +205,22 @@ def test_the_step_of_em_with_missing_entries(backend):
     assert_close(backend.numpy(updated.covariances()), expected[1], variable)
 
 
+@pytest.mark.parametrize("rows", [0.5, 20.0])
+def test_covariances_are_shrunk_to_their_mean(backend, rows):
+    means, matrices = parameters(7)
+    x, weights = partial_rows(60, seed=8), np.random.default_rng(9).dirichlet(np.ones(N), 60)
+    weights[:, 2] *= 0.1
+    variable = made(backend, means, matrices)
+    statistics = variable.shrunk(variable.statistics(backend.array(x), backend.array(weights)), rows)
+    found = variable.from_statistics(statistics)
+    expected, alone = em_step(means, matrices, x, weights)
+    counts = weights[~np.isnan(x).all(axis=1)].sum(axis=0)
+    shared = np.tensordot(counts, alone, 1) / counts.sum()
+    assert_close(backend.numpy(found.means()), expected, variable)
+    pulled = (counts[:, None, None] * alone + rows * shared) / (counts + rows)[:, None, None]
+    assert_close(backend.numpy(found.covariances()), pulled, variable)
+
+
 def test_expected_statistics_are_those_of_its_own_samples():
     means, matrices = parameters(10)
     variable, rng = rd.MultivariateGaussianMixture(means, matrices), np.random.default_rng(0)
