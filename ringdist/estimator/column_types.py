@@ -18,6 +18,7 @@ FEW_VALUES = 5  # integers that are categories however few rows there are
 MOST_VALUES = 20  # integers that are categories, where there are
 ROWS_PER_VALUE = 5  # as many rows for each of them
 MOST_LEVELS = 256  # of a categorical column with a code of their own
+HOPELESS_LEVELS = 2000  # more than so many, and than half the rows, are refused
 SOME_ROWS = 20  # from which on equal or different values in all rows are no accident
 
 
@@ -49,7 +50,7 @@ def columns_of(
             kind = "categorical" if raw.declared is not None else None
         elif kind is None:
             kind = "categorical" if _looks_categorical(raw, label) else None
-        name = str(k) if names is None else str(names[k])
+        name = k if names is None else names[k]
         column = _categorical(raw, label, unknown) if kind == "categorical" else _numeric(raw, label, kind, seed + k)
         _warn_of_useless(raw, column, name)
         columns.append(column)
@@ -143,6 +144,12 @@ def _categories(raw: Raw, label: str) -> np.ndarray:
 def _with_rare_levels(column: Column, raw: Raw, unknown: Unknown) -> Column:
     """The column with its rarest levels merged, where they are too many or unseen ones shall be as they."""
     categories: Any = column.categories
+    if categories.size > max(HOPELESS_LEVELS, raw.observed.size // 2):
+        raise ValueError(
+            f"{column.label}: a categorical column has some rows for each of its categories, found {categories.size} "
+            f"categories in {raw.observed.size} rows; drop the column if it is an identifier, group its categories, or "
+            "name it a number in column_types"
+        )
     levels = column.encode(raw)[0]
     count = np.bincount(levels[~np.isnan(levels)].astype(np.int64), minlength=categories.size)
     by_count = np.argsort(-count, kind="stable")
@@ -202,7 +209,7 @@ def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
 # ------------------------------------------------------------------------------------------------- what is said
 
 
-def _warn_of_useless(raw: Raw, column: Column, name: str) -> None:
+def _warn_of_useless(raw: Raw, column: Column, name: Any) -> None:
     """Say so of a constant and of an identifier."""
     observed = raw.observed
     if observed.size < SOME_ROWS or clock_of(observed) is not None:
@@ -211,7 +218,7 @@ def _warn_of_useless(raw: Raw, column: Column, name: str) -> None:
     if distinct == 1 and (column.categories is None or column.categories.size == 1):
         value = observed[0].item() if isinstance(observed[0], np.generic) else observed[0]
         text = f"all {observed.size} entries are {value!r}, so the column tells nothing; drop it"
-    elif distinct == observed.size and _is_identifier(observed, name):
+    elif distinct == observed.size and _is_identifier(observed, str(name)):
         text = (
             f"all {observed.size} entries differ, as those of an identifier do; drop it, or say what it is by "
             f"column_types={{{name!r}: ...}}"
@@ -242,6 +249,7 @@ def _chosen_types(column_types: Any, d: int, names: Sequence[Any] | None) -> dic
     found = {}
     for key, kind in column_types.items():
         k = place.get(key)
+        key = int(key) if names is None and isinstance(key, str) and key.isdecimal() else key  # read from a file
         if k is None and isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < d:
             k = int(key)
         if k is None:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_sample_weight
 from ringdist import ordering
 from ringdist.estimator.columns import Column
 from ringdist.estimator.learner import EPOCHS, Learner, Setting
-from ringdist.estimator.selection import FOLDS, SEARCH, SMOOTHING, Search, Tried, folds_of, sampled
+from ringdist.estimator.selection import SEARCH, SMOOTHING, Search, Tried, folds_of, sampled
 from ringdist.learning.fitting import FitResult
 from ringdist.variables import Categorical, GaussianMixture
 
@@ -132,8 +132,10 @@ def learnt(
     else:
         some = sampled(n, rng)
         part = learner if some is None else learner.part(some)
-        folds = folds_of(len(part.rows), rng, FEW_FOLDS if rank is not None and components is not None else FOLDS)
-        search = Search(part, folds, rank, components, smoothing, deadline)
+        folds = folds_of(len(part.rows), rng, FEW_FOLDS if rank is not None and components is not None else None)
+        most = math.inf if budget is None else budget
+        times = n / sum(len(learn) for learn, _ in folds)
+        search = Search(part, folds, rank, components, smoothing, deadline, most, times)
         best = search.best()
         setting = best.setting
         number = num_rings or _number_of_rings(search, best, deadline)

@@ -21,6 +21,8 @@ from ringdist.ring_mixture import RingMixture
 
 EPOCHS = 200  # at most, of all rows at once
 TOLERANCE = 1e-5  # nats a row: what an epoch of all rows has to gain for another one
+SEARCH_EPOCHS = 50  # of a fit that is compared with others
+SEARCH_TOLERANCE = 1e-3
 BATCHED_ROWS = 6000  # from which on rows are learnt from in batches
 BATCHES = 8  # an epoch at least
 LARGEST_BATCH = 4096
@@ -116,6 +118,7 @@ class Learner:
         """
         rows, options = self.rows[learn], self.options
         variables, seed = self.variables(setting.components), self.seed + place
+        batch = self._batch(len(rows))
         start = initialize(
             rows,
             variables,
@@ -125,12 +128,13 @@ class Learner:
             core=self._core(setting),
             method=self._method(setting),
             rng=seed,
+            dtype=np.float64 if batch is None else np.float32,
         )
-        batch = self._batch(len(rows))
         most = epochs if epochs is not None else options.max_epochs
         most = self._epochs(len(rows), batch) if most is None else most
+        most = most if last else min(most, SEARCH_EPOCHS)
         largest = max(math.prod(core.shape) for core in start.links)
-        return fit_em(
+        result = fit_em(
             start,
             rows,
             sample_weight=self.weight[learn],
@@ -142,11 +146,12 @@ class Learner:
             least_stds=least_stds(variables, self._sample, self.columns, self.units.unit, options.variance_floor),
             restarts=options.restarts if last else 1,
             patience=options.patience if last else min(5, options.patience or 5),
-            tolerance=TOLERANCE if batch is None else None,
+            tolerance=None if batch is not None else TOLERANCE if last else SEARCH_TOLERANCE,
             step_decay="linear" if options.batch_size == "auto" else 0.6,
             rng=seed,
             progress=options.progress and last,
         )
+        return result if batch is None else FitResult(result.ring.to(dtype=np.float64), result.history)
 
     def fit_rings(self, setting: Setting, number: int, epochs: int | None) -> FitResult:
         """All rows learnt by one ring, or by several in different orders and weighted by their likelihood."""

@@ -19,18 +19,20 @@ from ringdist.estimator.learner import Learner, Setting
 from ringdist.learning.autofit import log_probs
 from ringdist.learning.fitting import FitResult
 
-LADDER = (1, 1), (1, 4), (2, 4), (4, 4), (8, 8), (16, 8), (32, 16), (64, 16), (128, 16)  # rank, components
-MIDDLE = 4  # the step of the ladder that larger tables begin with
+LADDER = (1, 1), (1, 4), (2, 4), (4, 4), (8, 8), (16, 8), (32, 16), (64, 16)  # rank, components, of small tables
+LONG_LADDER = (1, 1), (1, 4), (2, 4), (8, 8), (32, 8), (64, 16), (128, 16)  # of larger ones,
+MIDDLE = 3  # which begin with this step
 SMALL = 1000  # rows up to which tables are cross-validated
-FOLDS = 5
-MOST_ROWS = 20_000  # looked at for a choice
+FOLDS, FEWER_FOLDS = 5, 3  # of them, those where there are more than
+FEW_ROWS = 200
+MOST_ROWS = 8000  # looked at for a choice
 MOST_HELD_OUT = 2000
 SMOOTHING = 0.5
 SMOOTHINGS = (0.15, 0.05, 0.0), (1.5, 5.0)  # tried in either direction
 GAIN = 1e-3  # nats a row for 100 columns, below which nothing more is tried
 NOISE = 0.2  # standard errors by which a larger setting must be better
 SEARCH = 0.6  # of the budget, within which settings are tried
-GROWTH = 2.5  # of the seconds, from one step of the ladder to the next
+GROWTH = 2.0  # of the seconds, from one step of the ladder to the next
 
 
 class Tried(NamedTuple):
@@ -57,6 +59,7 @@ class Search:
         folds: rows to learn from and rows held out.
         rank, components, smoothing: those that the user fixes, None for those to be chosen.
         deadline: of `time.perf_counter`, after which no further setting is tried.
+        most_seconds: of the last fit, which takes `times` as long as all folds of a setting.
     """
 
     learner: Learner
@@ -65,6 +68,8 @@ class Search:
     components: int | None
     smoothing: float | None
     deadline: float
+    most_seconds: float = math.inf
+    times: float = 1.0
     tried: dict[Setting, Tried] = field(default_factory=dict)
 
     def best(self) -> Tried:
@@ -102,7 +107,7 @@ class Search:
     def _steps(self) -> list[Setting]:
         smoothing = SMOOTHING if self.smoothing is None else self.smoothing
         found = []
-        for rank, components in LADDER:
+        for rank, components in LADDER if self._is_small else LONG_LADDER:
             chosen = rank if self.rank is None else self.rank
             found.append(Setting(chosen, components if self.components is None else self.components, smoothing))
         if self.learner.rows.shape[1] == 1 and self.rank is None:
@@ -182,7 +187,8 @@ class Search:
         return float(gain.mean()) > least
 
     def _has_time(self, best: Tried, growth: float) -> bool:
-        return time.perf_counter() + growth * best.seconds < self.deadline
+        seconds = growth * best.seconds
+        return time.perf_counter() + seconds < self.deadline and self.times * seconds < self.most_seconds
 
     @property
     def _categories_all_occur(self) -> bool:
@@ -199,10 +205,11 @@ class Search:
         return len(self.folds) > 1 or len(self.learner.rows) <= SMALL
 
 
-def folds_of(n: int, rng: np.random.RandomState, folds: int = FOLDS) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds_of(n: int, rng: np.random.RandomState, folds: int | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Rows to learn from and held-out rows: of a few rows in turn, of many a tenth."""
     shuffled = rng.permutation(n)
     if n <= SMALL:
+        folds = folds or (FOLDS if n <= FEW_ROWS else FEWER_FOLDS)
         parts = np.array_split(shuffled, min(n, folds))
         return [(np.sort(np.concatenate(parts[:i] + parts[i + 1 :])), np.sort(parts[i])) for i in range(len(parts))]
     held_out = min(MOST_HELD_OUT, max(200, n // 10))

@@ -17,6 +17,7 @@ from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
+from ringdist.network.evidence import unmasked
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import Categorical, GaussianMixture, Variable
@@ -109,6 +110,7 @@ def autofit(
         raise ValueError(f"max_rings must be a positive integer, found {max_rings!r}")
     start = time.perf_counter()
     generator = np.random.default_rng(rng)
+    x = unmasked(x)
     rows = to_numpy(x) if is_array(x) else np.asarray(x, dtype=np.float64)
     weight = None if sample_weight is None else np.asarray(to_numpy(sample_weight), dtype=np.float64)
     if weight is not None and weight.shape != rows.shape[:1]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ringdist.backend import Array, backend_name, indices, is_array, like, stop_gradient, to_numpy
-from ringdist.network.evidence import as_rows, unmasked
+from ringdist.network.evidence import as_rows, plain
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 
@@ -30,7 +30,7 @@ class TrainingData:
     """
 
     def __init__(self, ring: TensorRing, x: Any, weight: Any = None):
-        x = unmasked(x)
+        x = plain(ring, x)
         x = x if is_array(x) else np.asarray(x, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != ring.num_variables or x.shape[0] == 0:
             raise ValueError(f"x must have shape (n, {ring.num_variables}) with n >= 1, found {tuple(x.shape)}")

@@ -25,6 +25,7 @@ from ringdist.backend import (
 from ringdist.cores import Core
 from ringdist.learning.mixture import component_densities, component_shares, cores_near, fit_mixture
 from ringdist.learning.normal_form import normalized_factors
+from ringdist.network.evidence import unmasked
 from ringdist.network.random import CoreKind
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
@@ -98,6 +99,7 @@ def initialize(
         >>> rd.initialize(x, [None, None], rank=2, num_components=4, rng=0)
         TensorRing(ring of 2 variables: 1 Categorical, 1 GaussianMixture; rank 2, 36 parameters, numpy float64)
     """
+    x = unmasked(x)
     x = to_numpy(x) if is_array(x) else np.asarray(x)
     if x.ndim != 2 or x.shape[1] != len(variables) or x.shape[0] == 0:
         raise ValueError(f"x must have shape (n, {len(variables)}) with n >= 1, found {x.shape}")

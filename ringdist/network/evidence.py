@@ -46,7 +46,7 @@ def as_rows(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
 def as_table(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
     """x (..., d) as rows (b, d) of whatever numbers it holds, whose values are not looked at, and its leading shape."""
     core = ring.prototype
-    x = unmasked(x)
+    x = plain(ring, x)
     if not is_array(x):
         x = np.asarray(x)
         if x.dtype.kind not in "buif":
@@ -67,6 +67,25 @@ def checked(ring: Network, table: Array) -> Array:
     if ring.validate and is_concrete(ring.prototype, rows):
         check_values(ring, rows)
     return rows
+
+
+def plain(ring: Network, x: Any) -> Any:
+    """A frame of pandas' as an array whose columns are in the order of the ring's, and a masked array as `unmasked`.
+
+    Raises:
+        ValueError: if the columns of the frame are not those of a ring whose columns have names, or two have one name.
+    """
+    if not (hasattr(x, "iloc") and hasattr(x, "columns")):
+        return unmasked(x)
+    names, own = [variable.name for variable in ring.variables], list(x.columns)
+    if None not in names and any(isinstance(name, str) for name in own):
+        if sorted(map(str, own)) != sorted(map(str, names)):
+            raise ValueError(f"a frame must have the columns of the ring, {names}, in any order, found {own}")
+        x = x[names]
+    try:
+        return x.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"x must hold real numbers, codes for categories, but a column of the frame: {error}") from None
 
 
 def unmasked(x: Any) -> Any:

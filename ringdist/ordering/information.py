@@ -9,11 +9,13 @@ import numpy as np
 from scipy.special import digamma, ndtri
 
 from ringdist.backend import is_array, to_numpy
+from ringdist.network.evidence import unmasked
 from ringdist.variables import Variable, as_family
 
 _SAMPLED_ROWS = 2**14  # rows that place the bins and ranks; all rows are counted
 _FINE_BINS = 2**10  # ranks are told apart to one part in so many
 _FEWEST_BINS, _MOST_BINS = 4, 8  # equally frequent bins of a column that is not categorical, and
+_MOST_LEVELS = 512  # of a categorical column that is taken by its values; the values of another are binned
 _ROWS_PER_CELL = 3  # as many of them as leave so many rows per cell of a pair's table
 _READ_ENTRIES = 2**22  # of data at a time (32 MiB)
 _INDICATOR_ENTRIES = 2**23  # of one block of indicators (32 MiB)
@@ -47,8 +49,8 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
     Args:
         x: (n, d) real numbers, NaN = missing; an array of any backend or nested lists. Not written to.
         variables: the d columns' families. Those with `integer = True` hold integers; where all of these are
-            below `num_components`, as a categorical column's are, every value is a level of its own, else (counts)
-            they are binned.
+            below `num_components`, as a categorical column's are, every value is a level of its own, else (counts, and
+            categories that are more than 512) they are binned.
 
     Returns:
         (d, d) float64, symmetric, finite, not negative. The diagonal is the entropy of the column's values or bins,
@@ -86,6 +88,7 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
 
 def real_array(value: Any, label: str) -> np.ndarray:
     """A NumPy view where possible: arrays of other backends are copied to the host, memmaps stay on disk."""
+    value = unmasked(value)
     array = to_numpy(value) if is_array(value) else np.asarray(value)
     if array.dtype.kind not in "biufO":
         raise TypeError(f"{label} must hold real numbers, found dtype {array.dtype}")
@@ -124,7 +127,7 @@ def _scales(x: np.ndarray, variables: Sequence[Variable]) -> list[_Scale]:
     scales = []
     for k, variable in enumerate(variables):
         whole = as_family(variable).integer and lowest[k] >= 0
-        if whole and highest[k] < variable.num_components:
+        if whole and highest[k] < variable.num_components <= _MOST_LEVELS:
             scales.append(_categories(variable.num_components))
         else:
             scales.append(_ranks(np.asarray(sample[:, k], dtype=np.float64), bins))

@@ -26,7 +26,7 @@ from ringdist.engines.arithmetic import Result, State
 from ringdist.engines.budget import rows_within
 from ringdist.engines.rescue import robust
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows, unmasked
+from ringdist.network.evidence import as_rows, plain
 from ringdist.variables import Family, as_family, first_reached
 
 
@@ -269,7 +269,7 @@ def _invert(family: Family, weights: Array, q: Array) -> Array:
 
 def _split(ring: Network, k: int, x: Any) -> tuple[Array, Array]:
     """x[..., k], and x with NaN in its place."""
-    x = unmasked(x)
+    x = plain(ring, x)
     x = x if is_array(x) else like(x, ring.prototype)
     xp = namespace(ring.prototype, x)
     x = astype(x, ring.prototype.dtype)
