@@ -21,6 +21,7 @@ from ringdist.learning.fitting import FitResult
 
 LADDER = (1, 1), (1, 4), (2, 4), (4, 4), (8, 8), (16, 8), (32, 16), (64, 16)  # rank, components, of small tables
 LONG_LADDER = (1, 1), (1, 4), (2, 4), (8, 8), (32, 8), (64, 16), (128, 16)  # of larger ones,
+FEWEST_ROWS = 10  # to choose anything but the first step from
 MIDDLE = 3  # which begin with this step
 SMALL = 1000  # rows up to which tables are cross-validated
 FOLDS, FEWER_FOLDS = 5, 3  # of them, those where there are more than
@@ -30,7 +31,7 @@ MOST_HELD_OUT = 2000
 SMOOTHING = 0.5
 SMOOTHINGS = (0.15, 0.05, 0.0), (1.5, 5.0)  # tried in either direction
 GAIN = 1e-3  # nats a row for 100 columns, below which nothing more is tried
-NOISE = 0.2  # standard errors by which a larger setting must be better
+NOISE = 0.2, 5.0  # standard errors by which a larger setting must be better: at least, and of n rows times n^(-1/2)
 SEARCH = 0.6  # of the budget, within which settings are tried
 GROWTH = 2.0  # of the seconds, from one step of the ladder to the next
 
@@ -75,7 +76,7 @@ class Search:
     def best(self) -> Tried:
         """The best setting found."""
         best = self._climbed_ladder()
-        if self.components is None and self.learner.rows.shape[1] > 0:
+        if self.components is None and len(self.learner.rows) >= FEWEST_ROWS:
             best = self._climbed(best, [(2.0, 1.0), (0.5, 1.0)])
         if self.smoothing is None:
             best = self._smoothed(best)
@@ -114,7 +115,8 @@ class Search:
             found = [setting._replace(rank=1) for setting in found]
         if self.rank is not None and self.components is None:  # all alike at the start
             found = [setting for setting in found if setting.components > 1 or self._is_small]
-        return list(dict.fromkeys(found))
+        number = 1 if len(self.learner.rows) < FEWEST_ROWS else len(found)
+        return list(dict.fromkeys(found[:number]))
 
     def _climbed(self, best: Tried, factors: Sequence[tuple[float, float]]) -> Tried:
         """The number of components multiplied as long as that gains."""
@@ -183,7 +185,8 @@ class Search:
         if not np.isfinite(best.mean):
             return True
         gain = found.values - best.values
-        least = max(GAIN * self.learner.rows.shape[1] / 100, NOISE * float(gain.std()) / math.sqrt(len(gain)))
+        errors = min(1.0, max(NOISE[0], NOISE[1] / math.sqrt(len(gain))))
+        least = max(GAIN * self.learner.rows.shape[1] / 100, errors * float(gain.std()) / math.sqrt(len(gain)))
         return float(gain.mean()) > least
 
     def _has_time(self, best: Tried, growth: float) -> bool:
