@@ -58,7 +58,7 @@ entries filled with the wrong category; means over the repeats with their standa
 mixed table that needs no network; these are its real tables with their class, and with some measurements binned (the
 binned ones are in the table once, as categories). KNNImputer sees categories one-hot, and the greatest indicator is
 taken; IterativeImputer sees their codes, and a logistic regression on the completed table fills in the categories.
-Both see numeric columns standardised. The rings are `TensorRingDensity` with its default 8 components per column,
+Both see numeric columns standardised. The rings are `TensorRingDensity` with 8 components per column,
 started from random cores or near a mixture of products, and fill in conditional means and most probable categories.
 Their epoch is chosen by the likelihood of rows held out; no setting was chosen by these errors: all are shown.
 
@@ -134,9 +134,12 @@ def ring(start: str, topology: str, rank: int, epochs: int) -> Callable[..., np.
     def impute(x: np.ndarray, categorical: list[int], seed: int) -> np.ndarray:
         model = rd.TensorRingDensity(
             rank=rank,
+            num_components=8,
             topology=topology,
             start=start,
             max_epochs=epochs,
+            batch_size=None,
+            pseudocount=10.0,
             categorical_features=categorical,
             validation_fraction=0.15,
             variance_floor=1e-2,

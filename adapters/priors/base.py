@@ -172,6 +172,9 @@ class Prior(nn.Module, ABC):
         return generator_of(rng, self.device)
 
 
+_OF_A_RING = "mean", "mode", "entropy", "cdf"  # what a ring has a method for
+
+
 class PriorDistribution(Distribution):
     """A prior seen as a distribution: event shape (d,), the prior's own methods behind it.
 
@@ -211,6 +214,39 @@ class PriorDistribution(Distribution):
         """Samples of shape (*sample_shape, *batch_shape, d), through which gradients flow."""
         shape = (*sample_shape, *self.batch_shape)
         return self.prior.rsample(math.prod(shape)).reshape(*shape, self.prior.num_latents)
+
+    @property
+    def mean(self) -> Tensor:
+        """Not available: see the error."""
+        raise self._unavailable("mean")
+
+    @property
+    def mode(self) -> Tensor:
+        """Not available: see the error."""
+        raise self._unavailable("mode")
+
+    @property
+    def variance(self) -> Tensor:
+        """Not available: see the error."""
+        raise self._unavailable("variance")
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Not available: see the error."""
+        raise self._unavailable("cdf")
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Not available: see the error."""
+        raise self._unavailable("icdf")
+
+    def entropy(self) -> Tensor:
+        """Not available: see the error."""
+        raise self._unavailable("entropy")
+
+    def _unavailable(self, name: str) -> NotImplementedError:
+        kind = type(self.prior).__name__
+        hint = f"prior.ring has exact moments and conditionals, such as prior.ring.{name}" if name in _OF_A_RING else ""
+        hint = hint if hint and hasattr(self.prior, "ring") else "estimate it from prior.sample(n) and prior.log_prob"
+        return NotImplementedError(f"the distribution of a {kind} has no {name} of its own; {hint}")
 
 
 def full_precision(where: Tensor | torch.device) -> torch.autocast:

@@ -17,6 +17,7 @@ TYPES = ("categorical", *families.FAMILIES)
 FEW_VALUES = 5  # integers that are categories however few rows there are
 MOST_VALUES = 20  # integers that are categories, where there are
 ROWS_PER_VALUE = 5  # as many rows for each of them
+FEW_ZEROS = 0.2  # share of the rows
 MOST_LEVELS = 256  # of a categorical column with a code of their own
 HOPELESS_LEVELS = 2000  # more than so many, and than half the rows, are refused
 SOME_ROWS = 20  # from which on equal or different values in all rows are no accident
@@ -195,14 +196,20 @@ def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
     whole = notation.step == 1.0 and notation.notation in ("integer", "real", "decimal")
     if kind is None:
         atoms = repeats.atoms(values, label)
+        if (
+            whole
+            and atoms == (0.0,)
+            and (values == 0).mean() < FEW_ZEROS
+            and np.median(values) <= families.LARGEST_COUNT
+        ):
+            atoms = ()  # as counts have some
         kind, bounds = families.chosen(values, atoms, whole, seed)
-        atoms = () if kind == "count" and atoms == (0.0,) else atoms
     else:
         bounds = families.bounds_of(values) if kind == "beta" else None
         atoms = families.needed_atoms(kind, values, bounds, label)
         atoms = atoms or (() if kind in families.COUNTS else repeats.atoms(values, label))
     if np.unique(values[~np.isin(values, atoms)]).size == 0:
-        kind, atoms = "gaussian", ()
+        kind, atoms, bounds = "gaussian", (), None
     return Column(label, None, type=kind, atoms=atoms, bounds=bounds, scalars=notation, dtype=raw.dtype)
 
 

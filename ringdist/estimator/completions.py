@@ -99,7 +99,7 @@ class Completions(FittedTable):
             return self.sample_given(X, random_state=random_state)
         given = self._encoded(X)
         missing = np.isnan(given.rows)
-        if not missing.any():
+        if not missing.any() and not given.own:
             return given.table.copy()
         completed = np.asarray(self.ring_.mode(given.rows)) if method == "mode" else self._expected(given, missing)
         return tables.filled(self._columns, given.table, completed, missing, None, given.own)

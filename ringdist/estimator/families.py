@@ -46,10 +46,11 @@ COUNTS = "count", "poisson", "negative_binomial"
 LOCATION_SCALE = "gaussian", "student_t"  # families that may be fitted in any unit and from any origin
 FEWEST_ROWS = 50  # to choose a family from
 MOST_ROWS = 2000
-COMPONENTS = 6
-GAINS = {"gaussian": 0.0, "lognormal": 0.01, "count": 0.01, "beta": 0.01, "student_t": 0.02}  # nats a row
+COMPONENTS = 2, 6  # of the mixtures compared, for each family the better one
+GAINS = {"gaussian": 0.0, "lognormal": -0.01, "count": 0.01, "beta": -0.01, "student_t": 0.005}  # nats a row
 LARGEST_COUNT = 100  # of a typical row: a density is as good for larger ones, and quicker
 SKEWED, HEAVY = 1.0, 2.0  # skewness and excess kurtosis
+FEW = 3  # rows
 GRID = 1 / math.sqrt(2 * math.pi)  # least standard deviation in steps of a column: no density above 1 a step
 
 
@@ -70,7 +71,10 @@ def chosen(
     candidates = _candidates(rows, beside, whole, bounds)
     if len(candidates) == 1:
         return "gaussian", None
-    scores = {kind: _held_out(rows, kind, bounds, whole, seed) - GAINS[kind] for kind in candidates}
+    scores = {
+        kind: max(_held_out(rows, kind, bounds, whole, number, seed) for number in COMPONENTS) - GAINS[kind]
+        for kind in candidates
+    }
     best = max(scores, key=lambda kind: scores[kind])
     return best, bounds if best == "beta" else None
 
@@ -96,7 +100,7 @@ def _candidates(rows: np.ndarray, beside: np.ndarray, whole: bool, bounds: tuple
     return found
 
 
-def _held_out(rows: np.ndarray, kind: str, bounds: Any, whole: bool, seed: int) -> float:
+def _held_out(rows: np.ndarray, kind: str, bounds: Any, whole: bool, number: int, seed: int) -> float:
     """Mean log-likelihood of every other row under a small mixture of the family learnt from the rest."""
     table, shift = rows[:, None], 0.0
     if kind in LOCATION_SCALE:
@@ -106,7 +110,7 @@ def _held_out(rows: np.ndarray, kind: str, bounds: Any, whole: bool, seed: int) 
     learn, held_out = table[::2], table[1::2]
     family = _of_kind(kind, bounds)
     try:
-        start = initialize(table, [family], 1, num_components=COMPONENTS, topology="train", rng=seed)
+        start = initialize(table, [family], 1, num_components=number, topology="train", rng=seed)
         least = least_std(as_family(start.variables[0]), table[:, 0], 1e-3, whole / math.exp(shift) if whole else 0.0)
         fit = fit_em(
             start, learn, validation=held_out, max_epochs=25, smoothing=1.0, patience=3, rng=seed, least_stds=[least]
@@ -179,7 +183,7 @@ def _of_column(column: Column, place: float, unit: float) -> Any:
 
 
 def _of_kind(kind: str, bounds: tuple[float, float] | None) -> Any:
-    if bounds is None:
+    if bounds is None or kind != "beta":
         return FAMILIES[kind]
     return functools.partial(BetaMixture, low=bounds[0], high=bounds[1])
 
@@ -198,8 +202,9 @@ def least_stds(
         sites: the columns of every variable.
         rows: (n, d) as they are fitted.
         unit: (d,) of the columns.
-        share: of the variance.
+        share: of the variance; more where rows are so few that they hardly tell it.
     """
+    share = max(share, min(1.0, (FEW / len(rows)) ** 2) * (1 + 4 / len(rows)) ** 2)
     found: list[float | None] = [None] * len(columns)
     for own, variable in zip(sites, variables, strict=True):
         family = as_family(variable) if len(own) == 1 else GaussianMixture([0.0], [1.0])

@@ -38,7 +38,7 @@ SHRINKAGE = 0.2  # of small tables
 LOWER_SHRINKAGES, HIGHER_SHRINKAGES = (0.05, 0.0), (0.8, 3.0, 10.0)
 MOST_COMPONENTS = 128
 GAIN = 1e-3  # nats a row for 100 columns, below which nothing more is tried
-NOISE = 0.2  # standard errors by which a larger setting must be better
+NOISE = 0.2, 5.0  # standard errors by which a larger setting must be better: at least, and of n rows times n^(-1/2)
 SEARCH = 0.6  # of the budget, within which settings are tried
 GROWTH = 2.0  # of the seconds, from one size to the next
 
@@ -211,7 +211,8 @@ class Search:
         if not np.isfinite(best.mean):
             return True
         gain = found.values - best.values
-        least = max(GAIN * self.learner.rows.shape[1] / 100, NOISE * float(gain.std()) / math.sqrt(len(gain)))
+        errors = min(1.0, max(NOISE[0], NOISE[1] / math.sqrt(len(gain))))
+        least = max(GAIN * self.learner.rows.shape[1] / 100, errors * float(gain.std()) / math.sqrt(len(gain)))
         return float(gain.mean()) > least
 
     def _has_time(self, best: Tried, growth: float) -> bool:

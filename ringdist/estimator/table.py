@@ -99,11 +99,27 @@ def filled(
                 result.isetitem(k, as_series(column, completed[:, k], rng).set_axis(result.index))
             elif gaps.any():
                 result.isetitem(k, _filled_series(result.iloc[:, k], column, completed[:, k], gaps, rng))
+            if k in own:
+                result.isetitem(k, _in_own_dtype(result.iloc[:, k], column))
         elif gaps.any():
             values = column.decode(completed[gaps, k], rng)
             result = result if result.dtype.kind == "O" or values.dtype.kind in "fiub" else result.astype(object)
             result[gaps, k] = values
     return result
+
+
+def _in_own_dtype(series: Any, column: Column) -> Any:
+    """A series without missing entries in the dtype that the column had in fit, where it can hold them."""
+    import pandas
+
+    if column.declared:
+        dtype: Any = pandas.CategoricalDtype(column.categories, ordered=column.ordered)
+    else:
+        dtype = column.dtype
+    try:
+        return series.astype(dtype) if dtype else series
+    except (TypeError, ValueError):
+        return series
 
 
 def _filled_series(

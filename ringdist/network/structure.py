@@ -6,6 +6,7 @@ It holds cores, variables and their sequence around the ring, and knows nothing 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -276,6 +277,18 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         """What a ring is made of, and nothing computed from it."""
         return {name: self.__dict__[name] for name in ("links", "variables", "order", "validate", "scattered")}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy that shares no array; `ValueError` where arrays are computed from parameters."""
+        variables = [array for variable in self.variables for array in variable.arrays().values()]
+        if any(_records_gradient(array) and not array.is_leaf for array in (*self.core_arrays(), *variables)):
+            raise ValueError(
+                "a ring whose arrays are computed from parameters cannot be copied with them; copy ring.detach(), or "
+                "the module that holds the parameters"
+            )
+        ring = object.__new__(type(self))
+        ring.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return ring
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         links = tuple(map(fixed, state["links"]))

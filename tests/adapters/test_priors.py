@@ -343,6 +343,12 @@ def test_called_it_is_a_distribution(name):
     z = distribution.sample()
     assert z.shape == (D,)
     assert torch.equal(distribution.log_prob(z), prior.log_prob(z))
+    for moment in ("mean", "variance", "mode"):
+        with pytest.raises(NotImplementedError, match=f"has no {moment} of its own; .*prior"):
+            getattr(distribution, moment)
+    for ask in (distribution.entropy, lambda: distribution.cdf(z), lambda: distribution.icdf(z)):
+        with pytest.raises(NotImplementedError, match=r"of its own; .*prior"):
+            ask()
     batch = distribution.expand((4,))
     assert batch.sample((2,)).shape == (2, 4, D)
     assert batch.log_prob(z).shape == (4,)

@@ -399,6 +399,17 @@ def test_copies(backend, ring_case):
         assert repr(again) == repr(ring) and again.num_parameters == ring.num_parameters
 
 
+def test_a_deep_copy_of_live_arrays_says_what_to_copy_instead():
+    torch = pytest.importorskip("torch")
+    logits = torch.zeros(2, 1, 1, dtype=torch.float64, requires_grad=True)
+    ring = rd.TensorRing([logits.exp()], [rd.Categorical(2)])
+    with pytest.raises(ValueError, match=r"copy ring.detach\(\)"):
+        copy.deepcopy(ring)
+    assert copy.deepcopy(ring.detach()).log_prob(torch.zeros(1, 1)).item() == pytest.approx(np.log(0.5))
+    leaf = copy.deepcopy(rd.TensorRing([torch.ones(2, 1, 1, requires_grad=True)], [rd.Categorical(2)]))
+    assert leaf.cores[0].requires_grad
+
+
 @pytest.fixture
 def diagonal_files(monkeypatch):
     monkeypatch.setitem(KINDS, "diagonal", DiagonalCore)

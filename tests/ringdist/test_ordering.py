@@ -466,3 +466,12 @@ def test_a_thousand_columns_take_seconds():
     found = ordering.tour(weight)
     assert counted - start < 30 and time.perf_counter() - counted < 60  # 2 s and 4 s on two idle cores
     assert ordering.score(found, weight) > 0.99 * ordering.score(range(1000), weight)
+
+
+def test_very_many_categories_take_bounded_work():
+    """Columns of more than 512 categories are binned: memory does not grow with the square of their number."""
+    rng = np.random.default_rng(0)
+    codes = rng.permutation(6000)
+    x = np.stack([codes, codes, rng.permutation(6000)], axis=1)
+    information = ordering.dependence(x, [Categorical(6000)] * 3)
+    assert information[0, 1] > 1.5 > 0.1 > information[0, 2]

@@ -1,0 +1,118 @@
+"""What is chosen on held-out rows: never far worse than simple models, and within a budget."""
+
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.datasets import load_iris, load_linnerud
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold
+
+import ringdist as rd
+from ringdist import TensorRingDensity
+
+
+def independent(train: np.ndarray, test: np.ndarray) -> float:
+    """Mean log-likelihood of a product of Gaussians."""
+    return float(stats.norm(train.mean(axis=0), train.std(axis=0)).logpdf(test).sum(axis=1).mean())
+
+
+def held_out(x: np.ndarray, **options) -> tuple[float, float]:
+    """Of the estimator and of independent Gaussians, by cross-validation."""
+    scores = []
+    for train, test in KFold(4, shuffle=True, random_state=0).split(x):
+        model = TensorRingDensity(random_state=0, **options).fit(x[train])
+        scores.append((model.score(x[test]), independent(x[train], x[test])))
+    ours, simple = np.mean(scores, axis=0)
+    return ours, simple
+
+
+def test_small_tables_are_not_overfitted():
+    linnerud = load_linnerud()
+    ours, simple = held_out(np.hstack([linnerud.data, linnerud.target]), budget=5)
+    assert ours > simple - 2
+
+
+def test_clusters_are_found():
+    ours, simple = held_out(load_iris().data, budget=5)
+    assert ours > simple + 1.5
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
+def test_a_few_rows_do_not_make_narrow_densities(n):
+    rng = np.random.default_rng(n)
+    x = rng.normal(3, 2, size=(n, 4))
+    model = TensorRingDensity(random_state=0).fit(x)
+    assert np.isfinite(model.score_samples(rng.normal(3, 2, size=(50, 4)))).all()
+    if n > 2:
+        assert model.score(rng.normal(3, 2, size=(500, 4))) > -40
+
+
+def test_noise_has_the_smallest_model():
+    x = np.random.default_rng(0).normal(size=(150, 5))
+    model = TensorRingDensity(random_state=0, budget=10).fit(x)
+    assert max(model.ring_.ranks) <= 2 and model.score(x) < -6.5
+
+
+def test_hard_constraints_stay_hard():
+    """Two copies of a one-hot block: whatever is drawn is one of the four rows that there are."""
+    block = np.eye(4, dtype=int)[np.random.default_rng(0).integers(0, 4, 100)]
+    for options in ({}, {"rank": 8, "num_components": 4}):
+        model = TensorRingDensity(random_state=0, budget=10, **options).fit(np.hstack([block, block]))
+        drawn = model.sample(1000, random_state=0)
+        valid = (drawn[:, :4].sum(axis=1) == 1) & (drawn[:, :4] == drawn[:, 4:]).all(axis=1)
+        assert valid.mean() > 0.99, options
+
+
+def test_what_is_declared_stays_possible():
+    words = pd.Categorical(["a", "b"] * 40, categories=["a", "b", "never"])
+    model = TensorRingDensity(random_state=0, budget=5).fit(pd.DataFrame({"w": words, "x": np.arange(80.0) % 7}))
+    assert np.isfinite(model.score({"w": "never"}))
+
+
+def test_the_user_is_told_when_learning_has_not_converged():
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 4, 300)
+    x = 5.0 * np.stack([group, group % 2, group // 2], axis=1) + rng.normal(size=(300, 3))
+    with pytest.warns(ConvergenceWarning, match="max_epochs=2"):
+        TensorRingDensity(rank=4, num_components=6, max_epochs=2, start="quantile", random_state=0).fit(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model = TensorRingDensity(rank=4, num_components=6, random_state=0).fit(x)
+    assert model.n_iter_ > 2
+
+
+def test_a_budget_is_kept():
+    x = np.random.default_rng(0).normal(size=(500, 8)).cumsum(axis=1)
+    began = time.perf_counter()
+    TensorRingDensity(random_state=0, budget=1.0).fit(x)
+    assert time.perf_counter() - began < 20  # what is under way is finished
+
+
+def test_several_rings_in_different_orders():
+    x = np.random.default_rng(0).normal(size=(300, 4)).cumsum(axis=1)
+    model = TensorRingDensity(rank=3, num_components=4, max_epochs=10, num_rings=3, random_state=0).fit(x)
+    assert isinstance(model.ring_, rd.RingMixture) and model.ring_.num_rings == 3
+    assert np.isfinite(model.score(x)) and model.sample(3).shape == (3, 4)
+    chosen = TensorRingDensity(rank=3, num_components=4, max_epochs=10, num_rings="auto", random_state=0, budget=5)
+    assert np.isfinite(chosen.fit(x).score(x))
+
+
+def test_kinds_of_cores():
+    x = np.random.default_rng(0).normal(size=(100, 3))
+    for core, expected in (("cp", True), ("dense", False), ("auto", False)):
+        ring = TensorRingDensity(rank=2, core=core, max_epochs=2, random_state=0).fit(x).ring_
+        assert isinstance(ring.cores[0], rd.CPCore) == expected
+    assert isinstance(TensorRingDensity(max_epochs=2, random_state=0, budget=2).fit(x).ring_.cores[0], rd.CPCore)
+
+
+@pytest.mark.slow
+def test_large_tables_learn_from_batches():
+    x = np.random.default_rng(0).normal(size=(200_000, 10)).cumsum(axis=1)
+    began = time.perf_counter()
+    model = TensorRingDensity(random_state=0).fit(x)
+    assert time.perf_counter() - began < 120
+    assert model.score(x[:5000]) > independent(x, x[:5000]) + 3
