@@ -60,18 +60,22 @@ def least_stds_of(
     }
 
 
-def given_stds(ring: TensorRing, values: Sequence[float | None]) -> dict[int, float]:
-    """Least standard deviations that the caller names, by column; `ValueError` unless there is one for each."""
-    if len(values) != ring.num_variables:
-        raise ValueError(f"least_stds must have an entry for each of {ring.num_variables} columns, found {len(values)}")
-    found = {}
+def given_stds(ring: TensorRing, values: Sequence[float | None]) -> dict[int, Any]:
+    """Least standard deviations by site, (width,) of a wide variable, from those that the caller names by column.
+
+    Raises:
+        ValueError: unless there is one for each column, finite and not negative, or None.
+    """
+    if len(values) != ring.num_columns:
+        raise ValueError(f"least_stds must have an entry for each of {ring.num_columns} columns, found {len(values)}")
     for k, value in enumerate(values):
-        if value is None:
-            continue
-        if not (value >= 0 and math.isfinite(value)):
+        if value is not None and not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{ring.describe(k)}: least_stds must be finite and not negative, found {value}")
-        if value > 0 and ring.families[k].has_variance:
-            found[k] = float(value)
+    found: dict[int, Any] = {}
+    for i, columns in enumerate(ring.columns):
+        own = [float(values[k] or 0.0) for k in columns]
+        if ring.families[i].has_variance and any(own):
+            found[i] = own[0] if len(own) == 1 else np.asarray(own)
     return found
 
 

@@ -98,7 +98,12 @@ def mutual_information(mixture: Mixture) -> Array:
     and one of its components. Between categorical columns this is the mutual information of the values; for others it
     is an upper bound of it, since values depend on each other only through their components.
 
+    Columns of a wide variable share its component: rows and columns of the result are variables.
+
     Cost: for every ring the posteriors of Σ_k N_k rows.
+
+    Raises:
+        ValueError: if rings have different wide variables.
 
     Examples:
         >>> import numpy as np
@@ -111,6 +116,11 @@ def mutual_information(mixture: Mixture) -> Array:
         array([[0.693, 0.693],
                [0.693, 0.693]])
     """
+    first = mixture.rings[0]
+    for c, ring in enumerate(mixture.rings):
+        if ring.columns != first.columns:
+            found = f"{list(first.columns)} and {list(ring.columns)} (ring {c})"
+            raise ValueError(f"mutual information is between variables: rings must have the same ones, found {found}")
     weights = astype(mixture.weights, accumulator(mixture.prototype))
     xp, parts = namespace(weights), []
     owner, places = _components(mixture)
