@@ -4,7 +4,8 @@ A file of format version 2 has the tensors `core.K` of a dense core or `core.K.P
 `variable.K.NAME`. In its metadata are `ring`, a JSON object of `version`, `order`, `cores` (the kind of
 each column) and `variables` (`family`, `name` and `arrays` of each column, and `options` where the
 family has arguments that are not arrays), and `sha256`, the checksum of tensors and metadata. Version 1
-had dense cores only and does not name kinds.
+had dense cores only and does not name kinds. A file of version 3 has also `columns`, those of each
+variable: rings whose columns are in the order of their variables are saved as version 2.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from ringdist.interop.tensorfile import STORABLE, fields, integers, parse_json
 from ringdist.interop.variables import check_entry, constructed, entry_of
 from ringdist.network import Network
 
-VERSION = 2
+VERSION = 3
+CONSECUTIVE = 2  # the version of files that do not name columns
 RESERVED = {"ring", "mixture", "format", "sha256"}  # names in a file's metadata
 
 
@@ -83,7 +85,10 @@ def described(ring: Network) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         named |= {f"variable.{k}.{name}": array for name, array in arrays.items()}
         tensors |= {name: stored(array, f"{column}: {name}") for name, array in named.items()}
         kinds.append(kind)
-    return {"version": VERSION, "order": list(ring.order), "cores": kinds, "variables": variables}, tensors
+    description = {"version": CONSECUTIVE, "order": list(ring.order), "cores": kinds, "variables": variables}
+    if not ring.layout.is_consecutive:
+        description |= {"version": VERSION, "columns": [list(own) for own in ring.columns]}
+    return description, tensors
 
 
 def read_extra(path: str | PathLike[str], name: str) -> Any:
@@ -133,15 +138,15 @@ def stored(array: Any, label: str) -> np.ndarray:
 
 def assembled(
     description: Any, tensors: dict[str, np.ndarray], known: dict[str, type]
-) -> tuple[list[Any], list[Any], list[int]]:
-    """Cores, variables and order of a ring that has all these tensors, which are taken out.
+) -> tuple[list[Any], list[Any], list[int], list[list[int]] | None]:
+    """Cores, variables, order and columns of a ring that has all these tensors, which are taken out.
 
     All that a ring's constructor would not notice is checked.
     """
     version = description.get("version") if isinstance(description, dict) else None
     if type(version) is not int or not 1 <= version <= VERSION:
         raise ValueError(f"its format version is {short(version)}, known are 1 to {VERSION}")
-    names = ["version", "order", "variables"] + ["cores"] * (version > 1)
+    names = ["version", "order", "variables"] + ["cores"] * (version > 1) + ["columns"] * (version > CONSECUTIVE)
     _, order, entries, *rest = fields(description, names, "the description")
     if not isinstance(entries, list):
         raise ValueError(f"variables must be a list, found {short(entries)}")
@@ -150,13 +155,24 @@ def assembled(
         raise ValueError(f"cores must be a list of {len(entries)} kinds, found {short(kinds)}")
     if sorted(integers(order, 0, "order")) != list(range(len(entries))):
         raise ValueError(f"order must be a permutation of {len(entries)} columns, found {short(order)}")
+    columns = _columns(rest[1], len(entries)) if version > CONSECUTIVE else None
     cores, variables = [], []
     for k, (kind, entry) in enumerate(zip(kinds, entries, strict=True)):
         cores.append(_core(k, kind, tensors))
         variables.append(_variable(k, entry, cores[k].shape[0], tensors, known))
     if tensors:
         raise ValueError(f"tensors must belong to columns, found {short(sorted(tensors))}")
-    return cores, variables, order
+    return cores, variables, order, columns
+
+
+def _columns(columns: Any, count: int) -> list[list[int]]:
+    """The columns of every variable, of which the ring's constructor checks how many they are."""
+    if not isinstance(columns, list) or len(columns) != count:
+        raise ValueError(f"columns must be a list of those of {count} variables, found {short(columns)}")
+    every = sorted(k for own in columns for k in integers(own, 0, "the columns of a variable"))
+    if every != list(range(len(every))):
+        raise ValueError(f"columns must be a permutation of 0..{len(every) - 1}, found {short(columns)}")
+    return columns
 
 
 def _core(k: int, kind: Any, tensors: dict[str, np.ndarray]) -> Any:

@@ -70,7 +70,7 @@ def load(
 
     Args:
         path: of a regular file, or a link to one.
-        ring: makes a ring of cores, variables and order.
+        ring: makes a ring of cores, variables, order and columns.
         mixture: makes a mixture of rings, weights and logarithms by whose exponentials the weights are multiplied.
         families: classes of variables beside the built-in ones, found by their names; nothing is imported because a
             file names it.

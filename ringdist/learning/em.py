@@ -136,7 +136,7 @@ def fit_em(
     generator = numpy_generator(rng, rings[0], draws=batch_size is not None or restarts > 1)
     merged = data if batch_size is not None else merge_equal_rows(rings[0], data)
     em = _EM(pseudocount, smoothing, shrinkage, tied, variance_floor, step_decay, batch_size, reduce)
-    given = None if least_stds is None else given_stds(rings[0], least_stds)
+    given = None if least_stds is None else [given_stds(member, least_stds) for member in rings]
 
     def fit(restart: int) -> EpochLog:
         start = ring.detach() if restart == 0 else _random_like(ring, generator)
@@ -185,13 +185,13 @@ class _EM:
         data: TrainingData,
         track: EpochLog,
         rng: np.random.Generator,
-        given: dict[int, Any] | None,
+        given: Sequence[dict[int, Any]] | None,
     ) -> EpochLog:
         model = track.best = self._prepared(model)
         total = self._sum(data, data.weight.sum())
         floors = [
-            least_stds_of(ring, data, self.variance_floor, self._sum) if given is None else given
-            for ring in members(model)
+            least_stds_of(ring, data, self.variance_floor, self._sum) if given is None else given[c]
+            for c, ring in enumerate(members(model))
         ]
         if self.batch_size is not None:
             self._mini_batches(model, data, track, rng, floors, total)

@@ -61,9 +61,10 @@ def least_stds_of(
 
 
 def given_stds(ring: TensorRing, values: Sequence[float | None]) -> dict[int, Any]:
-    """Least standard deviations that the caller names, by site; `ValueError` unless there is one for each column.
+    """Least standard deviations by site, (width,) of a wide variable, from those that the caller names by column.
 
-    Of a wide variable one for each of its columns, (width,).
+    Raises:
+        ValueError: unless there is one for each column, finite and not negative, or None.
     """
     if len(values) != ring.num_columns:
         raise ValueError(f"least_stds must have an entry for each of {ring.num_columns} columns, found {len(values)}")
@@ -71,10 +72,10 @@ def given_stds(ring: TensorRing, values: Sequence[float | None]) -> dict[int, An
         if value is not None and not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{ring.describe(k)}: least_stds must be finite and not negative, found {value}")
     found: dict[int, Any] = {}
-    for i, (own, family) in enumerate(zip(ring.columns, ring.families, strict=True)):
-        least = np.array([values[k] or 0.0 for k in own])
-        if family.has_variance and least.any():
-            found[i] = least if len(own) > 1 else float(least[0])
+    for i, columns in enumerate(ring.columns):
+        own = [float(values[k] or 0.0) for k in columns]
+        if ring.families[i].has_variance and any(own):
+            found[i] = own[0] if len(own) == 1 else np.asarray(own)
     return found
 
 

@@ -29,7 +29,6 @@ from ringdist.backend import Array, like, to_numpy
 from ringdist.cores import Core, CPCore
 from ringdist.engines import budget
 from ringdist.engines.budget import rows_within
-from ringdist.network.layout import Layout
 from ringdist.ring import TensorRing
 from ringdist.variables import Variable
 
@@ -53,17 +52,21 @@ class Mixture(NamedTuple):
     tables: list[np.ndarray]  # per column (K, N_k), rows sum to 1
 
 
-def fit_mixture(x: np.ndarray, variables: Sequence[Variable], size: int, rng: np.random.Generator) -> Mixture:
+def fit_mixture(
+    x: np.ndarray, variables: Sequence[Variable], columns: Sequence[Sequence[int]], size: int, rng: np.random.Generator
+) -> Mixture:
     """EM for the weights and tables, the variables' own parameters fixed; NaN in x (n, d) is marginalised.
 
     Each cluster starts half-way between the columns' marginals and a randomly chosen row.
+
+    Args:
+        columns: of x, those of every variable.
     """
     most = max(MOST_ROWS, ROWS_PER_CLUSTER * size)
     if len(x) > most:
         x = x[np.sort(rng.choice(len(x), most, replace=False))]
     x, count = distinct_rows(x)
-    columns = Layout(variables).columns
-    rows = Rows([component_densities(x[:, own], v) for own, v in zip(columns, variables, strict=True)], count)
+    rows = Rows([component_densities(x[:, list(own)], v) for own, v in zip(columns, variables, strict=True)], count)
     weights, table = rows.start(size, rng)
     prior = np.where(rows.overlapping, PRIOR_ROWS, 1.0)
     first = value = -np.inf

@@ -27,6 +27,7 @@ from ringdist.cores import Core
 from ringdist.learning.mixture import component_densities, component_shares, cores_near, fit_mixture
 from ringdist.learning.normal_form import normalized_factors
 from ringdist.network.evidence import unmasked
+from ringdist.network.layout import Columns, as_columns
 from ringdist.network.random import CoreKind
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
@@ -52,6 +53,7 @@ def initialize(
     *,
     num_components: int = 8,
     order: Sequence[int | str] | None = None,
+    columns: Columns | None = None,
     topology: Literal["ring", "train"] = "ring",
     method: Literal["quantile", "kmeans", "mixture"] = "quantile",
     spread: float = 0.04,
@@ -77,6 +79,8 @@ def initialize(
             mixtures. Arguments that no data tell stand in a `functools.partial` of the family. A wide variable stands
             for all of its columns, `functools.partial(rd.MultivariateGaussianMixture, names=["a", "b"])` for two, and
             `rd.MultivariateGaussianMixture` for those that the others leave; its components are placed by k-means.
+        columns: of every variable its columns of x, as in `TensorRing`: a family without names covers as many as it is
+            given. By default the columns of the variables follow each other.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`.
         num_components: of mixtures; fewer where a column has fewer distinct values.
         method: components at equally frequent quantiles, at k-means centres, or at quantiles with a mixture's cores.
@@ -104,7 +108,7 @@ def initialize(
     """
     x = unmasked(x)
     x = to_numpy(x) if is_array(x) else np.asarray(x)
-    sites = _columns(x, variables)
+    sites = _columns(x, variables, columns)
     if method not in ("quantile", "kmeans", "mixture"):
         raise ValueError(f"method must be quantile, kmeans or mixture, found {method!r}")
     if not 0 <= spread <= 1:
@@ -122,6 +126,7 @@ def initialize(
         placed,
         rank,
         order=order,
+        columns=sites,
         topology=topology,
         core=core,
         inner=inner,
@@ -130,6 +135,9 @@ def initialize(
         dtype=dtype,
         device=device,
     )
+    place = {tuple(own): i for i, own in enumerate(sites)}
+    sites = [list(own) for own in ring.columns]  # in the ring's order, which is that of columns if none is wide
+    known = [known[place[own]] for own in ring.columns]
     if tied and method == "mixture":
         raise ValueError("tied=True needs method quantile or kmeans: the clusters of a mixture are rows, not states")
     if method == "mixture":
@@ -140,8 +148,8 @@ def initialize(
                 f"near a mixture the hidden state of a CP core is the cluster: inner must be None, found {inner}"
             )
         clusters = np.random.default_rng(_seed(rng, ring.prototype))
-        cores = cores_near(fit_mixture(x, known, int(rank), clusters), ring, spread)
-        return TensorRing(cores, ring.variables, ring.order)
+        cores = cores_near(fit_mixture(x, known, sites, int(rank), clusters), ring, spread)
+        return TensorRing(cores, ring.variables, ring.order, ring.columns)
     some = x[:: max(1, len(x) // 10_000)]
     shares = [
         component_shares(component_densities(some[:, own], variable))
@@ -150,7 +158,7 @@ def initialize(
     if tied:
         return _tied(ring, shares)
     cores = [_by_component(core, share * share.size) for core, share in zip(ring.links, shares, strict=True)]
-    return TensorRing(cores, ring.variables, ring.order)
+    return TensorRing(cores, ring.variables, ring.order, ring.columns)
 
 
 def _tied(ring: TensorRing, shares: Sequence[np.ndarray]) -> TensorRing:
@@ -167,7 +175,8 @@ def _tied(ring: TensorRing, shares: Sequence[np.ndarray]) -> TensorRing:
         links[k] = links[k].with_arrays(
             {name: factors.setdefault((name, tuple(array.shape)), array) for name, array in arrays.items()}
         )
-    return normalized_factors(ring.rebuilt([_by_component(core, share) for core in links], ring.variables, ring.order))
+    cores = [_by_component(core, share) for core in links]
+    return normalized_factors(ring.rebuilt(cores, ring.variables, ring.order, ring.columns))
 
 
 def _by_component(core: Core, factor: np.ndarray) -> Core:
@@ -184,9 +193,15 @@ def _seed(rng: Any, core: Any) -> int:
     return int(2**31 * float(uniform(Stream(rng, core).next(), (1,), core)[0]))
 
 
-def _columns(x: np.ndarray, variables: Sequence[Any]) -> list[list[int]]:
+def _columns(x: np.ndarray, variables: Sequence[Any], columns: Columns | None) -> list[list[int]]:
     """The columns of x (n, d) that each variable covers; a family that names none covers those that are left."""
     widths = [_width(variable) for variable in variables]
+    if columns is not None:
+        found = as_columns(columns, widths)
+        count = sum(map(len, found))
+        if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] != count:
+            raise ValueError(f"x must have shape (n, {count}) with n >= 1, found {x.shape}")
+        return [list(own) for own in found]
     known = sum(width for width in widths if width is not None)
     if widths.count(None) > 1:
         raise ValueError(
@@ -195,8 +210,8 @@ def _columns(x: np.ndarray, variables: Sequence[Any]) -> list[list[int]]:
         )
     rest = x.shape[1] - known if x.ndim == 2 else 0
     if x.ndim != 2 or x.shape[0] == 0 or (rest < 2 if None in widths else rest != 0):
-        columns = f"{known + 2} or more" if None in widths else str(known)
-        raise ValueError(f"x must have shape (n, {columns}) with n >= 1, found {x.shape}")
+        needed = f"{known + 2} or more" if None in widths else str(known)
+        raise ValueError(f"x must have shape (n, {needed}) with n >= 1, found {x.shape}")
     ends = np.cumsum([0, *(rest if width is None else width for width in widths)])
     return [list(range(a, b)) for a, b in itertools.pairwise(ends.tolist())]
 

@@ -7,6 +7,7 @@ wide. Which ones is free; unless it is said, the columns of the variables follow
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Layout:
 
     def __init__(self, variables: Sequence[Variable], columns: Columns | None = None):
         families = [as_family(variable) for variable in variables]
-        self.columns = _consecutive(families) if columns is None else _as_columns(columns, families)
+        self.columns = _consecutive(families) if columns is None else as_columns(columns, [f.width for f in families])
         listed = [k for own in self.columns for k in own]
         self.num_columns = len(listed)
         self.is_consecutive = listed == list(range(len(listed)))
@@ -103,23 +104,26 @@ def _consecutive(families: Sequence[Family]) -> tuple[tuple[int, ...], ...]:
     return tuple(columns)
 
 
-def _as_columns(columns: Columns, families: Sequence[Family]) -> tuple[tuple[int, ...], ...]:
-    """The columns of every variable as tuples of Python's integers, checked."""
+def as_columns(columns: Columns, widths: Sequence[int | None]) -> tuple[tuple[int, ...], ...]:
+    """The columns of every variable as tuples of Python's integers, checked.
+
+    Args:
+        widths: how many columns each variable has; None for two or more.
+    """
     if isinstance(columns, str) or not isinstance(columns, Iterable):
         raise TypeError(f"columns must be one tuple of indices per variable, found {columns!r}")
     listed = tuple(map(_as_indices, columns))
-    if len(listed) != len(families):
+    if len(listed) != len(widths):
         raise ValueError(
-            f"columns must be one tuple of indices per variable, found {len(listed)} of them for {len(families)} "
-            f"variables"
+            f"columns must be one tuple of indices per variable, found {len(listed)} for {len(widths)} variables"
         )
-    for i, (own, family) in enumerate(zip(listed, families, strict=True)):
-        if len(own) != family.width:
-            raise ValueError(f"variable {i}, {family.variable!r}, has {family.width} columns, found {own}")
+    for i, (own, width) in enumerate(zip(listed, widths, strict=True)):
+        if len(own) < 2 if width is None else len(own) != width:
+            raise ValueError(f"variable {i} has {width or '2 or more'} columns, found {short(own)}")
     every = sorted(k for own in listed for k in own)
     if every != list(range(len(every))):
         raise ValueError(
-            f"the columns of all variables must be a permutation of 0..{len(every) - 1}, found {list(listed)}"
+            f"the columns of all variables must be a permutation of 0..{len(every) - 1}, found {short(list(listed))}"
         )
     return listed
 

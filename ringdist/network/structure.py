@@ -281,7 +281,7 @@ class Network:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy that shares no array; `ValueError` where arrays are computed from parameters."""
         variables = [array for variable in self.variables for array in variable.arrays().values()]
-        if any(_records_gradient(array) and not array.is_leaf for array in (*self.core_arrays(), *variables)):
+        if any(records_gradient(array) and not array.is_leaf for array in (*self.core_arrays(), *variables)):
             raise ValueError(
                 "a ring whose arrays are computed from parameters cannot be copied with them; copy ring.detach(), or "
                 "the module that holds the parameters"

@@ -10,6 +10,7 @@ from scipy.special import digamma, ndtri
 
 from ringdist.backend import is_array, to_numpy
 from ringdist.network.evidence import unmasked
+from ringdist.network.layout import Columns, Layout
 from ringdist.variables import Variable, as_family
 
 _SAMPLED_ROWS = 2**14  # rows that place the bins and ranks; all rows are counted
@@ -23,7 +24,7 @@ _JOINT_ENTRIES = 2**24  # of one strip of joint counts (128 MiB)
 _TABLE_ENTRIES = 2**20  # of the counts turned into information at a time
 
 
-def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
+def dependence(x: Any, variables: Sequence[Variable], columns: Columns | None = None) -> np.ndarray:
     r"""Mutual information of every pair of columns, in nats, estimated from data.
 
     A pair is judged by the rows in which both its entries are observed (pairwise complete), $n$ of them.
@@ -48,17 +49,20 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
 
     Args:
         x: (n, d) real numbers, NaN = missing; an array of any backend or nested lists. Not written to.
-        variables: the d columns' families. Those with `integer = True` hold integers; where all of these are
-            below `num_components`, as a categorical column's are, every value is a level of its own, else (counts, and
-            categories that are more than 512) they are binned.
+        variables: the d columns' families; one that is wide stands for all of its columns. Those with `integer = True`
+            hold integers; where all of these are below `num_components`, as a categorical column's are, every value is
+            a level of its own, else (counts, and categories that are more than 512) they are binned.
+        columns: of every variable its columns of x, as in `TensorRing`; by default they follow each other.
 
     Returns:
         (d, d) float64, symmetric, finite, not negative. The diagonal is the entropy of the column's values or bins,
-        with Miller's correction. A pair never observed together has 0.
+        with Miller's correction. A pair never observed together has 0. Where variables are wide, rows and columns of
+        the result are variables: the greatest among the columns of both.
 
     Raises:
         TypeError: if x does not hold real numbers.
-        ValueError: if x is not of shape (n, d) with n >= 1, an entry is infinite or outside its variable's support.
+        ValueError: if x is not of shape (n, d) with n >= 1, an entry is infinite or outside its variable's support, or
+            columns do not fit the variables.
 
     Examples:
         >>> import numpy as np
@@ -71,13 +75,14 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
                [0.69, 0.  , 0.69]])
     """
     x = real_array(x, "x")
-    owner = [i for i, variable in enumerate(variables) for _ in range(as_family(variable).width)]
-    if x.ndim != 2 or x.shape[1] != len(owner) or 0 in x.shape:
+    layout = Layout(variables, columns)
+    if x.ndim != 2 or x.shape[1] != layout.num_columns or 0 in x.shape:
         raise ValueError(
-            f"x must have shape (n, {len(owner)}), rows by columns, one per column of a variable and n >= 1, found "
-            f"{x.shape}"
+            f"x must have shape (n, {layout.num_columns}), rows by columns, one per column of a variable and n >= 1, "
+            f"found {x.shape}"
         )
-    variables = [column for variable in variables for column in _columns(variable)]
+    owned = [_columns(variable) for variable in variables]
+    variables = [owned[i][place] for i, place in layout.places]
     scales = _scales(x, variables)
     information = _binned_information(x, scales)
     continuous = [k for k, v in enumerate(variables) if not as_family(v).integer]
@@ -86,7 +91,12 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
         scored = _score_information(x, continuous, [scales[k] for k in continuous])
         np.fill_diagonal(scored, 0.0)
         information[block] = np.maximum(information[block], scored)
-    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    if layout.is_plain:
+        by_variable = [k for (k,) in layout.columns]
+        return information[np.ix_(by_variable, by_variable)]
+    by_variable = [k for own in layout.columns for k in own]
+    first = np.cumsum([0, *map(len, layout.columns[:-1])])
+    information = information[np.ix_(by_variable, by_variable)]
     return np.maximum.reduceat(np.maximum.reduceat(information, first, axis=0), first, axis=1)
 
 

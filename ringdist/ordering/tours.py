@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ringdist.network.layout import Columns
 from ringdist.ordering.arrangement import arranged
 from ringdist.ordering.information import dependence, real_array
 from ringdist.ordering.search import best_tour
@@ -153,13 +154,18 @@ def _nearness(order: Sequence[int], topology: Topology, reach: float) -> np.ndar
 
 
 def mutual_information(
-    x: Any, variables: Sequence[Variable], topology: Topology = "ring", reach: float = 0.0
+    x: Any,
+    variables: Sequence[Variable],
+    topology: Topology = "ring",
+    reach: float = 0.0,
+    columns: Columns | None = None,
 ) -> tuple[int, ...]:
     """The order whose neighbours share most information in the data: `tour(dependence(x, variables), topology, reach)`.
 
     Args:
         x: (n, d) real numbers, NaN = missing. Not written to.
         variables: the d columns' families.
+        columns: of every variable its columns of x, as in `dependence`.
         topology: `"ring"` or `"train"`.
         reach: in [0, 1), as in `tour`.
 
@@ -180,7 +186,7 @@ def mutual_information(
     """
     _check_topology(topology)
     _check_reach(reach)
-    return tour(dependence(x, variables), topology, reach)
+    return tour(dependence(x, variables, columns), topology, reach)
 
 
 def score(order: Sequence[int], dependence: Any, topology: Topology = "ring", reach: float = 0.0) -> float:

@@ -32,7 +32,8 @@ def inner(ring: Network, other: Network) -> Array:
     accumulator's dtype (float64 wherever the backend has it).
 
     Raises:
-        ValueError: if the rings' orders differ by more than a rotation, or two variables are of different families.
+        ValueError: if the rings' orders differ by more than a rotation, two variables are of different families, or
+            they cover different columns.
         TypeError: if the rings mix backends.
 
     Examples:
@@ -47,11 +48,9 @@ def inner(ring: Network, other: Network) -> Array:
     if not isinstance(other, type(ring)):
         raise TypeError(f"an inner product is with another {type(ring).__name__}, found {type(other).__name__}")
     xp = namespace(ring.prototype, other.prototype)
-    if ring.columns != other.columns:
-        found = " and ".join(
-            str(each.columns if ring.num_columns == other.num_columns else each.num_columns) for each in (ring, other)
-        )
-        raise ValueError(f"rings must have the same columns, and the same of them at each variable, found {found}")
+    if len(ring.order) != len(other.order):
+        raise ValueError(f"rings must have the same columns, found {len(ring.order)} and {len(other.order)}")
+    other = _with_columns_of(ring, other)
     turn = other.order.index(ring.sequence[0])
     if other.order[turn:] + other.order[:turn] != ring.sequence:
         raise ValueError(f"rings must have one order up to rotation, found {list(ring.order)} and {list(other.order)}")
@@ -63,6 +62,24 @@ def inner(ring: Network, other: Network) -> Array:
     if log_value is None:
         log_value = _contracted(ring, other, grams, LOG)
     return astype(xp.exp(log_value - norm), dtype)
+
+
+def _with_columns_of(ring: Network, other: Network) -> Network:
+    """The other ring with its variables, and the columns of each of them, in the same sequence."""
+    if other.columns == ring.columns:
+        return other
+    sites = {tuple(sorted(own)): i for i, own in enumerate(other.columns)}
+    keys = [tuple(sorted(own)) for own in ring.columns]
+    if sites.keys() != set(keys):
+        raise ValueError(f"rings must have one layout of columns, found {list(ring.columns)} and {list(other.columns)}")
+    order = [sites[key] for key in keys]
+    variables = []
+    for i, own in zip(order, ring.columns, strict=True):
+        places = [other.columns[i].index(k) for k in own]
+        kept = own == other.columns[i]
+        variables.append(other.variables[i] if kept else other.families[i].marginal(places).variable)
+    site = {i: n for n, i in enumerate(order)}
+    return other.rebuilt([other.links[i] for i in order], variables, [site[i] for i in other.order], ring.columns)
 
 
 def _contracted(ring: Network, other: Network, grams: Sequence[Array], semiring: Semiring) -> Array | None:

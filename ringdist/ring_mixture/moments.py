@@ -102,7 +102,7 @@ def mutual_information(mixture: Mixture) -> Array:
     Cost: for every ring the posteriors of Σ_k N_k rows.
 
     Raises:
-        ValueError: if rings share other columns by a variable.
+        ValueError: if rings have different wide variables.
 
     Examples:
         >>> import numpy as np
@@ -115,10 +115,11 @@ def mutual_information(mixture: Mixture) -> Array:
         array([[0.693, 0.693],
                [0.693, 0.693]])
     """
+    first = mixture.rings[0]
     for c, ring in enumerate(mixture.rings):
-        if ring.columns != mixture.rings[0].columns:
-            found = f"{mixture.rings[0].columns} and {ring.columns} (ring {c})"
-            raise ValueError(f"rings must have the same columns at each variable, found {found}")
+        if ring.columns != first.columns:
+            found = f"{list(first.columns)} and {list(ring.columns)} (ring {c})"
+            raise ValueError(f"mutual information is between variables: rings must have the same ones, found {found}")
     weights = astype(mixture.weights, accumulator(mixture.prototype))
     xp, parts = namespace(weights), []
     owner, places = _components(mixture)

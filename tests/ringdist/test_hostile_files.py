@@ -135,7 +135,13 @@ LIES = {
     "nan of one's own": (array(f"variable.{LAPLACE}.scales", np.full(N[LAPLACE], np.nan)), "scales.*NaN"),
     # version, order, names, families
     **{f"version {TEXT(v)}": (described(version=v), f"known are 1 to {io.VERSION}") for v in
-       (0, -1, 3, 999, 10**30, True, None, "2", 1.0, 2.0, [2], {}, float("nan"))},
+       (0, -1, 4, 999, 10**30, True, None, "2", 1.0, 2.0, [2], {}, float("nan"))},
+    "version 3 without columns": (described(version=3), "object of version, order, variables, cores, columns"),
+    "columns in version 2": (described(columns=[[0], [1], [2], [3]]), "object of version, order, variables, cores"),
+    **{f"columns {TEXT(v)}": (described(version=3, columns=v), "column") for v in
+       (None, 0, "0123", {}, [], [0, 1, 2, 3], [[0], [1], [2]], [[0], [1], [2], [4]], [[0], [1], [2], [2]],
+        [[0], [1], [2, 3], []], [[0, 1], [2], [3], [4]], [[0], [1], [2], [-1]], [[0], [1], [2], [3.0]],
+        [[False], [True], [2], [3]], [[0], [1], [2], [10**30]], [[], [], [], []], [list(range(100_000)), [], [], []])},
     "version 1 with kinds": (described(version=1), "object of version, order, variables"),
     **{f"order {TEXT(v)}": (described(order=v), "order must be") for v in
        (None, 0, "0123", {}, [], [0], [-1, 0, 1, 2], [0, 1, 2, 99], [0, 0, 1, 2], [0.0, 1, 2, 3],
