@@ -198,14 +198,17 @@ class Questions(Completions):
 
         Between categorical columns exact, from the tables of pairs. Where a column holds numbers a Monte Carlo estimate
         of E[log p(x, y) − log p(x) − log p(y)] from 4000 samples, with exact densities of pairs; below 0 it is 0. The
-        diagonal is the entropy of the column's components.
+        diagonal is the entropy of a categorical column, and NaN for a column of numbers.
 
         Args:
             random_state: of the samples.
         """
         check_is_fitted(self)
-        d, found = len(self._columns), np.array(self.ring_.mutual_information(), dtype=np.float64)
-        if not self.is_categorical_.all():
+        d, codes = len(self._columns), np.flatnonzero(self.is_categorical_).tolist()
+        found = np.full((d, d), np.nan)
+        if codes:
+            found[np.ix_(codes, codes)] = np.asarray(self.ring_.marginal(codes).mutual_information())
+        if len(codes) < d:
             rows = np.asarray(self.ring_.sample(SAMPLES, rng=seed(check_random_state(random_state))))
             alone = [np.asarray(self.ring_.marginal([k]).log_prob(rows[:, [k]])) for k in range(d)]
             for j in range(d):
