@@ -118,7 +118,7 @@ def test_questions_of_a_model_with_a_shared_covariance(model, tmp_path):
     joint = part.score_samples(test[["a", "d", "group"]])
     assert np.isfinite(joint).all() and np.isfinite(given.score_samples(test.drop(columns="group"))).all()
     np.testing.assert_allclose(
-        part.predict_proba(test, "group"), model.predict_proba(test[["a", "d"]], "group"), atol=1e-9
+        part.predict_proba(test[["a", "d"]], "group"), model.predict_proba(test[["a", "d"]], "group"), atol=1e-9
     )
     p = model.probability({"a": rd.Interval(0, None)})
     assert abs(p - (drawn["a"] >= 0).mean()) < 0.05
