@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
+from ringdist.ordering.tours import successive
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import Categorical, GaussianMixture, Variable
@@ -28,8 +30,7 @@ SEARCH = 0.35  # of the budget is past when no other smoothing is tried any more
 TRAINS = 4  # of a rank must fit into the budget for it to be tried: several orders gain more than twice the rank
 GROWTH = 2.5  # of the seconds of a fit when its rank doubles, between what launches and what products cost
 GAIN = 1e-3  # nats of held-out likelihood, relative to it per column, below which nothing more is tried
-RANK_FACTORS = (2.0, 1.0), (0.5, 1.0)
-SMOOTHING_FACTORS = (1.0, 0.3), (1.0, 3.0)
+MORE_RANK, LESS_RANK, MORE_SMOOTHING, LESS_SMOOTHING = (2.0, 1.0), (0.5, 1.0), (1.0, 3.0), (1.0, 0.3)
 HELD_OUT = 0.1  # of the rows, unless others are given
 
 
@@ -49,6 +50,12 @@ class Fitted(NamedTuple):
     held_out: np.ndarray  # (n',) log-likelihoods
     history: dict[str, list[float]]
     seconds: float
+
+    @property
+    def overfits(self) -> bool:
+        """Whether held-out rows lost in the last epochs, whose steps are the shortest."""
+        values = self.history["validation"]
+        return max(values) > values[-1]
 
 
 def autofit(
@@ -72,7 +79,8 @@ def autofit(
     Trains of CP cores start near a mixture of products and learn by stepwise EM. The rank doubles as long as held-out
     rows gain and several such trains fit into the budget, then the smoothing is varied. What is left of the budget goes
     to further trains in other orders of the columns, whose weights are those of highest held-out likelihood. A single
-    train is returned as `TensorRing` where a second one gains nothing.
+    train is returned as `TensorRing` where a second one gains nothing. Orders are those of `ordering.diverse`, in which
+    dependent columns are near each other, and after the first one those that were not.
 
     Args:
         x: (n, d) data, NaN where missing.
@@ -81,7 +89,8 @@ def autofit(
         sample_weight: (n,) non-negative weights of the rows of x in learning; held-out rows count equally.
         budget: seconds of wall-clock time. A fit that is under way is finished, so that this is no hard limit.
         max_rings: trains at most.
-        orders: the orders of the columns to use, the best first; None takes them from the mutual information.
+        orders: the orders of the columns to use, the best first; None takes `ordering.diverse` of their mutual
+            information.
         num_components: of continuous columns, as in `initialize`.
         rng: seed.
         xp, dtype, device: of the result, as in `initialize`.
@@ -108,6 +117,8 @@ def autofit(
     if isinstance(max_rings, bool) or not isinstance(max_rings, int | np.integer) or max_rings < 1:
         raise ValueError(f"max_rings must be a positive integer, found {max_rings!r}")
     start = time.perf_counter()
+    if orders is not None and len(orders) == 0:
+        raise ValueError("orders must hold an order of the columns, found none")
     generator = np.random.default_rng(rng)
     rows = to_numpy(x) if is_array(x) else np.asarray(x, dtype=np.float64)
     weight = None if sample_weight is None else np.asarray(to_numpy(sample_weight), dtype=np.float64)
@@ -121,7 +132,7 @@ def autofit(
         weight,
         held_out,
         placed,
-        orders if orders is not None else _orders(rows, placed, max_rings),
+        _Orders(orders if orders is not None else _by_information(rows, placed)),
         deadline=start + budget,
         budget=budget,
         seed=int(generator.integers(2**31)),
@@ -147,7 +158,7 @@ class _Search:
     weight: np.ndarray | None
     held_out: np.ndarray
     variables: Sequence[Variable]
-    orders: Sequence[Sequence[int]]
+    orders: _Orders
     deadline: float
     budget: float
     seed: int
@@ -164,7 +175,7 @@ class _Search:
             core="cp",
             topology="train",
             method="mixture",
-            order=self.orders[place],
+            order=self.orders.get(place),
             rng=self.seed + place,
             **self.target,
         )
@@ -187,12 +198,14 @@ class _Search:
 
     def best_setting(self) -> Fitted:
         """The rank doubled or halved, then the smoothing varied, as long as held-out rows gain and time allows."""
-        best = self.fit(Setting(), 0)
-        for factors in (RANK_FACTORS, SMOOTHING_FACTORS):
-            for factor in factors:
-                best, moved = self._climb(best, factor)
-                if moved:
-                    break
+        best, larger = self._climb(self.fit(Setting(), 0), MORE_RANK)
+        if best.overfits and not larger:
+            best, _ = self._climb(best, LESS_RANK)
+        ways = [MORE_SMOOTHING, LESS_SMOOTHING] if best.overfits else [LESS_SMOOTHING, MORE_SMOOTHING]
+        for way in ways:
+            best, moved = self._climb(best, way)
+            if moved:
+                break
         return best
 
     def _climb(self, best: Fitted, factor: tuple[float, float]) -> tuple[Fitted, bool]:
@@ -215,8 +228,8 @@ class _Search:
     def further_rings(self, best: Fitted, max_rings: int) -> list[Fitted]:
         """The best train and others in further orders, as long as time is left and held-out rows gain."""
         fits = [best]
-        for place in range(1, min(max_rings, len(self.orders))):
-            if time.perf_counter() + best.seconds > self.deadline:
+        for place in range(1, max_rings):
+            if time.perf_counter() + best.seconds > self.deadline or self.orders.get(place) is None:
                 break
             before = _mixed(fits)
             fits.append(self.fit(best.setting, place))
@@ -264,13 +277,20 @@ def _split(
     return rows[~chosen], None if weight is None else weight[~chosen], rows[chosen]
 
 
-def _orders(rows: np.ndarray, variables: Sequence[Variable], count: int) -> list[Sequence[int]]:
-    """Orders by mutual information, each of the later ones among pairs that the earlier do not have adjacent."""
+class _Orders:
+    """The orders of a fit, each found when it is first asked for."""
+
+    def __init__(self, orders: Iterable[Sequence[int]]):
+        self._found: list[Sequence[int]] = []
+        self._rest = iter(orders)
+
+    def get(self, place: int) -> Sequence[int] | None:
+        """None where there are no more."""
+        self._found += itertools.islice(self._rest, max(0, place + 1 - len(self._found)))
+        return self._found[place] if place < len(self._found) else None
+
+
+def _by_information(rows: np.ndarray, variables: Sequence[Variable]) -> Iterator[tuple[int, ...]]:
     real = GaussianMixture([0.0], [1.0])
     information = ordering.dependence(rows, [v if isinstance(v, Categorical) else real for v in variables])
-    orders: list[Sequence[int]] = []
-    for _ in range(count):
-        orders.append(ordering.tour(information, "train"))
-        for a, b in zip(orders[-1], orders[-1][1:], strict=False):
-            information[a, b] = information[b, a] = 0.5 * information[a, b]
-    return orders
+    return successive(information, "train")
