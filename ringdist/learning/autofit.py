@@ -31,7 +31,8 @@ TRAINS = 4  # of a rank must fit into the budget for it to be tried: several ord
 GROWTH = 2.5  # of the seconds of a fit when its rank doubles, between what launches and what products cost
 GAIN = 1e-3  # nats of held-out likelihood, relative to it per column, below which nothing more is tried
 MORE_RANK, LESS_RANK, MORE_SMOOTHING, LESS_SMOOTHING = (2.0, 1.0), (0.5, 1.0), (1.0, 3.0), (1.0, 0.3)
-CHAIN_EPOCHS = 5  # of full batches: mixtures of chains start near their optimum, from which long steps lead away
+CHAIN_EPOCHS = 5  # of full batches: mixtures of chains start near their optimum, from which long steps lead away.
+# Those of categories are left there: exact EM gains less than further mixtures in the same time.
 CHAIN_RANKS = 0.75, 1.5, 1.0  # of the best, in turns: mixtures of chains of different numbers of clusters
 CHAINS = 0.75  # of the budget is past when no mixture of chains is tried any more
 MISSES = 2  # further trains without a gain, after which there are no more
@@ -67,7 +68,7 @@ class Fitted(NamedTuple):
     def overfits(self) -> bool:
         """Whether held-out rows lost in the last epochs, whose steps are the shortest."""
         values = self.history["validation"]
-        return max(values) > values[-1]
+        return bool(values) and max(values) > values[-1]
 
 
 def autofit(
@@ -112,7 +113,8 @@ def autofit(
         progress: is told of every fit in a line of text.
 
     Returns:
-        The fitted model, a `TensorRing` or `RingMixture`, and the history of its first ring.
+        The fitted model, a `TensorRing` or `RingMixture`, and the history of its best ring; without epochs where that
+        is a mixture of chains of categories.
 
     Raises:
         ValueError: if x, a variable or an option does not fit, or there are fewer than two rows to hold some out.
@@ -199,7 +201,7 @@ class _Search:
             self.rows,
             sample_weight=self.weight,
             validation=self.held_out,
-            max_epochs=CHAIN_EPOCHS if chains else EPOCHS,
+            max_epochs=self._epochs(setting),
             smoothing=setting.smoothing,
             patience=1 if chains else 5,
             rng=seed,
@@ -210,6 +212,11 @@ class _Search:
         self.tell(f"{setting}, order {place}: {values.mean():.4f} in {seconds:.1f} s")
         self.tried.append(Fitted(setting, ring, values, history, seconds))
         return self.tried[-1]
+
+    def _epochs(self, setting: Setting) -> int:
+        if setting.start == "mixture":
+            return EPOCHS
+        return 0 if all(isinstance(variable, Categorical) for variable in self.variables) else CHAIN_EPOCHS
 
     def best_setting(self) -> Fitted:
         """The rank doubled or halved, then the smoothing varied, as long as held-out rows gain and time allows."""

@@ -134,7 +134,9 @@ def test_orders_are_found_when_they_are_asked_for():
     assert orders.get(3) is None and orders.get(1) == (1,)
 
 
-@pytest.mark.parametrize(("values", "overfits"), [([-3, -2, -1], False), ([-3, -1, -2], True), ([-1.0], False)])
+@pytest.mark.parametrize(
+    ("values", "overfits"), [([-3, -2, -1], False), ([-3, -1, -2], True), ([-1.0], False), ([], False)]
+)
 def test_held_out_rows_that_lose_again_tell_overfitting(values, overfits):
     fit = module.Fitted(module.Setting(), None, np.zeros(1), {"train": [], "validation": values}, 0.0)
     assert fit.overfits == overfits
