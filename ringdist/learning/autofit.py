@@ -220,10 +220,14 @@ class _Search:
 
     def best_setting(self) -> Fitted:
         """The rank doubled or halved, then the smoothing varied, as long as held-out rows gain and time allows."""
+        few = max(variable.num_components for variable in self.variables) <= Setting().rank
+        chains = [self.fit(Setting(start="chains", given=True), 0)] if few and self.orders.free else []
         best = self.fit(Setting(), 0)
-        chains = self._chains()
-        if chains is not None and chains.value > best.value + self.least_gain():
-            return self._climb(chains, LESS_RANK if chains.overfits else MORE_RANK)[0]
+        if few and time.perf_counter() < self.deadline - (1 - CHAINS) * self.budget:
+            chains.append(self.fit(Setting(start="chains"), 0))
+        chain = max(chains, key=lambda fit: fit.value, default=best)
+        if chain.value > best.value + self.least_gain():
+            return self._climb(chain, LESS_RANK if chain.overfits else MORE_RANK)[0]
         best, larger = self._climb(best, MORE_RANK)
         if best.overfits and not larger:
             best, _ = self._climb(best, LESS_RANK)
@@ -233,16 +237,6 @@ class _Search:
             if moved:
                 break
         return best
-
-    def _chains(self) -> Fitted | None:
-        """The better of two mixtures of chains, along the columns' own order and along that of dependence."""
-        if max(variable.num_components for variable in self.variables) > Setting().rank:
-            return None
-        fits = []
-        for given in (True, False) if self.orders.free else (False,):
-            if time.perf_counter() < self.deadline - (1 - CHAINS) * self.budget:
-                fits.append(self.fit(Setting(start="chains", given=given), 0))
-        return max(fits, key=lambda fit: fit.value, default=None)
 
     def _climb(self, best: Fitted, factor: tuple[float, float]) -> tuple[Fitted, bool]:
         """One way of changing rank and smoothing, repeated while it gains; whether it did."""

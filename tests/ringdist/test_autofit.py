@@ -70,10 +70,10 @@ def test_equal_seeds_give_equal_models_where_time_does_not_decide():
 def test_a_short_budget_still_gives_a_fit(monkeypatch):
     told = []
     model, _ = rd.autofit(clusters(100, 6, 6), [None] * 6, budget=1e-3, rng=0, progress=told.append)
-    assert isinstance(model, rd.TensorRing) and len(told) == 1
+    assert len(told) == 2 and model.log_prob(clusters(100, 6, 6)).mean() > -4.16
     monkeypatch.setattr(module, "GAIN", 1e6)  # nothing is worth a second ring
     model, _ = rd.autofit(clusters(100, 6, 6), [None] * 6, budget=1e6, rng=0, progress=told.append)
-    assert len(told) <= 11
+    assert len(told) <= 12
 
 
 def test_orders_are_those_of_near_dependent_columns_or_as_given():
