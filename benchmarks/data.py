@@ -1,6 +1,7 @@
 """The tables that the benchmarks learn from: read, cut and split, nothing else."""
 
 import io
+import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -95,3 +96,20 @@ def _square(low: int, high: int) -> list[tuple[int, int]]:
     span = range(low, high)
     top, right = [(low, i) for i in span], [(i, high) for i in span]
     return top + right + [(high, high + low - i) for i in span] + [(high + low - i, low) for i in span]
+
+
+def manual(length: int = 64) -> Split:
+    """English text in windows (n, length) of 28 characters, in the order in which it is read.
+
+    The text is that of Python's own language reference, `pydoc_data.topics` of the standard library, every paragraph
+    once. Letters are 0 to 25 in either case, 26 is any run of white space and 27 any other character. Test windows are
+    the last fifth, validation windows the tenth before it.
+    """
+    from pydoc_data.topics import topics
+
+    paragraphs = dict.fromkeys(part for name in sorted(topics) for part in re.split(r"\n\s*\n", topics[name]))
+    text = re.sub(r"\s+", " ", " ".join(paragraphs).lower())
+    codes = np.array([ord(letter) - ord("a") if "a" <= letter <= "z" else 26 + (letter != " ") for letter in text])
+    windows = codes[: len(codes) // length * length].reshape(-1, length).astype(np.int8)
+    first, last = round(0.7 * len(windows)), round(0.8 * len(windows))
+    return Split(windows[:first], windows[first:last], windows[last:])

@@ -85,13 +85,7 @@ def _by_information(
 ) -> list[Sequence[int]]:
     real = GaussianMixture([0.0], [1.0])
     families = [real if c.categories is None else Categorical(c.num_codes) for c in columns]
-    information = ordering.dependence(rows, families)
-    found: list[Sequence[int]] = []
-    for _ in range(number):
-        found.append(ordering.tour(information, topology))
-        for a, b in zip(found[-1], found[-1][1:], strict=False):
-            information[a, b] = information[b, a] = 0.5 * information[a, b]
-    return found
+    return list(ordering.diverse(ordering.dependence(rows, families), number, topology))
 
 
 def learnt(

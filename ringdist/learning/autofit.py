@@ -6,9 +6,9 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
-from ringdist.network.evidence import unmasked
 from ringdist.ordering.tours import successive
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
@@ -33,6 +32,12 @@ TRAINS = 4  # of a rank must fit into the budget for it to be tried: several ord
 GROWTH = 2.5  # of the seconds of a fit when its rank doubles, between what launches and what products cost
 GAIN = 1e-3  # nats of held-out likelihood, relative to it per column, below which nothing more is tried
 MORE_RANK, LESS_RANK, MORE_SMOOTHING, LESS_SMOOTHING = (2.0, 1.0), (0.5, 1.0), (1.0, 3.0), (1.0, 0.3)
+CHAIN_EPOCHS = 5  # of full batches: mixtures of chains start near their optimum, from which long steps lead away.
+# Those of categories are left there: exact EM gains less than further mixtures in the same time.
+CHAIN_RANKS = 0.75, 1.5, 1.0  # of the best, in turns: mixtures of chains of different numbers of clusters
+CHAINS = 0.75  # of the budget is past when no mixture of chains is tried any more
+MISSES = 2  # further trains without a gain, after which there are no more
+LEAST_WEIGHT = 1e-2  # of a train in the mixture
 HELD_OUT = 0.1  # of the rows, unless others are given
 
 
@@ -42,6 +47,8 @@ class Setting:
 
     rank: int = 32
     smoothing: float = 0.5
+    start: Literal["mixture", "chains"] = "mixture"
+    given: bool = False  # whether columns stay in their own order
 
 
 class Fitted(NamedTuple):
@@ -54,10 +61,15 @@ class Fitted(NamedTuple):
     seconds: float
 
     @property
+    def value(self) -> float:
+        """Mean held-out log-likelihood."""
+        return float(self.held_out.mean())
+
+    @property
     def overfits(self) -> bool:
         """Whether held-out rows lost in the last epochs, whose steps are the shortest."""
         values = self.history["validation"]
-        return max(values) > values[-1]
+        return bool(values) and max(values) > values[-1]
 
 
 def autofit(
@@ -79,10 +91,13 @@ def autofit(
     """A mixture of trains, everything about it chosen on held-out rows within a budget of seconds.
 
     Trains of CP cores start near a mixture of products and learn by stepwise EM. The rank doubles as long as held-out
-    rows gain and several such trains fit into the budget, then the smoothing is varied. What is left of the budget goes
-    to further trains in other orders of the columns, whose weights are those of highest held-out likelihood. A single
-    train is returned as `TensorRing` where a second one gains nothing. Orders are those of `ordering.diverse`, in which
-    dependent columns are near each other, and after the first one those that were not.
+    rows gain and several such trains fit into the budget, then the smoothing is varied. Mixtures of Markov chains are
+    tried too, along the columns as they stand and in the order of dependence, and where they are better than the first
+    train it is they that are varied.
+
+    What is left of the budget goes to further trains in other orders of the columns, those of `ordering.diverse`. The
+    trains of all fits have the weights of highest held-out likelihood, and those of hardly a weight are left out. A
+    single train is returned as `TensorRing` where others gain nothing.
 
     Args:
         x: (n, d) data, NaN where missing.
@@ -99,7 +114,8 @@ def autofit(
         progress: is told of every fit in a line of text.
 
     Returns:
-        The fitted model, a `TensorRing` or `RingMixture`, and the history of its first ring.
+        The fitted model, a `TensorRing` or `RingMixture`, and the history of its best ring; without epochs where that
+        is a mixture of chains of categories.
 
     Raises:
         ValueError: if x, a variable or an option does not fit, or there are fewer than two rows to hold some out.
@@ -135,7 +151,7 @@ def autofit(
         weight,
         held_out,
         placed,
-        _Orders(orders if orders is not None else _by_information(rows, placed)),
+        _Orders(orders if orders is not None else _by_information(rows, placed), free=orders is None),
         deadline=start + budget,
         budget=budget,
         seed=int(generator.integers(2**31)),
@@ -143,16 +159,8 @@ def autofit(
         tell=progress or (lambda line: None),
     )
     best = search.best_setting()
-    fits = search.further_rings(best, max_rings)
-    model: Model = fits[0].ring
-    if len(fits) > 1:
-        weights = mixture_weights(np.stack([fit.held_out for fit in fits]))
-        kept = [c for c in range(len(fits)) if weights[c] > 1e-3]
-        if len(kept) > 1:
-            model = RingMixture([fits[c].ring for c in kept], (weights[kept] / weights[kept].sum()).tolist())
-        else:
-            model = fits[kept[0]].ring
-    return FitResult(model, fits[0].history)
+    search.further_rings(best, max_rings)
+    return FitResult(_mixture(search.tried, best, max_rings, search.least_gain()), best.history)
 
 
 @dataclass(frozen=True)
@@ -167,42 +175,63 @@ class _Search:
     seed: int
     target: dict[str, Any]
     tell: Callable[[str], None]
+    tried: list[Fitted] = field(default_factory=list)
 
     def fit(self, setting: Setting, place: int) -> Fitted:
         """A train in one of the orders."""
         began = time.perf_counter()
+        chains, seed = setting.start == "chains", self.seed + place
+        near: dict[str, Any] = {"spread": 0.0} if chains else {}
         start = initialize(
             self.rows,
             self.variables,
             setting.rank,
             core="cp",
             topology="train",
-            method="mixture",
-            order=self.orders.get(place),
-            rng=self.seed + place,
+            method=setting.start,
+            order=range(len(self.variables)) if setting.given else self.orders.get(place),
+            rng=seed,
+            **near,
             **self.target,
         )
+        stepwise: dict[str, Any] = {
+            "batch_size": max(FEWEST_ROWS, -(-len(self.rows) // BATCHES)),
+            "step_decay": "linear",
+        }
         ring, history = fit_em(
             start,
             self.rows,
             sample_weight=self.weight,
             validation=self.held_out,
-            max_epochs=EPOCHS,
-            batch_size=max(FEWEST_ROWS, -(-len(self.rows) // BATCHES)),
+            max_epochs=self._epochs(setting),
             smoothing=setting.smoothing,
             shrinkage=SHRINKAGE,
-            step_decay="linear",
-            patience=5,
-            rng=self.seed + place,
+            patience=1 if chains else 5,
+            rng=seed,
+            **({} if chains else stepwise),
         )
         values = log_probs(ring, self.held_out)
         seconds = time.perf_counter() - began
         self.tell(f"{setting}, order {place}: {values.mean():.4f} in {seconds:.1f} s")
-        return Fitted(setting, ring, values, history, seconds)
+        self.tried.append(Fitted(setting, ring, values, history, seconds))
+        return self.tried[-1]
+
+    def _epochs(self, setting: Setting) -> int:
+        if setting.start == "mixture":
+            return EPOCHS
+        return 0 if all(isinstance(variable, Categorical) for variable in self.variables) else CHAIN_EPOCHS
 
     def best_setting(self) -> Fitted:
         """The rank doubled or halved, then the smoothing varied, as long as held-out rows gain and time allows."""
-        best, larger = self._climb(self.fit(Setting(), 0), MORE_RANK)
+        few = max(variable.num_components for variable in self.variables) <= Setting().rank
+        chains = [self.fit(Setting(start="chains", given=True), 0)] if few and self.orders.free else []
+        best = self.fit(Setting(), 0)
+        if few and time.perf_counter() < self.deadline - (1 - CHAINS) * self.budget:
+            chains.append(self.fit(Setting(start="chains"), 0))
+        chain = max(chains, key=lambda fit: fit.value, default=best)
+        if chain.value > best.value + self.least_gain():
+            return self._climb(chain, LESS_RANK if chain.overfits else MORE_RANK)[0]
+        best, larger = self._climb(best, MORE_RANK)
         if best.overfits and not larger:
             best, _ = self._climb(best, LESS_RANK)
         ways = [MORE_SMOOTHING, LESS_SMOOTHING] if best.overfits else [LESS_SMOOTHING, MORE_SMOOTHING]
@@ -216,12 +245,13 @@ class _Search:
         """One way of changing rank and smoothing, repeated while it gains; whether it did."""
         moved = False
         while True:
-            setting = Setting(max(1, int(best.setting.rank * factor[0])), best.setting.smoothing * factor[1])
+            rank = max(1, int(best.setting.rank * factor[0]))
+            setting = replace(best.setting, rank=rank, smoothing=best.setting.smoothing * factor[1])
             if setting == best.setting or not self._has_time(best, setting):
                 return best, moved
             fit = self.fit(setting, 0)
-            if fit.held_out.mean() < best.held_out.mean() + self._least_gain():
-                return (fit if fit.held_out.mean() > best.held_out.mean() else best), moved
+            if fit.value < best.value + self.least_gain():
+                return max(fit, best, key=lambda one: one.value), moved
             best, moved = fit, True
 
     def _has_time(self, best: Fitted, setting: Setting) -> bool:
@@ -229,20 +259,32 @@ class _Search:
             return TRAINS * GROWTH * best.seconds < self.budget
         return time.perf_counter() + best.seconds < self.deadline - (1 - SEARCH) * self.budget
 
-    def further_rings(self, best: Fitted, max_rings: int) -> list[Fitted]:
-        """The best train and others in further orders, as long as time is left and held-out rows gain."""
-        fits = [best]
+    def further_rings(self, best: Fitted, max_rings: int) -> None:
+        """Trains in further orders, as long as time is left and held-out rows gain."""
+        fits, misses = [best], 0
         for place in range(1, max_rings):
-            if time.perf_counter() + best.seconds > self.deadline or self.orders.get(place) is None:
+            late = time.perf_counter() + best.seconds > self.deadline
+            if late or misses == MISSES or (self.orders.get(place) is None and not best.setting.given):
                 break
+            setting = best.setting
+            if setting.start == "chains":
+                setting = replace(setting, rank=int(setting.rank * CHAIN_RANKS[(place - 1) % len(CHAIN_RANKS)]))
             before = _mixed(fits)
-            fits.append(self.fit(best.setting, place))
-            if _mixed(fits) < before + self._least_gain():
-                break
-        return fits
+            fits.append(self.fit(setting, place))
+            misses = misses + 1 if _mixed(fits) < before + self.least_gain() else 0
 
-    def _least_gain(self) -> float:
+    def least_gain(self) -> float:
         return GAIN * self.held_out.shape[1] / 100
+
+
+def _mixture(fits: Sequence[Fitted], best: Fitted, most: int, least_gain: float) -> Model:
+    """All that was fitted, by weights of highest held-out likelihood, but for what has hardly a weight."""
+    weights = mixture_weights(np.stack([fit.held_out for fit in fits]))
+    kept = [c for c in np.argsort(-weights)[:most].tolist() if weights[c] > LEAST_WEIGHT]
+    if len(kept) < 2 or _mixed([fits[c] for c in kept]) < best.value + least_gain:
+        return best.ring
+    weights = mixture_weights(np.stack([fits[c].held_out for c in kept]))
+    return RingMixture([fits[c].ring for c in kept], weights.tolist())
 
 
 def _mixed(fits: Sequence[Fitted]) -> float:
@@ -284,7 +326,8 @@ def _split(
 class _Orders:
     """The orders of a fit, each found when it is first asked for."""
 
-    def __init__(self, orders: Iterable[Sequence[int]]):
+    def __init__(self, orders: Iterable[Sequence[int]], *, free: bool):
+        self.free = free  # whether others may be tried
         self._found: list[Sequence[int]] = []
         self._rest = iter(orders)
 

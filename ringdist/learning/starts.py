@@ -24,6 +24,7 @@ from ringdist.backend import (
     uniform,
 )
 from ringdist.cores import Core
+from ringdist.learning.chains import cores_near_chains
 from ringdist.learning.mixture import component_densities, component_shares, cores_near, fit_mixture
 from ringdist.learning.normal_form import normalized_factors
 from ringdist.network.evidence import unmasked
@@ -55,7 +56,7 @@ def initialize(
     order: Sequence[int | str] | None = None,
     columns: Columns | None = None,
     topology: Literal["ring", "train"] = "ring",
-    method: Literal["quantile", "kmeans", "mixture"] = "quantile",
+    method: Literal["quantile", "kmeans", "mixture", "chains"] = "quantile",
     spread: float = 0.04,
     core: CoreKind = "dense",
     inner: int | None = None,
@@ -71,6 +72,8 @@ def initialize(
     starts near the product of the columns' marginals, but not at it: with all-equal entries no bond would ever
     separate (a symmetric saddle of the likelihood). With `method="mixture"` the ring starts near a mixture of `rank`
     products, fitted by EM here, whose cluster is the state of every bond: for tables with clusters, by far the better.
+    With `method="chains"` it is near a mixture of Markov chains along the order, whose states are cluster and
+    component: where columns depend on their neighbours within clusters too, as sites of genomes do.
 
     Args:
         x: (n, d) data as NumPy array, NaN where missing.
@@ -83,10 +86,13 @@ def initialize(
             given. By default the columns of the variables follow each other.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`.
         num_components: of mixtures; fewer where a column has fewer distinct values.
-        method: components at equally frequent quantiles, at k-means centres, or at quantiles with a mixture's cores.
+        method: components at equally frequent quantiles, at k-means centres, or at quantiles with the cores of a
+            mixture of products or of chains. Chains are a train of CP cores with `rank // N` clusters, at least one, N
+            the most components of a column; bonds have as many states as there are clusters times components.
         spread: with `method="mixture"`, the share of each core's mass that changes the state of the bond, at random;
             0 is the mixture itself, which EM then never leaves. From much less than the default EM is slow to leave
-            the mixture, from much more it has to find the clusters again, with 16 columns as with 800.
+            the mixture, from much more it has to find the clusters again, with 16 columns as with 800. With
+            `method="chains"` also the share of each state's components that are any others of the column.
         core, inner: the kind of the cores and the hidden states of CP cores, as in `TensorRing.random`; with
             `method="mixture"` a CP core's hidden state is the cluster, and `inner` is None.
         tied: whether all columns share their factors, as `fit_em(..., tied=True)` learns them: a homogeneous hidden
@@ -95,8 +101,8 @@ def initialize(
 
     Raises:
         ValueError: if x is not an (n, d) table, a column has no observed entry to place components on, or an option is
-            unknown; with `method="mixture"` also if the rank is not one number, `inner` is given, spread is outside
-            [0, 1], or an entry is outside its variable's support.
+            unknown; with `method="mixture"` or "chains" also if the rank is not one number, `inner` is given,
+            spread is outside [0, 1], or an entry is outside its variable's support; "chains" of a ring or dense cores.
 
     Examples:
         >>> import numpy as np
@@ -109,8 +115,10 @@ def initialize(
     x = unmasked(x)
     x = to_numpy(x) if is_array(x) else np.asarray(x)
     sites = _columns(x, variables, columns)
-    if method not in ("quantile", "kmeans", "mixture"):
-        raise ValueError(f"method must be quantile, kmeans or mixture, found {method!r}")
+    if method not in ("quantile", "kmeans", "mixture", "chains"):
+        raise ValueError(f"method must be quantile, kmeans, mixture or chains, found {method!r}")
+    if method == "chains" and (topology, core) != ("train", "cp"):
+        raise ValueError(f"a mixture of chains is a train of cp cores, found topology {topology!r} and core {core!r}")
     if not 0 <= spread <= 1:
         raise ValueError(f"spread must be between 0 and 1, found {spread}")
     if num_components < 1:
@@ -138,17 +146,23 @@ def initialize(
     place = {tuple(own): i for i, own in enumerate(sites)}
     sites = [list(own) for own in ring.columns]  # in the ring's order, which is that of columns if none is wide
     known = [known[place[own]] for own in ring.columns]
-    if tied and method == "mixture":
+    if tied and method in ("mixture", "chains"):
         raise ValueError("tied=True needs method quantile or kmeans: the clusters of a mixture are rows, not states")
-    if method == "mixture":
+    if method in ("mixture", "chains"):
         if not isinstance(rank, int | np.integer):
             raise ValueError(f"a start near a mixture has one rank for all bonds, found {rank!r}; others may differ")
         if inner is not None:
             raise ValueError(
                 f"near a mixture the hidden state of a CP core is the cluster: inner must be None, found {inner}"
             )
-        clusters = np.random.default_rng(_seed(rng, ring.prototype))
-        cores = cores_near(fit_mixture(x, known, sites, int(rank), clusters), ring, spread)
+        generator = np.random.default_rng(_seed(rng, ring.prototype))
+        clusters = rank if method == "mixture" else max(1, rank // max(variable.num_components for variable in known))
+        mixture = fit_mixture(x, known, sites, int(clusters), generator)
+        cores = (
+            cores_near(mixture, ring, spread)
+            if method == "mixture"
+            else cores_near_chains(mixture, x, known, ring, spread, generator)
+        )
         return TensorRing(cores, ring.variables, ring.order, ring.columns)
     some = x[:: max(1, len(x) // 10_000)]
     shares = [

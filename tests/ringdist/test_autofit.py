@@ -70,10 +70,76 @@ def test_equal_seeds_give_equal_models_where_time_does_not_decide():
 def test_a_short_budget_still_gives_a_fit(monkeypatch):
     told = []
     model, _ = rd.autofit(clusters(100, 6, 6), [None] * 6, budget=1e-3, rng=0, progress=told.append)
-    assert isinstance(model, rd.TensorRing) and len(told) == 1
+    assert len(told) == 2 and model.log_prob(clusters(100, 6, 6)).mean() > -4.16
     monkeypatch.setattr(module, "GAIN", 1e6)  # nothing is worth a second ring
     model, _ = rd.autofit(clusters(100, 6, 6), [None] * 6, budget=1e6, rng=0, progress=told.append)
-    assert len(told) <= 8
+    assert len(told) <= 12
+
+
+def test_orders_are_those_of_near_dependent_columns_or_as_given():
+    x = clusters(300, 9, 10)
+    x[:, 1:] = np.where(np.random.default_rng(1).random((300, 8)) < 0.7, x[:, :-1], x[:, 1:])
+    expected = rd.ordering.diverse(rd.ordering.dependence(x, [rd.Categorical(2)] * 9), 2, "train")
+    options = {"validation": x, "budget": 1e6, "rng": 0}
+    for orders in (None, [range(9)], [range(9), expected[1]]):
+        model, _ = rd.autofit(x, [rd.Categorical(2)] * 9, orders=orders, max_rings=2, **options)
+        found = [ring.order for ring in (model.rings if isinstance(model, rd.RingMixture) else [model])]
+        allowed = [*expected, range(9)] if orders is None else orders
+        assert set(found) <= {tuple(order) for order in allowed}
+
+
+def test_chains_within_clusters_are_found():
+    """Rows of one kind mostly repeat the value before, those of the other differ: no column says which it is."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(2, size=(2400, 40))
+    keep = np.where(rng.integers(2, size=2400) == 0, 0.8, 0.2)
+    for k in range(1, 40):
+        x[:, k] = np.where(rng.random(2400) < keep, x[:, k - 1], 1 - x[:, k - 1])
+    told = []
+    model, _ = rd.autofit(x[:800], [rd.Categorical(2)] * 40, budget=8.0, rng=0, max_rings=3, progress=told.append)
+    assert any("start='chains', given=True" in line for line in told)
+    repeats = (x[800:, 1:] == x[800:, :-1]).sum(axis=1)
+    truth = np.mean(np.logaddexp(*(repeats * np.log(p) + (39 - repeats) * np.log(1 - p) for p in (0.8, 0.2))))
+    assert model.log_prob(x[800:]).mean() > truth + 2 * np.log(0.5) - 1.5
+
+
+def test_columns_of_many_components_have_no_chains():
+    x, told = np.random.default_rng(0).integers(40, size=(200, 3)), []
+    rd.autofit(x, [rd.Categorical(40)] * 3, budget=2.0, max_rings=1, rng=0, progress=told.append)
+    assert not any("chains" in line for line in told)
+
+
+def fitted(logs: np.ndarray, seed: int) -> module.Fitted:
+    ring = rd.TensorRing.random([rd.Categorical(2)] * 2, 2, rng=seed)
+    return module.Fitted(module.Setting(), ring, logs, {"train": [], "validation": [logs.mean()]}, 0.0)
+
+
+def test_all_fits_that_have_a_weight_are_in_the_mixture():
+    rng = np.random.default_rng(0)
+    first = rng.normal(-10, 1, size=400)
+    fits = [fitted(first, 0), fitted(first[::-1].copy(), 1), fitted(first - 5, 2)]
+    model = module._mixture(fits, fits[0], 8, 1e-3)
+    assert model.rings == (fits[0].ring, fits[1].ring) or model.rings == (fits[1].ring, fits[0].ring)
+    assert sum(np.asarray(model.weights)) == pytest.approx(1)
+    assert module._mixture(fits, fits[0], 1, 1e-3) is fits[0].ring
+    assert module._mixture(fits, fits[0], 8, 1e3) is fits[0].ring
+    assert module._mixture(fits[:1], fits[0], 8, 1e-3) is fits[0].ring
+
+
+def test_orders_are_found_when_they_are_asked_for():
+    asked = []
+    orders = module._Orders((asked.append(k) or (k,) for k in range(3)), free=True)
+    assert asked == []
+    assert [orders.get(place) for place in (0, 0, 2)] == [(0,), (0,), (2,)] and asked == [0, 1, 2]
+    assert orders.get(3) is None and orders.get(1) == (1,)
+
+
+@pytest.mark.parametrize(
+    ("values", "overfits"), [([-3, -2, -1], False), ([-3, -1, -2], True), ([-1.0], False), ([], False)]
+)
+def test_held_out_rows_that_lose_again_tell_overfitting(values, overfits):
+    fit = module.Fitted(module.Setting(), None, np.zeros(1), {"train": [], "validation": values}, 0.0)
+    assert fit.overfits == overfits
 
 
 def test_orders_are_those_of_near_dependent_columns_or_as_given():
