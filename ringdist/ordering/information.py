@@ -46,13 +46,14 @@ def dependence(x: Any, variables: Sequence[Variable]) -> np.ndarray:
 
     Args:
         x: (n, d) real numbers, NaN = missing; an array of any backend or nested lists. Not written to.
-        variables: the d columns' families. Those with `integer = True` hold integers; where all of these are
-            below `num_components`, as a categorical column's are, every value is a level of its own, else (counts)
-            they are binned.
+        variables: the families of the d columns; a wide one stands for all of its columns. Those with `integer = True`
+            hold integers; where all of these are below `num_components`, as a categorical column's are, every value is
+            a level of its own, else (counts) they are binned.
 
     Returns:
         (d, d) float64, symmetric, finite, not negative. The diagonal is the entropy of the column's values or bins,
-        with Miller's correction. A pair never observed together has 0.
+        with Miller's correction. A pair never observed together has 0. Rows and columns are variables: of a wide
+        one, the greatest entry of its columns.
 
     Raises:
         TypeError: if x does not hold real numbers.
