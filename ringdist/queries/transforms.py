@@ -29,7 +29,7 @@ from ringdist.network.evidence import as_rows, site_values
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.queries.elimination import eliminate
 from ringdist.queries.log_prob import log_partition
-from ringdist.variables import as_family
+from ringdist.variables import Interval, as_family
 
 N = TypeVar("N", bound=Network)
 
@@ -112,10 +112,15 @@ def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
     left = [[k for k in own if k not in values] for own in ring.columns]
     partly = [i for i, own in enumerate(ring.columns) if 0 < len(left[i]) < len(own)]
     weights = {i: observed.log_weights(i)[0] for i in partly}
-    families = {i: ring.families[i].conditioned(site_values(ring, rows, i)[0]) for i in partly}
+    families = {}
+    for i in partly:
+        places = [j for j, k in enumerate(ring.columns[i]) if k not in values]
+        families[i] = ring.families[i].conditioned(site_values(ring, rows, i)[0], places)
     for k, event in events.items():
         i = ring.place(k)[0]
         family = families.get(i, ring.families[i])
+        if family.width > 1 and isinstance(event.allowed, Interval) and event.allowed.is_unbounded:
+            continue
         if family.width > 1:
             others = [ring.describe(j) for j in left[i] if j != k]
             raise ValueError(

@@ -45,6 +45,7 @@ class Patterns(NamedTuple):
 
     observed: Array  # (P, w) bool
     of_row: Array | None  # (b,); None where there is one pattern, or one for each row
+    complete: bool = False  # whether it is certain that nothing is missing
 
 
 def patterns_of(x: Array) -> Patterns:
@@ -54,7 +55,7 @@ def patterns_of(x: Array) -> Patterns:
         return Patterns(~missing, None)
     mask = to_numpy(missing)
     if not mask.any():
-        return Patterns(like(np.ones((1, x.shape[1])), x, namespace(x).bool), None)
+        return Patterns(like(np.ones((1, x.shape[1])), x, namespace(x).bool), None, complete=True)
     keys = mask @ (1 << np.arange(x.shape[1], dtype=np.int64)) if x.shape[1] <= MOST_BITS else mask
     _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     observed = like(~mask[first], x, namespace(x).bool)
@@ -102,6 +103,8 @@ class Given:
 
     def offsets(self) -> Array:
         """E[x | observed, s] less the mean, in standard deviations, (b, N, w)."""
+        if self.patterns.complete:
+            return self.residuals
         known = self.xp.where(self._known[:, None, None, :], self.factor, 0.0)
         expected = _applied(known @ self.whitening, self.patterns.of_row, self.residuals)
         return self.xp.where(self.observed[:, None, :], self.residuals, expected)

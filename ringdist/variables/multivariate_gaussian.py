@@ -16,7 +16,6 @@ from ringdist.backend import (
     namespace,
     normal,
     take,
-    to_numpy,
 )
 from ringdist.variables.checks import check_covariances, check_names, check_values, floating
 from ringdist.variables.form import Form
@@ -183,11 +182,11 @@ class MultivariateGaussianMixture(Family):
         means, covariances = self._arrays["means"], self._arrays["covariances"]
         return self._part(means, covariances, places)
 
-    def conditioned(self, x: Array) -> Family:
-        given, xp = self._given(x[None]), namespace(x)
+    def conditioned(self, x: Array, places: Sequence[int]) -> Family:
+        given = self._given(x[None])
         free = given.free_factor()[0]
         covariances = free @ free.mT * given.stds[:, :, None] * given.stds[:, None, :]
-        return self._part(given.expected()[0], covariances, np.flatnonzero(to_numpy(xp.isnan(x))).tolist())
+        return self._part(given.expected()[0], covariances, places)
 
     def conditional(self, x: Array, place: int) -> Family:
         xp = namespace(x)

@@ -186,8 +186,8 @@ class Family:
         """The variable of some of its columns, by their places 0..width-1 and in this order."""
         return self
 
-    def conditioned(self, x: Array) -> Family:
-        """The variable of the columns that are NaN in x (width,), given the others."""
+    def conditioned(self, x: Array, places: Sequence[int]) -> Family:
+        """The variable of the columns at some places, which are NaN in x (width,), given what is observed there."""
         raise NotImplementedError
 
     def conditional(self, x: Array, place: int) -> Family:

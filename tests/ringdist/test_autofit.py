@@ -142,31 +142,6 @@ def test_held_out_rows_that_lose_again_tell_overfitting(values, overfits):
     assert fit.overfits == overfits
 
 
-def test_orders_are_those_of_near_dependent_columns_or_as_given():
-    x = clusters(300, 9, 10)
-    x[:, 1:] = np.where(np.random.default_rng(1).random((300, 8)) < 0.7, x[:, :-1], x[:, 1:])
-    expected = rd.ordering.diverse(rd.ordering.dependence(x, [rd.Categorical(2)] * 9), 2, "train")
-    options = {"validation": x, "budget": 1e6, "rng": 0}
-    for orders in (None, [range(9)], [range(9), expected[1]]):
-        model, _ = rd.autofit(x, [rd.Categorical(2)] * 9, orders=orders, max_rings=2, **options)
-        found = [ring.order for ring in (model.rings if isinstance(model, rd.RingMixture) else [model])]
-        assert set(found) <= {tuple(order) for order in (expected if orders is None else orders)}
-
-
-def test_orders_are_found_when_they_are_asked_for():
-    asked = []
-    orders = module._Orders(asked.append(k) or (k,) for k in range(3))
-    assert asked == []
-    assert [orders.get(place) for place in (0, 0, 2)] == [(0,), (0,), (2,)] and asked == [0, 1, 2]
-    assert orders.get(3) is None and orders.get(1) == (1,)
-
-
-@pytest.mark.parametrize(("values", "overfits"), [([-3, -2, -1], False), ([-3, -1, -2], True), ([-1.0], False)])
-def test_held_out_rows_that_lose_again_tell_overfitting(values, overfits):
-    fit = module.Fitted(module.Setting(), None, np.zeros(1), {"train": [], "validation": values}, 0.0)
-    assert fit.overfits == overfits
-
-
 def test_the_weights_are_those_of_highest_likelihood():
     rng = np.random.default_rng(7)
     logs = rng.normal(-300, 3, size=(3, 500))

@@ -196,11 +196,17 @@ def test_tracing():
     assert_close(np.asarray(found), ORACLE.log_prob(ROWS), ring)
     found = jax.jit(lambda ring, x: ring.mean(x))(ring, backend.array(ROWS))
     assert_close(np.asarray(found), np.array([ORACLE.mean(row) for row in ROWS]), ring)
+    found = jax.jit(lambda ring, a: ring.condition({"a": a, 6: 0.2}))(ring, 0.3)
+    expected = wide_ring(load_backend("numpy")).condition({"a": 0.3, 6: 0.2})
+    rest = ROWS[:, [0, 2, 3, 4, 5]]
+    assert_close(np.asarray(found.log_prob(backend.array(rest))), expected.log_prob(rest), ring)
     again = jax.tree.map(lambda leaf: leaf, ring)
     assert again.columns == COLUMNS and again.layout.names == ring.layout.names
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_torch_compile():
     torch = pytest.importorskip("torch")
     ring, x = wide_ring(load_backend("torch")), torch.tensor(ROWS)
@@ -438,6 +444,13 @@ def test_condition_on_an_interval_of_the_only_column_left(backend):
     expected = ORACLE.log_prob(point[None])[0] - ORACLE.log_prob(row[None])[0] - np.log(mass)
     found = conditional.log_prob(backend.array([np.nan, 0.7, np.nan, np.nan, np.nan]))
     assert_close(backend.numpy(found), expected, conditional)
+
+
+def test_an_interval_without_bounds_says_nothing():
+    ring = wide_ring(load_backend("numpy"))
+    conditional = ring.condition({"a": rd.Interval(), 6: 0.1})
+    rest = ROWS[:, :6]
+    assert_close(conditional.log_prob(rest), ring.condition({6: 0.1}).log_prob(rest), ring)
 
 
 def test_an_interval_integrates_the_density():

@@ -120,7 +120,7 @@ def test_conditioned_on_one_row(backend):
     for row in ([0.5, np.nan, -1.0, np.nan], [np.nan, 0.1, 2.0, 3.0]):
         row = np.array(row)
         m = np.isnan(row)
-        part = variable.conditioned(backend.array(row))
+        part = variable.conditioned(backend.array(row), np.flatnonzero(m).tolist())
         assert part.names == tuple(np.array(list("abcd"))[m])
         for s in range(N):
             expected, spread = given(means[s], matrices[s], row)
