@@ -18,6 +18,7 @@ FEW_VALUES = 5  # integers that are categories however few rows there are
 MOST_VALUES = 20  # integers that are categories, where there are
 ROWS_PER_VALUE = 5  # as many rows for each of them
 FEW_ZEROS = 0.2  # share of the rows
+FLOAT_ROWS, ROWS_PER_FLOAT = 100, 20  # of real numbers that are settings, altogether and for each of them
 MOST_LEVELS = 256  # of a categorical column with a code of their own
 HOPELESS_LEVELS = 2000  # more than so many, and than half the rows, are refused
 SOME_ROWS = 20  # from which on equal or different values in all rows are no accident
@@ -76,7 +77,7 @@ def _looks_categorical(raw: Raw, label: str) -> bool:
         return all(isinstance(v, bool | np.bool_) for v in observed) or _few(np.array(observed.tolist()))
     if observed.dtype.kind == "f":
         whole = bool(raw.missing.any()) and bool((np.abs(observed) < 2**53).all() and (observed % 1 == 0).all())
-        return whole and _few(observed)
+        return _few(observed) if whole else _are_levels(observed)
     return _few(observed)
 
 
@@ -97,6 +98,16 @@ def _few(values: np.ndarray) -> bool:
     """Whether integers are few enough to be categories."""
     distinct = np.unique(values).size
     return distinct <= FEW_VALUES or (distinct <= MOST_VALUES and values.size >= ROWS_PER_VALUE * distinct)
+
+
+def _are_levels(values: np.ndarray) -> bool:
+    """Whether real numbers are a few settings, each of them in many rows."""
+    if values.size < FLOAT_ROWS:
+        return False
+    distinct = np.unique(values)
+    if not 2 <= distinct.size <= min(MOST_VALUES, values.size // ROWS_PER_FLOAT) or np.isinf(values).any():
+        return False
+    return bool((np.diff(distinct) > 1e-6 * np.abs(distinct).max()).all())  # not one number and its rounding
 
 
 def _check_strings(observed: np.ndarray, label: str) -> None:

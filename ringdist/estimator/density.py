@@ -44,8 +44,9 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         column_types: "auto", or a dict from columns (names or numbers) to types, the others being inferred:
             "categorical", "gaussian", "student_t", "lognormal" (zeros get a probability of their own), "beta" (within
             bounds), "von_mises" (angles), "count", "poisson", "negative_binomial". Inferred are: strings, booleans,
-            pandas' categorical columns and few different integers as categorical; other numbers by held-out likelihood
-            of their families. Values that are repeated as no continuous column does get a probability of their own.
+            pandas' categorical columns, few different integers and a few real numbers in many rows each as categorical;
+            other numbers by held-out likelihood of their families. Values that are repeated as no continuous column
+            does get a probability of their own.
         handle_unknown: of a category that fit did not see: "error"; "missing", as a missing entry; "rare", as the
             rare categories, which fit then merges, or as missing if there are none.
         categorical_features: which columns are categorical. "auto": as `column_types` says. "from_dtype": pandas'

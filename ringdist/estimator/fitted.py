@@ -57,14 +57,16 @@ class FittedTable(BaseEstimator):
     def _validated(self, X: Any, *, reset: bool) -> Any:
         """X as a frame or an (n, d) array of numbers or objects, its columns counted and their names compared."""
         X = frames.unmasked(X)
+        if isinstance(X, Mapping):
+            raise TypeError("a table to fit is a frame or an array, found a dict; pass pandas.DataFrame(X)")
         if is_frame(X):
             if reset or not self._frame:
                 frames.matched(X, list(X.columns))
                 X = validate_data(self, X, reset=reset, skip_check_array=True)
             else:
                 X = frames.matched(X, self._labels or [])
-            if X.shape[0] == 0:
-                raise ValueError(f"X must have at least one row, found shape {X.shape}")
+            if 0 in X.shape:
+                raise ValueError(f"X must have at least one row and one column, found shape {X.shape}")
             return X
         if not hasattr(X, "dtype") and np.asarray(X, dtype=object).ndim == 2:
             kinds = check_array(X, dtype=None, ensure_all_finite=False)

@@ -80,6 +80,16 @@ def test_integers_with_missing_entries_are_floats_to_pandas():
     assert (years % 1 == 0).all()  # completed years are years
 
 
+def test_a_few_real_numbers_in_many_rows_are_settings():
+    rng = np.random.default_rng(0)
+    chord = rng.choice([0.0254, 0.0508, 0.1016, 0.3048], 200)
+    same = np.where(rng.random(200) < 0.5, 0.1, np.nextafter(0.1, 1))  # one number, rounded in two ways
+    frame = pd.DataFrame({"chord": chord, "same": same, "x": rng.normal(size=200)})
+    assert types_of(frame) == {"chord": "categorical", "same": "gaussian", "x": "gaussian"}
+    full = quick().fit(frame).impute(frame.assign(chord=frame["chord"].mask(rng.random(200) < 0.5)))
+    assert set(full["chord"]) <= set(chord)
+
+
 @pytest.mark.parametrize(
     ("draw", "kind"),
     [

@@ -327,5 +327,9 @@ def test_values_that_a_type_cannot_hold():
         TensorRingDensity().fit(pd.DataFrame({"x": [{1}, {2}]}))
     with pytest.raises(ValueError, match=r"column 1 \('y'\).*none; drop the column"):
         TensorRingDensity().fit(pd.DataFrame({"x": [1.0, 2.0], "y": [None, None]}))
+    with pytest.raises(ValueError, match=r"one column, found shape \(5, 0\)"):
+        TensorRingDensity().fit(pd.DataFrame(index=range(5)))
+    with pytest.raises(TypeError, match="pandas.DataFrame"):
+        TensorRingDensity().fit({"x": [1.0, 2.0]})
     with pytest.raises(ValueError, match="every column once, found 'x' 2 times"):
         TensorRingDensity().fit(pd.DataFrame([[1.0, 2.0]], columns=["x", "x"]))
