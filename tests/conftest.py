@@ -29,6 +29,7 @@ SLOW_ON_JAX = (
     "float32",
     "gradients",
     "inference",
+    "layout",
     "log_prob",
     "negative_binomial",
     "numerics",

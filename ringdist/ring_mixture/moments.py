@@ -159,7 +159,8 @@ def _pair_table(ring: TensorRing) -> Array:
     """p(s_j = u, s_k = v) for all columns j, k and components u, v: (Σ N, Σ N)."""
     core, d = ring.prototype, ring.num_variables
     xp, columns = namespace(core), list(range(d))
-    states = ring.with_values(ring.links, [Categorical(size) for size in ring.shape])  # of which components are values
+    values = [Categorical(size) for size in ring.shape]
+    states = ring.rebuilt(ring.links, values, ring.order, columns)  # of which components are values
     nothing = xp.broadcast_to(like(float("nan"), core), (1, d))
     margin = xp.concat(component_posteriors(states, nothing, columns), axis=1)[0]
     observed = np.full((sum(ring.shape), d), np.nan)
