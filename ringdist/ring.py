@@ -37,20 +37,20 @@ class TensorRing(Network):
     p(x) ∝ Σ_s P̂[s] ∏_k p(x_k | s_k) = Tr ∏_k A_k(x_k) with A_k(x_k) = Σ_s Q_k[s] p(x_k | s) (Eq. 3); for a categorical
     column a component is a value. A tensor train is the ring one of whose bonds has rank 1.
 
-    Columns, not sites, are what users index: `cores[k]` and `variables[k]` belong to column k of the data, an index or
-    a variable's name. `order` lists the columns as they follow each other around the ring. Where a variable is wide, as
-    an `rd.MultivariateGaussianMixture` is, cores, variables and order are by variable: `variables[i]` covers the
-    columns `columns[i]` of the data, whichever these are.
+    Columns are what users ask about, by index or name: `x[..., k]` is column k. `cores[i]` and `variables[i]` belong to
+    site i around the ring, and cover `columns[i]`: one column, the i-th, unless a variable is wide as
+    `rd.MultivariateGaussianMixture` is. Which columns of x a wide variable covers is free. `num_variables` counts
+    sites, `num_columns` is d, the columns of x. `order` lists the sites as they follow each other around the ring.
 
     A ring owns its cores: it copies the arrays that it is given, unless they record gradients or `copy=False`, and it
     remembers results, such as log Z, only for cores that it owns. Its own arrays must not be written to.
 
     Args:
-        cores: d non-negative cores Q_k of shape (N_k, m, m'): arrays, or cores of another kind such as `rd.CPCore`, all
-            of one backend, dtype (float32, float64) and device.
-        variables: d variables; `variables[k].num_components` is N_k.
-        order: the columns in ring order, `range(d)` by default. The right bond of `cores[order[j]]` is the left bond of
-            `cores[order[j + 1]]`, cyclically. Indices are those of `variables`; a wide one has its columns' names.
+        cores: non-negative cores Q_k of shape (N_k, m, m'), one for each variable: arrays, or cores of another kind
+            such as `rd.CPCore`, all of one backend, dtype (float32, float64) and device.
+        variables: one for each column, or for several that share its components; `variables[k].num_components` is N_k.
+        order: the variables in ring order, by their index or the name of a column; 0, 1, ... by default. The right bond
+            of `cores[order[j]]` is the left bond of `cores[order[j + 1]]`, cyclically.
         columns: of every variable its columns of x, a tuple in the order of the variable's own or an index for one
             column; together a permutation of 0..d-1. By default those of variable 0 come first, then those of variable
             1, and so on. If no variable is wide, variables and cores are put in the order of their columns.

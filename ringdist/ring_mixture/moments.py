@@ -96,14 +96,13 @@ def mutual_information(mixture: Mixture) -> Array:
 
     As in `component_posterior`, a component of a categorical column is a value, and of another column a pair of a ring
     and one of its components. Between categorical columns this is the mutual information of the values; for others it
-    is an upper bound of it, since values depend on each other only through their components.
-
-    Columns of a wide variable share its component: rows and columns of the result are variables.
+    is an upper bound of it, since values depend on each other only through their components. Columns of a wide variable
+    share its component: rows and columns of the result are variables.
 
     Cost: for every ring the posteriors of Σ_k N_k rows.
 
     Raises:
-        ValueError: if rings have different wide variables.
+        ValueError: if rings share other columns by a variable.
 
     Examples:
         >>> import numpy as np
@@ -116,11 +115,10 @@ def mutual_information(mixture: Mixture) -> Array:
         array([[0.693, 0.693],
                [0.693, 0.693]])
     """
-    first = mixture.rings[0]
     for c, ring in enumerate(mixture.rings):
-        if ring.columns != first.columns:
-            found = f"{list(first.columns)} and {list(ring.columns)} (ring {c})"
-            raise ValueError(f"mutual information is between variables: rings must have the same ones, found {found}")
+        if ring.columns != mixture.rings[0].columns:
+            found = f"{mixture.rings[0].columns} and {ring.columns} (ring {c})"
+            raise ValueError(f"rings must have the same columns at each variable, found {found}")
     weights = astype(mixture.weights, accumulator(mixture.prototype))
     xp, parts = namespace(weights), []
     owner, places = _components(mixture)
