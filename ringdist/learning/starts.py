@@ -146,7 +146,7 @@ def initialize(
                 f"near a mixture the hidden state of a CP core is the cluster: inner must be None, found {inner}"
             )
         clusters = np.random.default_rng(_seed(rng, ring.prototype))
-        cores = cores_near(fit_mixture(x, known, sites, int(rank), clusters), ring, spread)
+        cores = cores_near(fit_mixture(x, known, int(rank), clusters, sites), ring, spread)
         return TensorRing(cores, ring.variables, ring.order, ring.columns)
     some = x[:: max(1, len(x) // 10_000)]
     shares = [
