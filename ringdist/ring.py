@@ -39,8 +39,8 @@ class TensorRing(Network):
 
     Columns are what users ask about, by index or name: `x[..., k]` is column k. `cores[i]` and `variables[i]` belong to
     site i around the ring, and cover `columns[i]`: one column, the i-th, unless a variable is wide as
-    `rd.MultivariateGaussianMixture` is. Which columns these are is free. `num_variables` counts sites,
-    `num_columns` is d, the columns of x. `order` lists the sites as they follow each other around the ring.
+    `rd.MultivariateGaussianMixture` is. Which columns of x a wide variable covers is free. `num_variables` counts
+    sites, `num_columns` is d, the columns of x. `order` lists the sites as they follow each other around the ring.
 
     A ring owns its cores: it copies the arrays that it is given, unless they record gradients or `copy=False`, and it
     remembers results, such as log Z, only for cores that it owns. Its own arrays must not be written to.

@@ -29,6 +29,7 @@ SLOW_ON_JAX = (
     "float32",
     "gradients",
     "inference",
+    "layout",
     "log_prob",
     "multivariate_gaussian",
     "negative_binomial",

@@ -29,6 +29,7 @@ from ringdist.backend import Array, like, to_numpy
 from ringdist.cores import Core, CPCore
 from ringdist.engines import budget
 from ringdist.engines.budget import rows_within
+from ringdist.network.layout import Layout
 from ringdist.ring import TensorRing
 from ringdist.variables import Variable
 
@@ -53,19 +54,24 @@ class Mixture(NamedTuple):
 
 
 def fit_mixture(
-    x: np.ndarray, variables: Sequence[Variable], columns: Sequence[Sequence[int]], size: int, rng: np.random.Generator
+    x: np.ndarray,
+    variables: Sequence[Variable],
+    size: int,
+    rng: np.random.Generator,
+    columns: Sequence[Sequence[int]] | None = None,
 ) -> Mixture:
     """EM for the weights and tables, the variables' own parameters fixed; NaN in x (n, d) is marginalised.
 
     Each cluster starts half-way between the columns' marginals and a randomly chosen row.
 
     Args:
-        columns: of x, those of every variable.
+        columns: of x, those of every variable; by default they follow each other.
     """
     most = max(MOST_ROWS, ROWS_PER_CLUSTER * size)
     if len(x) > most:
         x = x[np.sort(rng.choice(len(x), most, replace=False))]
     x, count = distinct_rows(x)
+    columns = Layout(variables, columns).columns
     rows = Rows([component_densities(x[:, list(own)], v) for own, v in zip(columns, variables, strict=True)], count)
     weights, table = rows.start(size, rng)
     prior = np.where(rows.overlapping, PRIOR_ROWS, 1.0)

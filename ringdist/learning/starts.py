@@ -157,7 +157,7 @@ def initialize(
             )
         generator = np.random.default_rng(_seed(rng, ring.prototype))
         clusters = rank if method == "mixture" else max(1, rank // max(variable.num_components for variable in known))
-        mixture = fit_mixture(x, known, sites, int(clusters), generator)
+        mixture = fit_mixture(x, known, int(clusters), generator, sites)
         cores = (
             cores_near(mixture, ring, spread)
             if method == "mixture"

@@ -48,8 +48,6 @@ def inner(ring: Network, other: Network) -> Array:
     if not isinstance(other, type(ring)):
         raise TypeError(f"an inner product is with another {type(ring).__name__}, found {type(other).__name__}")
     xp = namespace(ring.prototype, other.prototype)
-    if len(ring.order) != len(other.order):
-        raise ValueError(f"rings must have the same columns, found {len(ring.order)} and {len(other.order)}")
     other = _with_columns_of(ring, other)
     turn = other.order.index(ring.sequence[0])
     if other.order[turn:] + other.order[:turn] != ring.sequence:
@@ -71,7 +69,10 @@ def _with_columns_of(ring: Network, other: Network) -> Network:
     sites = {tuple(sorted(own)): i for i, own in enumerate(other.columns)}
     keys = [tuple(sorted(own)) for own in ring.columns]
     if sites.keys() != set(keys):
-        raise ValueError(f"rings must have one layout of columns, found {list(ring.columns)} and {list(other.columns)}")
+        found = " and ".join(
+            str(each.columns if ring.num_columns == other.num_columns else each.num_columns) for each in (ring, other)
+        )
+        raise ValueError(f"rings must have the same columns, and the same of them at each variable, found {found}")
     order = [sites[key] for key in keys]
     variables = []
     for i, own in zip(order, ring.columns, strict=True):

@@ -102,7 +102,7 @@ def mutual_information(mixture: Mixture) -> Array:
     Cost: for every ring the posteriors of Σ_k N_k rows.
 
     Raises:
-        ValueError: if rings have different wide variables.
+        ValueError: if rings share other columns by a variable.
 
     Examples:
         >>> import numpy as np
@@ -115,11 +115,10 @@ def mutual_information(mixture: Mixture) -> Array:
         array([[0.693, 0.693],
                [0.693, 0.693]])
     """
-    first = mixture.rings[0]
     for c, ring in enumerate(mixture.rings):
-        if ring.columns != first.columns:
-            found = f"{list(first.columns)} and {list(ring.columns)} (ring {c})"
-            raise ValueError(f"mutual information is between variables: rings must have the same ones, found {found}")
+        if ring.columns != mixture.rings[0].columns:
+            found = f"{mixture.rings[0].columns} and {ring.columns} (ring {c})"
+            raise ValueError(f"rings must have the same columns at each variable, found {found}")
     weights = astype(mixture.weights, accumulator(mixture.prototype))
     xp, parts = namespace(weights), []
     owner, places = _components(mixture)
@@ -158,7 +157,8 @@ def _pair_table(ring: TensorRing) -> Array:
     """p(s_j = u, s_k = v) for all columns j, k and components u, v: (Σ N, Σ N)."""
     core, d = ring.prototype, ring.num_variables
     xp, columns = namespace(core), list(range(d))
-    states = ring.with_values(ring.links, [Categorical(size) for size in ring.shape])  # of which components are values
+    values = [Categorical(size) for size in ring.shape]
+    states = ring.rebuilt(ring.links, values, ring.order, columns)  # of which components are values
     nothing = xp.broadcast_to(like(float("nan"), core), (1, d))
     margin = xp.concat(component_posteriors(states, nothing, columns), axis=1)[0]
     observed = np.full((sum(ring.shape), d), np.nan)

@@ -111,7 +111,7 @@ def test_data_and_options_that_do_not_fit():
 
 def rows_of(x: np.ndarray, variables: list) -> Rows:
     rows, count = distinct_rows(x)
-    return Rows([component_densities(rows[:, k], variable) for k, variable in enumerate(variables)], count)
+    return Rows([component_densities(rows[:, [k]], variable) for k, variable in enumerate(variables)], count)
 
 
 def table_of(seed: int, missing: float) -> tuple[np.ndarray, list]:
@@ -136,7 +136,7 @@ def test_expected_counts_are_those_of_the_joint_of_cluster_and_components(missin
     rows, rng = rows_of(x, variables), np.random.default_rng(0)
     weights, table = rng.dirichlet(np.ones(5)), rows.shrunk(np.ones(4), rng.random((5, 11)))
     value, held, counts = rows.expected_counts(weights, table)
-    densities = [component_densities(x[:, k], variable).astype(float) for k, variable in enumerate(variables)]
+    densities = [component_densities(x[:, [k]], variable).astype(float) for k, variable in enumerate(variables)]
     tables = np.split(table, rows.starts[1:], axis=1)
     joint = weights * np.prod([density @ own.T for density, own in zip(densities, tables, strict=True)], axis=0)
     posterior = joint / joint.sum(axis=1, keepdims=True)
