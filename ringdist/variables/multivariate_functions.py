@@ -22,6 +22,7 @@ import numpy as np
 from ringdist.backend import (
     Array,
     astype,
+    backend_name,
     cached_property,
     identity,
     indices,
@@ -37,7 +38,8 @@ from ringdist.backend import (
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI
 
 MOST_BITS = 62  # entries whose pattern is one integer
-AT_ONCE = 2**22  # numbers of rows that are in memory together
+CACHED = 2**18  # numbers of matrices that are multiplied side by side
+AT_ONCE = 2**23  # numbers of rows that are in memory together
 
 
 class Patterns(NamedTuple):
@@ -200,5 +202,9 @@ def _applied(matrices: Array, index: Array | None, vectors: Array) -> Array:
     xp = namespace(vectors)
     if matrices.shape[0] == 1:  # one product for each component
         return xp.permute_dims(xp.permute_dims(vectors, (1, 0, 2)) @ matrices[0].mT, (1, 0, 2))
-    picked = matrices if index is None else take(matrices, index)
-    return (picked @ vectors[..., None])[..., 0]
+    if index is None:
+        return (matrices @ vectors[..., None])[..., 0]
+    rows, width = vectors.shape[0], vectors.shape[2]
+    step = max(1, rows if backend_name(vectors) == "jax" else CACHED // (vectors.shape[1] * width**2))
+    blocks = [slice(i, i + step) for i in range(0, rows, step)]
+    return xp.concat([(take(matrices, index[own]) @ vectors[own, ..., None])[..., 0] for own in blocks])
