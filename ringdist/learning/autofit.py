@@ -260,8 +260,8 @@ class _Search:
         """Trains in further orders, as long as time is left and held-out rows gain."""
         fits, misses = [best], 0
         for place in range(1, max_rings):
-            late = time.perf_counter() + best.seconds > self.deadline
-            if late or misses == MISSES or (self.orders.get(place) is None and not best.setting.given):
+            late = time.perf_counter() + fits[-1].seconds > self.deadline
+            if late or misses == MISSES or (not best.setting.given and self.orders.get(place) is None):
                 break
             setting = best.setting
             if setting.start == "chains":
