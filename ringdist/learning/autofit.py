@@ -231,11 +231,15 @@ class _Search:
             chains.append(self.fit(Setting(start="chains"), 0))
         chain = max(chains, key=lambda fit: fit.value, default=best)
         if chain.value > best.value + self.least_gain():
-            return self._climb(chain, LESS_RANK if chain.overfits else MORE_RANK)[0]
+            return self._climb_one(chain, (LESS_RANK, MORE_RANK))
         best, larger = self._climb(best, MORE_RANK)
         if best.overfits and not larger:
             best, _ = self._climb(best, LESS_RANK)
-        ways = [MORE_SMOOTHING, LESS_SMOOTHING] if best.overfits else [LESS_SMOOTHING, MORE_SMOOTHING]
+        ways = MORE_SMOOTHING, LESS_SMOOTHING
+        return self._climb_one(best, ways if best.overfits else ways[::-1])
+
+    def _climb_one(self, best: Fitted, ways: Iterable[tuple[float, float]]) -> Fitted:
+        """The first way that gains."""
         for way in ways:
             best, moved = self._climb(best, way)
             if moved:
@@ -258,14 +262,15 @@ class _Search:
     def _has_time(self, best: Fitted, setting: Setting) -> bool:
         if setting.rank > best.setting.rank:
             return TRAINS * GROWTH * best.seconds < self.budget
-        return time.perf_counter() + best.seconds < self.deadline - (1 - SEARCH) * self.budget
+        share = CHAINS if best.setting.start == "chains" else SEARCH
+        return time.perf_counter() + best.seconds < self.deadline - (1 - share) * self.budget
 
     def further_rings(self, best: Fitted, max_rings: int) -> None:
         """Trains in further orders, as long as time is left and held-out rows gain."""
         fits, misses = [best], 0
         for place in range(1, max_rings):
-            late = time.perf_counter() + best.seconds > self.deadline
-            if late or misses == MISSES or (self.orders.get(place) is None and not best.setting.given):
+            late = time.perf_counter() + fits[-1].seconds > self.deadline
+            if late or misses == MISSES or (not best.setting.given and self.orders.get(place) is None):
                 break
             setting = best.setting
             if setting.start == "chains":
