@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,13 @@ def _with_rare_levels(column: Column, raw: Raw, unknown: Unknown) -> Column:
 # ---------------------------------------------------------------------------------------------------- numbers
 
 
+def _atoms(values: np.ndarray, whole: bool, label: str) -> tuple[float, ...]:
+    """Values that stand for themselves; small counts have zeros of their own."""
+    found = repeats.atoms(values, label)
+    counts = whole and np.median(values) <= families.LARGEST_COUNT and (values == 0).mean() < FEW_ZEROS
+    return () if counts and found == (0.0,) else found
+
+
 def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
     """A column of numbers; its family is chosen by held-out likelihood where `kind` is None."""
     observed = raw.observed
@@ -202,25 +210,21 @@ def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
     values = notation.to_float(observed, label)
     if observed.dtype.kind == "f" and raw.missing.any() and values.size and (values % 1 == 0).all():
         notation = scalars.Scalars(step=1.0, low=notation.low)
-    bounds: tuple[float, float] | None = None
-    atoms: tuple[float, ...] = ()
     whole = notation.step == 1.0 and notation.notation in ("integer", "real", "decimal")
     if kind is None:
-        atoms = repeats.atoms(values, label)
-        if (
-            whole
-            and atoms == (0.0,)
-            and (values == 0).mean() < FEW_ZEROS
-            and np.median(values) <= families.LARGEST_COUNT
-        ):
-            atoms = ()  # as counts have some
+        atoms = _atoms(values, whole, label)
         kind, bounds = families.chosen(values, atoms, whole, seed)
     else:
+        families.check_values(kind, values, label)
+        atoms = () if kind in families.COUNTS else repeats.atoms(values, label)
         bounds = families.bounds_of(values) if kind == "beta" else None
-        atoms = families.needed_atoms(kind, values, bounds, label)
-        atoms = atoms or (() if kind in families.COUNTS else repeats.atoms(values, label))
-    if np.unique(values[~np.isin(values, atoms)]).size == 0:
+    atoms = tuple(sorted({*atoms, *families.needed_atoms(kind)}))
+    beside = values[~np.isin(values, atoms)]
+    if beside.size == 0:
         kind, atoms, bounds = "gaussian", (), None
+    elif kind == "beta":
+        low, high = families.ends_of(beside)
+        notation = replace(notation, low=min((low, *atoms)), high=max((high, *atoms)))
     return Column(label, None, type=kind, atoms=atoms, bounds=bounds, scalars=notation, dtype=raw.dtype)
 
 

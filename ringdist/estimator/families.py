@@ -67,7 +67,7 @@ def chosen(
     if beside.size < FEWEST_ROWS or np.unique(beside).size < 10:
         return "gaussian", None
     rows = np.random.default_rng(seed).permutation(beside)[:MOST_ROWS]
-    bounds = (0.0, 1.0) if rows.min() > 0 and rows.max() < 1 and beside.min() > 0 and beside.max() < 1 else None
+    bounds = bounds_of(beside) if beside.min() >= 0 and beside.max() <= 1 else None
     candidates = _candidates(rows, beside, whole, bounds)
     if len(candidates) == 1:
         return "gaussian", None
@@ -121,29 +121,37 @@ def _held_out(rows: np.ndarray, kind: str, bounds: Any, whole: bool, number: int
 
 
 def bounds_of(values: np.ndarray) -> tuple[float, float]:
-    """The bounds of a beta column: 0 and 1 or 0 and 100 where values lie between, else somewhat beyond them."""
+    """The bounds of a beta column, somewhat beyond its ends: those themselves have a density too."""
+    low, high = ends_of(values)
+    margin = (high - low) / max(100, 10 * values.size) or max(abs(high), 1.0)
+    return low - margin, high + margin
+
+
+def ends_of(values: np.ndarray) -> tuple[float, float]:
+    """0 and 1 or 0 and 100 where values (n,) lie between, else the least and the greatest."""
     low, high = float(values.min()), float(values.max())
     for known in (1.0, 100.0):
         if low >= 0 and high <= known:
             return 0.0, known
-    margin = (high - low) / max(10, values.size) or max(abs(high), 1.0)
-    return low - margin, high + margin
+    return low, high
 
 
-def needed_atoms(kind: str, values: np.ndarray, bounds: tuple[float, float] | None, label: str) -> tuple[float, ...]:
-    """The values that the family of a type cannot hold and that get a probability of their own.
-
-    Raises:
-        ValueError: if the type does not fit the values.
-    """
-    wrong, rule, remedy = _misfit(kind, values)
+def check_values(
+    kind: str, values: np.ndarray, label: str, atoms: Sequence[float] = (), bounds: tuple[float, float] | None = None
+) -> None:
+    """Raise `ValueError` unless values (n,), none of them missing, are of a type, or atoms beside it."""
+    wrong, rule, remedy = _misfit(kind, values, bounds)
+    wrong = wrong[~np.isin(wrong, atoms)]
     if wrong.size:
         raise ValueError(f"{label}: a {kind} column holds {rule}, found {wrong[0]:g}; {remedy}")
-    ends = {"lognormal": (0.0,), "beta": bounds or ()}.get(kind, ())
-    return tuple(end for end in ends if (values == end).any())
 
 
-def _misfit(kind: str, values: np.ndarray) -> tuple[np.ndarray, str, str]:
+def needed_atoms(kind: str) -> tuple[float, ...]:
+    """The values that the family of a type cannot hold, so that they have a probability of their own."""
+    return (0.0,) if kind == "lognormal" else ()
+
+
+def _misfit(kind: str, values: np.ndarray, bounds: tuple[float, float] | None) -> tuple[np.ndarray, str, str]:
     real = "choose 'gaussian' or 'student_t' for it in column_types"
     match kind:
         case "lognormal":
@@ -152,6 +160,9 @@ def _misfit(kind: str, values: np.ndarray) -> tuple[np.ndarray, str, str]:
             return values[(values < 0) | (values % 1 != 0)], "integers from 0", real
         case "von_mises":
             return values[np.abs(values) > math.pi], "angles between -pi and pi", "convert it to radians, wrapped"
+        case "beta" if bounds is not None:
+            outside = values[(values <= bounds[0]) | (values >= bounds[1])]
+            return outside, f"numbers between {bounds[0]:g} and {bounds[1]:g}", real
     return values[:0], "", ""
 
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ringdist.estimator import events, frames
 from ringdist.estimator import table as tables
 from ringdist.estimator.columns import Column
+from ringdist.estimator.families import check_values
 from ringdist.estimator.frames import is_frame
 
 
@@ -86,6 +87,10 @@ class FittedTable(BaseEstimator):
                 frames.matched(X, self._labels or [])
         X = self._validated(X, reset=False)
         rows, shares = tables.encode(self._columns, X, self.handle_unknown, skip)
+        for k, column in enumerate(self._columns):
+            if column.categories is None:
+                seen = rows[~np.isnan(rows[:, k]), k]
+                check_values(column.type, seen, column.label, column.atoms, column.bounds)
         return Rows(X, rows, shares, own)
 
     def _of_mapping(self, row: Mapping[Any, Any]) -> Any:

@@ -221,13 +221,14 @@ class Search:
 
     @property
     def _categories_all_occur(self) -> bool:
-        """Whether nothing that is declared would be impossible without smoothing."""
-        rows = self.learner.rows
-        return all(
-            np.unique(rows[~np.isnan(rows[:, k]), k]).size == column.num_codes
-            for k, column in enumerate(self.learner.columns)
-            if column.categories is not None
-        )
+        """Whether nothing that may come would be impossible without smoothing: a declared category, an atom."""
+        rows, (place, unit) = self.learner.rows, self.learner.units
+        for k, column in enumerate(self.learner.columns):
+            atoms = (np.asarray(column.atoms) - place[k]) / unit[k]
+            levels = atoms if column.categories is None else np.arange(column.num_codes)
+            if not np.isin(levels, rows[:, k]).all():
+                return False
+        return True
 
     @property
     def _is_small(self) -> bool:
