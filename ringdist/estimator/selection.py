@@ -21,11 +21,12 @@ from ringdist.learning.fitting import FitResult
 
 LADDER = (1, 1), (1, 4), (2, 4), (4, 4), (8, 8), (16, 8), (32, 16), (64, 16)  # rank, components, of small tables
 LONG_LADDER = (1, 1), (1, 4), (2, 4), (8, 8), (32, 8), (64, 16), (128, 16)  # of larger ones,
+FIRST = 3  # that of small ones, but the first one below
+FEW_ROWS = 40  # rows, which are also cross-validated in more folds
 FEWEST_ROWS = 10  # to choose anything but the first step from
 MIDDLE = 3  # which begin with this step
 SMALL = 1000  # rows up to which tables are cross-validated
 FOLDS, FEWER_FOLDS = 5, 3  # of them, those where there are more than
-FEW_ROWS = 200
 MOST_ROWS = 8000  # looked at for a choice
 MOST_HELD_OUT = 2000
 SMOOTHING = 0.5
@@ -86,8 +87,8 @@ class Search:
         steps = self._steps()
         if len(steps) == 1:
             return self._try(steps[0])
-        at = 0 if self._is_small else min(MIDDLE, len(steps) - 1)
-        best, lowest, failures = self._try(steps[at]), at, 0
+        at = min(self._first_step(), len(steps) - 1)
+        best, lowest, failures = self._try(steps[at]), at, int(at == len(steps) - 1)
         for setting in steps[at + 1 :]:
             if not self._has_time(best, GROWTH):
                 break
@@ -95,7 +96,7 @@ class Search:
             best, failures = (found, 0) if self._is_better(found, best) else (best, failures + 1)
             if failures > self._is_small:
                 break
-        if best.setting == steps[lowest]:
+        if failures and best.setting == steps[lowest]:  # the next ones are no better, so smaller ones may be
             for setting in reversed(steps[:lowest]):
                 if not self._has_time(best, 1.0):
                     break
@@ -104,6 +105,11 @@ class Search:
                     break
                 best = found
         return best
+
+    def _first_step(self) -> int:
+        if not self._is_small:
+            return MIDDLE
+        return FIRST if len(self.learner.rows) >= FEW_ROWS else 0
 
     def _steps(self) -> list[Setting]:
         smoothing = SMOOTHING if self.smoothing is None else self.smoothing
