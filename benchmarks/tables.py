@@ -218,7 +218,9 @@ def classification(table: Table, args: argparse.Namespace) -> list[dict[str, Any
         train, test = frame.iloc[learn], frame.iloc[held_out].drop(columns=table.target)
         begin = time.perf_counter()
         types = {table.target: "categorical"}
-        model = rd.TensorRingDensity(budget=args.budget, column_types=types, random_state=0).fit(train)
+        model = rd.TensorRingDensity(
+            budget=args.budget, column_types=types, handle_unknown="missing", random_state=0
+        ).fit(train)
         found = {OURS: np.asarray(model.predict(test, table.target))}
         seconds += time.perf_counter() - begin
         found["HistGradientBoosting"] = boosted(table, train, test)

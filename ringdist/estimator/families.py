@@ -45,9 +45,10 @@ FAMILIES: dict[str, type[Family]] = {
 COUNTS = "count", "poisson", "negative_binomial"
 LOCATION_SCALE = "gaussian", "student_t"  # families that may be fitted in any unit and from any origin
 FEWEST_ROWS = 50  # to choose a family from
-MOST_ROWS = 2000
+MOST_ROWS = 1500
 COMPONENTS = 2, 6  # of the mixtures compared, for each family the better one
-GAINS = {"gaussian": 0.0, "lognormal": -0.01, "count": 0.01, "beta": -0.01, "student_t": 0.005}  # nats a row
+GAINS = {"gaussian": 0.0, "lognormal": -0.01, "count": 0.01, "beta": 0.02, "student_t": 0.02}  # nats a row
+EXTENT = 0.5  # of a column of shares
 LARGEST_COUNT = 100  # of a typical row: a density is as good for larger ones, and quicker
 SKEWED, HEAVY = 1.0, 2.0  # skewness and excess kurtosis
 FEW = 3  # rows
@@ -67,7 +68,8 @@ def chosen(
     if beside.size < FEWEST_ROWS or np.unique(beside).size < 10:
         return "gaussian", None
     rows = np.random.default_rng(seed).permutation(beside)[:MOST_ROWS]
-    bounds = bounds_of(beside) if beside.min() >= 0 and beside.max() <= 1 else None
+    shares = beside.min() >= 0 and beside.max() <= 1 and np.ptp(beside) > EXTENT
+    bounds = bounds_of(beside) if shares else None
     candidates = _candidates(rows, beside, whole, bounds)
     if len(candidates) == 1:
         return "gaussian", None
@@ -113,7 +115,7 @@ def _held_out(rows: np.ndarray, kind: str, bounds: Any, whole: bool, number: int
         start = initialize(table, [family], 1, num_components=number, topology="train", rng=seed)
         least = least_std(as_family(start.variables[0]), table[:, 0], 1e-3, whole / math.exp(shift) if whole else 0.0)
         fit = fit_em(
-            start, learn, validation=held_out, max_epochs=25, smoothing=1.0, patience=3, rng=seed, least_stds=[least]
+            start, learn, validation=held_out, max_epochs=15, smoothing=1.0, patience=2, rng=seed, least_stds=[least]
         )
         return float(fit.ring.log_prob(held_out).mean()) - shift
     except ValueError:  # a family that cannot hold these values, such as numbers whose logarithms are all one

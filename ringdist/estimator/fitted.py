@@ -58,7 +58,7 @@ class FittedTable(BaseEstimator):
     def _validated(self, X: Any, *, reset: bool) -> Any:
         """X as a frame or an (n, d) array of numbers or objects, its columns counted and their names compared."""
         X = frames.unmasked(X)
-        if isinstance(X, Mapping):
+        if frames.is_mapping(X):
             raise TypeError("a table to fit is a frame or an array, found a dict; pass pandas.DataFrame(X)")
         if is_frame(X):
             if reset or not self._frame:
@@ -78,7 +78,7 @@ class FittedTable(BaseEstimator):
         """A frame, an array or a dict of the known columns as rows of the ring."""
         check_is_fitted(self)
         own: frozenset[int] = frozenset()
-        if isinstance(X, Mapping):
+        if frames.is_mapping(X):
             X, own = self._of_mapping(X), frozenset(range(len(self._columns)))
         elif is_frame(X) and self._frame:
             given = set(X.columns)

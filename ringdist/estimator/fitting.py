@@ -20,6 +20,7 @@ from ringdist.estimator.selection import FLOOR, SEARCH, SMOOTHING, Search, Tried
 from ringdist.learning.fitting import FitResult
 from ringdist.variables import Categorical, GaussianMixture
 
+MORE_EPOCHS = 2  # times those of a comparison, for a setting that still gained at its end
 FEW_FOLDS = 2  # where the smoothing alone is chosen
 GAIN = 1e-3  # nats a row by which a further ring has to be better
 
@@ -147,7 +148,9 @@ def _last_epochs(learner: Learner, best: Tried, rank: Any) -> int | None:
     """As many as were best on held-out rows, where neither rank nor epochs are given and rows come all at once."""
     if rank is not None or learner.options.max_epochs is not None or best.epochs >= SEARCH_EPOCHS:
         return None
-    return max(1, best.epochs) if learner.is_full_batch else None
+    if not learner.is_full_batch:
+        return None
+    return best.epochs if 0 < best.epochs < SEARCH_EPOCHS - 1 else MORE_EPOCHS * SEARCH_EPOCHS
 
 
 def _number_of_rings(search: Search, best: Tried, deadline: float) -> int:

@@ -34,6 +34,11 @@ def is_frame(x: Any) -> bool:
     return hasattr(x, "iloc") and hasattr(x, "columns")
 
 
+def is_mapping(x: Any) -> bool:
+    """Whether x is a dictionary from columns to values; a sparse matrix of scipy's may be a dict too."""
+    return isinstance(x, Mapping) and not hasattr(x, "dtype")
+
+
 def unmasked(x: Any) -> Any:
     """A masked array of NumPy's as an array: NaN among floats, None among others; anything else as it is."""
     if not isinstance(x, np.ma.MaskedArray):

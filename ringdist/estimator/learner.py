@@ -23,8 +23,8 @@ from ringdist.variables import as_family
 
 EPOCHS = 200  # at most, of all rows at once
 TOLERANCE = 1e-5  # nats a row: what an epoch of all rows has to gain for another one
-SEARCH_EPOCHS = 50  # of a fit that is compared with others
-SEARCH_TOLERANCE = 1e-3
+SEARCH_EPOCHS = 20  # of a fit that is compared with others
+SEARCH_TOLERANCE = 3e-3
 BATCHED_ROWS = 6000  # from which on rows are learnt from in batches
 BATCHES = 8  # an epoch at least
 LARGEST_BATCH = 4096
@@ -167,7 +167,7 @@ class Learner:
             shrinkage=setting.shrinkage,
             least_stds=least_stds(sites, variables, self._sample, self.columns, self.units.unit, setting.floor),
             restarts=options.restarts if last else 1,
-            patience=options.patience if last else min(5, options.patience or 5),
+            patience=options.patience if last else min(3, options.patience or 3),
             tolerance=None if batch is not None else TOLERANCE if last else SEARCH_TOLERANCE,
             step_decay="linear" if options.batch_size == "auto" else 0.6,
             rng=seed,

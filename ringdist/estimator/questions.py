@@ -47,6 +47,16 @@ class Questions(Completions):
 
         Raises:
             ValueError: if X does not fit, the column holds numbers, or a row's entries have zero mass.
+
+        Examples:
+            >>> import numpy as np, pandas as pd, ringdist as rd
+            >>> height = np.random.default_rng(0).normal(170, 8, 200)
+            >>> frame = pd.DataFrame({"height": height, "tall": np.where(height > 170, "yes", "no")})
+            >>> model = rd.TensorRingDensity(rank=2, num_components=4, random_state=0).fit(frame)
+            >>> model.classes_of("tall").tolist()
+            ['no', 'yes']
+            >>> bool(model.predict_proba({"height": 185.0}, "tall")[0, 1] > 0.9)
+            True
         """
         k = int(np.flatnonzero(self.is_categorical_)[-1]) if target is None else self._at(target)
         column = self._categorical(k)
@@ -115,6 +125,14 @@ class Questions(Completions):
         Raises:
             ValueError: if X does not fit, a q is outside [0, 1], the column's categories have no order, or a row's
                 entries have zero mass.
+
+        Examples:
+            >>> import numpy as np, pandas as pd, ringdist as rd
+            >>> height = np.random.default_rng(0).normal(170, 8, 200)
+            >>> frame = pd.DataFrame({"height": height, "tall": np.where(height > 170, "yes", "no")})
+            >>> model = rd.TensorRingDensity(rank=2, num_components=4, random_state=0).fit(frame)
+            >>> model.quantile({"tall": "yes"}, "height", [0.1, 0.9]).shape
+            (1, 2)
         """
         k = self._ordered(column)
         asked, levels = self._columns[k], np.asarray(q, dtype=np.float64)
@@ -146,6 +164,15 @@ class Questions(Completions):
             ValueError: if a column or category is unknown, an event does not fit its column, or a row's entries have
                 zero mass.
             TypeError: if `event` is not a dict.
+
+        Examples:
+            >>> import numpy as np, pandas as pd, ringdist as rd
+            >>> height = np.random.default_rng(0).normal(170, 8, 200)
+            >>> frame = pd.DataFrame({"height": height, "tall": np.where(height > 170, "yes", "no")})
+            >>> model = rd.TensorRingDensity(rank=2, num_components=4, random_state=0).fit(frame)
+            >>> tall = model.probability({"height": rd.Interval(170, None), "tall": {"yes"}})
+            >>> bool(0.3 < tall < 0.6)
+            True
         """
         check_is_fitted(self)
         asked = events.as_events(self._columns, event, self._place)
@@ -163,6 +190,16 @@ class Questions(Completions):
             ValueError: if a column or category is unknown, what is said does not fit its column, no column remains, or
                 the evidence has zero mass.
             TypeError: if `evidence` is not a dict.
+
+        Examples:
+            >>> import numpy as np, pandas as pd, ringdist as rd
+            >>> height = np.random.default_rng(0).normal(170, 8, 200)
+            >>> frame = pd.DataFrame({"height": height, "tall": np.where(height > 170, "yes", "no")})
+            >>> model = rd.TensorRingDensity(rank=2, num_components=4, random_state=0).fit(frame)
+            >>> model.condition({"tall": "yes"}).column_types_
+            {'height': 'gaussian'}
+            >>> bool(model.condition({"height": rd.Interval(180, None)}).sample(9)["height"].min() >= 180)
+            True
         """
         check_is_fitted(self)
         if not isinstance(evidence, Mapping):
@@ -198,14 +235,14 @@ class Questions(Completions):
 
         Between categorical columns exact, from the tables of pairs. Where a column holds numbers a Monte Carlo estimate
         of E[log p(x, y) − log p(x) − log p(y)] from 4000 samples, with exact densities of pairs; below 0 it is 0. The
-        diagonal is the entropy of a categorical column, and NaN for a column of numbers.
+        diagonal is the entropy of a categorical column, and infinite for a column of numbers.
 
         Args:
             random_state: of the samples.
         """
         check_is_fitted(self)
         d, codes = len(self._columns), np.flatnonzero(self.is_categorical_).tolist()
-        found = np.full((d, d), np.nan)
+        found = np.full((d, d), np.inf)
         if codes:
             found[np.ix_(codes, codes)] = np.asarray(self.ring_.marginal(codes).mutual_information())
         if len(codes) < d:
@@ -230,6 +267,15 @@ class Questions(Completions):
 
         Returns:
             A frame with the index and columns of X, or (n, d); NaN where an entry is missing.
+
+        Examples:
+            >>> import numpy as np, pandas as pd, ringdist as rd
+            >>> height = np.random.default_rng(0).normal(170, 8, 200)
+            >>> frame = pd.DataFrame({"height": height, "tall": np.where(height > 170, "yes", "no")})
+            >>> model = rd.TensorRingDensity(rank=2, num_components=4, random_state=0).fit(frame)
+            >>> surprise = model.explain(pd.DataFrame({"height": [190.0, 172.0], "tall": ["no", "yes"]}))
+            >>> bool(surprise["tall"][0] > surprise["tall"][1])
+            True
         """
         given = self._encoded(X)
         whole = np.asarray(self.ring_.log_prob(given.rows))

@@ -26,8 +26,9 @@ BLOCK_SIZES = tuple((size, size) for size in (1, 2, 4, 8, 16, 32, 64))  # where 
 START, BLOCK_START = 4, 3  # of these sizes
 FEW_START, FEW_BLOCK_START = 2, 1  # of tables of few rows
 SMALL = 1000  # rows up to which tables are cross-validated
-FOLDS, FEWER_FOLDS = 5, 3  # of them, those where there are more than
 FEW_ROWS = 200
+FEWEST_ROWS = 10  # to choose a size from
+FOLDS, FEWER_FOLDS = 5, 3  # of them, those where there are more than
 MOST_ROWS = 8000  # looked at for a choice
 MOST_HELD_OUT = 2000
 SMOOTHING = 0.5
@@ -85,7 +86,11 @@ class Search:
         """The best setting found: structures are explored one after the other, the most promising first."""
         starts = [self._started(structure) for structure in self._structures()]
         found = [self._explored(start) for start in sorted(starts, key=lambda start: -start.mean)]
-        return max(found, key=lambda tried: tried.mean)
+        found.sort(key=lambda tried: tried.setting.structure)
+        best = found[0]
+        for tried in found[1:]:
+            best = tried if self._is_better(tried, best) else best
+        return best
 
     def _started(self, structure: int) -> Tried:
         """A setting of middle size, and where rows are few the smallest one too."""
@@ -103,7 +108,7 @@ class Search:
         if best.setting.structure:
             best = self._either(best, _values("shrinkage", HIGHER_SHRINKAGES), _values("shrinkage", LOWER_SHRINKAGES))
         best = self._sized(best)
-        if self.components is None and self.learner.has_numbers:
+        if self.components is None and self.learner.has_numbers and len(self.learner.rows) >= FEWEST_ROWS:
             best = self._either(best, _scaled_components(2.0), _scaled_components(0.5))
         if self.smoothing is None and self.learner.has_shares(best.setting):
             lower = LOWER_SMOOTHINGS if self._categories_all_occur else LOWER_SMOOTHINGS[:-1]
@@ -111,7 +116,7 @@ class Search:
         return best
 
     def _structures(self) -> Sequence[int]:
-        free = self.rank is None and self.components is None
+        free = self.rank is None and self.components is None and len(self.learner.rows) >= FEWEST_ROWS
         return range(len(self.learner.structures)) if free else (0,)
 
     def _start(self, structure: int, number: int) -> int:
@@ -135,7 +140,7 @@ class Search:
                     SHRINKAGE if structure and self._is_small else 0.0,
                 )
             )
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(found if len(self.learner.rows) >= FEWEST_ROWS else found[:1]))
 
     def _sized(self, best: Tried) -> Tried:
         """Larger as long as that gains, one failure let pass; else smaller."""
@@ -172,7 +177,7 @@ class Search:
             if not self._has_time(best, 1.0):
                 break
             found = self._try(setting)
-            if found.mean < best.mean or (found.mean == best.mean and not ties):
+            if not self._is_better(found, best) and not (ties and found.mean == best.mean):
                 break
             best, moved = found, True
         return best, moved

@@ -95,7 +95,7 @@ def test_a_few_real_numbers_in_many_rows_are_settings():
     [
         (lambda rng, n: np.exp(rng.normal(5, 1.2, n)), "lognormal"),
         (lambda rng, n: 10 + 3 * rng.normal(size=n), "gaussian"),
-        (lambda rng, n: rng.beta(0.6, 2.0, n), "beta"),
+        (lambda rng, n: rng.beta(0.6, 0.8, n), "beta"),
         (lambda rng, n: rng.random(n), "beta"),
         (lambda rng, n: rng.exponential(3.0, n), "lognormal"),
     ],
