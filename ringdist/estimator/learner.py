@@ -168,7 +168,7 @@ class Learner:
             least_stds=least_stds(sites, variables, self._sample, self.columns, self.units.unit, setting.floor),
             restarts=options.restarts if last else 1,
             patience=options.patience if last else min(3, options.patience or 3),
-            tolerance=None if batch is not None else TOLERANCE if last else SEARCH_TOLERANCE,
+            tolerance=self._tolerance(batch, last),
             step_decay="linear" if options.batch_size == "auto" else 0.6,
             rng=seed,
             progress=options.progress and last,
@@ -217,6 +217,11 @@ class Learner:
         if size != "auto":
             return size
         return None if n <= BATCHED_ROWS else min(LARGEST_BATCH, -(-n // BATCHES))
+
+    def _tolerance(self, batch: int | None, last: bool) -> float | None:
+        if batch is not None or (last and self.options.max_epochs is not None):
+            return None
+        return TOLERANCE if last else SEARCH_TOLERANCE
 
     def _epochs(self, n: int, batch: int | None) -> int:
         if batch is None:

@@ -28,6 +28,7 @@ FEW_START, FEW_BLOCK_START = 2, 1  # of tables of few rows
 SMALL = 1000  # rows up to which tables are cross-validated
 FEW_ROWS = 200
 FEWEST_ROWS = 10  # to choose a size from
+SOME_ROWS = 40  # to choose components apart from the rank
 FOLDS, FEWER_FOLDS = 5, 3  # of them, those where there are more than
 MOST_ROWS = 8000  # looked at for a choice
 MOST_HELD_OUT = 2000
@@ -108,7 +109,7 @@ class Search:
         if best.setting.structure:
             best = self._either(best, _values("shrinkage", HIGHER_SHRINKAGES), _values("shrinkage", LOWER_SHRINKAGES))
         best = self._sized(best)
-        if self.components is None and self.learner.has_numbers and len(self.learner.rows) >= FEWEST_ROWS:
+        if self.components is None and self.learner.has_numbers and len(self.learner.rows) >= SOME_ROWS:
             best = self._either(best, _scaled_components(2.0), _scaled_components(0.5))
         if self.smoothing is None and self.learner.has_shares(best.setting):
             lower = LOWER_SMOOTHINGS if self._categories_all_occur else LOWER_SMOOTHINGS[:-1]
