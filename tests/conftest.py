@@ -20,6 +20,7 @@ ENGINES = ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork")
 SLOW_ON_JAX = (
     "atoms",
     "beta",
+    "chains",
     "conversions",
     "core_learning",
     "cores",
