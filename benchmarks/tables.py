@@ -3,7 +3,8 @@
 Every table is asked three questions, in the same folds for all models. *Density*: held-out log-likelihood of its
 numeric columns, spread over their resolution (measurements are rounded, and a density of rounded numbers has no upper
 bound). *Imputation*: 20 % of the entries are hidden, at random or more often where another column is large. *Class*:
-20 % of the features are missing in training and test rows. `TensorRingDensity()` has its default settings everywhere.
+20 % of the features are missing in training and test rows. `TensorRingDensity()` has its default settings everywhere,
+but that a category which a fold has not seen counts as missing in the question of classes.
 """
 
 import argparse

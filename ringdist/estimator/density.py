@@ -31,8 +31,10 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
     Rows are arrays or pandas frames. NaN, None, pandas' NA and masked entries are missing: fitting and scoring use the
     likelihood of what is observed. What is not said is chosen on held-out rows within `budget` seconds, after which all
     rows are learnt from. Where neither rank nor components are given, columns of real numbers may share a covariance:
-    none, those that are strongly correlated, or all of them, whichever held-out rows like best. `ring_` is in the units of the data, so that log-densities are per unit of each column of
-    numbers; of a column of integers, a unit is the distance between them.
+    none, those that are strongly correlated, or all of them, whichever held-out rows like best.
+
+    `ring_` is in the units of the data, so that log-densities are per unit of each column of numbers; of a column of
+    integers, a unit is the distance between them.
 
     Args:
         rank: of every bond, or one per bond (see `TensorRing.ranks`). "auto": chosen.
