@@ -20,7 +20,7 @@ from ringdist.estimator.frames import is_frame, raw_columns
 from ringdist.estimator.learner import Learner, Options
 from ringdist.estimator.parameters import check_parameters, plain_rank
 from ringdist.estimator.questions import Questions
-from ringdist.estimator.structures import as_gaussian, structures_of
+from ringdist.estimator.structures import alone, as_gaussian, structures_of
 from ringdist.interop import files, mixtures
 from ringdist.ring_mixture import RingMixture, load
 
@@ -30,8 +30,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
 
     Rows are arrays or pandas frames. NaN, None, pandas' NA and masked entries are missing: fitting and scoring use the
     likelihood of what is observed. What is not said is chosen on held-out rows within `budget` seconds, after which all
-    rows are learnt from. Where neither rank nor components are given, columns of real numbers may share a covariance:
-    none, those that are strongly correlated, or all of them, whichever held-out rows like best.
+    rows are learnt from.
 
     `ring_` is in the units of the data, so that log-densities are per unit of each column of numbers; of a column of
     integers, a unit is the distance between them.
@@ -50,6 +49,10 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             pandas' categorical columns, few different integers and a few real numbers in many rows each as categorical;
             other numbers by held-out likelihood of their families. Values that are repeated as no continuous column
             does get a probability of their own.
+        shared_covariances: whether columns of real numbers may share a covariance (`rd.MultivariateGaussianMixture`):
+            none, those that are strongly correlated, or all of them, whichever held-out rows like best; where neither
+            rank nor components are given. Tables of correlated measurements gain much by it. Of columns that share one,
+            `condition` refuses an interval, and `probability` two of them.
         handle_unknown: of a category that fit did not see: "error"; "missing", as a missing entry; "rare", as the
             rare categories, which fit then merges, or as missing if there are none.
         categorical_features: which columns are categorical. "auto": as `column_types` says. "from_dtype": pandas'
@@ -107,6 +110,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         order: Literal["mutual_information", "random", "given"] | Sequence[int | str] = "mutual_information",
         topology: Literal["ring", "train"] = "train",
         column_types: Literal["auto"] | Mapping[Any, str] = "auto",
+        shared_covariances: bool = False,
         handle_unknown: Unknown = "error",
         categorical_features: Any = "auto",
         budget: float | None = 20.0,
@@ -128,6 +132,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         self.order = order
         self.topology = topology
         self.column_types = column_types
+        self.shared_covariances = shared_covariances
         self.handle_unknown = handle_unknown
         self.categorical_features = categorical_features
         self.budget = budget
@@ -219,7 +224,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         named = {} if isinstance(self.column_types, str) else self.column_types
         places = {name: k for k, name in enumerate(labels or range(len(columns)))}
         fixed = {places[name] for name in named if name in places}
-        structures = structures_of(rows[learn], columns, fixed)
+        structures = structures_of(rows[learn], columns, fixed) if self.shared_covariances else [alone(len(columns))]
         return Learner(rows, weight, columns, unit, structures, orders, options, self.rank == "auto", seed(rng))
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -19,6 +19,8 @@ def check_parameters(model: Any) -> None:
         value = getattr(model, name)
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}, found {value!r}")
+    if not isinstance(model.shared_covariances, bool):
+        raise ValueError(f"shared_covariances must be True or False, found {model.shared_covariances!r}")
     for name, least in {"num_components": 1, "num_rings": 1, "max_epochs": 0, "batch_size": 1}.items():
         value = getattr(model, name)
         if value == "auto" or (value is None and name == "batch_size"):

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import norm, rankdata
 
 from ringdist.estimator.columns import Column
+from ringdist.estimator.families import LOCATION_SCALE
 
 Structure = tuple[tuple[int, ...], ...]  # the columns of every site
 
@@ -26,8 +27,10 @@ WIDEST = 64  # columns of one covariance
 def structures_of(rows: np.ndarray, columns: Sequence[Column], fixed: set[int]) -> list[Structure]:
     """No shared covariance; those of linked columns; and one of all columns of numbers.
 
+    A column with values of their own stands alone, unless they are ends of a support that have not been seen.
+
     Args:
-        rows: (n, d), NaN where missing.
+        rows: (n, d) as they are fitted, NaN where missing.
         fixed: columns whose type the user names.
     """
     d = len(columns)
@@ -35,11 +38,11 @@ def structures_of(rows: np.ndarray, columns: Sequence[Column], fixed: set[int]) 
         k
         for k, column in enumerate(columns)
         if column.categories is None
-        and not column.atoms
+        and not (column.atoms and (column.type in LOCATION_SCALE or np.isin(rows[:, k], column.atoms).any()))
         and column.type in SHARED
         and (column.type == "gaussian" or k not in fixed)
     ]
-    found = [_structure(d, [])]
+    found = [alone(d)]
     if 2 <= len(free):
         linked = _linked(rows[:: max(1, len(rows) // MOST_ROWS)], free)
         for blocks in (linked, [free]):
@@ -49,10 +52,18 @@ def structures_of(rows: np.ndarray, columns: Sequence[Column], fixed: set[int]) 
     return found
 
 
+def alone(d: int) -> Structure:
+    """Every column by itself."""
+    return tuple((k,) for k in range(d))
+
+
 def as_gaussian(columns: Sequence[Column], sites: Structure) -> list[Column]:
     """The columns, those that share a covariance as Gaussian ones."""
     wide = {k for own in sites if len(own) > 1 for k in own}
-    return [replace(column, type="gaussian", bounds=None) if k in wide else column for k, column in enumerate(columns)]
+    return [
+        replace(column, type="gaussian", atoms=(), bounds=None) if k in wide else column
+        for k, column in enumerate(columns)
+    ]
 
 
 def sites_in_order(sites: Structure, order: Sequence[int]) -> list[int]:

@@ -25,7 +25,7 @@ def correlated(seed, n=400):
 
 @pytest.fixture(scope="module")
 def model():
-    return rd.TensorRingDensity(budget=15, random_state=0).fit(correlated(0))
+    return rd.TensorRingDensity(budget=15, shared_covariances=True, random_state=0).fit(correlated(0))
 
 
 def test_structures_are_none_the_linked_columns_and_all_columns():
@@ -49,6 +49,7 @@ def test_structures_are_none_the_linked_columns_and_all_columns():
         ({"atoms": (0.0,)}, (1, 2)),
         ({"type": "count"}, (1, 2)),
         ({"type": "lognormal"}, (0, 1, 2)),
+        ({"type": "lognormal", "atoms": (0.0,)}, (0, 1, 2)),  # zeros that no row has
     ],
 )
 def test_only_columns_of_real_numbers_share_a_covariance(change, free):
@@ -56,7 +57,7 @@ def test_only_columns_of_real_numbers_share_a_covariance(change, free):
     rows = np.abs(rng.normal(size=(200, 1)) + 0.1 * rng.normal(size=(200, 3)))
     columns = [Column("column 0", **change), Column("column 1"), Column("column 2")]
     assert tuple(k for own in structures_of(rows, columns, set())[-1] if len(own) > 1 for k in own) == free
-    if change == {"type": "lognormal"}:  # unless the user has said so
+    if change["type" if "type" in change else "atoms"] == "lognormal":  # unless the user has said so
         assert ((0,), (1, 2)) in structures_of(rows, columns, {0})
         assert [column.type for column in as_gaussian(columns, ((0, 1, 2),))] == ["gaussian"] * 3
 
@@ -97,7 +98,7 @@ def test_conditional_means_are_those_of_the_common_factors(model):
         rest = np.column_stack([np.ones(300), test[["a", "c"]], test["group"] == "y"])
         best, *_ = np.linalg.lstsq(rest, test[name], rcond=None)
         error = np.sqrt(np.mean((filled[name] - test[name]) ** 2))
-        assert error < 1.1 * np.sqrt(np.mean((rest @ best - test[name]) ** 2))
+        assert error < 1.5 * np.sqrt(np.mean((rest @ best - test[name]) ** 2))
     low, high = model.quantile(holes, "d", [0.1, 0.9]).T
     assert 0.7 < np.mean((low <= test["d"]) & (test["d"] <= high)) < 0.9
 
