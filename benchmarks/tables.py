@@ -244,7 +244,7 @@ def boosted(table: Table, train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray
         codes, _ = pd.factorize(both[name])
         both[name] = np.where(codes < 0, np.nan, codes)
     model = HistGradientBoostingClassifier(
-        categorical_features=categorical or None, early_stopping=True, random_state=0
+        categorical_features=categorical or None, early_stopping=False, random_state=0
     )
     model.fit(both[: len(train)], train[table.target])
     return np.asarray(model.predict(both[len(train) :]))
