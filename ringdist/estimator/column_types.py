@@ -41,7 +41,7 @@ def columns_of(
     """
     labels = [f"column {k}" if names is None else f"column {k} ({str(names[k])!r})" for k in range(len(raws))]
     named = _named_columns(categorical_features, len(raws), names)
-    chosen = _chosen_types(column_types, len(raws), names)
+    chosen = chosen_types(column_types, len(raws), names)
     columns = []
     for k, (raw, label) in enumerate(zip(raws, labels, strict=True)):
         if raw.observed.size == 0 and raw.declared is None:
@@ -261,7 +261,7 @@ def _is_identifier(observed: np.ndarray, name: str) -> bool:
     return extent <= 2 * observed.size or re.search(r"(^|_)id$|Id$|ID$", name) is not None
 
 
-def _chosen_types(column_types: Any, d: int, names: Sequence[Any] | None) -> dict[int, str]:
+def chosen_types(column_types: Any, d: int, names: Sequence[Any] | None) -> dict[int, str]:
     """The types that the user names, by column."""
     if isinstance(column_types, str) and column_types == "auto":
         return {}

@@ -221,10 +221,10 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             self.patience,
             bool(self.verbose),
         )
-        named = {} if isinstance(self.column_types, str) else self.column_types
-        places = {name: k for k, name in enumerate(labels or range(len(columns)))}
-        fixed = {places[name] for name in named if name in places}
-        structures = structures_of(rows[learn], columns, fixed) if self.shared_covariances else [alone(len(columns))]
+        structures = [alone(len(columns))]
+        if self.shared_covariances:
+            named = column_types.chosen_types(self.column_types, len(columns), labels)
+            structures = structures_of(rows[learn], columns, set(named))
         return Learner(rows, weight, columns, unit, structures, orders, options, self.rank == "auto", seed(rng))
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -135,7 +135,8 @@ def learnt(
         return result, given
     some = sampled(n, rng)
     part = learner if some is None else learner.part(some)
-    looked = search(part, folds_of(len(part.rows), rng, FEW_FOLDS if rank is not None and components else None))
+    folds = FEW_FOLDS if rank is not None and components is not None else None
+    looked = search(part, folds_of(len(part.rows), rng, folds))
     best = looked.best()
     number = num_rings or _number_of_rings(looked, best, deadline)
     epochs = _last_epochs(learner, best, rank)

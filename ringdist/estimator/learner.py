@@ -14,11 +14,10 @@ from ringdist.estimator.columns import Column
 from ringdist.estimator.families import least_stds, variables_for
 from ringdist.estimator.structures import Structure, sites_in_order
 from ringdist.estimator.units import Units
-from ringdist.learning.autofit import log_probs, mixture_weights
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
+from ringdist.learning.rings import weighted
 from ringdist.learning.starts import initialize
-from ringdist.ring_mixture import RingMixture
 from ringdist.variables import as_family
 
 EPOCHS = 200  # at most, of all rows at once
@@ -180,8 +179,7 @@ class Learner:
         fits = [self.fit(setting, slice(None), None, place=c, epochs=epochs) for c in range(number)]
         if number == 1:
             return fits[0]
-        weights = mixture_weights(np.stack([log_probs(fit.ring, self._sample) for fit in fits]))
-        return FitResult(RingMixture([fit.ring for fit in fits], weights.tolist()), fits[0].history)
+        return FitResult(weighted([fit.ring for fit in fits], self._sample), fits[0].history)
 
     def has_converged(self, history: dict[str, list[float]]) -> bool:
         """Whether full batches gained hardly anything at the end, or steps have become short."""

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ringdist.estimator.learner import Learner, Setting
-from ringdist.learning.autofit import log_probs
 from ringdist.learning.fitting import FitResult
+from ringdist.learning.rings import log_probs
 
 # Rank and components, in the order in which they are tried.
 SIZES = (1, 1), (1, 4), (2, 4), (4, 8), (8, 8), (16, 16), (32, 16), (64, 32), (128, 32)
@@ -52,7 +52,6 @@ class Tried(NamedTuple):
     values: np.ndarray  # (n',) log-likelihoods
     epochs: int  # after which held-out rows were best
     seconds: float
-    fit: FitResult  # of the last fold
 
     @property
     def mean(self) -> float:
@@ -187,13 +186,12 @@ class Search:
         if setting in self.tried:
             return self.tried[setting]
         began = time.perf_counter()
-        values, epochs = [], []
-        fit = None
+        values, epochs = [], list[int]()
         for learn, held_out in self.folds:
             try:
                 fit = self.learner.fit(setting, learn, held_out, last=False)
             except ValueError:
-                if fit is None and not self.tried:
+                if not epochs and not self.tried:
                     raise
                 values.append(np.full(len(held_out), -math.inf))
                 continue
@@ -202,8 +200,7 @@ class Search:
             epochs.append(1 + int(np.argmax(validation)) if validation else 0)
         chosen = int(np.ceil(np.mean(epochs))) if epochs else 1
         seconds = time.perf_counter() - began
-        result: FitResult = fit if fit is not None else next(iter(self.tried.values())).fit
-        self.tried[setting] = Tried(setting, np.concatenate(values), chosen, seconds, result)
+        self.tried[setting] = Tried(setting, np.concatenate(values), chosen, seconds)
         return self.tried[setting]
 
     def values_of(self, fit: FitResult, held_out: np.ndarray) -> np.ndarray:

@@ -14,9 +14,10 @@ import numpy as np
 
 from ringdist import ordering
 from ringdist.backend import is_array, to_numpy
-from ringdist.learning.data import Model, TrainingData
+from ringdist.learning.data import Model
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
+from ringdist.learning.rings import log_probs, mixture_weights
 from ringdist.learning.starts import initialize
 from ringdist.network.evidence import unmasked
 from ringdist.ordering.tours import successive
@@ -298,23 +299,6 @@ def _mixed(fits: Sequence[Fitted]) -> float:
     values = np.stack([fit.held_out for fit in fits])
     weights = mixture_weights(values)
     return float(np.mean(np.logaddexp.reduce(values + np.log(np.maximum(weights, 1e-300))[:, None], axis=0)))
-
-
-def mixture_weights(log_probs: np.ndarray) -> np.ndarray:
-    """The weights (K,) of K models of highest likelihood, from their log-likelihoods of n rows (K, n), by EM."""
-    weights = np.full(len(log_probs), 1 / len(log_probs))
-    relative = np.exp(log_probs - log_probs.max(axis=0))
-    for _ in range(200):
-        joint = weights[:, None] * relative
-        weights = (joint / joint.sum(axis=0)).mean(axis=1)
-    return weights
-
-
-def log_probs(model: Model, rows: np.ndarray) -> np.ndarray:
-    """log p of every row, (n,), in float64."""
-    first = model.rings[0] if isinstance(model, RingMixture) else model
-    batch, _ = TrainingData(first, rows).batch(first, slice(None))
-    return to_numpy(model.log_prob(batch)).astype(np.float64)
 
 
 def _split(

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ringdist import ordering
-from ringdist.backend import is_array, to_numpy
-from ringdist.learning.autofit import log_probs, mixture_weights
+from ringdist.backend import to_numpy
+from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize
+from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import Variable
 
@@ -79,9 +80,8 @@ def fit_mixture(
     seeds = np.random.default_rng(rng).integers(2**31, size=2 * num_rings + 1).tolist()
     layout: dict[str, Any] = {"topology": topology, "core": core, "xp": xp, "dtype": dtype, "device": device}
     if orders is None:
-        rows = to_numpy(x) if is_array(x) else np.asarray(x, dtype=np.float64)
-        placed = initialize(rows, variables, 1, num_components=num_components, topology=topology, rng=0).variables
-        orders = ordering.diverse(ordering.dependence(rows, placed), int(num_rings), topology)
+        placed = initialize(x, variables, 1, num_components=num_components, topology=topology, rng=0).variables
+        orders = ordering.diverse(ordering.dependence(x, placed), int(num_rings), topology)
     learning = {"sample_weight": sample_weight, "validation": validation, **options}
     rings, history = [], None
     for r, order in enumerate(orders):
@@ -91,9 +91,29 @@ def fit_mixture(
         fitted = fit_em(start, x, rng=seeds[2 * r + 1], **learning)
         rings.append(fitted.ring)
         history = history or fitted.history
-    judged = x if validation is None else validation
-    weights = mixture_weights(np.stack([log_probs(ring, judged) for ring in rings]))
-    mixture = RingMixture(rings, (weights / weights.sum()).tolist())
+    mixture = weighted(rings, x if validation is None else validation)
     if together:
         return fit_em(mixture, x, rng=seeds[-1], **learning)
     return FitResult(mixture, history or {})
+
+
+def weighted(rings: Sequence[TensorRing], rows: Any) -> RingMixture:
+    """The rings with the weights of highest likelihood of some rows (n, d)."""
+    return RingMixture(rings, mixture_weights(np.stack([log_probs(ring, rows) for ring in rings])).tolist())
+
+
+def mixture_weights(values: np.ndarray) -> np.ndarray:
+    """The weights (K,) of K models of highest likelihood, from their log-likelihoods of n rows (K, n), by EM."""
+    weights = np.full(len(values), 1 / len(values))
+    relative = np.exp(values - values.max(axis=0))
+    for _ in range(200):
+        joint = weights[:, None] * relative
+        weights = (joint / joint.sum(axis=0)).mean(axis=1)
+    return weights
+
+
+def log_probs(model: Model, rows: Any) -> np.ndarray:
+    """log p of every row, (n,), in float64."""
+    first = model.rings[0] if isinstance(model, RingMixture) else model
+    batch, _ = TrainingData(first, rows).batch(first, slice(None))
+    return to_numpy(model.log_prob(batch)).astype(np.float64)

@@ -5,7 +5,7 @@ import pytest
 
 import ringdist as rd
 from ringdist.learning import autofit as module
-from ringdist.learning.autofit import mixture_weights
+from ringdist.learning.rings import mixture_weights
 
 
 def clusters(n: int, d: int, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from ringdist.learning.autofit import mixture_weights
+from ringdist.learning.rings import mixture_weights
 
 
 def clusters(seed, n=600, d=8, count=4):
@@ -52,6 +52,17 @@ def test_validation_rows_choose_the_weights():
     parts = np.stack([ring.log_prob(x[:100]) for ring in model.rings])
     np.testing.assert_allclose(mixture_weights(parts), model.weights, atol=1e-2)
     assert set(history) == {"train", "validation"}
+
+
+def test_masked_entries_are_missing():
+    x = clusters(3, n=200)
+    hidden = np.random.default_rng(0).random(x.shape) < 0.2
+    masked = np.ma.masked_array(np.where(hidden, 1.0, x), mask=hidden)
+    options = {"num_rings": 2, "rng": 0, "max_epochs": 2}
+    found = [
+        rd.fit_mixture(rows, [rd.Categorical(2)] * 8, 2, **options)[0] for rows in (masked, np.where(hidden, np.nan, x))
+    ]
+    np.testing.assert_array_equal(found[0].log_prob(x), found[1].log_prob(x))
 
 
 @pytest.mark.parametrize(
