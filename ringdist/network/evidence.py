@@ -78,7 +78,7 @@ def plain(ring: Network, x: Any) -> Any:
     """
     if not (hasattr(x, "iloc") and hasattr(x, "columns")):
         return unmasked(x)
-    names, own = [variable.name for variable in ring.variables], list(x.columns)
+    names, own = list(ring.layout.names), list(x.columns)
     if None not in names and any(isinstance(name, str) for name in own):
         if sorted(map(str, own)) != sorted(map(str, names)):
             raise ValueError(f"a frame must have the columns of the ring, {names}, in any order, found {own}")

@@ -84,6 +84,10 @@ def test_the_ring_keeps_the_columns_of_the_table(model):
     test = correlated(2, n=50)
     codes = test.assign(group=(test["group"] == "y").astype(float)).to_numpy(np.float64)
     np.testing.assert_allclose(model.ring_.log_prob(codes), model.score_samples(test), rtol=1e-10)
+    turned = pd.DataFrame(codes, columns=test.columns)[["d", "noise", "group", "c", "a", "b"]]
+    np.testing.assert_allclose(model.ring_.log_prob(turned), model.score_samples(test), rtol=1e-10)
+    with pytest.raises(ValueError, match="a frame must have the columns of the ring"):
+        model.ring_.log_prob(turned.rename(columns={"a": "e"}))
     assert list(model.ring_.layout.names) == list(test.columns)
     shuffled = test[["d", "noise", "group", "c", "a", "b"]]
     np.testing.assert_allclose(model.score_samples(shuffled), model.score_samples(test), rtol=1e-12)
