@@ -19,7 +19,7 @@ from adapters.data.base import ImageData
 from adapters.hopping import mode_hopping
 from adapters.models import VAE, AttributeVAE, ConditionalVAE
 from adapters.priors import FlowPrior, Prior
-from adapters.priors.base import choice, whole
+from adapters.priors.base import check_option, integer_of
 from adapters.priors.ring_prior import Method, NewOrder
 from adapters.seeding import derived_seed, epoch_of
 
@@ -74,11 +74,11 @@ class Reinitialize(Callback):
         counts = {"first": first, "every": every, "num_codes": num_codes, "max_epochs": max_epochs}
         for name, value in counts.items():
             if value is not None:
-                whole(name, value)
+                integer_of(name, value)
         if method is not None:
-            choice("method", method, get_args(Method))
+            check_option("method", method, get_args(Method))
         if order is not None:
-            choice("order", order, get_args(NewOrder))
+            check_option("order", order, get_args(NewOrder))
         self.first, self.every, self.last, self.num_codes = first, every, last, num_codes
         options = {"method": method, "order": order, "max_epochs": max_epochs}
         self.options = {name: value for name, value in options.items() if value is not None}
@@ -139,8 +139,8 @@ class Figures(Callback):
     def __init__(
         self, every: int = 10, num_images: int = 64, dimensions: tuple[int, int] = (0, 1), num_codes: int = 1000
     ):
-        self.every, self.num_images = whole("every", every), whole("num_images", num_images)
-        self.dimensions, self.num_codes = dimensions, whole("num_codes", num_codes)
+        self.every, self.num_images = integer_of("every", every), integer_of("num_images", num_images)
+        self.dimensions, self.num_codes = dimensions, integer_of("num_codes", num_codes)
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.priors import JointTRIP
-from adapters.priors.base import Rng, attribute_rows, whole
+from adapters.priors.base import Rng, attribute_rows, integer_of
 
 
 class Classifier(Protocol):
@@ -95,10 +95,10 @@ def changed_codes(
         TypeError, ValueError: as of `JointTRIP.sample_given`; ValueError if there is no such attribute, or
             num_dimensions is not in 1..d.
     """
-    if whole("attribute", attribute, least=0) >= len(prior.attributes):
+    if integer_of("attribute", attribute, least=0) >= len(prior.attributes):
         raise ValueError(f"attribute must be in 0..{len(prior.attributes) - 1}, found {attribute}")
     d = prior.num_latents
-    count = whole("num_dimensions", math.ceil(d / 2) if num_dimensions is None else num_dimensions)
+    count = integer_of("num_dimensions", math.ceil(d / 2) if num_dimensions is None else num_dimensions)
     if count > d:
         raise ValueError(f"num_dimensions must be at most {d}, found {count}")
     information = prior.ring.mutual_information()[d + attribute, :d]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adapters.priors import Prior
-from adapters.priors.base import Rng, generator_of, whole
+from adapters.priors.base import Rng, generator_of, integer_of
 
 
 def mode_hopping(prior: Prior, rows: int, steps: int, num_dimensions: int = 5, *, rng: Rng = None) -> Tensor:
@@ -29,9 +29,9 @@ def mode_hopping(prior: Prior, rows: int, steps: int, num_dimensions: int = 5, *
         NotImplementedError: if the prior has no conditionals.
         ValueError: if a number is less than 1, or num_dimensions more than d.
     """
-    whole("rows", rows)
-    whole("steps", steps)
-    if whole("num_dimensions", num_dimensions) > prior.num_latents:
+    integer_of("rows", rows)
+    integer_of("steps", steps)
+    if integer_of("num_dimensions", num_dimensions) > prior.num_latents:
         raise ValueError(f"num_dimensions must be at most {prior.num_latents}, found {num_dimensions}")
     generator = generator_of(rng, prior.device)
     walk = [prior.sample(rows, rng=generator)]

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adapters.priors.base import choice, whole
+from adapters.priors.base import check_option, integer_of
 from adapters.priors.joint import JointTRIP
 from adapters.priors.trip import TRIP
 
@@ -62,7 +62,7 @@ def trip_from_gentrl(
         ValueError: if names, shapes or order do not fit, or the continuous variables differ in N.
         TypeError: if an index is not an integer.
     """
-    choice("topology", topology, ("train", "ring"))
+    check_option("topology", topology, ("train", "ring"))
     return _converted(state_dict, categorical, order, topology)
 
 
@@ -71,7 +71,7 @@ def _converted(
 ) -> TRIP | JointTRIP:
     means, log_stds, cores, discrete = _parts(state_dict, categorical)
     d = len(cores)
-    columns = list(range(d)) if order is None else [whole("an entry of order", k, least=0) for k in order]
+    columns = list(range(d)) if order is None else [integer_of("an entry of order", k, least=0) for k in order]
     if sorted(columns) != list(range(d)):
         raise ValueError(f"order must be a permutation of the {d} variables, found {columns}")
     cores = [core**2 for core in cores]
@@ -97,7 +97,7 @@ def _parts(
 ) -> tuple[Tensor, Tensor, list[Tensor], set[int]]:
     """Means and log-deviations (c, N), cores, and the indices of the discrete variables."""
     count = len(state_dict)
-    discrete = {whole("an entry of categorical", k, least=0) for k in categorical}
+    discrete = {integer_of("an entry of categorical", k, least=0) for k in categorical}
     if set(state_dict) != {f"parameters.{i}" for i in range(count)}:
         raise ValueError(f"names must be parameters.0, parameters.1, ..., found {sorted(state_dict)[:5]}")
     tensors = [state_dict[f"parameters.{i}"].detach() for i in range(count)]

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from adapters.priors import Prior
-from adapters.priors.base import Rng, choice, whole
+from adapters.priors.base import Rng, check_option, integer_of
 
 Estimator = Literal["reinforce", "hybrid", "pathwise"]
 Baseline = Literal["leave_one_out", "mean"]
@@ -47,10 +47,10 @@ def expected_reward(
         TypeError: if the reward is no floating point tensor.
         ValueError: if n is too small, an option is unknown, or the reward is not (n,).
     """
-    choice("estimator", estimator, get_args(Estimator))
-    choice("baseline", baseline, get_args(Baseline))
+    check_option("estimator", estimator, get_args(Estimator))
+    check_option("baseline", baseline, get_args(Baseline))
     learned = prior.is_learned
-    whole("n", n, least=2 if learned and estimator != "pathwise" else 1)
+    integer_of("n", n, least=2 if learned and estimator != "pathwise" else 1)
     if not learned:
         return _rewards(reward, prior.sample(n, rng=rng)).mean()
     if estimator == "pathwise":

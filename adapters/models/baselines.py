@@ -22,7 +22,7 @@ from adapters.models.conditional import AttributeVAE
 from adapters.models.vae import Elbo
 from adapters.networks import GaussianEncoder, diagonal_gaussian
 from adapters.priors import GaussianPrior
-from adapters.priors.base import not_negative, whole
+from adapters.priors.base import integer_of, nonnegative_of
 
 
 class Baseline(AttributeVAE):
@@ -50,7 +50,7 @@ class Baseline(AttributeVAE):
         super().__init__(encoder, decoder, GaussianPrior(num_latents), **settings)
         if not attributes:
             raise ValueError("there must be at least one attribute; VAE is the model without")
-        self.attributes = tuple(whole("the size of an attribute", size) for size in attributes)
+        self.attributes = tuple(integer_of("the size of an attribute", size) for size in attributes)
         self.joint_head = GaussianEncoder(perceptron(2 * num_latents + sum(self.attributes), HIDDEN, 2 * num_latents))
 
     def _features(self, x: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class JointBaseline(Baseline):
         super().__init__(encoder, decoder, num_latents, attributes, **settings)
         self.experts = AttributeExperts(num_latents, self.attributes)
         self.predictor = AttributePredictor(num_latents, self.attributes)
-        self.attribute_weight = not_negative("attribute_weight", attribute_weight)
+        self.attribute_weight = nonnegative_of("attribute_weight", attribute_weight)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
         """q(z | x, y_observed), and y."""
@@ -247,7 +247,7 @@ class JMVAE(JointBaseline):
         **settings: Any,
     ):
         super().__init__(encoder, decoder, num_latents, attributes, attribute_weight, **settings)
-        self.alpha = not_negative("alpha", alpha)
+        self.alpha = nonnegative_of("alpha", alpha)
 
     def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
         y = self._rows(len(x), y)

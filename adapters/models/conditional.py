@@ -13,7 +13,7 @@ from torch.distributions import Independent
 from adapters.models.attributes import accuracies, log_prob_known
 from adapters.models.vae import VAE, Batch, Elbo
 from adapters.priors import JointTRIP
-from adapters.priors.base import Attribute, attribute_rows, not_negative, whole
+from adapters.priors.base import Attribute, attribute_rows, integer_of, nonnegative_of
 
 
 class AttributeVAE(VAE):
@@ -37,7 +37,7 @@ class AttributeVAE(VAE):
             TypeError: if y is no tensor of real numbers.
             ValueError: if its shape does not fit, or a value is out of its range.
         """
-        return self.generate(*self._sample_codes(whole("n", n, least=0), y))
+        return self.generate(*self._sample_codes(integer_of("n", n, least=0), y))
 
     @abstractmethod
     def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -106,7 +106,7 @@ class ConditionalVAE(AttributeVAE):
             raise TypeError(f"prior must be a JointTRIP, found {type(prior).__name__}")
         super().__init__(encoder, decoder, prior, **settings)
         self.attributes = prior.attributes
-        self.attribute_weight = not_negative("attribute_weight", attribute_weight)
+        self.attribute_weight = nonnegative_of("attribute_weight", attribute_weight)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
         """q(z | x) of images (batch, C, H, W), and y with one row each."""

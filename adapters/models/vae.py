@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Independent
 from adapters.likelihoods import BernoulliLikelihood, Likelihood
 from adapters.networks import GaussianEncoder
 from adapters.priors import Prior
-from adapters.priors.base import whole
+from adapters.priors.base import integer_of
 
 Batch = tuple[Tensor, Tensor]  # images (batch, C, H, W) in [0, 1] and attributes (batch, a), NaN where unknown
 
@@ -57,7 +57,7 @@ class VAE(LightningModule):
 
     Raises:
         TypeError: if prior is neither a prior nor a function that returns one, or a number of steps, samples or rows is
-            not whole.
+            no integer.
         ValueError: if such a number is too small.
     """
 
@@ -87,9 +87,12 @@ class VAE(LightningModule):
         self.learning_rate, self.betas = learning_rate, betas
         self.prior_learning_rate = learning_rate if prior_learning_rate is None else prior_learning_rate
         self.beta, self.analytic_kl = beta, analytic_kl
-        self.warm_up_steps = whole("warm_up_steps", warm_up_steps, least=0)
-        self.val_samples, self.test_samples = whole("val_samples", val_samples), whole("test_samples", test_samples)
-        self.max_rows = whole("max_rows", max_rows)
+        self.warm_up_steps = integer_of("warm_up_steps", warm_up_steps, least=0)
+        self.val_samples, self.test_samples = (
+            integer_of("val_samples", val_samples),
+            integer_of("test_samples", test_samples),
+        )
+        self.max_rows = integer_of("max_rows", max_rows)
 
     # ---------------------------------------------------------------------------------------------------- queries
 
@@ -137,11 +140,11 @@ class VAE(LightningModule):
                 sums are accumulated as logarithms.
 
         Raises:
-            TypeError: if a number is not a whole one.
+            TypeError: if a number is not an integer.
             ValueError: if it is less than 1.
         """
-        whole("num_samples", num_samples)
-        max_rows = whole("max_rows", self.max_rows if max_rows is None else max_rows)
+        integer_of("num_samples", num_samples)
+        max_rows = integer_of("max_rows", self.max_rows if max_rows is None else max_rows)
         posterior, y = self.encode(x, y)
         chunk = max(1, max_rows // max(1, len(x)))
         total = torch.full((len(x),), -torch.inf, device=x.device)

@@ -18,7 +18,7 @@ from adapters.models.vae import Batch
 from adapters.networks import at_least_single
 from adapters.objectives import Baseline, Estimator, expected_reward
 from adapters.priors import FlowPrior, Prior, VampPrior
-from adapters.priors.base import choice, whole
+from adapters.priors.base import check_option, integer_of
 
 Loss = Literal["wasserstein", "gan"]
 Constraint = Literal["gradient_penalty", "clip", "spectral_norm", "none"]
@@ -87,16 +87,16 @@ class WGAN(LightningModule):
             innermost = innermost.base
         if isinstance(innermost, VampPrior):  # whose encoder would neither be learned nor saved
             raise TypeError("a VampPrior needs a model with an encoder, such as a VAE; a WGAN has none")
-        choice("loss", loss, get_args(Loss))
-        choice("constraint", constraint, get_args(Constraint))
-        choice("estimator", estimator, get_args(Estimator))
-        choice("baseline", baseline, get_args(Baseline))
+        check_option("loss", loss, get_args(Loss))
+        check_option("constraint", constraint, get_args(Constraint))
+        check_option("estimator", estimator, get_args(Estimator))
+        check_option("baseline", baseline, get_args(Baseline))
         self.automatic_optimization = False
         self.generator, self.critic, self.prior = generator, critic, prior
         self.loss: Loss = loss
         self.constraint: Constraint = constraint
         self.penalty, self.clip = penalty, clip
-        self.critic_steps = whole("critic_steps", critic_steps)
+        self.critic_steps = integer_of("critic_steps", critic_steps)
         self._drawn = torch.empty(0, prior.num_latents)  # codes for the critic's next steps
         self.estimator: Estimator = estimator
         self.baseline: Baseline = baseline

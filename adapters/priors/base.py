@@ -38,7 +38,7 @@ class Prior(nn.Module, ABC):
 
     def __init__(self, num_latents: int):
         super().__init__()
-        self.num_latents = whole("num_latents", num_latents)
+        self.num_latents = integer_of("num_latents", num_latents)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -74,13 +74,13 @@ class Prior(nn.Module, ABC):
 
     def sample(self, n: int, *, rng: Rng = None) -> Tensor:
         """n independent samples, (n, d), without gradient."""
-        n = whole("n", n, least=0)
+        n = integer_of("n", n, least=0)
         with torch.no_grad(), full_precision(self.device):
             return self._sample(n, self._generator(rng))
 
     def rsample(self, n: int, *, rng: Rng = None) -> Tensor:
         """n independent samples, (n, d), through which gradients flow to the prior's parameters (pathwise)."""
-        n = whole("n", n, least=0)
+        n = integer_of("n", n, least=0)
         with full_precision(self.device):
             return self._rsample(n, self._generator(rng))
 
@@ -96,7 +96,7 @@ class Prior(nn.Module, ABC):
             z (n, d), and (n,) log p(z) in nats, through which gradients reach the probabilities of components only; 0
             where there is but one.
         """
-        n = whole("n", n, least=0)
+        n = integer_of("n", n, least=0)
         with full_precision(self.device):
             return self._sample_components(n, self._generator(rng))
 
@@ -262,7 +262,7 @@ def generator_of(rng: Rng, device: torch.device) -> Generator:
     if isinstance(rng, torch.Generator):
         return rng
     if rng is not None:
-        return torch.Generator(device).manual_seed(whole("rng", rng, least=0))
+        return torch.Generator(device).manual_seed(integer_of("rng", rng, least=0))
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         return torch.cuda.default_generators[index]
@@ -285,7 +285,7 @@ def is_settled(*tensors: Tensor) -> bool:
     return is_readable(*tensors) and all(unpack_dual(tensor).tangent is None for tensor in tensors)
 
 
-def whole(label: str, value: int, *, least: int = 1) -> int:
+def integer_of(label: str, value: int, *, least: int = 1) -> int:
     """The value if it is an integer of at least `least`; `TypeError` or `ValueError` naming the rule else."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{label} must be an integer, found {value!r}")
@@ -294,14 +294,14 @@ def whole(label: str, value: int, *, least: int = 1) -> int:
     return int(value)
 
 
-def not_negative(label: str, value: float) -> float:
+def nonnegative_of(label: str, value: float) -> float:
     """The value if it is a weight; `ValueError` naming the rule else."""
     if not 0 <= value < math.inf:
         raise ValueError(f"{label} must be finite and not negative, found {value}")
     return value
 
 
-def choice(label: str, value: str, options: Sequence[str]) -> None:
+def check_option(label: str, value: str, options: Sequence[str]) -> None:
     """Raise `ValueError` listing the options unless the value is one of them."""
     if value not in options:
         raise ValueError(f"{label} must be one of {', '.join(options)}, found {value!r}")

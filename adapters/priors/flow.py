@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from adapters.priors.base import Generator, Prior, choice, full_precision
+from adapters.priors.base import Generator, Prior, check_option, full_precision
 
 Kind = Literal["nsf", "maf"]
 
@@ -94,6 +94,6 @@ def _transform(flow: Kind | nn.Module, features: int, options: dict[str, Any]) -
         raise TypeError(f"flow must be a name or a module, found {type(flow).__name__}")
     import zuko
 
-    choice("flow", flow, get_args(Kind))
+    check_option("flow", flow, get_args(Kind))
     family = zuko.flows.NSF if flow == "nsf" else zuko.flows.MAF
     return family(features, **options).transform

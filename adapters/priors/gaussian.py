@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adapters.priors.base import Generator, Prior, real_rows, whole
+from adapters.priors.base import Generator, Prior, integer_of, real_rows
 from adapters.priors.fitting import LEAST_STD, codes, fit_gaussians, global_seed
 from adapters.priors.mixture import LOG_2PI, DiagonalMixture, MixturePrior
 
@@ -85,8 +85,8 @@ class GaussianMixturePrior(MixturePrior):
 
     def __init__(self, num_latents: int, num_components: int = 1000, *, trainable: bool = True, seed: int = 0):
         super().__init__(num_latents)
-        self.num_components = whole("num_components", num_components)
-        generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
+        self.num_components = integer_of("num_components", num_components)
+        generator = torch.Generator().manual_seed(integer_of("seed", seed, least=0))
         shape = (self.num_components, self.num_latents)
         self.logits = nn.Parameter(torch.zeros(self.num_components), requires_grad=trainable)
         self.means = nn.Parameter(2 * torch.rand(shape, generator=generator) - 1, requires_grad=trainable)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Attribute, Rng, attribute_rows, choice, full_precision, is_readable, whole
+from adapters.priors.base import Attribute, Rng, attribute_rows, check_option, full_precision, integer_of, is_readable
 from adapters.priors.fitting import codes
 from adapters.priors.ring_prior import Method, NewOrder, Nonnegative, Order, RingPrior, Topology
 from ringdist.queries.posterior import component_posteriors
@@ -181,7 +181,7 @@ class JointTRIP(RingPrior):
 
     def _open_rows(self, n: int, y: Tensor) -> Tensor:
         """n rows of unknown latents with the attributes beside them."""
-        z = torch.full((whole("n", n, least=0), self.num_latents), torch.nan, dtype=self.dtype, device=self.device)
+        z = torch.full((integer_of("n", n, least=0), self.num_latents), torch.nan, dtype=self.dtype, device=self.device)
         if isinstance(y, Tensor) and y.ndim == 1:
             y = y.expand(n, -1)
         return self._joined(z, y)
@@ -207,6 +207,6 @@ def _attributes(kinds: Sequence[Attribute]) -> list[Attribute]:
 def _attribute(kind: Attribute) -> Attribute:
     """The kind if it is one; `TypeError` or `ValueError` naming the rule else."""
     if isinstance(kind, str):
-        choice("an attribute that is not a number of values", kind, ("continuous",))
+        check_option("an attribute that is not a number of values", kind, ("continuous",))
         return kind
-    return whole("the size of an attribute", kind)
+    return integer_of("the size of an attribute", kind)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ringdist as rd
-from adapters.priors.base import Attribute, Generator, Prior, choice, full_precision, is_settled, whole
+from adapters.priors.base import Attribute, Generator, Prior, check_option, full_precision, integer_of, is_settled
 from adapters.priors.fitting import fit_gaussians, global_seed
 from ringdist.network.random import bond_ranks
 
@@ -67,18 +67,18 @@ class RingPrior(Prior):
         std: float | None,
     ):
         super().__init__(num_latents)
-        choice("topology", topology, get_args(Topology))
-        choice("nonnegative", nonnegative, get_args(Nonnegative))
+        check_option("topology", topology, get_args(Topology))
+        check_option("nonnegative", nonnegative, get_args(Nonnegative))
         self.topology: Topology = topology
         self.nonnegative: Nonnegative = nonnegative
-        self.num_components = whole("num_components", num_components)
+        self.num_components = integer_of("num_components", num_components)
         self.attributes = tuple(attributes)
         categories = [None if kind == "continuous" else rd.Categorical(kind) for kind in self.attributes]
         self._categories = [*[None] * self.num_latents, *categories]
         self._gaussians = [k for k, v in enumerate(self._categories) if v is None]  # columns with means and log_stds
         self._sizes = tuple(self.num_components if v is None else v.num_components for v in self._categories)
         self._ranks = tuple(bond_ranks(rank, len(self._sizes), topology))
-        generator = torch.Generator().manual_seed(whole("seed", seed, least=0))
+        generator = torch.Generator().manual_seed(integer_of("seed", seed, least=0))
         self._columns = _columns(order, len(self._sizes), generator)
         self._layout = self._layout_of(self._columns)
         self.register_buffer("order", torch.tensor(self._columns))
@@ -248,9 +248,9 @@ class RingPrior(Prior):
 
     def _reinitialize(self, rows: Tensor, method: Method, order: NewOrder | None, max_epochs: int) -> None:
         """From rows (n, columns), float64; NaN only in attributes."""
-        choice("method", method, get_args(Method))
+        check_option("method", method, get_args(Method))
         if order is not None:
-            choice("order", order, get_args(NewOrder))
+            check_option("order", order, get_args(NewOrder))
         fitted = set(range(self.num_latents)) | {k for k in self._gaussians if self._is_known(rows[:, k])}
         columns: Sequence[int] = self._columns
         if order is not None:
@@ -259,7 +259,7 @@ class RingPrior(Prior):
             if method == "gmm":
                 self._reinitialize_by_mixtures(rows, columns, fitted)
             else:
-                self._reinitialize_by_em(rows, columns, fitted, whole("max_epochs", max_epochs))
+                self._reinitialize_by_em(rows, columns, fitted, integer_of("max_epochs", max_epochs))
 
     def _is_known(self, values: Tensor) -> bool:
         """Whether an attribute takes enough different values to place its components anew."""
@@ -329,9 +329,9 @@ def _initial_components(n: int, mean_range: tuple[float, float], std: float | No
 def _columns(order: Order, d: int, generator: torch.Generator | None = None) -> tuple[int, ...]:
     """The columns as they follow each other around the ring."""
     if isinstance(order, str):
-        choice("order", order, ("random", "given"))
+        check_option("order", order, ("random", "given"))
         return tuple(range(d)) if order == "given" else tuple(torch.randperm(d, generator=generator).tolist())
-    columns = [whole("an entry of order", k, least=0) for k in order]
+    columns = [integer_of("an entry of order", k, least=0) for k in order]
     if sorted(columns) != list(range(d)):
         raise ValueError(f"order must be random, given or a permutation of the {d} columns, found {columns}")
     return tuple(columns)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from adapters.priors.base import whole
+from adapters.priors.base import integer_of
 from adapters.priors.mixture import DiagonalMixture, MixturePrior
 
 Encoder = Callable[[Tensor], Independent]
@@ -53,8 +53,11 @@ class VampPrior(MixturePrior):
             raise ValueError(f"bounds must be two finite numbers in ascending order, found {bounds}")
         self._encoder = (encoder,)  # in a tuple, because a module that is an attribute becomes a submodule
         self.bounds = bounds
-        shape = (whole("num_pseudo_inputs", num_pseudo_inputs), *(whole("input_shape", n) for n in input_shape))
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(whole("seed", seed, least=0)))
+        shape = (
+            integer_of("num_pseudo_inputs", num_pseudo_inputs),
+            *(integer_of("input_shape", n) for n in input_shape),
+        )
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(integer_of("seed", seed, least=0)))
         self.raw_inputs = nn.Parameter(noise, requires_grad=trainable)
 
     @property
