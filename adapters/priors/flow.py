@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from adapters.priors.base import Generator, Prior, check_option, full_precision
+from adapters.priors.base import Attribute, Generator, Prior, check_option, full_precision
 
 Kind = Literal["nsf", "maf"]
 
@@ -47,6 +47,11 @@ class FlowPrior(Prior):
         """Whether `rsample` is differentiable: where the base's is."""
         return self.base.has_rsample
 
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:  # type: ignore[override]
+        """Those of the base."""
+        return self.base.attributes
+
     def reinitialize(self, z: Tensor, **options: Any) -> None:
         """Re-initialise the base from the codes as the flow sees them; the flow stays as it is."""
         with torch.no_grad(), full_precision(self.device):
@@ -62,8 +67,8 @@ class FlowPrior(Prior):
         inner, ladj = self.transform().call_and_ladj(z)
         return self.base.log_prob(inner) + ladj
 
-    def _sample(self, n: int, generator: Generator) -> Tensor:
-        return self.transform().inv(self.base.sample(n, rng=generator))
+    def _sample(self, n: int, y: Tensor | None, temperature: float, generator: Generator) -> Tensor:
+        return self.transform().inv(self.base.sample(n, y, temperature=temperature, rng=generator))
 
     def _rsample(self, n: int, generator: Generator) -> Tensor:
         return self.transform().inv(self.base.rsample(n, rng=generator))
