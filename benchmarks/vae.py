@@ -57,8 +57,8 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
     shape = (3, 32, 32) if name.startswith("cifar10") else (1, 8, 8) if name == "digits" else (1, 28, 28)
     pseudo_inputs = max(2, budget // (shape[0] * shape[1] * shape[2]))
 
-    def trip(seed: int, rank: int = setting.rank, **options: Any) -> Any:
-        return TRIP(d, n, rank, seed=seed, mean_range=(-3.0, 3.0), **options)
+    def trip(seed: int, rank: int = setting.rank, nonnegative: Any = "abs", **options: Any) -> Any:
+        return TRIP(d, n, rank, seed=seed, nonnegative=nonnegative, mean_range=(-3.0, 3.0), **options)
 
     def flow(base: Callable[[int], Any], size: float) -> Callable[[int], Any]:
         return lambda seed: FlowPrior(base(seed), **sized_flow(d, size))
