@@ -217,10 +217,20 @@ class RingParameters(Prior):
                 parameter.copy_(value)
             self.order.copy_(torch.tensor(columns))
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Beside the tensors, in the metadata, how they become cores."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        metadata = getattr(destination, "_metadata", {})
+        metadata.setdefault(prefix[:-1], {})["nonnegative"] = self.nonnegative
+
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
     ) -> None:
-        """Take over the order too; one that is no permutation is reported as a mismatch is."""
+        """Take over the order too; one that is no permutation is reported as a mismatch is, and so is another map."""
+        saved = local_metadata.get("nonnegative", self.nonnegative)
+        if saved != self.nonnegative:
+            lists[-1].append(f"{prefix}cores: saved with nonnegative={saved!r}, found {self.nonnegative!r} here")
+            return
         order = state_dict.get(f"{prefix}order")
         if order is not None and order.shape == self.order.shape:
             try:
