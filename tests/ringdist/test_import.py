@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ringdist as rd
 
 ROOT = Path(__file__).parents[2]
@@ -42,10 +44,35 @@ def test_the_public_names():
     assert rd.__version__ and rd.__doc__
 
 
+HEAVY = "torch jax tensorflow tensornetwork matplotlib pandas scipy sklearn tqdm".split()
+
+
 def test_import_leaves_heavy_libraries_alone():
-    heavy = "torch", "jax", "tensornetwork", "tensorflow", "matplotlib", "pandas"
+    """They would be most of the time of an import."""
+    heavy = (*HEAVY, "adapters", "lightning")
     code = f"import sys, ringdist; print([m for m in {heavy} if m in sys.modules])"
     assert run(code).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("library", "use"),
+    [
+        ("scipy", "ring.entropy(5, 0)"),
+        ("sklearn", "rd.TensorRingDensity"),
+        ("tensornetwork", "ring.to_tensornetwork()"),
+        ("tqdm", "rd.fit_em(ring, ring.sample(9, rng=0), max_epochs=1)"),
+    ],
+)
+def test_heavy_libraries_are_imported_where_they_are_needed(library, use):
+    assert library in HEAVY
+    code = f"""
+import sys, ringdist as rd
+ring = rd.TensorRing.random([rd.Categorical(3)] * 4, 2, rng=0)
+before = {library!r} in sys.modules
+{use}
+print(before, {library!r} in sys.modules)
+"""
+    assert run(code).strip() == "False True"
 
 
 def test_import_changes_nothing_global():
