@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_the_public_names():
     for name in METHODS:
         assert hasattr(ring, name), name
     assert rd.__version__ and rd.__doc__
+
+
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == rd.__version__
+    assert f"\nversion: {rd.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{rd.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 HEAVY = "torch jax tensorflow tensornetwork matplotlib pandas scipy sklearn tqdm".split()
