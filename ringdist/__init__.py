@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ringdist.estimator.density import TensorRingDensity
     from ringdist.estimator.plots import plot_conditional, plot_dependence
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BetaMixture",

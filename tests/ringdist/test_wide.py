@@ -14,6 +14,8 @@ from tests.backends import assert_close, load_backend
 from tests.families import LaplaceMixture
 from tests.ringdist.variables.test_multivariate_gaussian import covariances, given
 
+pytestmark = pytest.mark.slow_on("jax")
+
 D = 7
 COLUMNS = ((0,), (1, 2, 3), (4,), (5, 6))
 GAUSSIAN = [1, 2, 3, 4, 5, 6]
