@@ -1,6 +1,7 @@
 """Learnable priors as PyTorch modules."""
 
-from adapters.priors.base import Prior, PriorDistribution
+from adapters.priors.base import Prior
+from adapters.priors.distribution import PriorDistribution
 from adapters.priors.flow import FlowPrior
 from adapters.priors.gaussian import GaussianMixturePrior, GaussianPrior
 from adapters.priors.joint import JointTRIP

@@ -51,7 +51,7 @@ class FlowPrior(JointPrior):
             raise TypeError(f"base must be a Prior, found {type(base).__name__}")
         super().__init__(base.num_latents)
         self.base = base
-        self.attributes = base.attributes if isinstance(base, JointPrior) else ()
+        self.attributes = base.attributes
         self.transform = _transform(flow, base.num_latents, options).to(base.dtype)
         if not trainable:
             self.transform.requires_grad_(False)
@@ -148,20 +148,11 @@ class FlowPrior(JointPrior):
         """
         return self._joint_base.sample_attributes(self.to_base(z), y, rng=rng)
 
-    def sample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """n latent codes (n, d), given attributes y, (a,) for all or (n, a), if the base has any; without gradient.
+    def rsample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
+        """As `sample`, at temperature 1, with pathwise gradients.
 
         Raises:
             TypeError, ValueError: as the base; ValueError if y is given and the base has no attributes.
-        """
-        with torch.no_grad():
-            return self.from_base(self.base.sample(n, *self._given(y), rng=rng))
-
-    def rsample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """As `sample`, with pathwise gradients.
-
-        Raises:
-            TypeError, ValueError: as `sample`.
         """
         return self.from_base(self.base.rsample(n, *self._given(y), rng=rng))
 
@@ -203,8 +194,8 @@ class FlowPrior(JointPrior):
     def _log_prob(self, z: Tensor) -> Tensor:
         return self.log_prob(z)
 
-    def _sample(self, n: int, generator: Generator) -> Tensor:
-        return self.sample(n, rng=generator)
+    def _sample(self, n: int, y: Tensor | None, temperature: float, generator: Generator) -> Tensor:
+        return self.from_base(self.base.sample(n, *self._given(y), temperature=temperature, rng=generator))
 
     def _rsample(self, n: int, generator: Generator) -> Tensor:
         return self.rsample(n, rng=generator)

@@ -56,19 +56,19 @@ class GaussianPrior(Prior):
         return torch.where(missing, 0.0, terms).sum(-1)
 
     def _rsample(self, n: int, generator: Generator) -> Tensor:
+        return self._sample(n, None, 1.0, generator)
+
+    def _sample(self, n: int, y: Tensor | None, temperature: float, generator: Generator) -> Tensor:
         shape = (n, self.num_latents)
         noise = torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
-        return self.mean + self.log_std.exp() * noise
-
-    def _sample(self, n: int, generator: Generator) -> Tensor:
-        return self._rsample(n, generator)
+        return self.mean + temperature * self.log_std.exp() * noise
 
     def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         z = self._rsample(n, generator)
         return z, z.new_zeros(n)
 
     def _sample_given(self, z: Tensor, generator: Generator) -> Tensor:
-        return torch.where(z.isnan(), self._sample(z.shape[0], generator), z)
+        return torch.where(z.isnan(), self._rsample(z.shape[0], generator), z)
 
 
 class GaussianMixturePrior(MixturePrior):

@@ -105,17 +105,15 @@ class JointTRIP(RingPrior, JointPrior):
         """
         return self._completed(z, y, rng)[..., self.num_latents :]
 
-    def sample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """n latent codes (n, d) given attributes y, (a,) for all or (n, a), without gradient.
+    def sample(self, n: int, y: Tensor | None = None, *, temperature: float = 1.0, rng: Rng = None) -> Tensor:
+        """n latent codes (n, d) given attributes y, (a,) for all or (n, a), without gradient; see `Prior.sample`.
+
+        Components are drawn given the attributes; the temperature then shrinks standard deviations of latents only.
 
         Raises:
-            TypeError, ValueError: as `log_prob`; ValueError if y has no mass.
+            TypeError, ValueError: as `log_prob` and `Prior.sample`; ValueError if y has no mass.
         """
-        if y is None:
-            return super().sample(n, rng=rng)[:, : self.num_latents]
-        rows = self._open_rows(n, y)
-        with torch.no_grad(), full_precision(rows):
-            return self._query_ring().sample_given(rows, rng=self._generator(rng))[:, : self.num_latents]
+        return super().sample(n, y, temperature=temperature, rng=rng)
 
     def rsample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """As `sample`, with pathwise gradients; attributes that are not given are marginalised.
@@ -125,7 +123,7 @@ class JointTRIP(RingPrior, JointPrior):
         """
         if y is None:
             return super().rsample(n, rng=rng)[:, : self.num_latents]
-        rows = self._open_rows(n, y)
+        rows = self._rows_given(n, y)
         with full_precision(rows):
             ring = self._query_ring()
             with torch.no_grad():
@@ -168,8 +166,7 @@ class JointTRIP(RingPrior, JointPrior):
         with torch.no_grad(), full_precision(rows):
             return self._query_ring().sample_given(rows, rng=self._generator(rng))
 
-    def _open_rows(self, n: int, y: Tensor) -> Tensor:
-        """n rows of unknown latents with the attributes beside them."""
+    def _rows_given(self, n: int, y: Tensor) -> Tensor:
         z = torch.full((integer_of("n", n, least=0), self.num_latents), torch.nan, dtype=self.dtype, device=self.device)
         if isinstance(y, Tensor) and y.ndim == 1:
             y = y.expand(n, -1)

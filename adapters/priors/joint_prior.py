@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Attribute, Prior, Rng, attribute_rows, is_readable
+from adapters.priors.base import Prior, Rng, attribute_rows, is_readable
 
 
 class JointPrior(Prior):
@@ -16,8 +16,6 @@ class JointPrior(Prior):
     Attributes are tensors (..., a), in a floating point dtype where some are NaN: unspecified, and marginalised. With
     no attributes given every method is that of the marginal p(z), so that this is a prior like any other.
     """
-
-    attributes: tuple[Attribute, ...] = ()  # the number of values of each, or "continuous"
 
     @abstractmethod
     def log_prob(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -57,11 +55,3 @@ class JointPrior(Prior):
     @abstractmethod
     def sample_attributes(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """Attributes (..., a): the unknown entries of y drawn given its known ones and z (..., d)."""
-
-    @abstractmethod
-    def sample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """n latent codes (n, d) given attributes y, (a,) for all or (n, a), without gradient."""
-
-    @abstractmethod
-    def rsample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """As `sample`, with pathwise gradients."""

@@ -26,10 +26,10 @@ class DiagonalMixture(NamedTuple):
         """log p of the observed entries of z (..., d), (...)."""
         return torch.logsumexp(self._joint(z), dim=-1).to(z.dtype)
 
-    def sample(self, n: int, generator: Generator) -> Tensor:
-        """n samples, (n, d)."""
+    def sample(self, n: int, generator: Generator, temperature: float = 1.0) -> Tensor:
+        """n samples, (n, d), the standard deviations multiplied by the temperature."""
         component = _draw(self.log_weights.expand(n, -1), generator)
-        return self._emit(component, generator)
+        return self._emit(component, generator, temperature)
 
     def sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """n samples (n, d) that move with their components, and log p (n,) as a function of the weights."""
@@ -75,10 +75,10 @@ class DiagonalMixture(NamedTuple):
         square = z**2 @ precision.T - 2 * z @ (means * precision).T + observed.to(wide) @ constant.T
         return self.log_weights.to(wide) - 0.5 * square
 
-    def _emit(self, component: Tensor, generator: Generator) -> Tensor:
+    def _emit(self, component: Tensor, generator: Generator, temperature: float = 1.0) -> Tensor:
         mean, std = self.means[component], self.stds[component]
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        return mean + std * noise
+        return mean + temperature * std * noise
 
 
 class MixturePrior(Prior):
@@ -91,8 +91,8 @@ class MixturePrior(Prior):
     def _log_prob(self, z: Tensor) -> Tensor:
         return self.mixture().log_prob(z)
 
-    def _sample(self, n: int, generator: Generator) -> Tensor:
-        return self.mixture().sample(n, generator)
+    def _sample(self, n: int, y: Tensor | None, temperature: float, generator: Generator) -> Tensor:
+        return self.mixture().sample(n, generator, temperature)
 
     def _rsample(self, n: int, generator: Generator) -> Tensor:
         return self.mixture().rsample(n, generator)

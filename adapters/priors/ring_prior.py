@@ -216,26 +216,43 @@ class RingPrior(Prior):
     def _log_prob(self, z: Tensor) -> Tensor:
         return self._query_ring().log_prob(z)
 
-    def _sample(self, n: int, generator: Generator) -> Tensor:
-        return self._query_ring().sample(n, rng=generator)
+    def _sample(self, n: int, y: Tensor | None, temperature: float, generator: Generator) -> Tensor:
+        rows = None if y is None else self._rows_given(n, y)
+        if temperature != 1:
+            return self._emit(self._components(n, rows, generator), temperature, generator)
+        ring = self._query_ring()
+        z = ring.sample(n, rng=generator) if rows is None else ring.sample_given(rows, rng=generator)
+        return z[:, : self.num_latents]
+
+    def _rows_given(self, n: int, y: Tensor) -> Tensor:
+        """n rows of unknown latents with the attributes beside them, for priors that have any."""
+        raise NotImplementedError(f"{type(self).__name__} has no attributes")
+
+    def _components(self, n: int, rows: Tensor | None, generator: Generator) -> Tensor:
+        """The components that n samples come from, (n, num_latents), given the attributes of the rows if any."""
+        sizes = self._sizes[: self.num_latents]
+        ring = self._ring(self.means.detach(), self.log_stds.detach())
+        variables = [*map(rd.Categorical, sizes), *ring.variables[self.num_latents :]]
+        chosen = rd.TensorRing(ring.cores, variables, self._columns, validate=False, copy=False)
+        with torch.no_grad():
+            s = chosen.sample(n, rng=generator) if rows is None else chosen.sample_given(rows, rng=generator)
+        return s[:, : self.num_latents].long()
+
+    def _emit(self, s: Tensor, temperature: float, generator: Generator) -> Tensor:
+        """A code (n, num_latents) from these components."""
+        place = torch.arange(self.num_latents, device=s.device), s
+        mean, std = self.means[place], self.log_stds[place].exp()
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        return mean + temperature * std * noise
 
     def _sample_given(self, z: Tensor, generator: Generator) -> Tensor:
         return self._query_ring().sample_given(z, rng=generator)
 
     def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Components from the ring of their joint probabilities; attributes are marginalised."""
-        ring = self._ring(self.means.detach(), self.log_stds.detach())
-        chosen = rd.TensorRing(
-            ring.cores, [rd.Categorical(m) for m in self._sizes], self._columns, validate=False, copy=False
-        )
-        with torch.no_grad():
-            s = chosen.sample(n, rng=generator)[:, : self.num_latents].long()
-        place = torch.arange(self.num_latents, device=s.device), s
-        mean, std = self.means[place], self.log_stds[place].exp()
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        z = mean + std * noise
+        z = self._emit(self._components(n, None, generator), 1.0, generator)
         rows = F.pad(z.detach(), (0, len(self._sizes) - self.num_latents), value=torch.nan)
-        return z, ring.log_prob(rows)
+        return z, self._ring(self.means.detach(), self.log_stds.detach()).log_prob(rows)
 
     def _rsample(self, n: int, generator: Generator) -> Tensor:
         ring = self._query_ring()

@@ -126,7 +126,12 @@ def test_nan_is_marginalised(name):
 def test_samples_follow_the_density(name, method):
     prior = exact(name)
     drawn = getattr(prior, method)(8000, rng=2)
-    z = (drawn[0] if method == "sample_components" else drawn).detach().numpy()
+    assert_samples_follow(prior, drawn[0] if method == "sample_components" else drawn)
+
+
+def assert_samples_follow(prior: Prior, z) -> None:
+    """A chi-squared test of two-dimensional samples against the prior's density."""
+    z = z.detach().numpy()
     assert z.shape == (8000, D)
     points, volume = grid(step=0.0625)
     # half a step aside, so that no grid point lies on an edge
@@ -139,6 +144,59 @@ def test_samples_follow_the_density(name, method):
     fold = lambda cells: np.append(cells.ravel()[large], cells.ravel()[~large].sum() + 1e-9)  # noqa: E731
     p = scipy.stats.chisquare(fold(observed), fold(expected), sum_check=False).pvalue
     assert p > 1e-3, (observed, expected)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "trip", "train", "joint", "flow"])
+@pytest.mark.parametrize("temperature", [0.3, 1.6])
+def test_temperature_multiplies_the_standard_deviations_of_components(name, temperature):
+    prior, scaled = exact(name), exact(name)
+    with torch.no_grad():
+        for label, parameter in scaled.named_parameters():
+            if label.split(".")[-1] in ("log_std", "log_stds"):
+                parameter += math.log(temperature)
+    assert_samples_follow(scaled, prior.sample(8000, temperature=temperature, rng=3))
+
+
+@pytest.mark.parametrize("name", MARGINALISING)
+def test_at_temperature_zero_samples_are_means_of_components(name):
+    prior = exact(name)
+    if name == "gaussian":
+        means = prior.mean[None]
+    elif name in ("mixture", "vamp"):
+        means = prior.mixture().means
+    else:
+        means = torch.cartesian_prod(*prior.means)
+    z = prior.sample(500, temperature=0, rng=4)
+    found = torch.cdist(z, means).min(1)
+    assert found.values.max() < 1e-7 and found.indices.unique().numel() == len(means)
+
+
+@pytest.mark.parametrize("y", [[1.0, 0.4], [nan, -0.6]])
+def test_temperature_leaves_components_and_attributes_as_they_are(y):
+    prior, y = mixed(), torch.tensor(y, dtype=torch.float64)
+    points, volume = grid()
+    weight = prior.log_prob(points, y.expand(len(points), 2)).exp() * volume
+    mean = (weight[:, None] * points).sum(0) / weight.sum()
+    z = prior.sample(20_000, y, temperature=0.25, rng=0)
+    assert ((z.mean(0) - mean).abs() < 4 * z.std(0) / math.sqrt(len(z))).all(), (z.mean(0), mean)
+    wide = prior.sample(20_000, y, rng=0)
+    assert (z.std(0) < 0.95 * wide.std(0)).all()
+    assert torch.equal(wide, prior.sample(20_000, y, temperature=1.0, rng=0))
+
+
+@pytest.mark.parametrize("temperature", [-0.5, nan, math.inf])
+def test_temperatures_are_checked(name, temperature):
+    with pytest.raises(ValueError, match=f"temperature must be finite and not negative, found {temperature}"):
+        make(name).sample(2, temperature=temperature)
+
+
+def test_priors_without_attributes_are_given_none(name):
+    prior, y = make(name), torch.zeros(2)
+    if name == "joint":
+        assert prior.sample(3, y).shape == FlowPrior(prior, "maf", transforms=1).sample(3, y).shape == (3, D)
+        return
+    with pytest.raises(ValueError, match="has no attributes: y must be None, found a tensor of"):
+        prior.sample(3, y)
 
 
 @pytest.mark.parametrize("name", MARGINALISING)
