@@ -426,9 +426,9 @@ def test_models_that_cannot_be():
     for name in ("trip", "telbo"):
         with pytest.raises(ValueError, match="attribute_weight must be finite and not negative, found nan"):
             make(name, attribute_weight=nan)
-    with pytest.raises(TypeError, match="prior must be a JointTRIP, found TRIP"):
+    with pytest.raises(TypeError, match="prior must be a JointTRIP or a FlowPrior over one, found TRIP"):
         ConditionalVAE(nn.Identity(), nn.Identity(), TRIP(2, 2, 2))
-    with pytest.raises(TypeError, match="prior must be a JointTRIP, found GaussianPrior"):
+    with pytest.raises(TypeError, match="prior must be a JointTRIP or a FlowPrior over one, found GaussianPrior"):
         ConditionalVAE(nn.Identity(), nn.Identity(), GaussianPrior(2))
     with pytest.raises(ValueError, match="the size of an attribute must be at least 1, found 0"):
         CVAE(nn.Identity(), nn.Identity(), 2, [3, 0])
