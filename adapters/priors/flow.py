@@ -122,7 +122,7 @@ class FlowPrior(JointPrior):
             TypeError, ValueError: as `log_prob`.
         """
         inner, ladj = self._inner(z)
-        marginal, attributes = self._require_attributes().log_probs(inner, y)
+        marginal, attributes = self.joint_base.log_probs(inner, y)
         return marginal + ladj, attributes
 
     def log_prob_attributes(self, y: Tensor, z: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class FlowPrior(JointPrior):
         Raises:
             TypeError, ValueError: as `log_prob` and `JointTRIP.log_prob_attributes`.
         """
-        return self._require_attributes().log_prob_attributes(y, self.to_base(z))
+        return self.joint_base.log_prob_attributes(y, self.to_base(z))
 
     def attribute_posterior(self, z: Tensor, *, log: bool = False) -> list[Tensor]:
         """p(y_i | z) of each attribute, (..., N_i), or the logarithms; see `JointTRIP.attribute_posterior`.
@@ -139,7 +139,7 @@ class FlowPrior(JointPrior):
         Raises:
             TypeError, ValueError: as `log_prob`.
         """
-        return self._require_attributes().attribute_posterior(self.to_base(z), log=log)
+        return self.joint_base.attribute_posterior(self.to_base(z), log=log)
 
     def sample_attributes(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """Attributes (..., a): the unknown entries of y drawn given its known ones and z (..., d).
@@ -147,7 +147,7 @@ class FlowPrior(JointPrior):
         Raises:
             TypeError, ValueError: as `log_prob`.
         """
-        return self._require_attributes().sample_attributes(self.to_base(z), y, rng=rng)
+        return self.joint_base.sample_attributes(self.to_base(z), y, rng=rng)
 
     def rsample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """As `sample`, at temperature 1, with pathwise gradients.
@@ -179,18 +179,22 @@ class FlowPrior(JointPrior):
         with torch.no_grad():
             self.base.reinitialize(self.to_base(z), *self._given(y), *arguments, **options)
 
-    def _require_attributes(self) -> JointPrior:
-        """The base, if it has attributes; `ValueError` else."""
+    @property
+    def joint_base(self) -> JointPrior:
+        """The base, if it has attributes.
+
+        Raises:
+            ValueError: if it has none.
+        """
         if not self.attributes or not isinstance(self.base, JointPrior):
             raise ValueError(f"a FlowPrior has the attributes of its base, found none in a {type(self.base).__name__}")
         return self.base
 
     def _given(self, y: Tensor | None) -> tuple[Tensor, ...]:
         """The further argument of the base's methods, if the base knows attributes."""
-        if y is None:
-            return ()
-        self._require_attributes()
-        return (y,)
+        if y is not None and not self.attributes:
+            raise ValueError(f"y needs a base with attributes, found a {type(self.base).__name__}")
+        return () if y is None else (y,)
 
     # ------------------------------------------------------------------------------------------- behind the queries
 
