@@ -130,6 +130,27 @@ class Prior(nn.Module, ABC):
         with torch.no_grad(), full_precision(z):
             return self._sample_given(z.reshape(-1, z.shape[-1]), self._generator(rng)).reshape(z.shape)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each latent, (d,) each, exact and differentiable.
+
+        Raises:
+            NotImplementedError: if they have no closed form, as behind a flow.
+        """
+        raise NotImplementedError(
+            f"the moments of a {type(self).__name__} have no closed form; estimate them from prior.sample(n)"
+        )
+
+    def entropy(self, n: int = 10_000, *, rng: Rng = None) -> Tensor:
+        """−E[log p(z)] in nats, a scalar: exact for a Gaussian; else an estimate from n samples, without gradient.
+
+        Raises:
+            TypeError: if n is not an integer.
+            ValueError: if it is less than 1.
+        """
+        n = integer_of("n", n)
+        with torch.no_grad():
+            return -self.log_prob(self.sample(n, rng=rng)).mean()
+
     def kl(self, mean: Tensor, std: Tensor) -> Tensor | None:
         """KL(N(mean, diag std²) ‖ p) in nats, (...), or None where there is no closed form.
 

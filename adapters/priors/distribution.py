@@ -26,8 +26,14 @@ class Density(Protocol):
     def rsample(self, n: int) -> Tensor:
         """n samples, (n, num_latents), through which gradients flow."""
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each latent."""
 
-_OF_A_RING = "mean", "mode", "entropy", "cdf"  # what a ring has a method for
+    def entropy(self) -> Tensor:
+        """In nats."""
+
+
+_OF_A_RING = "mode", "cdf"  # what a ring has a method for
 
 
 class PriorDistribution(Distribution):
@@ -72,8 +78,8 @@ class PriorDistribution(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Not available: see the error."""
-        raise self._unavailable("mean")
+        """E[z], (*batch_shape, d), exact; `NotImplementedError` behind a flow."""
+        return self.prior.moments()[0].expand(self._extended_shape())
 
     @property
     def mode(self) -> Tensor:
@@ -82,8 +88,8 @@ class PriorDistribution(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        """Not available: see the error."""
-        raise self._unavailable("variance")
+        """Of each latent, (*batch_shape, d), exact; `NotImplementedError` behind a flow."""
+        return self.prior.moments()[1].expand(self._extended_shape())
 
     def cdf(self, value: Tensor) -> Tensor:
         """Not available: see the error."""
@@ -94,8 +100,8 @@ class PriorDistribution(Distribution):
         raise self._unavailable("icdf")
 
     def entropy(self) -> Tensor:
-        """Not available: see the error."""
-        raise self._unavailable("entropy")
+        """In nats, batch_shape; exact for a Gaussian, else an estimate from 10 000 samples: `prior.entropy(n)`."""
+        return self.prior.entropy().expand(self.batch_shape)
 
     def _unavailable(self, name: str) -> NotImplementedError:
         kind = type(self.prior).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adapters.priors.base import Generator, Prior, integer_of, real_rows
+from adapters.priors.base import Generator, Prior, Rng, integer_of, real_rows
 from adapters.priors.fitting import LEAST_STD, codes, fit_gaussians, global_seed
 from adapters.priors.mixture import LOG_2PI, DiagonalMixture, MixturePrior
 
@@ -48,6 +48,14 @@ class GaussianPrior(Prior):
         with torch.no_grad():
             self.mean.copy_(z.mean(0))
             self.log_std.copy_(z.std(0).clamp(min=LEAST_STD).log())
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each latent, (d,) each."""
+        return self.mean, (2 * self.log_std).exp()
+
+    def entropy(self, n: int = 10_000, *, rng: Rng = None) -> Tensor:
+        """−E[log p(z)] = Σ (log std + (1 + log 2π) / 2) in nats; `n` and `rng` do not matter."""
+        return (self.log_std + (1 + LOG_2PI) / 2).sum()
 
     def _log_prob(self, z: Tensor) -> Tensor:
         missing = z.isnan()

@@ -10,7 +10,7 @@ from torch import Tensor
 from adapters.priors.base import Attribute, Rng, attribute_rows, check_option, full_precision, integer_of
 from adapters.priors.fitting import codes
 from adapters.priors.joint_prior import JointPrior
-from adapters.priors.ring_prior import Method, NewOrder, Nonnegative, Order, RingPrior, Topology
+from adapters.priors.ring_prior import CoreKind, Method, NewOrder, Nonnegative, Order, Places, RingPrior, Topology
 from ringdist.queries.posterior import component_posteriors
 
 
@@ -37,16 +37,19 @@ class JointTRIP(RingPrior, JointPrior):
         self,
         num_latents: int,
         attributes: Sequence[Attribute],
-        num_components: int = 10,
+        num_components: int | None = None,
         rank: int | Sequence[int] = 20,
         order: Order = "random",
         seed: int = 0,
-        topology: Topology = "ring",
+        topology: Topology | None = None,
         trainable: bool = True,
         *,
-        nonnegative: Nonnegative = "abs",
-        mean_range: tuple[float, float] = (-5.0, 5.0),
+        core: CoreKind = "dense",
+        private_components: bool = False,
+        nonnegative: Nonnegative = "exp",
+        mean_range: tuple[float, float] | None = None,
         std: float | None = None,
+        attribute_places: Places | None = None,
     ):
         super().__init__(
             num_latents,
@@ -54,6 +57,9 @@ class JointTRIP(RingPrior, JointPrior):
             num_components,
             rank,
             order,
+            attribute_places=attribute_places,
+            core=core,
+            private_components=private_components,
             seed=seed,
             topology=topology,
             trainable=trainable,

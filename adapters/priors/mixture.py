@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Generator, Prior
+from adapters.priors.base import Generator, Prior, full_precision
 from ringdist.queries.pathwise import moving
 
 LOG_2PI = math.log(2 * math.pi)
@@ -59,6 +59,12 @@ class DiagonalMixture(NamedTuple):
             log_weights = log_weights + _log_normal((columns[-1][:, None] - mean) / std, std)
         return torch.stack(columns, dim=1)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance, (d,) each."""
+        weights = self.log_weights.exp()
+        mean = weights @ self.means
+        return mean, weights @ (self.stds**2 + (self.means - mean) ** 2)
+
     def _joint(self, z: Tensor) -> Tensor:
         """log w_k + log p(observed entries | k), (..., K).
 
@@ -87,6 +93,11 @@ class MixturePrior(Prior):
     @abstractmethod
     def mixture(self) -> DiagonalMixture:
         """The mixture over the live parameters."""
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each latent, (d,) each, exact and differentiable."""
+        with full_precision(self.device):
+            return self.mixture().moments()
 
     def _log_prob(self, z: Tensor) -> Tensor:
         return self.mixture().log_prob(z)

@@ -67,7 +67,7 @@ class Mixture:
 
     def model(self) -> ConditionalVAE:
         """With a posterior N(0.4 x, 0.4²), which is nearly the exact one."""
-        prior = JointTRIP(1, [2], num_components=2, rank=2, order="given")
+        prior = JointTRIP(1, [2], num_components=2, rank=2, order="given", nonnegative="abs")
         ring = prior.ring
         with torch.no_grad():
             prior.means.copy_(self.means[None])

@@ -97,7 +97,7 @@ def test_no_images():
 
 def told_by(column: int) -> JointTRIP:
     """Four latents, of which one says what the attribute is: its component 0 goes with value 0, and 1 with 1."""
-    prior = JointTRIP(4, [2], num_components=2, rank=2, order="given", mean_range=(-2.0, 2.0))
+    prior = JointTRIP(4, [2], num_components=2, rank=2, order="given", mean_range=(-2.0, 2.0), nonnegative="abs")
     with torch.no_grad():
         for stack in prior.cores:
             stack.copy_(torch.eye(2).expand_as(stack))  # the bond carries a bit that nothing else knows of
