@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from adapters.priors.fitting import codes
-from adapters.priors.ring_prior import Method, NewOrder, Nonnegative, Order, RingPrior, Topology
+from adapters.priors.ring_prior import CoreKind, Method, NewOrder, Nonnegative, Order, RingPrior, Topology
 
 
 class TRIP(RingPrior):
@@ -36,15 +36,17 @@ class TRIP(RingPrior):
     def __init__(
         self,
         num_latents: int = 100,
-        num_components: int = 10,
+        num_components: int | None = None,
         rank: int | Sequence[int] = 20,
         order: Order = "random",
         seed: int = 0,
-        topology: Topology = "ring",
+        topology: Topology | None = None,
         trainable: bool = True,
         *,
-        nonnegative: Nonnegative = "abs",
-        mean_range: tuple[float, float] = (-5.0, 5.0),
+        core: CoreKind = "dense",
+        private_components: bool = False,
+        nonnegative: Nonnegative = "exp",
+        mean_range: tuple[float, float] | None = None,
         std: float | None = None,
     ):
         super().__init__(
@@ -53,6 +55,8 @@ class TRIP(RingPrior):
             num_components,
             rank,
             order,
+            core=core,
+            private_components=private_components,
             seed=seed,
             topology=topology,
             trainable=trainable,
