@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from adapters.checkpoints import attribute_names, load_data, load_generator, load_model
+from adapters.checkpoints import Checkpoint, load_model
 from adapters.conditions import satisfaction
 from adapters.data import ImageData
+from adapters.data.base import listed, value_name
 from adapters.errors import InputError
 from adapters.hopping import mode_hopping
 from adapters.inputs import (
@@ -43,23 +44,27 @@ def sample(
         ckpt_path: a checkpoint that `ringdist fit` wrote.
         output: the picture to write, e.g. samples.png.
         n: number of images.
-        attributes: what they shall be, e.g. digit=7,thickness=2, by the names of the run's data; all others are free.
+        attributes: what they shall be, e.g. digit=7,thickness=thick, by the names of the run's data and of its
+            categories, or their codes 0, 1, ...; all others are free.
         seed: of the draws.
         run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
     """
     check_picture(output)
     if n < 1:
         raise InputError(f"n must be at least 1, found {n}")
-    config = read_config(run_config)
-    model = load_generator(ckpt_path, config)
+    checkpoint = Checkpoint.read(ckpt_path, read_config(run_config))
+    model = checkpoint.generator()
     set_seed(seed)
+    title = ""
     if attributes is None:
         images = model.sample(n)
     elif isinstance(model, AttributeVAE):
-        images = sample_given(model, n, attributes, attribute_names(ckpt_path))
+        names, categories = checkpoint.attribute_names(), checkpoint.categories()
+        y = attribute_row(attributes, model, names, categories)
+        images, title = model.sample(n, y), described(y, names, categories)
     else:
         raise InputError(f"{ckpt_path}: {type(model).__name__} has no attributes")
-    write_picture(images, output)
+    write_picture(images, output, title=title)
 
 
 def hop(
@@ -83,13 +88,18 @@ def hop(
         run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
     """
     check_picture(output)
-    model = load_generator(ckpt_path, read_config(run_config))
+    model = Checkpoint.read(ckpt_path, read_config(run_config)).generator()
     set_seed(seed)
     try:
         walks = mode_hopping(model.prior, rows, steps, num_dimensions)
     except (NotImplementedError, ValueError) as error:
         raise InputError(f"{ckpt_path}: {error}") from error
-    write_picture(model.generate(walks.flatten(0, 1)), output, columns=steps + 1)
+    write_picture(
+        model.generate(walks.flatten(0, 1)),
+        output,
+        columns=[f"step {step}" for step in range(steps + 1)],
+        title=f"each row is a walk; {num_dimensions} of {model.prior.num_latents} latents are drawn anew in a step",
+    )
 
 
 def evaluate(
@@ -120,8 +130,8 @@ def evaluate(
     if n < 2 or batch_size < 1:
         raise InputError(f"n must be at least 2 and batch_size at least 1, found {n} and {batch_size}")
     check_device(device)
-    config = read_config(run_config)
-    model, data = load_generator(ckpt_path, config).to(device), load_data(ckpt_path, config)
+    checkpoint = Checkpoint.read(ckpt_path, read_config(run_config))
+    model, data = checkpoint.generator().to(device), checkpoint.data()
     network = load_features(features, weights).to(device)
     check_features(features, network, data.image_shape, device)
     set_seed(seed)
@@ -140,8 +150,10 @@ def evaluate(
     print(*(f"{name:<{width}}  {value:>8}" for name, value in table.items()), sep="\n")
 
 
-def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequence[str]) -> Tensor:
-    """n images with the attributes NAME=VALUE,...; `InputError` naming the part that is none, or its rule."""
+def attribute_row(
+    specification: str, model: AttributeVAE, names: Sequence[str], categories: Mapping[str, Sequence[str]]
+) -> Tensor:
+    """Attributes (a,) from NAME=VALUE,..., NaN where free; `InputError` naming the part that is wrong, and its rule."""
     if len(names) != len(model.attributes):
         raise other_attributes(names, len(model.attributes))
     y = torch.full((len(names),), torch.nan, device=model.device)
@@ -153,13 +165,34 @@ def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequenc
         if not y[j].isnan():
             raise InputError(f"{part!r}: {name} is given twice")
         try:
-            y[j] = float(value)
+            y[j] = attribute_value(value, categories.get(name, ()))
             attribute_rows(y, model.attributes)
         except ValueError as error:
             raise InputError(f"{part!r}: {error}") from error
         if y[j].isnan():
             raise InputError(f"{part!r}: an attribute that is left out is free")
-    return model.sample(n, y)
+    return y
+
+
+def attribute_value(text: str, categories: Sequence[str]) -> float:
+    """A number, or the code of a category; `ValueError` naming the categories if it is neither."""
+    if text in categories:
+        return float(categories.index(text))
+    try:
+        return float(text)
+    except ValueError:
+        if not categories:
+            raise
+        raise ValueError(f"categories are {listed(categories)}") from None
+
+
+def described(y: Tensor, names: Sequence[str], categories: Mapping[str, Sequence[str]]) -> str:
+    """Attributes (a,) in words, by the names of their values where they have some; free ones are left out."""
+    return ", ".join(
+        f"{name} {value_name(value, categories.get(name, ()))}"
+        for name, value in zip(names, y.tolist(), strict=True)
+        if value == value
+    )
 
 
 def found_attributes(
