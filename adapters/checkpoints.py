@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -100,6 +100,7 @@ class Checkpoint(NamedTuple):
         settings = self.settings(name)
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument(f"--{name}", type=kind)
+        first = errors_of_networks(parser)
         try:
             if self.config is None:
                 refuse(self.path, foreign_names(settings))
@@ -110,7 +111,8 @@ class Checkpoint(NamedTuple):
         except InputError:
             raise
         except Exception as error:  # any that a constructor has for its arguments
-            raise InputError(f"{self.path}: the run's {name} cannot be built ({one_line(error)})") from error
+            cause = first[0] if first else error
+            raise InputError(f"{self.path}: the run's {name} cannot be built ({one_line(cause)})") from error
         return part
 
 
@@ -137,6 +139,25 @@ def load_generator(path: str, config: str | None = None) -> LightningModule:
 def load_data(path: str, config: str | None = None) -> ImageData:
     """The data module of a run, set up; arguments and errors as of `load_model`."""
     return Checkpoint.read(path, config).data()
+
+
+def errors_of_networks(parser: ArgumentParser) -> list[Exception]:
+    """The list to which errors of networks are added that the parser builds.
+
+    Its first one is what is wrong: where a constructor fails, jsonargparse may try another meaning of the setting, and
+    end with the error of that.
+    """
+    found: list[Exception] = []
+
+    def build(kind: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+        try:
+            return kind(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            found.append(error)
+            raise
+
+    parser.add_instantiator(build, nn.Module, subclasses=True)
+    return found
 
 
 def is_names(value: Any) -> bool:

@@ -20,6 +20,7 @@ TRAINING = {  # subcommands of `adapters.training_cli.RingdistCLI`, and what the
 COMMANDS = {  # functions of `adapters.commands`, with the first lines of their docstrings
     "sample": "Draw images from a trained model.",
     "hop": "Draw walks through the modes of a trained model's prior.",
+    "fit-prior": "Fit a prior to the codes of a trained autoencoder, and save the model with it.",
     "evaluate": "Compare images drawn from a trained model with the test images of its data.",
 }
 

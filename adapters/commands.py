@@ -1,4 +1,4 @@
-"""The commands of `ringdist` for trained models: `sample`, `hop` and `evaluate`."""
+"""The commands of `ringdist` for trained models: `sample`, `hop`, `fit-prior` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from adapters import refitting
 from adapters.checkpoints import Checkpoint, load_model
 from adapters.conditions import satisfaction
 from adapters.data import ImageData
@@ -25,6 +26,7 @@ from adapters.inputs import (
 )
 from adapters.metrics import distances, inception_features
 from adapters.models import AttributeClassifier, AttributeVAE
+from adapters.priors import GaussianPrior
 from adapters.priors.base import attribute_rows
 
 INCEPTION = "inception"
@@ -100,6 +102,74 @@ def hop(
         columns=[f"step {step}" for step in range(steps + 1)],
         title=f"each row is a walk; {num_dimensions} of {model.prior.num_latents} latents are drawn anew in a step",
     )
+
+
+def fit_prior(
+    ckpt_path: str,
+    output: Path | None = None,
+    prior: str | None = None,
+    prior_args: str | None = None,
+    method: str | None = None,
+    order: str | None = None,
+    max_epochs: int | None = None,
+    num_codes: int = 10_000,
+    samples: Path | None = None,
+    seed: int = 0,
+    run_config: Path | None = None,
+) -> None:
+    """Fit a prior to the codes of a trained autoencoder, and save the model with it.
+
+    Encoder and decoder stay as they are. What is printed is the mean log p(z) of codes of validation images under N(0,
+    I), the model's own prior and the new one: one draw from q(z | x) for each image, so that differences are those of
+    the evidence lower bound, in nats per image.
+
+    Args:
+        ckpt_path: a checkpoint that `ringdist fit` wrote, of a VAE or a ConditionalVAE.
+        output: the checkpoint to write; by default beside the other, with the prior's name behind its own.
+        prior: a class of `adapters`, by default TRIP, or JointTRIP for a ConditionalVAE; or a YAML file with its
+            class_path and init_args, for any other one.
+        prior_args: its arguments, e.g. rank=32,num_components=20; latents and attributes are known.
+        method: of the prior's `reinitialize`; rings are fitted by em unless another is given.
+        order: of a ring; mutual_information by default.
+        max_epochs: of EM.
+        num_codes: of training images, at most.
+        samples: a picture of 64 images drawn with the new prior, e.g. samples.png.
+        seed: of the codes, the fit and the draws.
+        run_config: the run's config.yaml, for classes of your own, which a checkpoint cannot name.
+    """
+    if samples is not None:
+        check_picture(samples)
+    if num_codes < 2 or (max_epochs is not None and max_epochs < 1):
+        raise InputError(f"num_codes must be at least 2 and max_epochs 1, found {num_codes} and {max_epochs}")
+    checkpoint = Checkpoint.read(ckpt_path, read_config(run_config))
+    model = refitting.autoencoder(checkpoint)
+    set_seed(seed)
+    changed, fitted = refitting.with_prior(checkpoint, model, refitting.specification(prior, prior_args, model))
+    data = checkpoint.data()
+    codes = refitting.codes_of(model, data, "train", num_codes)
+    refitting.fit_to_codes(fitted.prior, codes, method=method, order=order, max_epochs=max_epochs)
+    held_out, name = refitting.codes_of(model, data, "val"), type(fitted.prior).__name__
+    priors = {
+        "N(0, I)": GaussianPrior(codes.z.shape[1]),
+        f"{type(model.prior).__name__} of the checkpoint": model.prior,
+        f"new {name}": fitted.prior,
+    }
+    rows = {label: refitting.log_likelihoods(shown, held_out) for label, shown in priors.items()}
+    print_table(f"nats, {len(held_out.z)} validation images", rows)
+    target = output or Path(ckpt_path).with_name(f"{Path(ckpt_path).stem}-{name}.ckpt")
+    refitting.write_checkpoint(changed, fitted, target)
+    print(f"written: {target}")
+    if samples is not None:
+        write_picture(fitted.sample(64), samples, title=f"drawn with the {name}")
+
+
+def print_table(head: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Values in columns by their names, rows by theirs; what a row does not have is left out."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    width = max(len(head), *map(len, rows))
+    print(f"{head:<{width}}", *(f"{name:>14}" for name in names))
+    for label, row in rows.items():
+        print(f"{label:<{width}}", *(f"{row[name]:>14.3f}" if name in row else " " * 14 for name in names))
 
 
 def evaluate(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch import nn
 
 from adapters.callbacks import SeededSteps
 from adapters.checkpoints import (
@@ -18,6 +17,7 @@ from adapters.checkpoints import (
     CONFIG,
     check_states,
     class_paths,
+    errors_of_networks,
     foreign_names,
     read_checkpoint,
 )
@@ -81,21 +81,14 @@ class RingdistCLI(LightningCLI):
             known = class_paths(config.as_dict())
             self.checkpoint = read_checkpoint(path)
             found = foreign_names(self.checkpoint.get("hyper_parameters"))
+            if self.config.subcommand == "fit" and "optimizer_states" not in self.checkpoint:
+                raise InputError(f"{path}: holds no state of training that could be resumed, as `fit-prior` writes it")
             if foreign := [name for name in found if name not in known]:
                 raise InputError(f"{path}: its hyperparameters name {foreign[0]}, which the configuration does not")
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; where a setting breaks a rule of ours, that rule is the error."""
-        first: list[Exception] = []  # jsonargparse may try another meaning of the setting and end with its error
-
-        def build(kind: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-            try:
-                return kind(*args, **kwargs)
-            except (TypeError, ValueError) as error:
-                first.append(error)
-                raise
-
-        self.parser.add_instantiator(build, nn.Module, subclasses=True)
+        first = errors_of_networks(self.parser)
         try:
             super().instantiate_classes()
         except (TypeError, ValueError) as error:
