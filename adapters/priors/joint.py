@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Attribute, Rng, attribute_rows, check_option, full_precision, integer_of, is_readable
+from adapters.priors.base import Attribute, Rng, attribute_rows, check_option, full_precision, integer_of
 from adapters.priors.fitting import codes
+from adapters.priors.joint_prior import JointPrior
 from adapters.priors.ring_fit import Method
 from adapters.priors.ring_prior import RingPrior
 from adapters.priors.ring_start import NewOrder, Order, Places
@@ -16,7 +17,7 @@ from adapters.priors.ring_structure import CoreKind, Nonnegative, Topology
 from ringdist.queries.posterior import component_posteriors
 
 
-class JointTRIP(RingPrior):
+class JointTRIP(RingPrior, JointPrior):
     """p(z, y): a TRIP over d latents z and attributes y, any of which may be unknown (paper section 4).
 
     Attributes are tensors (..., a), in a floating point dtype where some are NaN: unspecified, and marginalised. A
@@ -87,18 +88,6 @@ class JointTRIP(RingPrior):
         """
         rows = self._joined(self._checked(z), y)
         return self._log_density(rows)
-
-    def log_prob_attributes(self, y: Tensor, z: Tensor) -> Tensor:
-        """log p(observed entries of y | z) in nats, (...).
-
-        Raises:
-            TypeError, ValueError: as `log_prob`; ValueError if p(z) is 0, as where an entry is infinite: nothing has a
-                probability given that. Where values cannot be looked at, as while compiling, the result is NaN there.
-        """
-        marginal = self.log_prob(z)
-        if is_readable(marginal) and bool((empty := marginal.reshape(-1) == -torch.inf).any()):
-            raise ValueError(f"z must have a positive density, found 0 in row {int(empty.nonzero()[0])}")
-        return self.log_prob(z, y) - marginal
 
     def attribute_posterior(self, z: Tensor, *, log: bool = False) -> list[Tensor]:
         """p(y_i | z) of each attribute: the probabilities of its values, (..., N_i), or their logarithms.

@@ -1052,7 +1052,7 @@ def test_an_order_that_is_copied_into_place_is_followed():
         (lambda: VampPrior(gaussian_encoder, (3,), 2).sample(1), TypeError, r"Independent\(Normal\), found Normal"),
         (lambda: VampPrior(encoder(), (3,), 3).sample(1), ValueError, r"event shape \(3,\), found \(2,\)"),
         (lambda: FlowPrior(3), TypeError, "base must be a Prior, found int"),
-        (lambda: FlowPrior(make("trip"), "glow"), ValueError, "flow must be one of nsf, maf, found 'glow'"),
+        (lambda: FlowPrior(make("trip"), "glow"), ValueError, "flow must be one of coupling, nsf, maf, found 'glow'"),
         (lambda: FlowPrior(make("trip"), 3), TypeError, "flow must be a name or a module, found int"),
         (
             lambda: FlowPrior(make("trip"), Encoder(), transforms=2),
