@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ringdist as rd
+from adapters.priors.averaging import Rearranged
 from adapters.priors.base import Attribute, Generator, Prior, check_option, full_precision, integer_of, is_settled
 from adapters.priors.fitting import fit_gaussians, global_seed
 from ringdist.network.random import bond_ranks
@@ -39,7 +40,7 @@ class Kept(NamedTuple):
         )
 
 
-class RingPrior(Prior):
+class RingPrior(Rearranged, Prior):
     """A `ringdist.TensorRing` over num_latents Gaussian mixtures and, behind them, attributes.
 
     `state_dict` holds `means` and `log_stds` (num_latents, N), with a further row for each continuous attribute;
@@ -160,7 +161,10 @@ class RingPrior(Prior):
             return
         seen = id(self.order), self.order._version
         if seen != self._seen:
-            self._arrange(self.order.tolist())
+            columns = _columns(self.order.tolist(), len(self._sizes))
+            if columns != self._columns:
+                self._check_reordering()
+            self._arrange(columns)
             self._seen = seen
 
     def _map(self, raw: Tensor) -> Tensor:
@@ -191,7 +195,10 @@ class RingPrior(Prior):
 
     def _write(self, cores: Sequence[Tensor], means: Tensor, log_stds: Tensor, columns: Sequence[int]) -> None:
         """New values for all parameters, in place; nothing is written if the order does not fit."""
+        reordered = tuple(columns) != self._columns
         self._arrange(columns)
+        if reordered:
+            self._note_reordering()
         raw = self._raw(cores)
         with torch.no_grad():
             for parameter, value in zip([*self.cores, self.means, self.log_stds], [*raw, means, log_stds], strict=True):
@@ -209,6 +216,7 @@ class RingPrior(Prior):
             except (TypeError, ValueError) as error:
                 lists[-1].append(f"{prefix}order: {error}")
                 return
+            self._is_outdated = False
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
 
     # ---------------------------------------------------------------------------------------------------- queries
