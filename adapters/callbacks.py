@@ -23,7 +23,8 @@ from adapters.hopping import mode_hopping
 from adapters.models import VAE, AttributeVAE, ConditionalVAE
 from adapters.priors import FlowPrior, Prior
 from adapters.priors.base import check_option, integer_of
-from adapters.priors.ring_prior import Method, NewOrder
+from adapters.priors.ring_fit import Method
+from adapters.priors.ring_start import NewOrder
 from adapters.seeding import derived_seed, epoch_of
 
 MODEL_NOISE = 1  # the number that tells it from what data modules draw at the same place

@@ -108,6 +108,13 @@ def test_sample_with_attributes(trained, tmp_path, capsys):
     main(["sample", *arguments, "digit=7,slant=1"])
 
 
+def test_sample_with_attributes_from_a_flow_over_a_ring(tmp_path):
+    main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits_flow", max_epochs=1)])
+    checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
+    main(["sample", "--ckpt_path", checkpoint, "--n", "4", "--output", "x.png", "--attributes", "digit=7"])
+    assert Path("x.png").is_file()
+
+
 def test_nobody_needs_the_data_to_draw_images_with_some_attributes(table, tmp_path):
     settings = yaml.safe_load(Path(tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)).read_text())
     settings["model"]["init_args"]["prior"]["init_args"]["attributes"] = [10, 2]
