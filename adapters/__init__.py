@@ -16,6 +16,7 @@ from adapters.priors import (
     Prior,
     PriorDistribution,
     VampPrior,
+    VampTRIP,
 )
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "Prior",
     "PriorDistribution",
     "VampPrior",
+    "VampTRIP",
     "expected_reward",
 ]
