@@ -12,14 +12,15 @@ from .measure import default_device
 
 TEXT = """\
 Bounds on the test images in nats per image, with one code (*elbo*, its *reconstruction* and *kl*) and
-importance-weighted (*iwae*), means over seeds with their standard deviation. Same networks, optimiser and updates for
-all; learned priors have nearly equal numbers of parameters (a standard Gaussian has none, a mixture of 1 000
-components that of the TRIP on MNIST). TRIP and the mixture are fitted to latent codes anew from time to time, after
-the first epoch and every five up to the twentieth on MNIST, after epochs 3, 15 and 27 of 62 on the digits: by a
-mixture per dimension with cores drawn anew (*paper*), or by exact EM in the order of mutual information. *Exp*: cores
-are exponentials of the parameters instead of absolute values, so that a step of Adam changes all entries, of which most
-are small, in proportion. *Fixed* priors stay what they were at the start. The last epoch is tested. A tighter bound,
-where there is one: that of all test images plus what more samples *gain* on the first 200 of them."""
+importance-weighted (*iwae*). Values are means over seeds with their standard deviation. All candidates have the same
+networks, optimiser and updates. Learned priors have nearly equal numbers of parameters; a standard Gaussian has none,
+and a mixture has 1 000 components on MNIST, which gives it as many as the TRIP. TRIP and the mixture are refitted to
+latent codes: on MNIST after the first epoch and then every five epochs up to the twentieth, on the digits after epochs
+3, 15 and 27 of 62. The refit is a mixture per dimension with new random cores (*paper*), or exact EM in the order of
+mutual information. *Exp*: cores are exponentials of the parameters instead of absolute values, so that a step of Adam
+changes all entries in proportion; most entries are small. *Fixed* priors stay as they were initialised. The last epoch
+is tested. A tighter bound, where shown, is that of all test images plus the *gain* of more samples on the first 200 of
+them."""
 
 PUBLISHED = """\
 For scale, published with fully connected networks of 2 x 300 units, 40 latents and 5 000 importance samples on

@@ -10,7 +10,10 @@ from torch import Tensor
 from adapters.priors.base import Attribute, Rng, attribute_rows, check_option, full_precision, integer_of
 from adapters.priors.fitting import codes
 from adapters.priors.joint_prior import JointPrior
-from adapters.priors.ring_prior import CoreKind, Method, NewOrder, Nonnegative, Order, Places, RingPrior, Topology
+from adapters.priors.ring_fit import Method
+from adapters.priors.ring_prior import RingPrior
+from adapters.priors.ring_start import NewOrder, Order, Places
+from adapters.priors.ring_structure import CoreKind, Nonnegative, Topology
 from ringdist.queries.posterior import component_posteriors
 
 
@@ -26,7 +29,11 @@ class JointTRIP(RingPrior, JointPrior):
         num_latents: d.
         attributes: the number of values of each attribute, or "continuous". Column d + i of `ring` and `order` is
             attribute i.
-        num_components, rank, order, seed, topology, trainable, nonnegative, mean_range, std: as in `TRIP`.
+        attribute_places: where attributes stand among all columns around the ring: "spread" evenly between latents,
+            "end", behind them, or the place of each in 0..d+a−1. `order` is then that of the latents alone, and
+            re-initialisation keeps the places. None: wherever `order` has them.
+        num_components, rank, order, seed, topology, trainable, core, private_components, nonnegative, mean_range, std:
+            as in `TRIP`. Categorical attributes have an "emission" with private components too.
 
     Raises:
         TypeError: if a size is not an integer, or attributes are no list.

@@ -12,11 +12,8 @@ import ringdist as rd
 from adapters.priors.base import Generator, check_option, full_precision, integer_of
 from adapters.priors.ring_fit import Method, by_em, by_gaussians, by_mixture
 from adapters.priors.ring_parameters import RingParameters
-from adapters.priors.ring_start import NewOrder, Order, Places, order_by_dependence
-from adapters.priors.ring_structure import CoreKind, Nonnegative, Topology
+from adapters.priors.ring_start import NewOrder, order_by_dependence
 from ringdist.queries.posterior import component_posteriors
-
-__all__ = ["CoreKind", "Method", "NewOrder", "Nonnegative", "Order", "Places", "RingPrior", "Topology"]
 
 
 class RingPrior(RingParameters):

@@ -44,9 +44,7 @@ def _near_standard_normal(n: int, std: float | None) -> tuple[Tensor, Tensor]:
     if n == 1:
         return torch.zeros(1), torch.full((1,), std)
     if std >= 1:
-        raise ValueError(
-            f"std must be less than 1 where mean_range is None: the variance of a latent is 1, found {std}"
-        )
+        raise ValueError(f"std must be below 1 where mean_range is None, as the variance of a latent is, found {std}")
     quantiles = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n)
     means = quantiles * ((1 - std**2) / quantiles.var(correction=0)).sqrt()
     return means.to(torch.get_default_dtype()), torch.full((n,), std)
@@ -100,17 +98,27 @@ def order_by_dependence(
     """The order whose neighbours share most information in the rows (n, columns), NaN where missing.
 
     With places for the attributes, which are the last columns, the latents are ordered among themselves, and each
-    attribute gets the place whose neighbours it shares most information with.
+    attribute gets the place whose neighbours it shares most information with. A ring of latents is turned, and a train
+    of them reversed, to the best of such positions.
     """
     if places is None:
         return list(rd.ordering.mutual_information(rows, variables, topology))
     d = len(variables) - len(places)
     dependence = rd.ordering.dependence(rows, variables)
     latents = list(rd.ordering.tour(dependence[:d, :d], topology)) if d > 1 else [0]
-    sides = _neighbours(latents, places, topology)
-    gain = [[dependence[d + i, near].sum() for near in sides] for i in range(len(places))]
-    _, best = linear_sum_assignment(np.array(gain), maximize=True)
-    return placed(latents, [d + i for i in range(len(places))], [places[j] for j in best])
+    turned = [latents[j:] + latents[:j] for j in range(d)] if topology == "ring" else [latents, latents[::-1]]
+    _, best, latents = max((_assigned(dependence, own, places, topology) for own in turned), key=lambda found: found[0])
+    return placed(latents, range(d, len(variables)), best)
+
+
+def _assigned(
+    dependence: np.ndarray, latents: list[int], places: Sequence[int], topology: Topology
+) -> tuple[float, list[int], list[int]]:
+    """What attributes share with their neighbours at their best places, these places, and the latents."""
+    sides, d = _neighbours(latents, places, topology), len(latents)
+    gain = np.array([[dependence[d + i, near].sum() for near in sides] for i in range(len(places))])
+    rows, best = linear_sum_assignment(gain, maximize=True)
+    return float(gain[rows, best].sum()), [places[j] for j in best], latents
 
 
 def _neighbours(latents: Sequence[int], places: Sequence[int], topology: Topology) -> list[list[int]]:
