@@ -54,7 +54,8 @@ def rounds(setting: gan.Setting, x: torch.Tensor, form: str) -> Callable[[], obj
     from adapters import TRIP
 
     options, context = FORMS[form]
-    prior = TRIP(setting.latents, setting.components, setting.rank, mean_range=(-1.0, 1.0), std=1 / setting.components)
+    sizes = setting.latents, setting.components, setting.rank
+    prior = TRIP(*sizes, nonnegative="abs", mean_range=(-1.0, 1.0), std=1 / setting.components)
     once = gan.training_round(gan.wgan(setting, x.shape[1:], prior, **options).to(x.device), x)
     return within(once, context, x.device.type)
 

@@ -197,7 +197,7 @@ def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -
     def ring(order: Any, again: dict[str, Any], rank: int = setting.rank, **changed: Any) -> Candidate:
         def make(shape: Any, seed: int, options: dict[str, Any]) -> Any:
             size = (setting.latents, sizes, setting.components, rank)
-            prior = JointTRIP(*size, order, seed, mean_range=(-3.0, 3.0))
+            prior = JointTRIP(*size, order, seed, nonnegative="abs", mean_range=(-3.0, 3.0))
             return ConditionalVAE(*networks(shape, setting.latents, options), prior, **options | changed)
 
         return Candidate(make, again)

@@ -129,8 +129,8 @@ def candidates(setting: Setting) -> dict[str, Callable[[int], tuple[Any, Any]]]:
     mixture = setting.mixture or round(d * (2 * n + n * m**2) / (2 * d + 1))
 
     def trip(estimator: Any, trainable: bool = True) -> Any:
-        options: dict[str, Any] = {"mean_range": (-1.0, 1.0), "std": 1 / n, "trainable": trainable}
-        return lambda seed: (TRIP(d, n, m, seed=seed, **options), estimator)
+        options: dict[str, Any] = {"nonnegative": "abs", "mean_range": (-1.0, 1.0), "std": 1 / n}
+        return lambda seed: (TRIP(d, n, m, seed=seed, trainable=trainable, **options), estimator)
 
     return {
         "N(0, I)": lambda seed: (GaussianPrior(d), "hybrid"),

@@ -98,7 +98,8 @@ def make_prior(setting: Setting) -> Any:
     from adapters import TRIP
 
     half = (setting.components - 1) / 2 * setting.gap
-    prior = TRIP(setting.latents, setting.components, setting.rank, mean_range=(-half, half), std=1.0).double()
+    sizes = setting.latents, setting.components, setting.rank
+    prior = TRIP(*sizes, nonnegative="abs", mean_range=(-half, half), std=1.0).double()
     with torch.no_grad():
         rng = torch.Generator().manual_seed(0)
         prior.means += 0.2 * torch.randn(prior.means.shape, generator=rng, dtype=prior.dtype)

@@ -40,7 +40,8 @@ def groups(setting: autoencoder.Setting, ranks: list[int]) -> dict[str, dict[str
     d, n, rank = setting.latents, setting.components, setting.rank
 
     def trip(rank: int, topology: Any = "ring") -> Any:
-        return lambda seed: TRIP(d, n, rank, seed=seed, topology=topology, mean_range=(-3.0, 3.0))
+        options: dict[str, Any] = {"topology": topology, "nonnegative": "abs", "mean_range": (-3.0, 3.0)}
+        return lambda seed: TRIP(d, n, rank, seed=seed, **options)
 
     train = rd.compare.matched_train_rank(trip(rank)(0).ring, by="parameters")
     ways = {"none": None, "paper's": paper, "EM": em, "EM, order by MI": em | {"order": "mutual_information"}}

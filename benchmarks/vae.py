@@ -58,11 +58,11 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
     shape = (3, 32, 32) if name.startswith("cifar10") else (1, 8, 8) if name == "digits" else (1, 28, 28)
     pseudo_inputs = max(2, budget // (shape[0] * shape[1] * shape[2]))
 
-    def trip(seed: int, rank: int = setting.rank, **options: Any) -> Any:
-        return TRIP(d, n, rank, seed=seed, mean_range=(-3.0, 3.0), **options)
+    def trip(seed: int, rank: int = setting.rank, nonnegative: Any = "abs", **options: Any) -> Any:
+        return TRIP(d, n, rank, seed=seed, nonnegative=nonnegative, mean_range=(-3.0, 3.0), **options)
 
     def flow(base: Callable[[int], Any], size: float) -> Callable[[int], Any]:
-        return lambda seed: FlowPrior(base(seed), **sized_flow(d, size))
+        return lambda seed: FlowPrior(base(seed), "nsf", **sized_flow(d, size))
 
     make, em = autoencoder.Candidate, setting.again(method="em", order="mutual_information")
     return {
@@ -84,7 +84,7 @@ def sized_flow(d: int, parameters: float) -> dict[str, Any]:
     from adapters import FlowPrior, GaussianPrior
 
     def size(width: int) -> int:
-        flow = FlowPrior(GaussianPrior(d), transforms=2, hidden_features=(width, width))
+        flow = FlowPrior(GaussianPrior(d), "nsf", transforms=2, hidden_features=(width, width))
         return sum(p.numel() for p in flow.parameters())
 
     width = min(range(2, 400, 2), key=lambda w: abs(size(w) - parameters))
