@@ -72,9 +72,9 @@ and the validation rows, whose means are given in nats:
 - *A small train* (rank 8, 5 epochs) fitted in each of 11 orders, its held-out likelihood to choose by: 0.05 better than
   reach 0.9 on Jester, 0.07 worse on Plants, for four to five fits' time. In that time a mixture gains more from further
   trains: two orders instead of one gain 0.22 on 500 rows of Jester.
-- *Kicks* of the order with reach 0.9, each followed by the search: ten take about half as long as a fit and may
-  find orders of a higher score. Two of three seeds gain 0.10 on Jester, the third nothing; Plants loses 0.015. A mixture of three
-  such orders gains 0.07 on 500 rows of Jester, for 2.7 seconds more; a third train costs 1.9 and gains 0.12."""
+- *Kicks* of the order with reach 0.9, each followed by the search: ten take about half as long as a fit and may find
+  orders of a higher score. Two of three seeds gain 0.10 on Jester, the third nothing; Plants loses 0.015. A mixture of
+  three such orders gains 0.07 on 500 rows of Jester, for 2.7 seconds more; a third train costs 1.9 and gains 0.12."""
 
 
 def hidden_circle(rng: np.random.Generator, d: int = 24, stay: float = 0.85) -> tuple[data.Split, tuple[int, ...]]:
