@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ringdist.backend import (
 from ringdist.variables.boxes import Box
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI
 from ringdist.variables.interval import Interval
-from ringdist.variables.multivariate_functions import Given
+from ringdist.variables.multivariate_functions import Given, by_rows
 
 
 class GivenBox:
@@ -131,6 +131,15 @@ class GivenBox:
         return is_concrete(observed) and bool(self.xp.all(observed))
 
 
+def by_rows_that_observe(function: Callable[[Array], Array], numbers_per_row: int, rows: Array) -> Array:
+    """`by_rows` of rows (b, width); where none observes anything all have one result."""
+    xp, missing = namespace(rows), namespace(rows).isnan(rows)
+    if rows.shape[0] > 1 and is_concrete(missing) and bool(xp.all(missing)):
+        found = function(rows[:1])
+        return xp.broadcast_to(found, (rows.shape[0], *found.shape[1:])) + 0
+    return by_rows(function, numbers_per_row, rows)
+
+
 def log_joint_of_one(means: Array, covariances: Array, intervals: Sequence[Interval], x: Array) -> Array:
     """log p(x, box | s), (..., N), of the first of W columns x (...), for means (..., N, W)."""
     xp, hidden = namespace(x), [j for j, interval in enumerate(intervals) if j > 0 and not interval.is_unbounded]
@@ -168,6 +177,16 @@ def moments(means: Array, covariances: Array, intervals: Sequence[Interval], wid
         moved = xp.where(here, expected[..., position][..., None], moved)
         found = xp.where(here[:, None] & here, spread[..., position, position][..., None, None], found)
     return moved, found
+
+
+def box_of_products(means: tuple[Array, Array], covariances: tuple[Array, Array], intervals: Sequence[Interval]) -> Box:
+    """The Gaussians that the products of every two components are, (N, N'), within the box."""
+    (m, n), (c, e) = means, covariances
+    xp, total = namespace(m, n), c[:, None] + e[None]
+    gain = xp.linalg.solve(total, xp.broadcast_to(c[:, None], total.shape)).mT  # C (C + E)^-1
+    shift = (gain @ (n[None] - m[:, None])[..., None])[..., 0]
+    product = gain @ xp.broadcast_to(e[None], total.shape)
+    return Box(m[:, None] + shift, 0.5 * (product + product.mT), *ends(intervals, m))
 
 
 def whole(means: Array, covariances: Array, columns: Sequence[int], low: Array, high: Array) -> Box:

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 
 from ringdist.backend import Array, Stream, accumulator, astype, indices, like, like_zeros, namespace, take
-from ringdist.variables.boxes import Box
 from ringdist.variables.checks import check_names
 from ringdist.variables.form import Form
 from ringdist.variables.gaussian import GaussianMixture
@@ -18,9 +17,15 @@ from ringdist.variables.multivariate_functions import by_rows
 from ringdist.variables.multivariate_gaussian import MultivariateGaussianMixture
 from ringdist.variables.protocol import Family, rebuild
 from ringdist.variables.truncated import Truncated
-from ringdist.variables.truncated_given import GivenBox, ends, log_joint_of_one, moments, whole
-
-NODES = 256  # numbers for each component and row that a box of several columns needs at a time, nearly
+from ringdist.variables.truncated_given import (
+    GivenBox,
+    box_of_products,
+    by_rows_that_observe,
+    ends,
+    log_joint_of_one,
+    moments,
+    whole,
+)
 
 
 class TruncatedMultivariateGaussianMixture(Family):
@@ -30,9 +35,10 @@ class TruncatedMultivariateGaussianMixture(Family):
 
     x are the first `width` of the W columns, the others, h, are hidden: they are integrated over their intervals.
     `TensorRing.condition` makes this of a wide variable (`rd.MultivariateGaussianMixture`) of which an event restricts
-    columns; it stays one under marginals, which hide columns, and conditioning. Masses of boxes are exact to 1e-10 for
-    at most two columns with an interval that are not observed. Those of more are integrated on a lattice, to about 1e-4
-    of the mass for moderate correlations; draws are then proposals until one is accepted.
+    columns; it stays one under marginals, which hide columns, and conditioning. Masses of boxes are right to 1e-10 for
+    at most two columns with an interval that are not observed; in a distribution function its own column counts too.
+    Those of more are integrated on a lattice, to about 1e-4 of the mass for moderate correlations. Draws within
+    three intervals and more are proposals until one is accepted, so that they are exact but may be refused.
 
     Learning leaves the parameters as they are; only cores are fitted.
 
@@ -127,8 +133,8 @@ class TruncatedMultivariateGaussianMixture(Family):
     def log_joint(self, x: Array) -> Array:
         """log p(observed entries, box | s) of the Gaussians, (..., N) of x (..., width)."""
         x, xp = self._floating(x), namespace(x)
-        rows = xp.reshape(x, (-1, self.width))
-        logs = by_rows(lambda some: self._given(some).log_joint(), self.num_components * NODES, rows)
+        rows, size = xp.reshape(x, (-1, self.width)), self.num_components * len(self.intervals) ** 2
+        logs = by_rows_that_observe(lambda some: self._given(some).log_joint(), size, rows)
         return xp.reshape(logs, (*x.shape[:-1], self.num_components))
 
     def _given(self, rows: Array) -> GivenBox:
@@ -141,7 +147,7 @@ class TruncatedMultivariateGaussianMixture(Family):
         """P(X <= x | s), (..., N), of a variable of which one column is seen."""
         x = self._floating(x)
         xp, bounded = namespace(x), sorted({0, *self._bounded})
-        low, high = self._ends(bounded)
+        low, high = ends([self.intervals[j] for j in bounded], self._arrays["means"])
         end = float(xp.finfo(x.dtype).max)
         x = xp.clip(x, min=max(self.intervals[0].low, -end), max=min(self.intervals[0].high, end))
         first = like(np.arange(len(bounded)) == 0, x, xp.bool)
@@ -164,7 +170,7 @@ class TruncatedMultivariateGaussianMixture(Family):
         means, covariances = (
             take(self._arrays[name], xp.reshape(component, (-1,))) for name in ("means", "covariances")
         )
-        drawn = whole(means, covariances, bounded, *self._ends(bounded)).draw(rng)[:, 0]
+        drawn = whole(means, covariances, bounded, *ends([self.intervals[j] for j in bounded], means)).draw(rng)[:, 0]
         return xp.reshape(astype(drawn, means.dtype), component.shape)
 
     def sample_given(self, component: Array, x: Array | None, rng: Any) -> Array:
@@ -188,7 +194,7 @@ class TruncatedMultivariateGaussianMixture(Family):
                     full = xp.where(here & xp.isnan(full), drawn[:, position][:, None], full)
             return self._gaussian.sample_given(c, full, stream.next())[:, : self.width]
 
-        found = by_rows(completed, self.num_components * NODES, rows, flat)
+        found = by_rows(completed, self.num_components * len(self.intervals) ** 2, rows, flat)
         return found if x is not None else xp.reshape(found, (*component.shape, self.width))
 
     # ------------------------------------------------------------------------------------- moments
@@ -212,7 +218,7 @@ class TruncatedMultivariateGaussianMixture(Family):
         def expected(rows: Array) -> Array:
             return self._given(rows).expected()[..., : self.width]
 
-        return by_rows(expected, self.num_components * NODES, x)
+        return by_rows_that_observe(expected, self.num_components * len(self.intervals) ** 2, x)
 
     def _moments(self) -> tuple[Array, Array]:
         return moments(self._arrays["means"], self._arrays["covariances"], self.intervals, self.width)
@@ -251,7 +257,9 @@ class TruncatedMultivariateGaussianMixture(Family):
 
     def conditioned(self, x: Array, places: Sequence[int]) -> Family:
         given = self._given(x[None])
-        return self._part(given.given.expected()[0], given.covariances[0], places, [*places, *self._out_of_sight])
+        return self._part(
+            given.given.expected()[0], given.covariances[0], places, [*places, *range(self.width, len(self.intervals))]
+        )
 
     def conditional(self, x: Array, place: int) -> Family:
         xp = namespace(x)
@@ -262,10 +270,6 @@ class TruncatedMultivariateGaussianMixture(Family):
         form = self._formed([self.intervals[j] for j in (place, *hidden)], (self.names[place],))
         column: Family = rebuild(form, {"means": means, "covariances": covariances})
         return column
-
-    @property
-    def _out_of_sight(self) -> list[int]:
-        return list(range(self.width, len(self.intervals)))
 
     def _part(
         self, means: Array, covariances: Array, places: Sequence[int], left: Sequence[int] | None = None
@@ -296,21 +300,17 @@ class TruncatedMultivariateGaussianMixture(Family):
             ValueError: if one of them has hidden columns, or the other is of another family or width.
         """
         self._check_sibling(other)
-        if self._out_of_sight or other._out_of_sight or self.width != other.width:
+        if {len(self.intervals), len(other.intervals), other.width} != {self.width}:
             raise ValueError("inner products within intervals need variables of as many columns, none of them hidden")
         both = [a.intersection(b) for a, b in zip(self.intervals, other.intervals, strict=True)]
-        log_masses = self._divisor()[:, None] + other._divisor()[None, :]
-        (m, c), (n, e) = ((v._arrays["means"], v._arrays["covariances"]) for v in (self, other))
-        xp, met = namespace(m, n), [interval for interval in both if interval is not None]
+        m, n = self._arrays["means"], other._arrays["means"]
+        met = [interval for interval in both if interval is not None]
         if len(met) < len(both):
             return 0 * m[:, None, 0] * n[None, :, 0]
-        total = c[:, None] + e[None]
-        gain = xp.linalg.solve(total, xp.broadcast_to(c[:, None], total.shape)).mT  # C (C + E)^-1
-        shift = (gain @ (n[None] - m[:, None])[..., None])[..., 0]
-        product = gain @ xp.broadcast_to(e[None], total.shape)
-        box = Box(m[:, None] + shift, 0.5 * (product + product.mT), *ends(met, m))
-        apart = rebuild(self._gaussian.form, self._gaussian.arrays()).inner(other._gaussian)
-        return like(apart * xp.exp(box.log_mass() - log_masses), m)
+        covariances = self._arrays["covariances"], other._arrays["covariances"]
+        mass = box_of_products((m, n), covariances, met).log_mass()
+        apart = self._gaussian.inner(other._gaussian)
+        return like(apart * namespace(mass).exp(mass - self._divisor()[:, None] - other._divisor()[None, :]), m)
 
     # ------------------------------------------------------------------------------------ learning
 
@@ -337,15 +337,14 @@ class TruncatedMultivariateGaussianMixture(Family):
         bounded, means = self._bounded, self._arrays["means"]
         if not bounded:
             return astype(0 * means[..., 0], accumulator(means))
-        return whole(means, self._arrays["covariances"], bounded, *self._ends(bounded)).log_mass()
+        return whole(
+            means, self._arrays["covariances"], bounded, *ends([self.intervals[j] for j in bounded], means)
+        ).log_mass()
 
     def _divisor(self) -> Array:
         """`log_mass`, 0 of components without mass, which have no density anywhere."""
         mass = self.log_mass()
         return namespace(mass).where(mass > -math.inf, mass, 0.0)
-
-    def _ends(self, columns: Sequence[int]) -> tuple[Array, Array]:
-        return ends([self.intervals[j] for j in columns], self._arrays["means"])
 
     def _formed(self, intervals: Sequence[Interval], names: Sequence[str | None]) -> Form:
         options = (("intervals", tuple(intervals)), ("names", tuple(names)))
