@@ -52,7 +52,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         shared_covariances: whether columns of real numbers may share a covariance (`rd.MultivariateGaussianMixture`):
             none, those that are strongly correlated, or all of them, whichever held-out rows like best; where neither
             rank nor components are given. Tables of correlated measurements gain much by it. Events of one or two of
-            these columns are exact, those of more to about 1e-4 (`rd.TruncatedMultivariateGaussianMixture`).
+            these columns are exact, those of more to 1e-4 as a rule (`rd.TruncatedMultivariateGaussianMixture`).
         handle_unknown: of a category that fit did not see: "error"; "missing", as a missing entry; "rare", as the
             rare categories, which fit then merges, or as missing if there are none.
         categorical_features: which columns are categorical. "auto": as `column_types` says. "from_dtype": pandas'

@@ -9,8 +9,8 @@ but the last, whose share is a difference of normal distribution functions:
 - K = 2: the integrand is log-concave (Prékopa 1973). Gauss-Legendre panels cover where it is not e^−45 of its largest
   value, with ends where Φ(β) or Φ(α) changes. Relative error below 1e-10 in float64, whatever correlation and tail.
 - K >= 3: y = Φ⁻¹(u) between bounds, one column after the other, on a lattice of 2^11 points u with the tent transform
-  (Genz 1992; Hickernell 2002), the same for all: near 1e-4 of the mass, less exact as correlations come near 1 or the
-  box is far in a tail of several columns at once.
+  (Genz 1992; Hickernell 2002), the same for all: 1e-4 of the mass as a rule, less exact as correlations come near 1,
+  with more columns, or far in a tail of several columns at once.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -179,14 +180,17 @@ def moments(means: Array, covariances: Array, intervals: Sequence[Interval], wid
     return moved, found
 
 
-def box_of_products(means: tuple[Array, Array], covariances: tuple[Array, Array], intervals: Sequence[Interval]) -> Box:
-    """The Gaussians that the products of every two components are, (N, N'), within the box."""
+def log_mass_of_products(means: Iterable[Array], covariances: Iterable[Array], intervals: Iterable[Any]) -> Array:
+    """log P(both boxes) of the Gaussians that products of every two components are, (N, N')."""
     (m, n), (c, e) = means, covariances
+    both = [a.intersection(b) for a, b in zip(*intervals, strict=True)]
+    if any(interval is None for interval in both):
+        return 0 * m[:, None, 0] * n[None, :, 0] - math.inf
     xp, total = namespace(m, n), c[:, None] + e[None]
     gain = xp.linalg.solve(total, xp.broadcast_to(c[:, None], total.shape)).mT  # C (C + E)^-1
     shift = (gain @ (n[None] - m[:, None])[..., None])[..., 0]
     product = gain @ xp.broadcast_to(e[None], total.shape)
-    return Box(m[:, None] + shift, 0.5 * (product + product.mT), *ends(intervals, m))
+    return Box(m[:, None] + shift, 0.5 * (product + product.mT), *ends(both, m)).log_mass()
 
 
 def whole(means: Array, covariances: Array, columns: Sequence[int], low: Array, high: Array) -> Box:
