@@ -51,8 +51,8 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             does get a probability of their own.
         shared_covariances: whether columns of real numbers may share a covariance (`rd.MultivariateGaussianMixture`):
             none, those that are strongly correlated, or all of them, whichever held-out rows like best; where neither
-            rank nor components are given. Tables of correlated measurements gain much by it. Of columns that share one,
-            `condition` refuses an interval, and `probability` two of them.
+            rank nor components are given. Tables of correlated measurements gain much by it. Events of one or two of
+            these columns are exact, those of more to 1e-4 as a rule (`rd.TruncatedMultivariateGaussianMixture`).
         handle_unknown: of a category that fit did not see: "error"; "missing", as a missing entry; "rare", as the
             rare categories, which fit then merges, or as missing if there are none.
         categorical_features: which columns are categorical. "auto": as `column_types` says. "from_dtype": pandas'
@@ -110,7 +110,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         order: Literal["mutual_information", "random", "given"] | Sequence[int | str] = "mutual_information",
         topology: Literal["ring", "train"] = "train",
         column_types: Literal["auto"] | Mapping[Any, str] = "auto",
-        shared_covariances: bool = False,
+        shared_covariances: bool = True,
         handle_unknown: Unknown = "error",
         categorical_features: Any = "auto",
         budget: float | None = 20.0,
