@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from adapters import figures
 from adapters.conditions import changed_codes
-from adapters.data.base import ImageData
+from adapters.data.base import ImageData, value_name
 from adapters.hopping import mode_hopping
 from adapters.models import VAE, AttributeVAE, ConditionalVAE
 from adapters.priors import FlowPrior, Prior
 from adapters.priors.base import check_option, integer_of
-from adapters.priors.ring_prior import Method, NewOrder
+from adapters.priors.ring_fit import Method
+from adapters.priors.ring_start import NewOrder
 from adapters.seeding import derived_seed, epoch_of
 
 MODEL_NOISE = 1  # the number that tells it from what data modules draw at the same place
@@ -58,7 +62,7 @@ class Reinitialize(Callback):
     Raises:
         TypeError: if first, every, num_codes or max_epochs is not an integer.
         ValueError: if one of them is less than 1, or an option is unknown; when training starts, if the model has no
-            latent codes, or its prior no such re-initialisation.
+            latent codes, its prior no such re-initialisation, or weights would be averaged over a re-ordering.
     """
 
     def __init__(
@@ -105,9 +109,30 @@ class Reinitialize(Callback):
         except TypeError as error:
             raise ValueError(f"{type(prior).__name__}.reinitialize does not take {self.options}: {error}") from error
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse averages of weights over a re-ordering of the ring, as far as they can be foreseen."""
+        for callback in self._averaging(trainer):
+            begin = first_averaged_epoch(callback)
+            end = trainer.max_epochs or -1
+            end = end if end > 0 else begin + self.first + (self.every or 1)
+            if due := [epoch for epoch in range(begin, end) if self.is_due(epoch)]:
+                raise ValueError(
+                    f"{type(callback).__name__} averages weights from epoch {begin} on, but before epoch {due[0]} the "
+                    "ring is re-ordered, and parameters get another meaning: average later, re-initialise for the last "
+                    "time earlier (`last`), or leave out `order`"
+                )
+
+    def _averaging(self, trainer: Trainer) -> list[Callback]:
+        """Callbacks that average weights, where re-initialisations re-order the ring."""
+        kinds = StochasticWeightAveraging | WeightAveraging
+        callbacks: list[Callback] = trainer.callbacks
+        return [callback for callback in callbacks if "order" in self.options and isinstance(callback, kinds)]
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Fit the prior anew, where it is time."""
         if batch_idx == 0 and self.is_due(epoch_of(trainer)):
+            if begun := [callback for callback in self._averaging(trainer) if has_averaged(callback)]:
+                raise ValueError(f"{type(begun[0]).__name__} has averaged weights when the ring is to be re-ordered")
             seed = derived_seed(epoch_of(trainer))
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
@@ -158,7 +183,8 @@ class Figures(Callback):
         for logger in trainer.loggers:
             logger.save()
         if log.is_file():
-            figures.save(figures.training_curves(log), log.parent / "figures" / "curves.png")
+            names = getattr(getattr(trainer, "datamodule", None), "attribute_names", ())
+            figures.save(figures.training_curves(log, names), log.parent / "figures" / "curves.png")
 
     def _draw(self, model: LightningModule, data: ImageData, folder: Path) -> None:
         figures.save_grid(model.sample(self.num_images), folder / "samples.png")
@@ -169,24 +195,57 @@ class Figures(Callback):
         figures.save(figures.prior_density(model.prior, codes, self.dimensions), folder / "prior.png")
         if not isinstance(model.prior, FlowPrior):
             walk = mode_hopping(model.prior, rows=8, steps=9, num_dimensions=min(5, model.prior.num_latents))
-            figures.save_grid(model.generate(walk.flatten(0, 1)), folder / "hops.png", columns=walk.shape[1])
+            figures.save_grid(
+                model.generate(walk.flatten(0, 1)),
+                folder / "hops.png",
+                columns=walk.shape[1],
+                column_labels=[f"step {step}" for step in range(walk.shape[1])],
+                title="each row is a walk through modes of the prior",
+            )
         if isinstance(model, AttributeVAE):
-            self._draw_conditions(model, folder)
+            self._draw_conditions(model, data, folder)
         if isinstance(model, ConditionalVAE):
             draw_changes(model, data, folder / "changes.png")
 
     def _draw_reconstructions(self, model: LightningModule, data: ImageData, folder: Path) -> None:
-        images = data.examples(self.num_images // 2).to(model.device)
-        figures.save_grid(figures.interleaved(images, model.reconstruct(images)), folder / "reconstructions.png")
+        images = data.examples(max(1, self.num_images // 2)).to(model.device)
+        columns = min(8, len(images))
+        images = images[: len(images) // columns * columns]
+        figures.save_grid(
+            figures.interleaved(images, model.reconstruct(images), columns),
+            folder / "reconstructions.png",
+            columns=columns,
+            row_labels=["image", "reconstruction"] * (len(images) // columns),
+            title="validation images and their reconstructions",
+        )
 
-    def _draw_conditions(self, model: AttributeVAE, folder: Path) -> None:
+    def _draw_conditions(self, model: AttributeVAE, data: ImageData, folder: Path) -> None:
         columns = 8
         for j, kind in enumerate(model.attributes):
             if kind != "continuous":
                 y = torch.full((kind * columns, len(model.attributes)), torch.nan, device=model.device)
                 y[:, j] = torch.arange(kind, device=model.device).repeat_interleave(columns)
-                figures.save_grid(model.sample(len(y), y), folder / "conditions.png", columns=columns)
+                figures.save_grid(
+                    model.sample(len(y), y),
+                    folder / "conditions.png",
+                    columns=columns,
+                    row_labels=[attribute_label(data, j, value) for value in range(kind)],
+                    title=f"images drawn for each {data.attribute_names[j]}",
+                )
                 return
+
+
+def first_averaged_epoch(callback: Callback) -> int:
+    """The first epoch whose weights become part of an average, as far as it is known; else a later one than any."""
+    if isinstance(callback, StochasticWeightAveraging):
+        return callback.swa_start
+    return 0 if type(callback).should_update is WeightAveraging.should_update else sys.maxsize
+
+
+def has_averaged(callback: Callback) -> bool:
+    """Whether a callback's average holds weights by now."""
+    average = getattr(callback, "_average_model", None)
+    return isinstance(average, AveragedModel) and int(average.n_averaged) > 0
 
 
 def image_data(trainer: Trainer) -> ImageData:
@@ -201,12 +260,20 @@ def image_data(trainer: Trainer) -> ImageData:
 def draw_changes(model: ConditionalVAE, data: ImageData, path: Path, columns: int = 8) -> None:
     """Draw training images as the model reconstructs them, and below them with one attribute changed to each value."""
     x, y = (rows.to(model.device) for rows in next(data.training_rows(columns, derived_seed(2))))
-    z, rows = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x)]
+    z, rows, labels = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x)], ["reconstruction"]
     for j, kind in enumerate(model.attributes):
         for value in range(0 if kind == "continuous" else kind):
             wanted = torch.where(torch.arange(y.shape[1], device=y.device) == j, float(value), y)
             rows.append(model.generate(changed_codes(model.prior, z, wanted, j)))
-    figures.save_grid(torch.cat(rows), path, columns=columns)
+            labels.append(attribute_label(data, j, value))
+    title = "training images, and the same with one attribute changed"
+    figures.save_grid(torch.cat(rows), path, columns=len(x), row_labels=labels, title=title)
+
+
+def attribute_label(data: ImageData, attribute: int, value: int) -> str:
+    """The name of an attribute and of one of its values."""
+    name = data.attribute_names[attribute]
+    return f"{name} {value_name(value, data.categories.get(name, ()))}"
 
 
 @torch.no_grad()

@@ -118,4 +118,5 @@ def _check_values(array: Array, label: str, place: str) -> None:
             f"{tuple(int(i) for i in wrong)}" + ("" if place == "core" else f" of the {place}")
         )
     if most == 0:
-        raise ValueError(f"{label}: the {place} is all zero, so no value of the column has any mass")
+        finding = "subnormal, which the backend takes for zero" if np.any(to_numpy(array) != 0) else "zero"
+        raise ValueError(f"{label}: the {place} is all {finding}, so no value of the column has any mass")

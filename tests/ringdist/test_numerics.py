@@ -537,6 +537,10 @@ def test_components_that_only_their_own_evidence_can_reach(backend, dtype, a, b)
 @pytest.mark.parametrize(("dtype", "entry"), [("float32", 3e38), ("float32", 1.4e-45), ("float64", 1.7e308)])
 def test_samples_of_cores_at_the_ends_of_the_range(backend, dtype, entry, rank):
     cores = [backend.array(np.full((2, rank, rank), entry), dtype) for _ in range(3)]
+    if backend.name == "jax" and entry < 1e-38:
+        with pytest.raises(ValueError, match="column 0: the core is all subnormal, which the backend takes for zero"):
+            rd.TensorRing(cores, [rd.Categorical(2)] * 3)
+        return
     x = backend.numpy(rd.TensorRing(cores, [rd.Categorical(2)] * 3).sample(4000, rng=backend.rng(0)))
     assert abs(x.mean(axis=0) - 0.5).max() < 0.05, x.mean(axis=0)
 
