@@ -42,7 +42,7 @@ class Questions(Completions):
         """p(target = class | the other known entries of the row), (n, classes), exact.
 
         Args:
-            X: (n, d) table; what it has in the column `target` is not looked at.
+            X: (n, d) table; entries of the column `target` are ignored.
             target: a categorical column, the last one if None.
 
         Raises:
@@ -67,7 +67,7 @@ class Questions(Completions):
         """The most probable category, or the mean of a numeric column, given the other entries of the row, (n,).
 
         Args:
-            X: (n, d) table; what it has in the column `target` is not looked at.
+            X: (n, d) table; entries of the column `target` are ignored.
             target: a column, the last one if None.
 
         Raises:
@@ -115,7 +115,7 @@ class Questions(Completions):
         """The least value of a column whose cdf, given the other known entries of the row, is at least q.
 
         Args:
-            X: (n, d) table; what it has in the column is not looked at.
+            X: (n, d) table; entries of the column are ignored.
             column: numeric, or categorical with an order.
             q: a probability, or several.
 
