@@ -23,13 +23,14 @@ class Truncated(Fixed):
 
     p(x | s, low <= X <= high) = p(x | s) / P(low <= X <= high | s) within the interval, 0 outside
 
-    `TensorRing.condition` makes these of the columns that an event restricts. Gaussian and Poisson
-    components are right to rounding however far in their tails the interval lies. Of other families the
-    distribution function is used where it has not cancelled; elsewhere, and for moments, the density is
-    integrated, to rounding if it is smooth in the interval apart from the mean of the component.
+    `TensorRing.condition` returns these for columns that an event restricts. Gaussian and Poisson
+    components are accurate to rounding for intervals arbitrarily far in their tails. For other families
+    the distribution function is used if it does not cancel. Otherwise, and for moments, the density is
+    integrated; this is accurate to rounding if the density is smooth in the interval, except at the
+    component's mean.
 
-    The parameters are those of the variable. Learning leaves them as they are, as there is no closed form
-    for truncated components; only cores are fitted.
+    The parameters are those of the variable. EM does not change them, because truncated components have
+    no closed-form update; only cores are fitted.
 
     Args:
         variable: of any family but `Categorical`; a truncated one is restricted further.
