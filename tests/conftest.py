@@ -20,6 +20,7 @@ ENGINES = ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork")
 SLOW_ON_JAX = (
     "atoms",
     "beta",
+    "boxes",
     "chains",
     "conversions",
     "core_learning",
@@ -49,6 +50,7 @@ SLOW_ON_JAX = (
     "variables",
     "von_mises",
     "wide",
+    "wide_events",
 )
 ALSO_ON_JAX = {
     "test_zero_entries_of_a_core_have_the_gradient_of_leaving_zero",
