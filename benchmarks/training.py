@@ -126,6 +126,8 @@ def named(candidates: Mapping[str, Any], parts: Sequence[str] | None) -> dict[st
 def summary(results: list[Row], metrics: Sequence[str]) -> Row:
     row: Row = {"seeds": len(results)}
     for metric in metrics:
+        if not all(metric in result for result in results):  # of runs from before it was measured
+            continue
         values = np.array([result[metric] for result in results])
         digits = 2 if np.abs(values).max() >= 2 else 3
         spread = f" ± {values.std(ddof=1):.{digits}f}" if len(results) > 1 else ""
