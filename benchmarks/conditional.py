@@ -36,7 +36,8 @@ of 20 at the paper's size).
 
 *CP*: a train of CP cores with a Gaussian for every hidden state, the attributes spread between the codes. It starts
 from a mixture of codes once; 50 log p(y | z) is added for each row that has labels. After training, the prior alone is
-trained for up to 8 more epochs on codes of the encoder as it is; a tenth of the training images chooses the epoch.
+trained for up to as many updates again on codes of the encoder as it is; a tenth of the training images chooses the
+epoch.
 *Flow*: such a ring of rank 16 over codes that three coupling layers have changed. Both are given as many parameters as
 TELBO and JMVAE have.
 
@@ -183,10 +184,10 @@ def main(args: argparse.Namespace) -> None:
                 label: functools.partial(
                     _train, args, judge, images, candidate, picture(args.out, name, missing, label)
                 )
-                for label, candidate in training.named(found, args.models).items()
+                for label, candidate in found.items()
             }
             metrics = (*judge.metrics, *curve_metrics())
-            rows = training.study(args, f"{name}-{missing:g}", runs, metrics, head="model")
+            rows = training.study(args, f"{name}-{missing:g}", runs, metrics, "model", args.models)
             if rows:
                 title = f"{name}, missing {missing:.0%}"
                 sections[title] = [judge.reference(), *map(without_curve, rows)]
@@ -220,14 +221,16 @@ def _train(
     }
     model = candidate.make(images.image_shape, seed, options)
     callbacks = [] if candidate.reinitialize is None else [Reinitialize(**candidate.reinitialize)]
-    training.fit(model, images, args.updates or setting.updates, folder, callbacks)
+    updates, further = args.updates or setting.updates, 0.0
+    training.fit(model, images, updates, folder, callbacks)
     if candidate.second_phase is not None:
-        fit_prior_alone(model, images, candidate.second_phase)
+        further = fit_prior_alone(model, images, updates, candidate.second_phase)
     if seed == 0:
         judge.draw(model, picture)
         if isinstance(model, ConditionalVAE):
             draw_changes(model, images, changes(picture))
-    return judge.verdict(model) | judge.curve(model) | training.sizes(model, "encoder", "decoder")
+    sizes = training.sizes(model, "encoder", "decoder")
+    return judge.verdict(model) | judge.curve(model) | sizes | {"further seconds": further}
 
 
 class Judge(judging.Judge):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 WEIGHT = 50.0  # of log p(y | z), as TELBO and JMVAE have it
 TRANSFORMS = 3  # layers of a flow
-SECOND_PHASE = {"epochs": 8, "learning_rate": 1e-3}  # the prior alone, on codes of the encoder as it is
+SECOND_PHASE = {"learning_rate": 3e-3, "patience": 8}  # the prior alone, on codes of the encoder as it is
 HELD_OUT = 0.1  # the share of the training images by which the second phase chooses its epoch
 
 Make = Callable[[Any, int, dict[str, Any]], Any]  # from the images' shape, a seed and the options all models share
@@ -130,18 +132,23 @@ def nearest(values: Sequence[int], size: Callable[[int], int], wanted: int) -> i
     return best
 
 
-def fit_prior_alone(model: Any, images: Any, options: dict[str, Any]) -> None:
-    """The second phase; no image or label takes part that the model has not seen in training."""
+def fit_prior_alone(model: Any, images: Any, updates: int, options: dict[str, Any]) -> float:
+    """The second phase of so many batches at most, and its seconds.
+
+    No image or label takes part that the model has not seen in training.
+    """
     from adapters.prior_phase import fit_prior
 
+    begin = time.perf_counter()
     rows = images.splits["train"]
     border = round((1 - HELD_OUT) * len(rows.images))
     train, held_out = (type(rows)(*(part[own] for part in rows)) for own in (slice(border), slice(border, None)))
     seen = copy.copy(images)
     seen.splits, seen.missing = images.splits | {"train": train, "val": held_out}, 0.0  # their labels are hidden by now
-    fit = fit_prior(model, seen, **options)
+    fit = fit_prior(model, seen, math.ceil(updates / len(seen.train_dataloader())), **options)
     losses = ", ".join(f"{loss:.2f}" for loss in fit.history["validation"])
     print(f"second phase: {losses}; the prior after {fit.best_epoch} epochs", flush=True)
+    return time.perf_counter() - begin
 
 
 def _conditional(setting: Setting, prior: Callable[[int], Any], **changed: Any) -> Make:
