@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import training
+from . import training, vae
 
 if TYPE_CHECKING:
     from .conditional import Setting
@@ -92,14 +92,11 @@ def cp_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
         options: dict[str, Any] = {"core": "cp", "private_components": True, "attribute_places": "spread"}
         return JointTRIP(d, sizes, None, rank, seed=seed, **options)
 
-    def size(prior: Any) -> int:
-        return sum(parameter.numel() for parameter in prior.parameters())
-
     def flow(base: Any, width: int) -> Any:
         return FlowPrior(base, "coupling", transforms=TRANSFORMS, hidden_features=(width, width))
 
-    alone = nearest(range(4, 200, 2), lambda rank: size(ring(0, rank)), budget)
-    width = nearest(range(4, 200, 2), lambda width: size(flow(ring(0, setting.flow_rank), width)), budget)
+    alone = vae.nearest(range(4, 200, 2), lambda rank: vae.parameters(ring(0, rank)), budget)
+    width = vae.nearest(range(4, 200, 2), lambda width: vae.parameters(flow(ring(0, setting.flow_rank), width)), budget)
     start = {"first": setting.fits[0], "every": None, "num_codes": setting.fits[2], "method": "mixture"}
     options = {"attribute_weight": WEIGHT, "weight_per_label": True}
 
@@ -119,17 +116,7 @@ def head_parameters(setting: Setting, sizes: Sequence[int]) -> int:
     from adapters.models import TELBO
 
     model = TELBO(nn.Identity(), nn.Identity(), setting.latents, tuple(sizes))
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def nearest(values: Sequence[int], size: Callable[[int], int], wanted: int) -> int:
-    """The value, of which sizes grow, whose size is nearest to what is wanted."""
-    best = values[0]
-    for value in values:
-        if abs(size(value) - wanted) > abs(size(best) - wanted):
-            break
-        best = value
-    return best
+    return vae.parameters(model)
 
 
 def fit_prior_alone(model: Any, images: Any, updates: int, options: dict[str, Any]) -> float:

@@ -67,6 +67,7 @@ def handwriting(folder: Path) -> None:
 TOYS = {
     "acceleration": Toy("--datasets digits --repeats 1", figure=False),
     "backends": Toy("--ranks 2 --repeats 1", needs=("jax",)),
+    "codes": Toy("--datasets digits --seeds 1 --updates 2 --epochs 1 --sizes 3"),
     "conditional": Toy("--datasets digits --seeds 1 --updates 2 --missing 0.5 --models CVAE flow --samples 20"),
     "continuous": Toy("--images {data}/images.zip --patches 200 --epochs 1", photographs),
     "cores": Toy("--ranks 3 --device cpu --repeats 1"),
@@ -82,7 +83,7 @@ TOYS = {
     "scaling": Toy("--columns 4 8 --ranks 2 4 --repeats 1"),
     "speed": Toy("--ranks 2 --device cpu --repeats 1"),
     "topology": Toy("--mnist {data}/mnist.npz --ranks 2 --rows 60 --epochs 1 --restarts 1", handwriting),
-    "vae": Toy("--datasets digits --seeds 1 --updates 2 --samples 2 --priors N(0"),
+    "vae": Toy("--datasets digits --seeds 1 --updates 2 --samples 2 --priors N(0 VampTRIP CP --equal-time"),
 }
 ELSEWHERE = {"cuda", "em", "genomes", "sequences", "synthetic", "tables", "demo"}  # in a file of their own
 
