@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WEIGHT = 50.0  # of log p(y | z), as TELBO and JMVAE have it
 TRANSFORMS = 3  # layers of a flow
-SECOND_PHASE = {"learning_rate": 3e-3, "patience": 8}  # the prior alone, on codes of the encoder as it is
+SECOND_PHASE = {"learning_rate": 1e-3, "patience": 8}  # the prior alone, on codes of the encoder as it is
 HELD_OUT = 0.1  # the share of the training images by which the second phase chooses its epoch
 
 Make = Callable[[Any, int, dict[str, Any]], Any]  # from the images' shape, a seed and the options all models share
@@ -80,7 +80,7 @@ def dense_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate
 
 
 def cp_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
-    """CP cores with private components, started once from a mixture of codes: with a flow, and without one.
+    """CP cores with private components, refitted by EM from a mixture of codes: with a flow, and without one.
 
     Both have about as many parameters as TELBO and JMVAE.
     """
@@ -97,11 +97,12 @@ def cp_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
 
     alone = vae.nearest(range(4, 200, 2), lambda rank: vae.parameters(ring(0, rank)), budget)
     width = vae.nearest(range(4, 200, 2), lambda width: vae.parameters(flow(ring(0, setting.flow_rank), width)), budget)
-    start = {"first": setting.fits[0], "every": None, "num_codes": setting.fits[2], "method": "mixture"}
-    options = {"attribute_weight": WEIGHT, "weight_per_label": True}
+    again = setting.again(method="em") | {"num_codes": setting.fits[2]}
+    options: dict[str, Any] = {"attribute_weight": WEIGHT, "weight_per_label": True}
+    options |= {"prior_learning_rate": 3 * setting.prior_learning_rate}
 
     def candidate(prior: Callable[[int], Any]) -> Candidate:
-        return Candidate(_conditional(setting, prior, **options), start, SECOND_PHASE)
+        return Candidate(_conditional(setting, prior, **options), again, SECOND_PHASE)
 
     return {
         "VAE-TRIP, CP": candidate(lambda seed: ring(seed, alone)),
