@@ -39,6 +39,7 @@ def fit_em(
     pseudocount: float = 0.0,
     smoothing: float = 0.0,
     shrinkage: float = 0.0,
+    num_factors: int | None = None,
     tied: bool = False,
     variance_floor: float = 1e-4,
     least_stds: Sequence[float | None] | None = None,
@@ -78,6 +79,10 @@ def fit_em(
         shrinkage: of wide variables, rows for each of their w columns that have the mean covariance within components:
             that of a component that n rows belong to is (n S + shrinkage w S̄) / (n + shrinkage w). 0: each its own;
             about 1 is better on held-out rows where components have fewer than some 10 w rows each.
+        num_factors: of wide variables, q for covariances Λ Λᵀ + Ψ with Λ (w, q) and Ψ diagonal: mixtures of factor
+            analysers (Ghahramani and Hinton 1996), w (q + 1) numbers for w (w + 1) / 2. The covariances of the start
+            are replaced by the nearest such ones, from where on the likelihood never falls; variables go on to hold
+            whole matrices. 0: diagonal; None, or w − 1 and more: any covariance. It goes well with shrinkage=0.2.
         variance_floor: least variance of a Gaussian component, relative to the variance of its column. Of a wide
             variable: covariances are at least the diagonal matrix of these, in every direction.
         least_stds: by column the least standard deviation of a component in the unit of its family (of logarithms for
@@ -120,6 +125,9 @@ def fit_em(
     }.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be finite and not negative, found {value}")
+    known = isinstance(num_factors, int | np.integer) and not isinstance(num_factors, bool) and num_factors >= 0
+    if num_factors is not None and not known:
+        raise ValueError(f"num_factors must be None or an integer of at least 0, found {num_factors!r}")
     if step_decay != "linear" and not (isinstance(step_decay, float | int) and 0.5 < step_decay <= 1):
         raise ValueError(f"step_decay must be 'linear' or lie in (0.5, 1] for steps to converge, found {step_decay!r}")
     rings = ring.rings if isinstance(ring, RingMixture) else (ring,)
@@ -135,7 +143,7 @@ def fit_em(
     held_out = None if validation is None else TrainingData(rings[0], validation)
     generator = numpy_generator(rng, rings[0], draws=batch_size is not None or restarts > 1)
     merged = data if batch_size is not None else merge_equal_rows(rings[0], data)
-    em = _EM(pseudocount, smoothing, shrinkage, tied, variance_floor, step_decay, batch_size, reduce)
+    em = _EM(pseudocount, smoothing, shrinkage, num_factors, tied, variance_floor, step_decay, batch_size, reduce)
     given = None if least_stds is None else [given_stds(member, least_stds) for member in rings]
 
     def fit(restart: int) -> EpochLog:
@@ -173,6 +181,7 @@ class _EM:
     pseudocount: float
     smoothing: float
     shrinkage: float
+    num_factors: int | None
     tied: bool
     variance_floor: float
     step_decay: float | Literal["linear"]
@@ -211,6 +220,8 @@ class _EM:
         return self._prepared_ring(model)
 
     def _prepared_ring(self, model: TensorRing) -> TensorRing:
+        if self.num_factors is not None:
+            model = model.with_values(model.links, [f.factored(self.num_factors).variable for f in model.families])
         if not has_normal_form(model):
             return coordinatewise.balanced(model)
         return normalized_factors(model) if self.tied else normal_form(model)
@@ -304,7 +315,8 @@ class _EM:
         return float((steps + 2.0) ** -self.step_decay)
 
     def _m_step(self, step: float, total: float, batch: float) -> MStep:
-        return MStep(self.pseudocount, self.smoothing, step, Weights(total, batch), self.reduce, self.shrinkage)
+        prior = self.shrinkage, self.num_factors
+        return MStep(self.pseudocount, self.smoothing, step, Weights(total, batch), self.reduce, *prior)
 
     def _sum(self, data: TrainingData, *values: float) -> Any:
         """Each number summed over the processes; a float for one number, else a NumPy array."""
