@@ -93,7 +93,7 @@ class MStep:
     Args:
         pseudocount: added to every expected count, in rows.
         smoothing: added to the counts of every conditional distribution, in rows, spread evenly over its entries.
-        shrinkage: rows for each column of a wide variable, by which its covariances come near each other.
+        shrinkage: rows for each column of a wide variable, by which its correlations come near each other.
         step: 1 for the maximiser itself, less for a damped step towards it.
         reduce: sums an array over processes.
         num_factors: of the covariances of wide variables, None for any covariances.

@@ -76,9 +76,10 @@ def fit_em(
         tied: learn one factor for all factors of equal name and shape, and one variable for all of equal kind: of a
             train of CP cores a homogeneous hidden Markov model. The start must be so, as
             `rd.initialize(..., tied=True)` makes it.
-        shrinkage: of wide variables, rows for each of their w columns that have the mean covariance within components:
-            that of a component that n rows belong to is (n S + shrinkage w S̄) / (n + shrinkage w). 0: each its own;
-            about 1 is better on held-out rows where components have fewer than some 10 w rows each.
+        shrinkage: of wide variables, rows for each of their w columns that have the correlations within all components
+            together: a component of covariance S that n rows belong to has (n S + shrinkage w T) / (n + shrinkage w),
+            T of those correlations and of variances (n diag S + shrinkage V) / (n + shrinkage), V their geometric mean.
+            0: each its own; about 1 is better on held-out rows where components have fewer than some 10 w rows each.
         num_factors: of wide variables, q for covariances Λ Λᵀ + Ψ with Λ (w, q) and Ψ diagonal: mixtures of factor
             analysers (Ghahramani and Hinton 1996), w (q + 1) numbers for w (w + 1) / 2. The covariances of the start
             are replaced by the nearest such ones, from where on the likelihood never falls; variables go on to hold

@@ -21,7 +21,14 @@ from ringdist.variables import factors
 from ringdist.variables.checks import check_covariances, check_names, check_values, floating
 from ringdist.variables.form import Form
 from ringdist.variables.gaussian import GaussianMixture
-from ringdist.variables.multivariate_functions import AT_ONCE, Given, by_rows, correlations, floored
+from ringdist.variables.multivariate_functions import (
+    AT_ONCE,
+    Given,
+    by_rows,
+    common_correlations,
+    correlations,
+    floored,
+)
 from ringdist.variables.multivariate_placing import centres_and_covariances
 from ringdist.variables.protocol import Family, rebuild
 
@@ -34,7 +41,7 @@ class MultivariateGaussianMixture(Family):
     A ring lays out the columns of its variables one after the other, w of them for this one, or wherever
     `TensorRing(..., columns=...)` says. Whichever entries a row observes, densities, moments and draws of the others
     are those of the conditional Gaussian, exactly. A ring of one such variable and rank 1 is a Gaussian mixture with
-    full covariances.
+    full covariances; where rows are few, `fit_em(..., num_factors=, shrinkage=)` learns covariances of fewer numbers.
 
     Args:
         means: (N, w) means, w >= 2, finite, in the units of the data.
@@ -269,19 +276,22 @@ class MultivariateGaussianMixture(Family):
         }
 
     def shrunk(self, statistics: dict[str, Array], rows: float) -> dict[str, Array]:
-        """With `rows` in every component at its own mean, of the mean covariance within components."""
+        """With `rows` in every component at its own mean, of the correlations that components have in common.
+
+        Their variances are those of the component beside rows / width rows of the typical ones.
+        """
         if rows == 0:
             return statistics
         count, offset, square = (statistics[name] for name in ("count", "offset", "square"))
-        xp, stds = namespace(count), self.standard_deviations()
-        scale, total = stds[:, :, None] * stds[:, None, :], xp.sum(count)
-        shift = offset / xp.where(count > 0, count, 1.0)[:, None]
+        stds = self.standard_deviations()
+        scale = stds[:, :, None] * stds[:, None, :]
+        shift = offset / namespace(count).where(count > 0, count, 1.0)[:, None]
         moved = shift[:, :, None] * shift[:, None, :]
-        within = xp.sum((square - count[:, None, None] * moved) * scale, axis=0) / xp.where(total > 0, total, 1.0)
+        prior = common_correlations((square - count[:, None, None] * moved) * scale, count, rows / self.width) / scale
         return {
             "count": count + rows,
             "offset": offset + rows * shift,
-            "square": square + rows * (within / scale + moved),
+            "square": square + rows * (prior + moved),
         }
 
     def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Self:
