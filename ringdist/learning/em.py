@@ -78,12 +78,12 @@ def fit_em(
             `rd.initialize(..., tied=True)` makes it.
         shrinkage: of wide variables, rows for each of their w columns that have the correlations within all components
             together: a component of covariance S that n rows belong to has (n S + shrinkage w T) / (n + shrinkage w),
-            T of those correlations and of variances (n diag S + shrinkage V) / (n + shrinkage), V their geometric mean.
+            T of those correlations and variances (n diag S + shrinkage V) / (n + shrinkage), V their geometric mean.
             0: each its own; about 1 is better on held-out rows where components have fewer than some 10 w rows each.
         num_factors: of wide variables, q for covariances Λ Λᵀ + Ψ with Λ (w, q) and Ψ diagonal: mixtures of factor
             analysers (Ghahramani and Hinton 1996), w (q + 1) numbers for w (w + 1) / 2. The covariances of the start
             are replaced by the nearest such ones, from where on the likelihood never falls; variables go on to hold
-            whole matrices. 0: diagonal; None, or w − 1 and more: any covariance. It goes well with shrinkage=0.2.
+            whole matrices. 0: diagonal; None, or w − 1 and more: any covariance. It goes well with shrinkage.
         variance_floor: least variance of a Gaussian component, relative to the variance of its column. Of a wide
             variable: covariances are at least the diagonal matrix of these, in every direction.
         least_stds: by column the least standard deviation of a component in the unit of its family (of logarithms for
