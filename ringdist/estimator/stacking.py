@@ -1,0 +1,69 @@
+"""Rings with several settings, kept together: the mixture of those that held-out rows like best together.
+
+Settings fail on different rows: a mixture of rings of various sizes, smoothings, orders and structures is a better
+density than the best of them (stacking: Smyth and Wolpert, Machine Learning 36, 1999), and held-out rows, which the
+search has scored, tell its weights.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+
+from ringdist.estimator.learner import Share
+from ringdist.estimator.selection import Search, Tried
+from ringdist.learning.rings import mixture_weights
+
+MOST_RINGS = 4
+
+
+def in_orders(share: Share, number: int) -> list[Share]:
+    """The same ring in so many orders of the columns, to be weighted by likelihood."""
+    return [share._replace(setting=share.setting._replace(place=place)) for place in range(number)]
+
+
+def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tuple[Tried, float]]:
+    """Outcomes of the search and their weights in the mixture that held-out rows like best, the best one first.
+
+    One is added after the other, each time the one that gains most, as long as that is more than chance may bring.
+
+    Args:
+        deadline: of `time.perf_counter`, after which no further order of the columns is tried.
+        end: by which all of them should have been learnt from all rows.
+    """
+    for place in range(1, len(search.learner.orders)):
+        if time.perf_counter() + best.seconds < deadline:
+            search.outcome(best.setting._replace(place=place))
+    stack = _Stack([best], np.ones(1), best.values)
+    while len(stack.members) < MOST_RINGS:
+        spare = end - time.perf_counter() - search.times * sum(tried.seconds for tried in stack.members)
+        others = [
+            tried
+            for tried in search.tried.values()
+            if tried.setting not in {member.setting for member in stack.members} and np.isfinite(tried.mean) and search.times * tried.seconds < spare
+        ]
+        found = max((_mixed([*stack.members, tried]) for tried in others), key=_mean, default=stack)
+        if not search.is_better(found.values, stack.values):
+            break
+        stack = found
+    return list(zip(stack.members, stack.weights.tolist(), strict=True))
+
+
+class _Stack(NamedTuple):
+    members: list[Tried]
+    weights: np.ndarray
+    values: np.ndarray  # (n',) log-likelihoods of held-out rows under the mixture
+
+
+def _mixed(members: list[Tried]) -> _Stack:
+    values = np.stack([tried.values for tried in members])
+    weights = mixture_weights(values)
+    with np.errstate(divide="ignore"):
+        return _Stack(members, weights, np.asarray(logsumexp(values + np.log(weights)[:, None], axis=0)))
+
+
+def _mean(stack: _Stack) -> float:
+    return float(stack.values.mean())
