@@ -8,13 +8,14 @@ search has scored, tell its weights.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
 
 from ringdist.estimator.learner import Share
 from ringdist.estimator.selection import Search, Tried
+from ringdist.estimator.structures import as_gaussian
 from ringdist.learning.rings import mixture_weights
 
 MOST_RINGS = 4
@@ -37,6 +38,8 @@ def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tu
     for place in range(1, len(search.learner.orders)):
         if time.perf_counter() + best.seconds < deadline:
             search.outcome(best.setting._replace(place=place))
+    atoms = _atoms(search, best)
+    candidates = [t for t in search.tried.values() if np.isfinite(t.mean) and _atoms(search, t) == atoms]
     stack = _Stack([best], np.ones(1), best.values)
     while len(stack.members) < MOST_RINGS:
         spare = end - time.perf_counter() - search.times * sum(tried.seconds for tried in stack.members)
@@ -50,6 +53,12 @@ def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tu
             break
         stack = found
     return list(zip(stack.members, stack.weights.tolist(), strict=True))
+
+
+def _atoms(search: Search, tried: Tried) -> list[Any]:
+    """The values with a probability of their own: densities of rings are comparable where these are equal."""
+    learner = search.learner
+    return [tuple(column.atoms) for column in as_gaussian(learner.columns, learner.structures[tried.setting.structure])]
 
 
 class _Stack(NamedTuple):
