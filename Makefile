@@ -17,7 +17,7 @@ export UV_HTTP_TIMEOUT ?= 600
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format types docs clean
+.PHONY: help install demo test test-slow lint format types docs release-check clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 20
@@ -64,6 +64,9 @@ types: $(STAMP)  ## mypy on the packages
 
 docs: $(STAMP)  ## build the site into site/; any warning, and any error in a tutorial, fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+release-check: $(STAMP)  ## build, install and test what a release would ship, also with the oldest versions (GBs)
+	UV=$(abspath $(UV)) .ci/release-check
 
 clean:  ## remove the environment and everything built
 	rm -rf $(VENV) site build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache .benchmarks .cache

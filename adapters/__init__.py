@@ -5,26 +5,48 @@ a `torch.distributions.Distribution` when called. `expected_reward` differentiat
 `adapters.interop` loads priors trained with other code.
 """
 
-from adapters.objectives import expected_reward
-from adapters.priors import (
-    TRIP,
-    FlowPrior,
-    GaussianMixturePrior,
-    GaussianPrior,
-    JointTRIP,
-    Prior,
-    PriorDistribution,
-    VampPrior,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adapters.objectives import expected_reward
+    from adapters.priors import (
+        TRIP,
+        FlowPrior,
+        GaussianMixturePrior,
+        GaussianPrior,
+        JointPrior,
+        JointTRIP,
+        Prior,
+        PriorDistribution,
+        VampPrior,
+    )
 
 __all__ = [
     "TRIP",
     "FlowPrior",
     "GaussianMixturePrior",
     "GaussianPrior",
+    "JointPrior",
     "JointTRIP",
     "Prior",
     "PriorDistribution",
     "VampPrior",
     "expected_reward",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for: `ringdist --help` needs no PyTorch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "adapters.objectives" if name == "expected_reward" else "adapters.priors"
+    value = globals()[name] = getattr(importlib.import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Names that are there, and those that would be imported."""
+    return sorted({*globals(), *__all__})

@@ -15,12 +15,13 @@ from torch.optim import Optimizer
 
 from adapters import figures
 from adapters.conditions import changed_codes
-from adapters.data.base import ImageData
+from adapters.data.base import ImageData, value_name
 from adapters.hopping import mode_hopping
 from adapters.models import VAE, AttributeVAE, ConditionalVAE
 from adapters.priors import FlowPrior, Prior
 from adapters.priors.base import check_option, integer_of
-from adapters.priors.ring_prior import Method, NewOrder
+from adapters.priors.ring_fit import Method
+from adapters.priors.ring_start import NewOrder
 from adapters.seeding import derived_seed, epoch_of
 
 MODEL_NOISE = 1  # the number that tells it from what data modules draw at the same place
@@ -158,7 +159,8 @@ class Figures(Callback):
         for logger in trainer.loggers:
             logger.save()
         if log.is_file():
-            figures.save(figures.training_curves(log), log.parent / "figures" / "curves.png")
+            names = getattr(getattr(trainer, "datamodule", None), "attribute_names", ())
+            figures.save(figures.training_curves(log, names), log.parent / "figures" / "curves.png")
 
     def _draw(self, model: LightningModule, data: ImageData, folder: Path) -> None:
         figures.save_grid(model.sample(self.num_images), folder / "samples.png")
@@ -169,23 +171,43 @@ class Figures(Callback):
         figures.save(figures.prior_density(model.prior, codes, self.dimensions), folder / "prior.png")
         if not isinstance(model.prior, FlowPrior):
             walk = mode_hopping(model.prior, rows=8, steps=9, num_dimensions=min(5, model.prior.num_latents))
-            figures.save_grid(model.generate(walk.flatten(0, 1)), folder / "hops.png", columns=walk.shape[1])
+            figures.save_grid(
+                model.generate(walk.flatten(0, 1)),
+                folder / "hops.png",
+                columns=walk.shape[1],
+                column_labels=[f"step {step}" for step in range(walk.shape[1])],
+                title="each row is a walk through modes of the prior",
+            )
         if isinstance(model, AttributeVAE):
-            self._draw_conditions(model, folder)
+            self._draw_conditions(model, data, folder)
         if isinstance(model, ConditionalVAE):
             draw_changes(model, data, folder / "changes.png")
 
     def _draw_reconstructions(self, model: LightningModule, data: ImageData, folder: Path) -> None:
-        images = data.examples(self.num_images // 2).to(model.device)
-        figures.save_grid(figures.interleaved(images, model.reconstruct(images)), folder / "reconstructions.png")
+        images = data.examples(max(1, self.num_images // 2)).to(model.device)
+        columns = min(8, len(images))
+        images = images[: len(images) // columns * columns]
+        figures.save_grid(
+            figures.interleaved(images, model.reconstruct(images), columns),
+            folder / "reconstructions.png",
+            columns=columns,
+            row_labels=["image", "reconstruction"] * (len(images) // columns),
+            title="validation images and their reconstructions",
+        )
 
-    def _draw_conditions(self, model: AttributeVAE, folder: Path) -> None:
+    def _draw_conditions(self, model: AttributeVAE, data: ImageData, folder: Path) -> None:
         columns = 8
         for j, kind in enumerate(model.attributes):
             if kind != "continuous":
                 y = torch.full((kind * columns, len(model.attributes)), torch.nan, device=model.device)
                 y[:, j] = torch.arange(kind, device=model.device).repeat_interleave(columns)
-                figures.save_grid(model.sample(len(y), y), folder / "conditions.png", columns=columns)
+                figures.save_grid(
+                    model.sample(len(y), y),
+                    folder / "conditions.png",
+                    columns=columns,
+                    row_labels=[attribute_label(data, j, value) for value in range(kind)],
+                    title=f"images drawn for each {data.attribute_names[j]}",
+                )
                 return
 
 
@@ -201,12 +223,20 @@ def image_data(trainer: Trainer) -> ImageData:
 def draw_changes(model: ConditionalVAE, data: ImageData, path: Path, columns: int = 8) -> None:
     """Draw training images as the model reconstructs them, and below them with one attribute changed to each value."""
     x, y = (rows.to(model.device) for rows in next(data.training_rows(columns, derived_seed(2))))
-    z, rows = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x)]
+    z, rows, labels = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x)], ["reconstruction"]
     for j, kind in enumerate(model.attributes):
         for value in range(0 if kind == "continuous" else kind):
             wanted = torch.where(torch.arange(y.shape[1], device=y.device) == j, float(value), y)
             rows.append(model.generate(changed_codes(model.prior, z, wanted, j)))
-    figures.save_grid(torch.cat(rows), path, columns=columns)
+            labels.append(attribute_label(data, j, value))
+    title = "training images, and the same with one attribute changed"
+    figures.save_grid(torch.cat(rows), path, columns=len(x), row_labels=labels, title=title)
+
+
+def attribute_label(data: ImageData, attribute: int, value: int) -> str:
+    """The name of an attribute and of one of its values."""
+    name = data.attribute_names[attribute]
+    return f"{name} {value_name(value, data.categories.get(name, ()))}"
 
 
 @torch.no_grad()

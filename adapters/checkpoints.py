@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import yaml
@@ -15,13 +15,105 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
 from adapters.data import ImageData
-from adapters.errors import InputError
+from adapters.errors import InputError, one_line
 
 CONFIG = "ringdist_config"  # keys in checkpoints
 ATTRIBUTES = "ringdist_attributes"
+CATEGORIES = "ringdist_categories"
 OWN = "adapters.", "torch.nn."  # packages whose classes a checkpoint may name
 KINDS = nn.Module, LightningDataModule  # and which: others, as `RingdistCLI`, might run what their arguments name
 Part = TypeVar("Part")
+
+
+class Checkpoint(NamedTuple):
+    """A run of `ringdist fit` as its checkpoint tells it; the file is read once, whatever is asked.
+
+    Args:
+        path: the file, for messages.
+        content: what it holds.
+        config: the run's configuration as YAML; None: that in the checkpoint, whose classes must be this project's or
+            PyTorch's (see `foreign_names`), so that a checkpoint cannot have other code imported.
+    """
+
+    path: str
+    content: dict[str, Any]
+    config: str | None = None
+
+    @classmethod
+    def read(cls, path: str, config: str | None = None) -> Checkpoint:
+        """The checkpoint in a file; `InputError` if there is none."""
+        return cls(path, read_checkpoint(path), config)
+
+    def model(self) -> LightningModule:
+        """The model, ready for use; errors as of `load_model`."""
+        model = self.built("model", LightningModule)
+        check_states(self.path, self.content["state_dict"], model.state_dict())
+        model.load_state_dict(self.content["state_dict"])
+        return model.eval()
+
+    def generator(self) -> LightningModule:
+        """The model, if it draws images; errors as of `load_generator`."""
+        model = self.model()
+        if not hasattr(model, "sample"):
+            raise InputError(f"{self.path}: {type(model).__name__} draws no images")
+        return model
+
+    def data(self) -> ImageData:
+        """The data module, set up; errors as of `load_data`."""
+        data = self.built("data", LightningDataModule)
+        if not isinstance(data, ImageData):
+            raise InputError(f"{self.path}: the data must be an ImageData, found {type(data).__name__}")
+        data.prepare_data()
+        data.setup()
+        return data
+
+    def attribute_names(self) -> list[str]:
+        """The names of the attributes of the run's data; `InputError` if the checkpoint does not tell them."""
+        names: Any = self.content.get(ATTRIBUTES)
+        if not is_names(names):
+            raise InputError(
+                f"{self.path}: the checkpoint does not name the attributes; only `ringdist fit` writes that"
+            )
+        return list(names)
+
+    def categories(self) -> dict[str, list[str]]:
+        """The names of the values of those attributes that have some; empty where a checkpoint does not tell them."""
+        found: Any = self.content.get(CATEGORIES, {})
+        if not isinstance(found, dict) or not is_names(list(found)) or not all(map(is_names, found.values())):
+            raise InputError(f"{self.path}: {CATEGORIES} must map names of attributes to lists of names")
+        return {name: list(values) for name, values in found.items()}
+
+    def settings(self, name: str) -> Any:
+        """The settings of the run's "model" or "data"; `InputError` if there are none."""
+        if self.config is None and CONFIG not in self.content:
+            raise InputError(
+                f"{self.path}: the checkpoint does not say how to build its {name}; only `ringdist fit` writes that"
+            )
+        config = self.content[CONFIG] if self.config is None else self.config
+        settings = run_settings(self.path, config).get(name)
+        if settings is None:
+            raise InputError(f"{self.path}: the run's configuration names no {name}")
+        return settings
+
+    def built(self, name: str, kind: type[Part]) -> Part:
+        """The "model" or the "data" of a run; errors as of `load_model`."""
+        settings = self.settings(name)
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument(f"--{name}", type=kind)
+        first = errors_of_networks(parser)
+        try:
+            if self.config is None:
+                refuse(self.path, foreign_names(settings))
+            parsed = parser.parse_object({name: settings})
+            if self.config is None:  # a class without dots was looked up among all that are loaded
+                refuse(self.path, [found for found in class_paths(parsed.as_dict()) if not is_own(found)])
+            part: Part = parser.instantiate_classes(parsed)[name]
+        except InputError:
+            raise
+        except Exception as error:  # any that a constructor has for its arguments
+            cause = first[0] if first else error
+            raise InputError(f"{self.path}: the run's {name} cannot be built ({one_line(cause)})") from error
+        return part
 
 
 def load_model(path: str, config: str | None = None) -> LightningModule:
@@ -36,62 +128,41 @@ def load_model(path: str, config: str | None = None) -> LightningModule:
         InputError: if there is no such checkpoint or configuration in it, or it names other classes or none that can
             be built.
     """
-    checkpoint = read_checkpoint(path)
-    model = built(path, checkpoint, config, "model", LightningModule)
-    check_states(path, checkpoint["state_dict"], model.state_dict())
-    model.load_state_dict(checkpoint["state_dict"])
-    return model.eval()
+    return Checkpoint.read(path, config).model()
 
 
 def load_generator(path: str, config: str | None = None) -> LightningModule:
     """The same for a model that draws images; `InputError` also if it does not."""
-    model = load_model(path, config)
-    if not hasattr(model, "sample"):
-        raise InputError(f"{path}: {type(model).__name__} draws no images")
-    return model
-
-
-def attribute_names(path: str) -> list[str]:
-    """The names of the attributes of a run's data; `InputError` if the checkpoint does not tell them."""
-    names = read_checkpoint(path).get(ATTRIBUTES)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: the checkpoint does not name the attributes; only `ringdist fit` writes that")
-    return names
+    return Checkpoint.read(path, config).generator()
 
 
 def load_data(path: str, config: str | None = None) -> ImageData:
     """The data module of a run, set up; arguments and errors as of `load_model`."""
-    data = built(path, read_checkpoint(path), config, "data", LightningDataModule)
-    if not isinstance(data, ImageData):
-        raise InputError(f"{path}: the data must be an ImageData, found {type(data).__name__}")
-    data.prepare_data()
-    data.setup()
-    return data
+    return Checkpoint.read(path, config).data()
 
 
-def built(path: str, checkpoint: dict[str, Any], config: str | None, name: str, kind: type[Part]) -> Part:
-    """The "model" or the "data" of a run; arguments and errors as of `load_model`."""
-    if config is None and CONFIG not in checkpoint:
-        raise InputError(
-            f"{path}: the checkpoint does not say how to build its {name}; only `ringdist fit` writes that"
-        )
-    settings = run_settings(path, checkpoint[CONFIG] if config is None else config).get(name)
-    if settings is None:
-        raise InputError(f"{path}: the run's configuration names no {name}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{name}", type=kind)
-    try:
-        if config is None:
-            refuse(path, foreign_names(settings))
-        parsed = parser.parse_object({name: settings})
-        if config is None:  # a class without dots was looked up among all that are loaded
-            refuse(path, [found for found in class_paths(parsed.as_dict()) if not is_own(found)])
-        part: Part = parser.instantiate_classes(parsed)[name]
-    except InputError:
-        raise
-    except Exception as error:  # any that a constructor has for its arguments
-        raise InputError(f"{path}: the run's {name} cannot be built ({one_line(error)})") from error
-    return part
+def errors_of_networks(parser: ArgumentParser) -> list[Exception]:
+    """The list to which errors of networks are added that the parser builds.
+
+    Its first one is what is wrong: where a constructor fails, jsonargparse may try another meaning of the setting, and
+    end with the error of that.
+    """
+    found: list[Exception] = []
+
+    def build(kind: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
+        try:
+            return kind(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            found.append(error)
+            raise
+
+    parser.add_instantiator(build, nn.Module, subclasses=True)
+    return found
+
+
+def is_names(value: Any) -> bool:
+    """Whether it is a list of names."""
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
 def run_settings(path: str, config: Any) -> dict[str, Any]:
@@ -103,11 +174,6 @@ def run_settings(path: str, config: Any) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"{path}: the run's configuration must name model and data, found {settings!r:.50}")
     return settings
-
-
-def one_line(error: Exception) -> str:
-    """An error's message, without the line breaks that parsers lay theirs out with."""
-    return " ".join(str(error).split())
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

@@ -1,16 +1,18 @@
-"""The commands of `ringdist` for trained models: `sample`, `hop` and `evaluate`."""
+"""The commands of `ringdist` for trained models: `sample`, `hop`, `fit-prior` and `evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from adapters.checkpoints import attribute_names, load_data, load_generator, load_model
+from adapters import refitting
+from adapters.checkpoints import Checkpoint, load_model
 from adapters.conditions import satisfaction
 from adapters.data import ImageData
+from adapters.data.base import listed, value_name
 from adapters.errors import InputError
 from adapters.hopping import mode_hopping
 from adapters.inputs import (
@@ -24,6 +26,7 @@ from adapters.inputs import (
 )
 from adapters.metrics import distances, inception_features
 from adapters.models import AttributeClassifier, AttributeVAE
+from adapters.priors import GaussianPrior
 from adapters.priors.base import attribute_rows
 
 INCEPTION = "inception"
@@ -43,23 +46,27 @@ def sample(
         ckpt_path: a checkpoint that `ringdist fit` wrote.
         output: the picture to write, e.g. samples.png.
         n: number of images.
-        attributes: what they shall be, e.g. digit=7,thickness=2, by the names of the run's data; all others are free.
+        attributes: what they shall be, e.g. digit=7,thickness=thick, by the names of the run's data and of its
+            categories, or their codes 0, 1, ...; all others are free.
         seed: of the draws.
         run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
     """
     check_picture(output)
     if n < 1:
         raise InputError(f"n must be at least 1, found {n}")
-    config = read_config(run_config)
-    model = load_generator(ckpt_path, config)
+    checkpoint = Checkpoint.read(ckpt_path, read_config(run_config))
+    model = checkpoint.generator()
     set_seed(seed)
+    title = ""
     if attributes is None:
         images = model.sample(n)
     elif isinstance(model, AttributeVAE):
-        images = sample_given(model, n, attributes, attribute_names(ckpt_path))
+        names, categories = checkpoint.attribute_names(), checkpoint.categories()
+        y = attribute_row(attributes, model, names, categories)
+        images, title = model.sample(n, y), described(y, names, categories)
     else:
         raise InputError(f"{ckpt_path}: {type(model).__name__} has no attributes")
-    write_picture(images, output)
+    write_picture(images, output, title=title)
 
 
 def hop(
@@ -83,13 +90,86 @@ def hop(
         run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
     """
     check_picture(output)
-    model = load_generator(ckpt_path, read_config(run_config))
+    model = Checkpoint.read(ckpt_path, read_config(run_config)).generator()
     set_seed(seed)
     try:
         walks = mode_hopping(model.prior, rows, steps, num_dimensions)
     except (NotImplementedError, ValueError) as error:
         raise InputError(f"{ckpt_path}: {error}") from error
-    write_picture(model.generate(walks.flatten(0, 1)), output, columns=steps + 1)
+    write_picture(
+        model.generate(walks.flatten(0, 1)),
+        output,
+        columns=[f"step {step}" for step in range(steps + 1)],
+        title=f"each row is a walk; {num_dimensions} of {model.prior.num_latents} latents are drawn anew in a step",
+    )
+
+
+def fit_prior(
+    ckpt_path: str,
+    output: Path | None = None,
+    prior: str | None = None,
+    prior_args: str | None = None,
+    method: str | None = None,
+    order: str | None = None,
+    max_epochs: int | None = None,
+    num_codes: int = 10_000,
+    samples: Path | None = None,
+    seed: int = 0,
+    run_config: Path | None = None,
+) -> None:
+    """Fit a prior to the codes of a trained autoencoder, and save the model with it.
+
+    Encoder and decoder stay as they are. What is printed is the mean log p(z) of codes of validation images under N(0,
+    I), the model's own prior and the new one: one draw from q(z | x) for each image, so that differences are those of
+    the evidence lower bound, in nats per image.
+
+    Args:
+        ckpt_path: a checkpoint that `ringdist fit` wrote, of a VAE or a ConditionalVAE.
+        output: the checkpoint to write; by default beside the other, with the prior's name behind its own.
+        prior: a class of `adapters`, by default TRIP, or JointTRIP for a ConditionalVAE; or a YAML file with its
+            class_path and init_args, for any other one.
+        prior_args: its arguments, e.g. rank=32,num_components=20; latents and attributes are known.
+        method: of the prior's `reinitialize`; rings are fitted by em unless another is given.
+        order: of a ring; mutual_information by default.
+        max_epochs: of EM.
+        num_codes: of training images, at most.
+        samples: a picture of 64 images drawn with the new prior, e.g. samples.png.
+        seed: of the codes, the fit and the draws.
+        run_config: the run's config.yaml, for classes of your own, which a checkpoint cannot name.
+    """
+    if samples is not None:
+        check_picture(samples)
+    if num_codes < 2 or (max_epochs is not None and max_epochs < 1):
+        raise InputError(f"num_codes must be at least 2 and max_epochs 1, found {num_codes} and {max_epochs}")
+    checkpoint = Checkpoint.read(ckpt_path, read_config(run_config))
+    model = refitting.autoencoder(checkpoint)
+    set_seed(seed)
+    changed, fitted = refitting.with_prior(checkpoint, model, refitting.specification(prior, prior_args, model))
+    data = checkpoint.data()
+    codes = refitting.codes_of(model, data, "train", num_codes)
+    refitting.fit_to_codes(fitted.prior, codes, method=method, order=order, max_epochs=max_epochs)
+    held_out, name = refitting.codes_of(model, data, "val"), type(fitted.prior).__name__
+    priors = {
+        "N(0, I)": GaussianPrior(codes.z.shape[1]),
+        f"{type(model.prior).__name__} of the checkpoint": model.prior,
+        f"new {name}": fitted.prior,
+    }
+    rows = {label: refitting.log_likelihoods(shown, held_out) for label, shown in priors.items()}
+    print_table(f"nats, {len(held_out.z)} validation images", rows)
+    target = output or Path(ckpt_path).with_name(f"{Path(ckpt_path).stem}-{name}.ckpt")
+    refitting.write_checkpoint(changed, fitted, target)
+    print(f"written: {target}")
+    if samples is not None:
+        write_picture(fitted.sample(64), samples, title=f"drawn with the {name}")
+
+
+def print_table(head: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """Values in columns by their names, rows by theirs; what a row does not have is left out."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    width = max(len(head), *map(len, rows))
+    print(f"{head:<{width}}", *(f"{name:>14}" for name in names))
+    for label, row in rows.items():
+        print(f"{label:<{width}}", *(f"{row[name]:>14.3f}" if name in row else " " * 14 for name in names))
 
 
 def evaluate(
@@ -120,8 +200,8 @@ def evaluate(
     if n < 2 or batch_size < 1:
         raise InputError(f"n must be at least 2 and batch_size at least 1, found {n} and {batch_size}")
     check_device(device)
-    config = read_config(run_config)
-    model, data = load_generator(ckpt_path, config).to(device), load_data(ckpt_path, config)
+    checkpoint = Checkpoint.read(ckpt_path, read_config(run_config))
+    model, data = checkpoint.generator().to(device), checkpoint.data()
     network = load_features(features, weights).to(device)
     check_features(features, network, data.image_shape, device)
     set_seed(seed)
@@ -140,8 +220,10 @@ def evaluate(
     print(*(f"{name:<{width}}  {value:>8}" for name, value in table.items()), sep="\n")
 
 
-def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequence[str]) -> Tensor:
-    """n images with the attributes NAME=VALUE,...; `InputError` naming the part that is none, or its rule."""
+def attribute_row(
+    specification: str, model: AttributeVAE, names: Sequence[str], categories: Mapping[str, Sequence[str]]
+) -> Tensor:
+    """Attributes (a,) from NAME=VALUE,..., NaN where free; `InputError` naming the part that is wrong, and its rule."""
     if len(names) != len(model.attributes):
         raise other_attributes(names, len(model.attributes))
     y = torch.full((len(names),), torch.nan, device=model.device)
@@ -153,13 +235,34 @@ def sample_given(model: AttributeVAE, n: int, specification: str, names: Sequenc
         if not y[j].isnan():
             raise InputError(f"{part!r}: {name} is given twice")
         try:
-            y[j] = float(value)
+            y[j] = attribute_value(value, categories.get(name, ()))
             attribute_rows(y, model.attributes)
         except ValueError as error:
             raise InputError(f"{part!r}: {error}") from error
         if y[j].isnan():
             raise InputError(f"{part!r}: an attribute that is left out is free")
-    return model.sample(n, y)
+    return y
+
+
+def attribute_value(text: str, categories: Sequence[str]) -> float:
+    """A number, or the code of a category; `ValueError` naming the categories if it is neither."""
+    if text in categories:
+        return float(categories.index(text))
+    try:
+        return float(text)
+    except ValueError:
+        if not categories:
+            raise
+        raise ValueError(f"categories are {listed(categories)}") from None
+
+
+def described(y: Tensor, names: Sequence[str], categories: Mapping[str, Sequence[str]]) -> str:
+    """Attributes (a,) in words, by the names of their values where they have some; free ones are left out."""
+    return ", ".join(
+        f"{name} {value_name(value, categories.get(name, ()))}"
+        for name, value in zip(names, y.tolist(), strict=True)
+        if value == value
+    )
 
 
 def found_attributes(

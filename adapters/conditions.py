@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from adapters.priors import JointTRIP
+from adapters.priors import FlowPrior, JointPrior, JointTRIP
 from adapters.priors.base import Rng, attribute_rows, integer_of
 
 
@@ -72,15 +72,15 @@ def satisfaction(classifier: Classifier, generated: Iterable[tuple[Tensor, Tenso
 
 @torch.no_grad()
 def changed_codes(
-    prior: JointTRIP, z: Tensor, y: Tensor, attribute: int, num_dimensions: int | None = None, *, rng: Rng = None
+    prior: JointPrior, z: Tensor, y: Tensor, attribute: int, num_dimensions: int | None = None, *, rng: Rng = None
 ) -> Tensor:
     """Codes near z with attributes y, of which one is another than z has: the same image with one attribute changed.
 
     The latents that tell most about the attribute, by the mutual information of their components in the ring, are drawn
-    anew given all other latents and y.
+    anew given all other latents and y. Of a flow they are those that its base sees.
 
     Args:
-        prior: over codes and attributes.
+        prior: over codes and attributes: a `JointTRIP`, or a `FlowPrior` over one.
         z: (n, d) codes.
         y: (n, a) attributes as they shall be, NaN where free.
         attribute: index of the changed one.
@@ -92,9 +92,14 @@ def changed_codes(
         (n, d).
 
     Raises:
-        TypeError, ValueError: as of `JointTRIP.sample_given`; ValueError if there is no such attribute, or
-            num_dimensions is not in 1..d.
+        TypeError, ValueError: as of `JointTRIP.sample_given`; TypeError if the prior is another one; ValueError if
+            there is no such attribute, or num_dimensions is not in 1..d.
     """
+    if isinstance(prior, FlowPrior):
+        inner = changed_codes(prior.joint_base, prior.to_base(z), y, attribute, num_dimensions, rng=rng)
+        return prior.from_base(inner)
+    if not isinstance(prior, JointTRIP):
+        raise TypeError(f"prior must be a JointTRIP or a FlowPrior over one, found {type(prior).__name__}")
     if integer_of("attribute", attribute, least=0) >= len(prior.attributes):
         raise ValueError(f"attribute must be in 0..{len(prior.attributes) - 1}, found {attribute}")
     d = prior.num_latents

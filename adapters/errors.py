@@ -7,3 +7,8 @@ class InputError(ValueError):
 
 class DivergenceError(RuntimeError):
     """A training run has left the numbers that it could come back from; its last checkpoint is good."""
+
+
+def one_line(error: Exception) -> str:
+    """An error's message, without the line breaks that parsers lay theirs out with."""
+    return " ".join(str(error).split())

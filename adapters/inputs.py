@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from adapters import figures
 from adapters.data import ImageData
-from adapters.errors import InputError
+from adapters.errors import InputError, one_line
 from adapters.metrics import evaluating
+from adapters.models import VAE, WGAN
 from adapters.priors.base import Attribute
 
 
@@ -37,6 +38,9 @@ def check_features(name: str, network: nn.Module, image_shape: Sequence[int], de
 def check_attributes(data: ImageData, kinds: Sequence[Attribute]) -> None:
     """`InputError` naming the first image whose attributes a model of these kinds does not have."""
     names = data.attribute_names
+    for name, kind in zip(names, kinds, strict=False):
+        if name in data.categories and kind == "continuous":
+            raise InputError(f"{name} is one of {', '.join(data.categories[name])}, the model has a real number for it")
     for stage, split in data.splits.items():
         if split.attributes.shape[1] != len(kinds):
             raise other_attributes(names, len(kinds))
@@ -49,7 +53,66 @@ def check_attributes(data: ImageData, kinds: Sequence[Attribute]) -> None:
             if bool(outside.any()):
                 row = int(outside.nonzero()[0])
                 name = names[j] if j < len(names) else f"attribute {j}"
-                raise InputError(f"{data.origin(stage, row)}: {name} {rule} in the model, found {values[row].item():g}")
+                value = f"{values[row].item():g}"
+                if name in data.categories:
+                    value = f"{value} ({data.categories[name][int(values[row])]})"
+                raise InputError(f"{data.origin(stage, row)}: {name} {rule} in the model, found {value}")
+
+
+def check_shapes(model: nn.Module, data: ImageData) -> None:
+    """`InputError` naming the part of a model that does not fit the data or the prior, found with one image."""
+    x = torch.zeros(1, *data.image_shape)
+    if isinstance(model, VAE):
+        with evaluating(model), torch.compiler.set_stance("force_eager"):
+            _check_encoder(model, x)
+            _check_decoder(model, x)
+    elif isinstance(model, WGAN):
+        with evaluating(model), torch.compiler.set_stance("force_eager"):
+            _check_part("generator", model.generator, torch.zeros(1, model.prior.num_latents), tuple(x.shape))
+            _check_part("critic", model.critic, x, (1, 1))
+
+
+def _check_encoder(model: VAE, x: Tensor) -> None:
+    d = model.prior.num_latents
+    found = _outputs("encoder", model.encoder.network, x)
+    if found != (1, 2 * d):
+        raise InputError(
+            f"the encoder must give 2 x {d} outputs, means and standard deviations of the prior's {d} latents, "
+            f"found {'x'.join(map(str, found[1:]))}"
+        )
+
+
+def _check_decoder(model: VAE, x: Tensor) -> None:
+    """Through `decode`, because the decoder may see attributes beside codes."""
+    d = model.prior.num_latents
+    shape = "x".join(map(str, x.shape[1:]))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            found = model.decode(torch.zeros(1, d)).mean.shape
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"the decoder must map the prior's {d} latents (and one-hot attributes, in a CVAE) to what the likelihood "
+            f"of images of shape {shape} takes ({one_line(error)})"
+        ) from error
+    if found != x.shape:
+        drawn = "x".join(map(str, found[1:]))
+        raise InputError(f"the decoder must give images of the data's shape {shape}, found {drawn}")
+
+
+def _check_part(name: str, network: nn.Module, inputs: Tensor, shape: tuple[int, ...]) -> None:
+    found = _outputs(name, network, inputs)
+    if found != shape:
+        given, wanted, outputs = ("x".join(map(str, s[1:])) for s in (inputs.shape, shape, found))
+        raise InputError(f"the {name} must map {given} to {wanted} numbers, found {outputs}")
+
+
+def _outputs(name: str, network: nn.Module, inputs: Tensor) -> tuple[int, ...]:
+    """The shape of a network's outputs; `InputError` if it does not accept the inputs."""
+    try:
+        return tuple(network(inputs).shape)
+    except RuntimeError as error:
+        shape = "x".join(map(str, inputs.shape[1:]))
+        raise InputError(f"the {name} does not accept inputs of shape {shape} ({one_line(error)})") from error
 
 
 def other_attributes(names: Sequence[str], number: int) -> InputError:
@@ -63,10 +126,10 @@ def check_picture(path: Path) -> None:
         raise InputError(f"{path}: must end in .png, .jpg or the like to say how to write a picture")
 
 
-def write_picture(images: Tensor, path: Path, columns: int | None = None) -> None:
+def write_picture(images: Tensor, path: Path, columns: Sequence[str] | None = None, title: str = "") -> None:
     """`figures.save_grid`; `InputError` if the file cannot be written."""
     try:
-        figures.save_grid(images, path, columns)
+        figures.save_grid(images, path, len(columns) if columns else None, column_labels=columns or (), title=title)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error})") from error
 

@@ -85,10 +85,12 @@ def _converted(
     ring_order = [place[k] for k in columns]
     size, sizes = means.shape[1], [cores[k].shape[0] for k in sorted(discrete)]
     prior: TRIP | JointTRIP = (
-        JointTRIP(len(means), sizes, size, ranks, ring_order) if discrete else TRIP(len(means), size, ranks, ring_order)
+        JointTRIP(len(means), sizes, size, ranks, ring_order, nonnegative="abs")
+        if discrete
+        else TRIP(len(means), size, ranks, ring_order, nonnegative="abs")
     )
     prior.to(means.dtype)
-    prior._write([cores[k] for k in latents_first], means, log_stds, ring_order)
+    prior._write([{"core": cores[k]} for k in latents_first], means, log_stds, ring_order)
     return prior
 
 

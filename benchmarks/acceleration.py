@@ -1,9 +1,10 @@
 """Do bfloat16, channels-last memory and compilation speed up adversarial training?
 
-A round of training, four steps of the critic and one of the generator, of the models of `python -m benchmarks gan`
-with a TRIP prior (hybrid estimator), on random images: *channels last* is the memory format of convolutions, *bf16*
-autocast to bfloat16, in which the prior does not take part, *compiled* `torch.compile` of the generator. Rounds are
-interleaved; *speed* is relative to the plain round. The time of compilation is not counted.
+One round of training is four steps of the critic and one of the generator. The models are those of `python -m
+benchmarks gan` with a TRIP prior (hybrid estimator); the images are random. *Channels last* is the memory format of the
+convolutions. *Bf16* is autocast to bfloat16, which leaves out the prior. *Compiled* is `torch.compile` of the
+generator; the time of compilation is not counted. Rounds of all forms alternate, and *speed* is relative to the plain
+round.
 """
 
 import argparse
@@ -53,7 +54,8 @@ def rounds(setting: gan.Setting, x: torch.Tensor, form: str) -> Callable[[], obj
     from adapters import TRIP
 
     options, context = FORMS[form]
-    prior = TRIP(setting.latents, setting.components, setting.rank, mean_range=(-1.0, 1.0), std=1 / setting.components)
+    sizes = setting.latents, setting.components, setting.rank
+    prior = TRIP(*sizes, nonnegative="abs", mean_range=(-1.0, 1.0), std=1 / setting.components)
     once = gan.training_round(gan.wgan(setting, x.shape[1:], prior, **options).to(x.device), x)
     return within(once, context, x.device.type)
 

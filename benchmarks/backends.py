@@ -1,9 +1,10 @@
 """How fast is the same ring in NumPy, PyTorch and JAX?
 
-The setting of the paper's Table 5 (100 columns, 10 Gaussians each, 128 rows, float32), the same parameters and rows in
-every library. All calls start from the parameters and alternate; medians are compared, *ratio* is PyTorch's time over
-the other's: below 1 is slower. JAX's calls are compiled by `jax.jit`, whose own time (*compilation*) is not counted.
-*Gradient* is of the mean log-likelihood with respect to all parameters. Threads are the libraries' own choice.
+The setting is that of the paper's Table 5: 100 columns, 10 Gaussians each, 128 rows, float32. All libraries hold the
+same parameters and rows. All calls start from the parameters and alternate; medians are compared. *Ratio* is PyTorch's
+time divided by that of the other library: below 1 the other is slower. JAX's calls are compiled by `jax.jit`;
+*compilation* is the time of that, which is not counted. *Gradient* is that of the mean log-likelihood with respect to
+all parameters. The number of threads is each library's own choice.
 """
 
 import argparse

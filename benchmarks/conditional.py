@@ -17,18 +17,20 @@ from . import data, judging, report, training
 from .measure import default_device
 
 TEXT = """\
-Images are drawn for the attributes of test images. A classifier that was trained on real images which the models never
-see judges them. *Accuracy*: the share of requested attributes that it finds, over all of them (*all*) and for each.
-*Partial*: the same where each attribute is left free with probability ½. *Free ...*: the entropy of the classifier's
-predictions of an attribute that was left free, within equal requests, relative to its maximum: a model with one image
-per request has 0. *Fréchet distance*: from training images, over the classifier's features (lower is better; not FID,
-whose features are Inception's). Means over seeds with their standard deviation. *Real* are test images that have what
-is requested: what can be reached. *Missing* is the share of attribute entries, each by itself, that is hidden in
-training. Same encoder, decoder, likelihood, optimiser and updates for all; *learned parameters* are those beyond
+Images are generated for the attributes of test images. A classifier judges them; it was trained on real images that the
+models never see. *Accuracy* is the share of requested attributes that the classifier finds, over all of them (*all*)
+and for each. *Partial* is the same with each attribute left free with probability ½. *Free ...* is the entropy of the
+classifier's predictions of a free attribute, within equal requests, relative to its maximum: a model with one image per
+request has 0. *Fréchet distance* is the distance from training images over the classifier's features; lower is better.
+It is not FID, whose features are Inception's. *Real* are test images that have the requested attributes: the best that
+can be reached. *Missing* is the share of attribute entries hidden in training, each independently. Values are means
+over seeds with their standard deviation.
+
+All models have the same encoder, decoder, likelihood, optimiser and updates; *learned parameters* are those beyond
 encoder and decoder. VAE-TRIP is re-initialised from latent codes as in the paper, in a random order, the given one
-(codes, then attributes) or by mutual information. *EM*: fitted by exact EM to 2 000 codes every few epochs up to the
-end (10 000 on MNIST, 5 000 of faces), ordered by mutual information, with a tenth of the gradient steps' rate between;
-*weighted*: also with 50 log p(y | z) in training, as TELBO and JMVAE have; *double rank*: 32 instead of 16 (40 instead
+(codes, then attributes) or by mutual information. *EM*: the ring is fitted by exact EM to 2 000 codes every few epochs
+(10 000 on MNIST, 5 000 of faces), ordered by mutual information; between the fits it learns at a tenth of the learning
+rate. *Weighted*: training also adds 50 log p(y | z), as TELBO and JMVAE do. *Double rank*: 32 instead of 16 (40 instead
 of 20 at the paper's size)."""
 
 
@@ -195,7 +197,7 @@ def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -
     def ring(order: Any, again: dict[str, Any], rank: int = setting.rank, **changed: Any) -> Candidate:
         def make(shape: Any, seed: int, options: dict[str, Any]) -> Any:
             size = (setting.latents, sizes, setting.components, rank)
-            prior = JointTRIP(*size, order, seed, mean_range=(-3.0, 3.0))
+            prior = JointTRIP(*size, order, seed, nonnegative="abs", mean_range=(-3.0, 3.0))
             return ConditionalVAE(*networks(shape, setting.latents, options), prior, **options | changed)
 
         return Candidate(make, again)

@@ -40,23 +40,22 @@ def main(args: argparse.Namespace) -> None:
 
 
 TEXT = """\
-Mean log-density per row in nats, in the units of the data, whichever coordinates the model works in. *Gaussian
-mixture* is scikit-learn's with full covariances. *Ring* and *train* have mixtures of one-dimensional Gaussians as
-columns, in the order by mutual information. *From mixture*: exact EM starts near a mixture of products,
-`rd.initialize(..., method="mixture")`, else from random cores. *Principal axes* first turns the columns into their
-principal components (of the training rows), an invertible linear map whose log-determinant is added; a mixture with
-full covariances is indifferent to such a map, a ring is not. *One Gaussian* is the mixture of one component. Seconds
-are processor seconds.
+Mean log-density per row in nats, in the units of the data whatever coordinates the model works in. *Gaussian mixture*
+is scikit-learn's with full covariances. *Ring* and *train* have mixtures of one-dimensional Gaussians as columns, in
+the order by mutual information. *From mixture*: exact EM starts near a mixture of products, `rd.initialize(...,
+method="mixture")`; otherwise it starts from random cores. *Principal axes* first maps the columns to the principal
+components of the training rows. This map is linear and invertible, and its log-determinant is added. A mixture with
+full covariances is invariant to such a map; a ring is not. *One Gaussian* is the mixture of one component. Seconds are
+processor seconds.
 
-Given the bonds' states, the columns of a ring are independent, so that linear correlation has to be spelled out by
-states: for two columns of correlation 0.99, about as many as the range of the one holds standard deviations of the
-other given it, while a covariance says it in one number. That is where rings lose in raw coordinates. In principal
-axes the correlation is gone, and what remains to be said (heavy tails, a common scale, clusters) is what rings say
-well.
+Given the states of the bonds, the columns of a ring are independent. Linear correlation therefore needs many states:
+for two columns of correlation 0.99, about as many as there are conditional standard deviations in the range of a
+column. A covariance needs one number. This is why rings lose in raw coordinates. In principal axes the correlation is
+removed; heavy tails, a common scale and clusters remain, which rings model well.
 
-Rows are few (80 % of `--patches`, 341 of the breast-cancer table), which holds back a mixture with full covariances:
-it pays d²/2 numbers for each component, and validation allows it only a few. With many more rows its share would
-grow. On the patches the eight components that validation chose are the most that were tried."""
+The number of rows is small (80 % of `--patches`, 341 of the breast-cancer table). This limits a mixture with full
+covariances: each component has d²/2 numbers, and validation selects only few components. With many more rows their
+number would grow. On the patches validation selected eight components, the most that were tried."""
 
 
 class Coordinates(NamedTuple):

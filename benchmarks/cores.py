@@ -1,10 +1,10 @@
-"""What do CP cores bring beside dense cores of the same ranks, and beside the paper's official code?
+"""What do CP cores gain over dense cores of the same ranks, and over the paper's official code?
 
-The setting of the page Speed: 100 columns, 10 Gaussians each, 128 rows, float32. A CP core has as many hidden states as
-its rank, c = m, its left factor the identity where it can be: a hidden Markov model. *Log-likelihood* is that of a ring
-made beforehand, *training step* starts from the parameters, with Adam. Calls of all candidates of a row alternate.
-*Memory* is the peak of two training steps on top of model and data, in a process of its own, and *floor* what cannot be
-less: parameters, gradients and two moments of Adam, and the states of all rows (d b r m numbers).
+The setting is that of the page Speed: 100 columns, 10 Gaussians each, 128 rows, float32. A CP core has as many hidden
+states as its rank, c = m, and an identity as its left factor where possible: a hidden Markov model. *Log-likelihood*
+uses a ring made beforehand. *Training step* starts from the parameters and uses Adam. Calls of all candidates of a row
+alternate. *Memory* is the peak of two training steps on top of model and data, in a process of its own. *Floor* is the
+least that is needed: parameters, gradients, two moments of Adam, and the states of all rows (d b r m numbers).
 """
 
 import argparse

@@ -63,21 +63,21 @@ def main(args: argparse.Namespace) -> None:
 
 TEXT = """\
 Mean log-likelihoods per row in nats. *Library* is `rd.autofit(train, variables, validation=validation, budget=…)`
-with nothing else set: trains of CP cores by stepwise EM from a mixture of products, the rank doubled and the
-smoothing varied as long as validation rows gain, or mixtures of Markov chains where they are better; then further
-trains in other orders of the columns, weighted by their validation likelihood. *Mixture* is one of products of
-Bernoulli distributions, *train* a single train of the given rank and the default smoothing in the order of mutual
-information with reach 0.9: of CP cores by stepwise EM, of dense cores by full batches. *Chains* is a mixture of Markov
-chains, `rd.initialize(..., method="chains", spread=0)` with no further learning, of 16 clusters, along the columns as
-they stand in the file or in the order of mutual information.
+with default settings. It fits trains of CP cores by stepwise EM from a mixture of products, and doubles the rank and
+varies the smoothing as long as the validation likelihood rises; where mixtures of Markov chains are better, it uses
+them. Then it adds trains in other orders of the columns, weighted by validation likelihood. *Mixture* is a mixture of
+products of Bernoulli distributions. *Train* is a single train of the given rank with the default smoothing, in the
+order of mutual information with reach 0.9: with CP cores by stepwise EM, with dense cores by full batches. *Chains* is
+a mixture of 16 Markov chains, `rd.initialize(..., method="chains", spread=0)` without further learning, in the order of
+the file or in that of mutual information.
 
 HCLT 2021 (Liu and Van den Broeck, Tractable regularization of probabilistic circuits, 12 states, 4 trees) is the mean
 of the last lines of its five published logs; at the best validation epoch Jester is -52.38 there. The tensor trains
-of 2025 (arXiv 2510.00382) are the best of several methods and epochs on the very rows that are reported, as their
-scripts select them; no published table was found for the haplotypes. Continuous mixtures (Correia et al. 2023) are
-said to reach -5.99, -12.26 and -51.93, which could not be confirmed from their code.
+of 2025 (arXiv 2510.00382) are the best of several methods and epochs on the reported rows themselves, as their scripts
+select them. No published table was found for the haplotypes. Continuous mixtures (Correia et al. 2023) report -5.99,
+-12.26 and -51.93, which could not be confirmed from their code.
 
-Seconds are wall-clock, orders and starts included; processor seconds count all threads."""
+Seconds are wall-clock times and include orders and starts; processor seconds count all threads."""
 
 
 class Study:

@@ -1,17 +1,17 @@
-"""How fast does exact EM learn a train, by its size and its kind of core, and beside public libraries?
+"""How fast does exact EM fit a train, by its size and its kind of core, and beside public libraries?
 
-Mean log-likelihoods in nats. *Units* are what an epoch has to multiply: n d m² for CP cores and n d N m² for dense
-ones (n rows, d columns, rank m, N categories); the cost per unit should not grow along any axis. *Seconds to a given
-likelihood* counts the start and the epochs until the training rows reach it. *By function* is Python's profiler over
-an epoch, own time of each function: what a function asks of array libraries is its own.
+Log-likelihoods are means in nats. *Units* are the operations of an epoch: n d m² for CP cores and n d N m² for dense
+ones (n rows, d columns, rank m, N categories). The cost per unit should not grow along any axis. *Seconds to a given
+likelihood* counts the start and the epochs until the training rows reach it. *By function* is the output of Python's
+profiler over an epoch: the own time of each function.
 
-Beside public libraries: both sides start from the same parameters and do the same number of steps in the same
-precision with the same number of threads; their calls alternate, and times are the least of all rounds. The hidden
-Markov model treats a row as a sequence. hmmlearn works in double precision, the gradient steps in single. Of
-tensorkrowch's ways to contract a train the fastest counts; it does not rescale, so columns are few enough that its
-masses stay in range. cirkit has no EM; a step of gradient descent is compared, for the hidden Markov model that has
-parameters of its own in every column. pyjuice, which has EM for such circuits, needs CUDA: without it, its forward
-pass raises an error.
+Beside public libraries, both sides start from the same parameters and take the same number of steps, in the same
+precision and with the same number of threads. Calls alternate, and times are the minimum of all rounds. The hidden
+Markov model treats a row as a sequence. hmmlearn works in double precision, the gradient steps in single precision. Of
+tensorkrowch's ways to contract a train the fastest is shown. It does not rescale, so the number of columns is small
+enough to keep its masses in range. cirkit has no EM, so a step of gradient descent is compared, for the hidden Markov
+model with parameters of its own in every column. pyjuice, which has EM for such circuits, needs CUDA: without it, its
+forward pass raises an error.
 """
 
 import argparse

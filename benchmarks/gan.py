@@ -16,23 +16,24 @@ from . import autoencoder, data, judging, report, training, vae
 from .measure import default_device, interleaved
 
 TEXT = """\
-Samples against training images over the features of a small classifier of the same data, which is trained on the
-training images before all else: *Fréchet distance* (lower is better; not FID, whose features are Inception's),
-*precision* and *recall* (Kynkäänniemi et al. 2019). All three depend on the number of images: 2 000 samples on the
-digits, 10 000 on MNIST and 50 000 on CIFAR-10, unless `--samples` says otherwise, and as many training images, or all
-where there are fewer. *Real* has as many held-out images in the place of samples. Where fewer are held out, as on the
-digits (503) and CIFAR-10 (15 000), it has all of them, and its Fréchet distance is too large beside the others. Means
-over seeds with their standard deviation. Same networks, optimiser and numbers of batches for all candidates of one
-section; a mixture has about as many parameters as the TRIP.
-The estimators of the prior's gradient are those of `python -m benchmarks gradients`. Variational autoencoders are
-those of `python -m benchmarks vae`, on MNIST those of binarised images, whose means are compared. *Cost*: one round of
-training, four steps of the critic and one of the generator, without logging, interleaved; *share* is what it takes
-beyond a round with N(0, I)."""
+Samples are compared with training images over the features of a small classifier, which is trained on the training
+images first. *Fréchet distance*: lower is better; it is not FID, whose features are Inception's. *Precision* and
+*recall* are those of Kynkäänniemi et al. (2019). All three depend on the number of images: 2 000 samples on the digits,
+10 000 on MNIST and 50 000 on CIFAR-10, unless `--samples` says otherwise, and as many training images, or all if there
+are fewer. *Real* uses held-out images instead of samples. On the digits (503) and CIFAR-10 (15 000) fewer are held out,
+so its Fréchet distance is too large by comparison. Values are means over seeds with their standard deviation. All
+candidates of a section have the same networks, optimiser and number of batches; a mixture has about as many parameters
+as the TRIP.
+
+The estimators of the prior's gradient are those of `python -m benchmarks gradients`. The variational autoencoders are
+those of `python -m benchmarks vae`; on MNIST they model binarised images, and their means are compared. *Cost* is one
+round of training, four steps of the critic and one of the generator, without logging; rounds of all priors alternate.
+*Share* is the additional time relative to a round with N(0, I)."""
 
 TWO_TIME_SCALES = """\
-Two time scales (Heusel et al. 2017, arXiv:1706.08500): one step of the critic for each of the generator, at three times
-its rate, on as many batches as in [the other runs](gan.md): the critic takes as many steps as there, generator and
-prior four times as many."""
+Two time scales (Heusel et al. 2017, arXiv:1706.08500): one step of the critic for each step of the generator, at three
+times its learning rate. The number of batches is that of [the other runs](gan.md). The critic therefore takes as many
+steps as there, generator and prior four times as many."""
 
 METRICS = ("Fréchet distance", "precision", "recall")
 AUTOENCODERS = {"mnist": "mnist-dynamic"}  # settings with another name; they generate grey levels too
@@ -128,8 +129,8 @@ def candidates(setting: Setting) -> dict[str, Callable[[int], tuple[Any, Any]]]:
     mixture = setting.mixture or round(d * (2 * n + n * m**2) / (2 * d + 1))
 
     def trip(estimator: Any, trainable: bool = True) -> Any:
-        options: dict[str, Any] = {"mean_range": (-1.0, 1.0), "std": 1 / n, "trainable": trainable}
-        return lambda seed: (TRIP(d, n, m, seed=seed, **options), estimator)
+        options: dict[str, Any] = {"nonnegative": "abs", "mean_range": (-1.0, 1.0), "std": 1 / n}
+        return lambda seed: (TRIP(d, n, m, seed=seed, trainable=trainable, **options), estimator)
 
     return {
         "N(0, I)": lambda seed: (GaussianPrior(d), "hybrid"),

@@ -1,19 +1,19 @@
 """How well does a train impute the untyped sites of genomes, beside copies of known haplotypes?
 
-A genotyping array reads some of the sites; the alleles at the others are imputed from a panel of haplotypes that are
-known at all of them. Here half of the sites are hidden: the *same sites* of all test haplotypes, as an array does, or
-*random sites* of each. The people of the panel, of validation and of test are different ones.
+A genotyping array reads some of the sites. The alleles at the others are imputed from a panel of haplotypes that are
+known at all sites. Here half of the sites are hidden: the *same sites* of all test haplotypes, as with an array, or
+*random sites* of each. Panel, validation and test haplotypes are from different people.
 
-*Train*: the most probable allele under the exact conditional distribution of each hidden site given all typed ones,
-P(site | typed), from one sweep per haplotype; the model never hears which sites will be hidden. *Most frequent allele*
-of the panel at each site. *Nearest haplotype*: a copy of the haplotype of the panel with the fewest mismatches at the
-typed sites. *Vote of the k nearest*, with k chosen on validation. *Copying model* of Li and Stephens (2003), on which
-the usual imputation programs rest: a hidden Markov model whose state is the haplotype of the panel that is being
-copied, which changes with probability ρ from site to site and is miscopied with probability ε (both chosen on
-validation rows); it visits every haplotype of the panel at every site.
+*Train*: the most probable allele under the exact conditional distribution of each hidden site given all typed sites,
+from one sweep per haplotype. The model is not told which sites will be hidden. *Most frequent allele*: that of the
+panel at each site. *Nearest haplotype*: a copy of the panel's haplotype with the fewest mismatches at the typed sites.
+*Vote of the k nearest*: k is chosen on validation rows. *Copying model* of Li and Stephens (2003), the basis of the
+usual imputation programs: a hidden Markov model whose state is the panel haplotype that is being copied. The state
+changes with probability ρ between sites, and an allele is miscopied with probability ε; both are chosen on validation
+rows. It visits every haplotype of the panel at every site.
 
-Right: share of hidden alleles. r²: squared correlation of the true alleles with the imputed dosages (expected numbers
-of minor alleles), over all hidden alleles of the sites in a bin of minor-allele frequency, as it is usually reported.
+*Right* is the share of hidden alleles imputed correctly. *r²* is the squared correlation of true alleles and imputed
+dosages (expected numbers of minor alleles), over all hidden alleles of the sites in a bin of minor-allele frequency.
 """
 
 import argparse

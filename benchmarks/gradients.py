@@ -1,15 +1,11 @@
-"""Which estimator of a prior's gradient has no bias, the least variance and the lowest cost?
+"""Which estimator of a prior's gradient is unbiased, has the least variance and the lowest cost?
 
-The gradient of E[f(z)] for the parameters of a TRIP, f a random quadratic form, whose expectation is exact through the
-ring's mean and covariance. *Size* is the mean estimate's length along the exact gradient (1 is right; its standard
-error is beside it). *Variance* is the trace of the covariance of a batch's estimate over the squared length of the
-exact gradient, for each kind of parameter, so that it reads as noise over signal. *Time* is that of value and
-gradient, beside those of a fixed prior (which only samples), in one interleaved run.
-
-No estimator wins everywhere. *Pathwise* has the least variance while modes overlap, for cores 7 to 13 times less up to
-a gap of 4, at twice the time; but its variance grows without bound with the gap, and from 8 on it is the worst.
-*Hybrid* is the default: its variance for cores is that of *reinforce*, for means and deviations up to 900 times less,
-it costs as much, and no gap spoils it.
+The gradient is that of E[f(z)] with respect to the parameters of a TRIP. f is a random quadratic form, so the exact
+gradient follows from the ring's mean and covariance. *Size* is the projection of the mean estimate on the exact
+gradient, relative to its length, with its standard error: 1 is unbiased. *Variance* is the trace of the covariance of a
+batch's estimate divided by the squared length of the exact gradient, for each kind of parameter: noise over signal.
+*Deviations* are the standard deviations of the Gaussians. *Time* is that of value and gradient, beside the time of a
+fixed prior, which only samples. All estimators alternate in one run.
 """
 
 import argparse
@@ -102,7 +98,8 @@ def make_prior(setting: Setting) -> Any:
     from adapters import TRIP
 
     half = (setting.components - 1) / 2 * setting.gap
-    prior = TRIP(setting.latents, setting.components, setting.rank, mean_range=(-half, half), std=1.0).double()
+    sizes = setting.latents, setting.components, setting.rank
+    prior = TRIP(*sizes, nonnegative="abs", mean_range=(-half, half), std=1.0).double()
     with torch.no_grad():
         rng = torch.Generator().manual_seed(0)
         prior.means += 0.2 * torch.randn(prior.means.shape, generator=rng, dtype=prior.dtype)

@@ -1,10 +1,10 @@
-"""How much memory do training, many rows and EM on a large file take, and what does each row cost then?
+"""How much memory do training, many rows and EM on a large file need, and what does each row cost then?
 
-*Training*: the setting of the paper's Table 5 (100 columns, 10 components, 128 rows, float32). What one training step
-takes on top of model, gradients and data; *stored* with everything that the backward pass needs kept, as a rule only up
-to half a gigabyte, *lean* with products computed again. *Step / forward*: medians of alternating calls.
-*Rows*: the log-likelihood of so many rows at once (30 columns, 10 Gaussians each, rank 10).
-*EM*: one visit of all rows of a memory-mapped file of 0/1 bytes, 10 000 at a time (16 columns, rank 4); its own pages,
+*Training*: the setting of the paper's Table 5 (100 columns, 10 components, 128 rows, float32). The memory is what one
+training step needs on top of model, gradients and data. *Stored* keeps everything that the backward pass needs; the
+library does so up to half a gigabyte. *Lean* recomputes products. *Step / forward* is the ratio of the medians of
+alternating calls. *Rows*: the log-likelihood of many rows at once (30 columns, 10 Gaussians each, rank 10). *EM*: one
+pass over all rows of a memory-mapped file of 0/1 bytes, 10 000 at a time (16 columns, rank 4). The file's own pages,
 which the operating system may drop at any time, are not counted.
 """
 

@@ -53,18 +53,19 @@ SETTINGS = (
 )
 
 TEXT = """\
-RMSE of the removed numeric entries, in standard deviations of their columns, and the share of removed categorical
-entries filled with the wrong category; means over the repeats with their standard deviation. scikit-learn ships no
-mixed table that needs no network; these are its real tables with their class, and with some measurements binned (the
-binned ones are in the table once, as categories). KNNImputer sees categories one-hot, and the greatest indicator is
-taken; IterativeImputer sees their codes, and a logistic regression on the completed table fills in the categories.
-Both see numeric columns standardised. The rings are `TensorRingDensity` with 8 components per column,
-started from random cores or near a mixture of products, and fill in conditional means and most probable categories.
-Their epoch is chosen by the likelihood of rows held out; no setting was chosen by these errors: all are shown.
+The tables show the RMSE of the removed numeric entries, in standard deviations of their columns, and the share of
+removed categorical entries that are imputed incorrectly. Values are means over the repeats with their standard
+deviation. scikit-learn includes no mixed table that needs no download, so these are its real tables with their class
+and with some measurements binned; a binned measurement is in the table once, as a category. KNNImputer sees categories
+one-hot, and the largest indicator is used. IterativeImputer sees their codes, and a logistic regression on the
+completed table imputes the categories. Both see standardised numeric columns. The rings are `TensorRingDensity` with 8
+components per column, started from random cores or near a mixture of products. They impute conditional means and the
+most probable categories. Their epoch is chosen by the likelihood of held-out rows. No setting was chosen by these
+errors: all are shown.
 
-IterativeImputer regresses linearly, which is what strongly and linearly correlated measurements ask for; a ring has
-to spell such a correlation out by states (see [continuous tables](continuous.md)). What the ring gives beside an
-imputation is a density: the spread of what is missing, joint draws of it, and rows scored."""
+IterativeImputer is a linear regression, which suits strongly and linearly correlated measurements. A ring needs many
+states for such a correlation (see [continuous tables](continuous.md)). In addition to an imputation a ring has a
+density: the conditional spread of missing entries, joint draws of them, and scores of rows."""
 
 
 class Table(NamedTuple):

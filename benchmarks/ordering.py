@@ -49,13 +49,13 @@ def main(args: argparse.Namespace) -> None:
 
 
 TEXT = """\
-Mean test log-likelihood per row in nats, of rings of rank 4 and trains of rank 8 (about the same arithmetic), each
-fitted by the same number of exact EM epochs from a random start. *Random* is the mean over the random orders, with
-their range; *least* is the order that minimises the score; *true* is the order that the data were made in.
+Mean test log-likelihood per row in nats of rings of rank 4 and trains of rank 8, which need about the same arithmetic.
+Each is fitted by the same number of exact EM epochs from a random start. *Random* is the mean over the random orders,
+with their range. *Least* is the order that minimises the score. *True* is the order in which the data were generated.
 
-The score counts neighbours only. The least of it is no worst order, and mostly better than a random one. A tour that
-avoids dependent neighbours may alternate between groups, which would leave dependent columns two steps apart; this
-explanation has not been tested."""
+The score counts neighbours only, so the order with the least score is not the worst one, and mostly better than a
+random order. A tour that avoids dependent neighbours may alternate between groups, which would leave dependent columns
+two steps apart; this explanation has not been tested."""
 
 
 def hidden_circle(rng: np.random.Generator, d: int = 24, stay: float = 0.85) -> tuple[data.Split, tuple[int, ...]]:

@@ -1,14 +1,13 @@
 """How many nats does it cost to multiply matrices in less than single precision?
 
-The setting of the paper's Table 5 (100 columns, 10 Gaussians each, 128 rows). Errors are those of log p(x), Z included,
-against a ring in double precision with the same numbers: *mean* and *largest* distance, and *bias*, the mean with its
-sign. *Gradient*: distance of the mean log-likelihood's gradient with respect to all cores from that in double
-precision, relative to its length. *TF32* and *bf16*: both factors of every product are rounded to 11 and 8 significant
-bits and multiplied in single precision, as tensor cores do; all else stays in single precision.
+The setting is that of the paper's Table 5 (100 columns, 10 Gaussians each, 128 rows). Errors are those of log p(x),
+including log Z, relative to a ring in double precision with the same numbers. *Mean* and *largest* are absolute errors;
+*bias* is the mean with its sign. *Gradient* is the error of the mean log-likelihood's gradient with respect to all
+cores, relative to its length. *TF32* and *bf16*: both factors of every product are rounded to 11 and 8 significant bits
+and multiplied in single precision, as tensor cores do; everything else stays in single precision.
 
-PyTorch multiplies in single precision unless it is told otherwise; `torch.set_float32_matmul_precision("high")` is the
-switch for TF32 on CUDA, "medium" that for bfloat16 where the device has it. On CUDA, *high* and *medium* are measured
-too.
+PyTorch multiplies in single precision by default. On CUDA, `torch.set_float32_matmul_precision("high")` switches to
+TF32, and "medium" to bfloat16 where the device has it. On CUDA, *high* and *medium* are measured too.
 """
 
 import argparse

@@ -1,16 +1,18 @@
 """Where does the time of a ring go, and how far is it from the floor?
 
-The setting of the paper's Table 5 (100 columns, 10 Gaussians each, 128 rows, float32). All calls start from the
-parameters, as those do that `python -m benchmarks speed` compares: ring and normaliser are made anew. The floor has
-three parts: *arithmetic*, the operations of a full ring's products at the rate of PyTorch's own batched products of
-100 x 100; *memory*, the cores read once and a matrix per row and column written and read once, at the bandwidth of a
-copy; *calls*, the number of library calls at the time of the smallest one. The first two count what the rows need, not
-the making of ring and normaliser. The rest says how the measured time splits, by PyTorch's profiler: *products*, all
-other *array operations*, and *Python* (everything outside of them). The profiler itself makes calls slower, so that
-shares of array operations and Python are a little too large at low ranks. A training step counts as three times the
-products of the log-likelihood; sampling has no such floor: it works on the tree of products of the ring itself, not of
-rows. *Before* is the first working version of this library (commit f5e2bae), run on the same machine minutes earlier;
-at rank 100 its training step is faster, because it keeps all products, which are now computed again to save memory.
+The setting is that of the paper's Table 5 (100 columns, 10 Gaussians each, 128 rows, float32). All calls start from the
+parameters, as those of `python -m benchmarks speed` do: ring and normaliser are made anew. The floor has three parts.
+*Arithmetic* is the operations of a full ring's products at the rate of PyTorch's own batched products of 100 x 100.
+*Memory* is the cores read once and one matrix per row and column written and read once, at the bandwidth of a copy.
+*Calls* is the number of library calls times the time of the smallest one. The first two count what the rows need, not
+the making of ring and normaliser.
+
+The other columns split the measured time by PyTorch's profiler: *products*, all other *array operations*, and *Python*
+(everything outside of them). The profiler slows calls down, so the shares of array operations and Python are slightly
+too large at low ranks. A training step counts as three times the products of the log-likelihood. Sampling has no such
+floor, because it works on the ring's own tree of products and not on rows. *Before* is the first working version of
+this library (commit f5e2bae), run on the same machine minutes earlier. At rank 100 its training step is faster: it
+stored all products, which are now recomputed to save memory.
 """
 
 import argparse

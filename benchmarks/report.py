@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+from .findings import FINDINGS, finding
+
 Row = Mapping[str, Any]
+LONG = 12  # rows: longer tables are folded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,20 +78,38 @@ def write(
     figure: "Figure | None",
     appendix: str = "",
 ) -> None:
-    """Print the tables and write ``name.md``, which the appendix ends, ``name.json`` and ``name.png`` into ``out``.
+    """Print the page and write ``name.md``, which the appendix ends, ``name.json`` and ``name.png`` into ``out``.
 
     What was measured on CUDA has names of its own, ``name-cuda``.
     """
     out.mkdir(parents=True, exist_ok=True)
     name += "" if env["device"] == "cpu" else "-cuda"
     where = ", ".join(f"{key} {value}" for key, value in env.items() if key != "command")
-    parts = [f"# {title}", text, f"Made by `{env['command']}` with {where}."]
+    made = f"Made by `{env['command']}` with {where}."
     if figure is not None:
         figure.savefig(out / f"{name}.png", dpi=150, bbox_inches="tight")
-        parts.append(f"![{title}]({name}.png)")
-    parts += [f"## {head}\n\n{table(rows)}" for head, rows in sections.items()]
-    parts += [appendix] if appendix else []
-    page = "\n\n".join(parts) + "\n"
-    (out / f"{name}.md").write_text(page)
+    tables = {head: table(rows) for head, rows in sections.items()}
+    text = page(name, title, text, tables, made, figure is not None, appendix)
+    (out / f"{name}.md").write_text(text)
     (out / f"{name}.json").write_text(json.dumps({"environment": env, "results": sections}, indent=1) + "\n")
-    print(page)
+    print(text)
+
+
+def page(
+    name: str, title: str, text: str, tables: Mapping[str, str], made: str, figure: bool, appendix: str = ""
+) -> str:
+    """Finding and figure first, then what was measured and how; long tables are folded."""
+    opening = finding(name, "\n".join([text, *tables, *tables.values()]))
+    if name in FINDINGS and not opening:
+        print(f"The finding of {name} in benchmarks/findings.py has numbers that this run has not: it is left out.")
+    parts = [f"# {title}", opening, f"![{title}]({name}.png)" if figure else "", text.strip(), made]
+    parts += [f"## {head}\n\n{folded(rows)}" for head, rows in tables.items()]
+    return "\n\n".join(part for part in [*parts, appendix] if part) + "\n"
+
+
+def folded(rows: str) -> str:
+    """A table, behind a line to click on if it is long."""
+    count = rows.count("\n") - 1
+    if count <= LONG:
+        return rows
+    return f'<details markdown="1">\n<summary>Table of {count} rows</summary>\n\n{rows}\n\n</details>'

@@ -1,15 +1,14 @@
 """How does the cost of a ring and of a train grow with the number of columns and with the rank?
 
-Expected of the likelihood: linear in the number of columns for both; in the rank, the third power for rings and the
-second for trains (for large ranks, where arithmetic and not the number of operations decides). Slopes are fitted, in
-logarithms, to the upper half of each curve; times are the least of several. *Operations* are those of the likelihood's
-products, 2 · rows · Σ m m' (cut + N). Products of larger matrices run at a higher rate, which flattens the rings' curve
-over the rank; at rank 512 the train's cores (126 MB) are more than a cache holds, which bends its curve upwards.
+The cost of a likelihood should be linear in the number of columns for both. In the rank it should grow with the third
+power for rings and with the second for trains, at large ranks, where arithmetic dominates. *Slopes* are exponents,
+fitted in logarithms to the upper half of each curve. Times are the minimum of several calls. *Operations* are those of
+the likelihood's products, 2 · rows · Σ m m' (cut + N). Products of larger matrices run at a higher rate, which flattens
+the rings' curve over the rank. At rank 512 the train's cores (126 MB) exceed the cache, which bends its curve upwards.
 
-Sampling is that of a ring that stays the same. It keeps its tree of products, whose cost is therefore not in these
-times, and the weights of components beside it, as long as each is no more than 2²⁴ numbers, which is up to some 16 000
-columns here: beyond, components are drawn column by column, and the times jump. Trains of rank 256 and more are swept
-instead.
+Sampling uses a ring that stays the same. It keeps its tree of products and the weights of components, as long as each
+is at most 2²⁴ numbers, which is up to some 16 000 columns here; their cost is not in these times. Beyond that,
+components are drawn column by column, and the times jump. Trains of rank 256 and more are swept instead.
 """
 
 import argparse

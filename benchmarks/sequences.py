@@ -1,20 +1,20 @@
 """How well does a tied train, a homogeneous hidden Markov model, model text, beside an untied one and n-grams?
 
-The rows are windows of 64 characters of English text, the language reference that CPython's `pydoc_data.topics` holds,
-over 28 characters: 26 letters, white space, anything else. A window starts anywhere in a word. Train, validation and
-test windows follow each other in the text. Log-likelihoods are in nats per character.
+The rows are windows of 64 characters of English text, the language reference in CPython's `pydoc_data.topics`, over 28
+characters: 26 letters, white space, anything else. A window may start within a word. Train, validation and test windows
+follow each other in the text. Log-likelihoods are in nats per character.
 
 *Tied train*: one core for all columns, `fit_em(..., tied=True)` from `initialize(..., tied=True)`. *Untied train*: a
-core for every column, of the same rank, by the same steps; it has 64 times as many numbers to learn from the same rows.
-Both learn by stepwise EM, and the epoch of highest validation likelihood counts. *n-gram*: P(character | the n - 1
-before it) from counts plus α, chosen on validation rows; the first characters of a window have the shorter ones.
-Parameters of untied trains are all entries of their cores, those of the others are free ones.
+core for every column, with the same rank and the same steps; it learns 64 times as many numbers from the same rows.
+Both use stepwise EM, and the epoch of highest validation likelihood is kept. *n-gram*: P(character | the n - 1 before
+it) from counts plus α, chosen on validation rows; the first characters of a window use shorter n-grams. The parameters
+of untied trains are all entries of their cores, those of the other models are free parameters.
 
-*Hidden characters*: a fifth of all characters of the test windows is hidden, and the most probable one under
-P(character | all others of the window), by exact conditioning, is compared with it.
+*Hidden characters*: a fifth of all characters of the test windows is hidden. Each is predicted by the most probable one
+under P(character | all others of the window), by exact conditioning.
 
-*Beside hmmlearn*: `CategoricalHMM` from the same start, as many full-batch EM steps on the same windows, one thread.
-Its double precision is ours here too; calls alternate and the least time of all rounds counts.
+*Beside hmmlearn*: `CategoricalHMM` from the same start takes as many full-batch EM steps on the same windows with one
+thread, both in double precision. Calls alternate, and times are the minimum of all rounds.
 """
 
 import argparse

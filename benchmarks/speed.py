@@ -1,13 +1,14 @@
-"""How fast is a ring, and how much memory does training it take, beside the paper's official code?
+"""How fast is a ring, and how much memory does training it need, beside the paper's official code?
 
-The setting of the paper's Table 5: 100 columns, 10 Gaussians each, 128 rows, float32. Both sides hold the same
-parameters, see the same rows and use the same optimiser; their calls alternate, and medians are compared. All calls
-start from the parameters: *ours* makes the ring and its normaliser anew each time, as the reference does. *Fixed ring*
-is one that was made beforehand and keeps its log Z, and the tree that it samples from, from call to call; it is in no
-ratio. Gradients are taken in training steps only. Before the timing, the log-densities of both sides are compared.
-*Bare ratio* is what a program would reach that did nothing but form a full ring's matrices and multiply them, one
-column at a time, by PyTorch's own products into memory of its own: no densities, no scaling, no guard against
-underflow. *Goal* is how many times the reference's speed was aimed at, *goal share* which share of the rate of
+The setting is that of the paper's Table 5: 100 columns, 10 Gaussians each, 128 rows, float32. Both sides hold the same
+parameters, see the same rows and use the same optimiser. Calls alternate, and medians are compared. All calls start
+from the parameters: *ours* makes the ring and its normaliser anew each time, as the reference does. *Fixed ring* is
+made beforehand and keeps log Z and its sampling tree between calls; it is not part of any ratio. Gradients are computed
+in training steps only. Before the timing, the log-densities of both sides are compared.
+
+*Bare ratio* is the ratio that a program would reach that only formed a full ring's matrices and multiplied them, one
+column at a time, by PyTorch's own products into preallocated memory: no densities, no scaling, no guard against
+underflow. *Goal* is the intended multiple of the reference's speed, *goal share* the intended share of the rate of
 PyTorch's batched products. *Peak memory* includes gradients and the optimiser's state, 120 MB of ours at rank 100,
 which the page Memory leaves out.
 """

@@ -70,13 +70,16 @@ def main(args: argparse.Namespace) -> None:
 
 
 TEXT = """\
-*Density*: mean log-likelihood per held-out row in nats, numeric columns standardised; the mixtures choose their
-number of components and their regularisation by an inner split, the kernel density its bandwidth. *Imputation*: the
-error is the root mean square of hidden numeric entries over the standard deviation of their column, *wrong* the share
-of hidden categories that were missed, *distance* the Wasserstein distance between the hidden values and what stands
-in their place (for ours one draw), in standard deviations; *coverage* is the share of hidden values inside the
-central 80 % of their conditional distribution, which only a density has. *Class*: accuracy.
-The forest imputer is the algorithm of MissForest (Stekhoven and Bühlmann 2012) with extremely randomised trees."""
+*Density* is the mean log-likelihood per held-out row in nats, with numeric columns standardised. The mixtures choose
+their number of components and their regularisation by an inner split, the kernel density its bandwidth. *Imputation*:
+the error is the root mean square of hidden numeric entries over the standard deviation of their column; *wrong* is the
+share of hidden categories imputed incorrectly; *distance* is the Wasserstein distance between the hidden and the
+imputed values (for ours one draw), in standard deviations; *coverage* is the share of hidden values inside the central
+80 % of their conditional distribution, which only a density has. *Class* is accuracy. The forest imputer is the
+algorithm of MissForest (Stekhoven and Bühlmann 2012) with extremely randomised trees.
+
+*Met* means: a density no worse than that of the best rival, up to the standard error; an error no larger than those of
+KNNImputer and IterativeImputer; an accuracy at most 0.02 below that of gradient boosting."""
 
 
 # --- density -----------------------------------------------------------------------------------------------------

@@ -48,13 +48,13 @@ def main(args: argparse.Namespace) -> None:
 
 
 TEXT = """\
-Test log-likelihood per row in nats; the epoch and the better of two random starts are chosen on validation. The order
-is the natural one, along the chain or the curve, so that nothing but the topology differs. The chains are Markov chains
-of 12 columns with 6 values each (a value stays with probability 0.6); the closed one is conditioned to return to where
-it began, which is a ring of rank 6 exactly and a train of rank 36. *Gain* is what the ring has over the train
-(negative: the train is better), with the standard error of the mean difference over test rows; it does not cover the
-spread between random starts. Large trains start from random cores like all others, not from `ring.to_train()`, so that
-part of a ring's gain over a train of equal capacity can be the start."""
+Test log-likelihood per row in nats. The epoch and the better of two random starts are chosen on validation rows. The
+columns are in their natural order along the chain or the curve, so that only the topology differs. The chains are
+Markov chains of 12 columns with 6 values each; a value is kept with probability 0.6. The closed chain is conditioned to
+return to its start: it is a ring of rank 6 exactly and a train of rank 36. *Gain* is the log-likelihood of the ring
+minus that of the train, with the standard error of the mean difference over test rows. The error does not include the
+spread between random starts. Large trains start from random cores like all others, not from `ring.to_train()`, so part
+of a ring's gain over a train of equal capacity may be due to the start."""
 
 
 def chain(rows: int, *, closed: bool, rng: np.random.Generator, d: int = 12, values: int = 6) -> data.Split:

@@ -25,6 +25,7 @@ from ringdist.variables import (
     PoissonMixture,
     StudentTMixture,
     Truncated,
+    TruncatedMultivariateGaussianMixture,
     Variable,
     VonMisesMixture,
     WithAtoms,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ringdist.estimator.density import TensorRingDensity
     from ringdist.estimator.plots import plot_conditional, plot_dependence
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BetaMixture",
@@ -53,6 +54,7 @@ __all__ = [
     "TensorRing",
     "TensorRingDensity",
     "Truncated",
+    "TruncatedMultivariateGaussianMixture",
     "Variable",
     "VonMisesMixture",
     "WithAtoms",

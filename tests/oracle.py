@@ -296,9 +296,15 @@ def inner(p: Case, q: Case) -> float:
 def chi_square(observed: np.ndarray, probabilities: np.ndarray) -> float:
     """p-value of counts against all cell probabilities; cells expecting fewer than 5 are pooled.
 
-    A count in a cell of probability zero has p-value 0.
+    A count in a cell of probability zero has p-value 0. Where one outcome has all probability, the others' counts are
+    all there is to test.
+
+    Raises:
+        ValueError: if no counts at all could make the p-value small.
     """
     observed, probabilities = np.ravel(observed), np.ravel(probabilities)
+    if observed.sum() == 0 or len(probabilities) < 2:
+        raise ValueError(f"nothing to test: {observed.sum()} counts in {len(probabilities)} cells")
     if observed[probabilities == 0].any():
         return 0.0
     expected = observed.sum() * probabilities / probabilities.sum()
@@ -306,7 +312,11 @@ def chi_square(observed: np.ndarray, probabilities: np.ndarray) -> float:
     cells = np.append(observed[~rare], observed[rare].sum())
     means = np.append(expected[~rare], expected[rare].sum())
     cells, means = cells[means > 0], means[means > 0]
-    return 1.0 if len(cells) < 2 else float(stats.chisquare(cells, means).pvalue)
+    if len(cells) > 1:
+        return float(stats.chisquare(cells, means).pvalue)
+    if np.count_nonzero(probabilities) > 1:
+        raise ValueError(f"{observed.sum()} counts are too few: their {len(probabilities)} cells are pooled into one")
+    return 1.0
 
 
 def counts(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -53,6 +54,7 @@ class ImageData(LightningDataModule):
 
     levels = 256
     attribute_names: Sequence[str] = ()
+    categories: Mapping[str, Sequence[str]] = MappingProxyType({})  # of attributes with names for the values 0, 1, ...
 
     def __init__(
         self,
@@ -156,6 +158,15 @@ class ImageData(LightningDataModule):
         self.setup()
         return self._scaled(self.splits[stage].images[:n], (0, 0) if stage == "train" and self._draws() else None)
 
+    def summary(self) -> list[str]:
+        """Lines that tell a user what was found: the attributes, and the names of their values."""
+        self.setup()
+        named = (
+            f"{name} ({listed(self.categories[name])})" if name in self.categories else name
+            for name in self.attribute_names
+        )
+        return [f"attributes: {', '.join(named) or '(none)'}"]
+
     def origin(self, stage: Stage, row: int) -> str:
         """Where the image in a row of a split is from, for messages."""
         return f"image {row} of {stage}"
@@ -232,6 +243,17 @@ class ImageData(LightningDataModule):
             return scaled
         generator = torch.Generator(images.device).manual_seed(derived_seed(*place))
         return torch.bernoulli(scaled, generator=generator)
+
+
+def listed(values: Sequence[str], most: int = 12) -> str:
+    """Names of values 0, 1, ... as one text, cut off where there are many."""
+    shown = ", ".join(f"{name} = {i}" for i, name in enumerate(values[:most]))
+    return shown if len(values) <= most else f"{shown}, ... {values[-1]} = {len(values) - 1}"
+
+
+def value_name(value: float, categories: Sequence[str]) -> str:
+    """The name of a category's code, or the number where it has none."""
+    return categories[int(value)] if categories and 0 <= value < len(categories) else f"{value:g}"
 
 
 class ResumableLoader(DataLoader[Any]):

@@ -25,8 +25,10 @@ Mode = Literal["RGB", "L"]
 class ImageFolder(ImageData):
     """Any folder or zip archive of images, with an optional table of attributes.
 
-    Everything in it must be an image, but for hidden files and the table. The table's first column `image` holds the
-    images' file names, each other column is a numeric attribute; empty cells, and images without a row, are unknown.
+    Everything in it must be an image, but for hidden files and tables (.csv), of which one is used if it is named. Its
+    first column `image` holds the images' file names. Each other column is an attribute: numbers, or the names of
+    categories, which get the codes 0, 1, ... in alphabetical order (`categories`). Empty cells, and images without a
+    row, are unknown.
 
     Args:
         path: the folder or archive.
@@ -49,16 +51,26 @@ class ImageFolder(ImageData):
         super().__init__(**options)
         self.path, self.attributes, self.size, self.mode, self.test = Path(path), attributes, size, mode, test
         self.names: Sequence[str] = ()  # of the images, when they have been read
+        self.unused: Sequence[str] = ()  # tables in the folder or archive that are not
 
     def load(self) -> dict[Stage, Split]:
         """Training and test images, cut by the seed of the split."""
         with open_files(self.path) as files:
             table = self._table_name(files)
-            self.names = [name for name in files.names if name != table]
+            self.names = [name for name in files.names if name != table and not is_table(name)]
+            self.unused = [name for name in files.names if name != table and is_table(name)]
             attributes = self._table(files, self.names)
             images = read_images(files, self.names, self.mode, self.size)
         test, train = self.cut(Split(images, attributes), self.test, "test")
         return {"train": train, "test": test}
+
+    def summary(self) -> list[str]:
+        """Also which table is used, where the choice is not obvious."""
+        lines = super().summary()
+        if self.unused:
+            used = "no table is used" if self.attributes is None else f"the table is {self.attributes}"
+            lines.append(f"{self.path}: {used}, not {', '.join(self.unused)}; the data's option `attributes` chooses")
+        return lines
 
     def origin(self, stage: Stage, row: int) -> str:
         """The image's name."""
@@ -85,8 +97,13 @@ class ImageFolder(ImageData):
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{name}: a table must be in UTF-8 ({error})") from error
-        self.attribute_names, table = read_attributes(name, text, images)
+        self.attribute_names, self.categories, table = read_attributes(name, text, images)
         return table
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is a table by its name."""
+    return name.lower().endswith(".csv")
 
 
 class Files(NamedTuple):
@@ -163,8 +180,8 @@ def _decoded(files: Files, name: str) -> Image.Image:
     return image
 
 
-def read_class_folders(path: Path, mode: Mode = "RGB") -> dict[Stage, Split]:
-    """Images laid out train|test/CLASS/NAME; the attribute is the class, in alphabetical order."""
+def read_class_folders(path: Path, mode: Mode = "RGB") -> tuple[list[str], dict[Stage, Split]]:
+    """Classes in alphabetical order, and images laid out train|test/CLASS/NAME; the attribute is the class."""
     with open_files(path) as files:
         for name in files.names:
             parts = name.split("/")
@@ -178,11 +195,15 @@ def read_class_folders(path: Path, mode: Mode = "RGB") -> dict[Stage, Split]:
             names = [name for name in files.names if name.startswith(f"{stage}/")]
             labels = torch.tensor([[number[name.split("/")[1]]] for name in names])
             splits[stage] = Split(read_images(files, names, mode), labels)
-    return splits
+    return classes, splits
 
 
-def read_attributes(source: str, text: str, images: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Names and values (n, a) of the attributes of the images, NaN where unknown.
+def read_attributes(
+    source: str, text: str, images: Sequence[str]
+) -> tuple[list[str], dict[str, tuple[str, ...]], Tensor]:
+    """Names of the attributes of the images, the categories of some, and values (n, a), NaN where unknown.
+
+    A column without any number holds the names of categories, whose values are their places in alphabetical order.
 
     Args:
         source: the table's name, for messages.
@@ -191,7 +212,7 @@ def read_attributes(source: str, text: str, images: Sequence[str]) -> tuple[list
 
     Raises:
         InputError: naming row and rule if there is no column `image`, a row has too few or too many cells, a value is
-            no number, an image is not there, ambiguous or listed twice.
+            not a number in a column of numbers, an image is not there, ambiguous or listed twice.
     """
     rows = _rows(source, text)
     _, header = next(rows, (0, []))
@@ -200,7 +221,7 @@ def read_attributes(source: str, text: str, images: Sequence[str]) -> tuple[list
             f"{source}: the first row must be image,ATTRIBUTE,... with different names, found {','.join(header)}"
         )
     position = _positions(images)
-    values = torch.full((len(images), len(header) - 1), torch.nan)
+    cells: list[list[tuple[int, int, str]]] = [[] for _ in header[1:]]  # of each column: image, row and text
     seen: dict[int, int] = {}
     for number, row in rows:
         place = f"{source}, row {number}"
@@ -214,8 +235,41 @@ def read_attributes(source: str, text: str, images: Sequence[str]) -> tuple[list
         if i in seen:
             raise InputError(f"{place}: an image must have one row, {row[0]!r} has been in row {seen[i]} already")
         seen[i] = number
-        values[i] = torch.tensor([_number(place, *cell) for cell in zip(header[1:], row[1:], strict=True)])
-    return header[1:], values
+        for column, cell in zip(cells, row[1:], strict=True):
+            column.append((i, number, cell.strip()))
+    values = torch.full((len(images), len(header) - 1), torch.nan)
+    categories: dict[str, tuple[str, ...]] = {}
+    for j, (name, column) in enumerate(zip(header[1:], cells, strict=True)):
+        if names := _category_names([cell for _, _, cell in column]):
+            categories[name] = names
+        for i, number, cell in column:
+            values[i, j] = _value(f"{source}, row {number}", name, cell, names)
+    return header[1:], categories, values
+
+
+def _category_names(cells: Sequence[str]) -> tuple[str, ...]:
+    """The different names in a column, sorted; none if there is a number in it."""
+    known = {cell for cell in cells if not _is_unknown(cell)}
+    return () if any(_is_number(cell) for cell in known) else tuple(sorted(known))
+
+
+def _is_unknown(cell: str) -> bool:
+    return not cell or cell.lower() == "nan"
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _value(place: str, column: str, cell: str, names: Sequence[str]) -> float:
+    """A number, or the code of a category; NaN for an empty cell."""
+    if names and not _is_unknown(cell):
+        return float(names.index(cell))
+    return _number(place, column, cell)
 
 
 def _rows(source: str, text: str) -> Iterator[tuple[int, list[str]]]:

@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 
 from adapters.data.base import ImageData, Split, Stage
 from adapters.data.files import read_class_folders
+from adapters.data.strokes import CLASSES, with_strokes
 from adapters.data.strokes import NAMES as STROKES
-from adapters.data.strokes import with_strokes
 from adapters.errors import InputError
 
 CELEBA_ATTRIBUTES = (
@@ -34,6 +34,7 @@ CELEBA_ATTRIBUTES = (
     "Wearing_Hat",
     "Young",
 )
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class Digits(ImageData):
@@ -112,7 +113,10 @@ class CIFAR10(ImageData):
     def load(self) -> dict[Stage, Split]:
         """Training and test images."""
         if not (self.path / datasets.CIFAR10.base_folder).is_dir():
-            return read_class_folders(self.path)
+            classes, splits = read_class_folders(self.path)
+            self.categories = {"class": classes}
+            return splits
+        self.categories = {"class": CIFAR10_CLASSES}
         return _parts(datasets.CIFAR10, self.path)
 
 
@@ -178,6 +182,7 @@ def _described(data: Digits | MNIST, splits: dict[Stage, Split]) -> dict[Stage, 
     if not data.strokes:
         return splits
     data.attribute_names = ("digit", *STROKES)
+    data.categories = dict(zip(STROKES, CLASSES, strict=True))
     return with_strokes(splits)
 
 

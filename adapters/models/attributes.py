@@ -52,6 +52,12 @@ def perceptron(*widths: int) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def label_weights(y: Tensor) -> Tensor:
+    """Weights (batch,) under which a mean over the batch is one over the rows in which an attribute is known."""
+    known = ~y.isnan().all(-1)
+    return known * (len(known) / known.sum().clamp(min=1))
+
+
 class AttributePredictor(nn.Module):
     """p(y | inputs), attributes independent of each other: a perceptron [inputs, 64, 64, Σ sizes] (appendix C).
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from adapters.models.attributes import accuracies, log_prob_known
+from adapters.models.attributes import accuracies, label_weights, log_prob_known
 from adapters.models.vae import VAE, Batch, Elbo
-from adapters.priors import JointTRIP
+from adapters.priors import JointPrior, Prior
 from adapters.priors.base import Attribute, attribute_rows, integer_of, nonnegative_of
 
 
@@ -82,31 +82,37 @@ class ConditionalVAE(AttributeVAE):
 
     Args:
         encoder, decoder: as of `VAE`.
-        prior: over codes and attributes.
+        prior: over codes and attributes: a `JointTRIP`, or a `FlowPrior` over one.
         attribute_weight: of log p(y_observed | z) in training, 1 in the paper; more separates the codes of different
             attributes. Bounds are always reported with 1.
+        weight_per_label: whether that weight is of the mean over the rows of a batch in which an attribute is known,
+            rather than over all rows, so that it means the same whatever share of the rows has labels.
         settings: further ones of `VAE`.
 
     Raises:
-        TypeError: if prior is no JointTRIP.
+        TypeError: if prior is not over codes and attributes.
         ValueError: if the weight is negative.
     """
 
-    prior: JointTRIP
+    prior: JointPrior
 
     def __init__(
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        prior: JointTRIP,
+        prior: JointPrior,
         attribute_weight: float = 1.0,
+        weight_per_label: bool = False,
         **settings: Any,
     ):
-        if not isinstance(prior, JointTRIP):
-            raise TypeError(f"prior must be a JointTRIP, found {type(prior).__name__}")
+        if not isinstance(prior, JointPrior) or not prior.attributes:
+            base = getattr(prior, "base", None)
+            found = type(prior).__name__ + (f" over a {type(base).__name__}" if isinstance(base, Prior) else "")
+            raise TypeError(f"prior must be a JointTRIP or a FlowPrior over one, found {found}")
         super().__init__(encoder, decoder, prior, **settings)
         self.attributes = prior.attributes
         self.attribute_weight = nonnegative_of("attribute_weight", attribute_weight)
+        self.weight_per_label = weight_per_label
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
         """q(z | x) of images (batch, C, H, W), and y with one row each."""
@@ -119,15 +125,18 @@ class ConditionalVAE(AttributeVAE):
         Of a continuous attribute, of its components; see `JointTRIP.attribute_posterior`. NaN where the image is.
         """
         z = self.encoder(x).mean
-        unknown = z.isnan().any(-1, keepdim=True)  # the ring would take them as left open
-        return [table.masked_fill(unknown, torch.nan) for table in self.prior.attribute_posterior(z, log=True)]
+        unknown = z.isnan().any(-1, keepdim=True)  # a ring would marginalise them
+        tables = self.prior.attribute_posterior(z.masked_fill(unknown, 0.0), log=True)
+        return [table.masked_fill(unknown, torch.nan) for table in tables]
 
     def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return self.prior.sample(n, y), None
 
     def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        if y is None:
-            return super()._log_prior(z, y)
-        rows = torch.cat([y, torch.full_like(y, torch.nan)])  # one pass through the ring for both
-        joint, log_prior = self.prior.log_prob(torch.cat([z, z]), rows).chunk(2)
-        return log_prior, joint - log_prior
+        return super()._log_prior(z, y) if y is None else self.prior.log_probs(z, y)
+
+    def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
+        bound = self.elbo(x, y)
+        if not self.weight_per_label:
+            return self._weighted(bound), bound
+        return self._weighted(bound._replace(attributes=label_weights(y) * bound.attributes)), bound

@@ -1,9 +1,11 @@
 """Learnable priors as PyTorch modules."""
 
-from adapters.priors.base import Prior, PriorDistribution
+from adapters.priors.base import Prior
+from adapters.priors.distribution import PriorDistribution
 from adapters.priors.flow import FlowPrior
 from adapters.priors.gaussian import GaussianMixturePrior, GaussianPrior
 from adapters.priors.joint import JointTRIP
+from adapters.priors.joint_prior import JointPrior
 from adapters.priors.trip import TRIP
 from adapters.priors.vamp import VampPrior
 
@@ -12,6 +14,7 @@ __all__ = [
     "FlowPrior",
     "GaussianMixturePrior",
     "GaussianPrior",
+    "JointPrior",
     "JointTRIP",
     "Prior",
     "PriorDistribution",

@@ -1,16 +1,17 @@
-"""`Prior`: what every learnable prior is and does, and the distribution it returns when called."""
+"""`Prior`: what every learnable prior is and does."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
-from torch.distributions import Distribution, constraints
+
+from adapters.priors.distribution import PriorDistribution
 
 Rng: TypeAlias = "int | torch.Generator | None"
 Generator: TypeAlias = "torch.Generator | None"  # None: the global one of the device
@@ -34,6 +35,7 @@ class Prior(nn.Module, ABC):
     """
 
     num_latents: int
+    attributes: tuple[Attribute, ...] = ()  # what y of `sample` says of a code, where a prior knows any
     has_rsample = True
 
     def __init__(self, num_latents: int):
@@ -72,11 +74,28 @@ class Prior(nn.Module, ABC):
         """
         return self._log_density(self._checked(z))
 
-    def sample(self, n: int, *, rng: Rng = None) -> Tensor:
-        """n independent samples, (n, d), without gradient."""
+    def sample(self, n: int, y: Tensor | None = None, *, temperature: float = 1.0, rng: Rng = None) -> Tensor:
+        """n independent samples, (n, d), without gradient.
+
+        Args:
+            n: how many.
+            y: attributes, (a,) for all samples or (n, a), NaN where unknown, of a prior that has `attributes`.
+            temperature: factor of the components' standard deviations. At 1 samples follow the density; below 1 they
+                come closer to the means of their components, which are drawn with their own probabilities at every
+                temperature, and at 0 they are those means: less varied samples than the density's, of another
+                distribution. A flow applies it to its base.
+            rng: a seed or a generator; None: the global generator.
+
+        Raises:
+            TypeError: if n is not an integer.
+            ValueError: if n or temperature is negative or not finite, or y is given to a prior without attributes.
+        """
         n = integer_of("n", n, least=0)
+        temperature = nonnegative_of("temperature", temperature)
+        if y is not None and not self.attributes:
+            raise ValueError(f"a {type(self).__name__} has no attributes: y must be None, found {_kind_of(y)}")
         with torch.no_grad(), full_precision(self.device):
-            return self._sample(n, self._generator(rng))
+            return self._sample(n, y, temperature, self._generator(rng))
 
     def rsample(self, n: int, *, rng: Rng = None) -> Tensor:
         """n independent samples, (n, d), through which gradients flow to the prior's parameters (pathwise)."""
@@ -110,6 +129,27 @@ class Prior(nn.Module, ABC):
         z = self._checked(z)
         with torch.no_grad(), full_precision(z):
             return self._sample_given(z.reshape(-1, z.shape[-1]), self._generator(rng)).reshape(z.shape)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each latent, (d,) each, exact and differentiable.
+
+        Raises:
+            NotImplementedError: if they have no closed form, as behind a flow.
+        """
+        raise NotImplementedError(
+            f"the moments of a {type(self).__name__} have no closed form; estimate them from prior.sample(n)"
+        )
+
+    def entropy(self, n: int = 10_000, *, rng: Rng = None) -> Tensor:
+        """−E[log p(z)] in nats, a scalar: exact for a Gaussian; else an estimate from n samples, without gradient.
+
+        Raises:
+            TypeError: if n is not an integer.
+            ValueError: if it is less than 1.
+        """
+        n = integer_of("n", n)
+        with torch.no_grad():
+            return -self.log_prob(self.sample(n, rng=rng)).mean()
 
     def kl(self, mean: Tensor, std: Tensor) -> Tensor | None:
         """KL(N(mean, diag std²) ‖ p) in nats, (...), or None where there is no closed form.
@@ -145,7 +185,7 @@ class Prior(nn.Module, ABC):
     def _log_prob(self, z: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _sample(self, n: int, generator: Generator) -> Tensor: ...
+    def _sample(self, n: int, y: Tensor | None, temperature: float, generator: Generator) -> Tensor: ...
 
     @abstractmethod
     def _rsample(self, n: int, generator: Generator) -> Tensor: ...
@@ -170,83 +210,6 @@ class Prior(nn.Module, ABC):
 
     def _generator(self, rng: Rng) -> Generator:
         return generator_of(rng, self.device)
-
-
-_OF_A_RING = "mean", "mode", "entropy", "cdf"  # what a ring has a method for
-
-
-class PriorDistribution(Distribution):
-    """A prior seen as a distribution: event shape (d,), the prior's own methods behind it.
-
-    Args:
-        prior: the prior; its parameters stay live.
-        batch_shape: of independent copies, as `expand` makes them.
-    """
-
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the signature of torch.distributions)
-    support = constraints.real_vector
-
-    def __init__(self, prior: Prior, batch_shape: Sequence[int] = ()):
-        self.prior = prior
-        # Values are not validated: NaN is no real number, but marginalises.
-        super().__init__(torch.Size(batch_shape), torch.Size((prior.num_latents,)), validate_args=False)
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override, unused-ignore]
-        """Whether `rsample` is differentiable."""
-        return self.prior.has_rsample
-
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
-        """The distribution of independent copies."""
-        return type(self)(self.prior, batch_shape)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log p(value); NaN entries are marginalised."""
-        log_prob = self.prior.log_prob(value)
-        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
-
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Samples of shape (*sample_shape, *batch_shape, d), without gradient."""
-        shape = (*sample_shape, *self.batch_shape)
-        return self.prior.sample(math.prod(shape)).reshape(*shape, self.prior.num_latents)
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Samples of shape (*sample_shape, *batch_shape, d), through which gradients flow."""
-        shape = (*sample_shape, *self.batch_shape)
-        return self.prior.rsample(math.prod(shape)).reshape(*shape, self.prior.num_latents)
-
-    @property
-    def mean(self) -> Tensor:
-        """Not available: see the error."""
-        raise self._unavailable("mean")
-
-    @property
-    def mode(self) -> Tensor:
-        """Not available: see the error."""
-        raise self._unavailable("mode")
-
-    @property
-    def variance(self) -> Tensor:
-        """Not available: see the error."""
-        raise self._unavailable("variance")
-
-    def cdf(self, value: Tensor) -> Tensor:
-        """Not available: see the error."""
-        raise self._unavailable("cdf")
-
-    def icdf(self, value: Tensor) -> Tensor:
-        """Not available: see the error."""
-        raise self._unavailable("icdf")
-
-    def entropy(self) -> Tensor:
-        """Not available: see the error."""
-        raise self._unavailable("entropy")
-
-    def _unavailable(self, name: str) -> NotImplementedError:
-        kind = type(self.prior).__name__
-        hint = f"prior.ring has exact moments and conditionals, such as prior.ring.{name}" if name in _OF_A_RING else ""
-        hint = hint if hint and hasattr(self.prior, "ring") else "estimate it from prior.sample(n) and prior.log_prob"
-        return NotImplementedError(f"the distribution of a {kind} has no {name} of its own; {hint}")
 
 
 def full_precision(where: Tensor | torch.device) -> torch.autocast:
@@ -310,8 +273,7 @@ def check_option(label: str, value: str, options: Sequence[str]) -> None:
 def real_rows(label: str, value: Tensor, width: int) -> Tensor:
     """The value if it is a floating point tensor (..., width); `TypeError` or `ValueError` else."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        kind = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{label} must be a floating point tensor, found {kind}")
+        raise TypeError(f"{label} must be a floating point tensor, found {_kind_of(value)}")
     if value.ndim == 0 or value.shape[-1] != width:
         raise ValueError(f"{label} must have shape (..., {width}), found {tuple(value.shape)}")
     return value
@@ -335,6 +297,10 @@ def attribute_rows(y: Tensor, attributes: Sequence[Attribute]) -> Tensor:
         rule = "is a finite number" if attributes[i] == "continuous" else f"takes integers 0..{attributes[i] - 1}"
         raise ValueError(f"attribute {i} {rule}, found {y[..., i].reshape(-1)[row].item():g} in row {row}")
     return y
+
+
+def _kind_of(value: object) -> str:
+    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _outside(values: Tensor, kind: Attribute) -> Tensor:

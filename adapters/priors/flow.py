@@ -7,32 +7,52 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from adapters.priors.base import Generator, Prior, check_option, full_precision
+from adapters.priors.base import Generator, Prior, Rng, check_option, full_precision
+from adapters.priors.joint_prior import JointPrior
 
-Kind = Literal["nsf", "maf"]
+Kind = Literal["coupling", "nsf", "maf"]
+NEAR_IDENTITY = 1e-2  # what the last layer of a new network is multiplied by
 
 
-class FlowPrior(Prior):
-    """p(z) = p_base(f(z)) |det ∂f/∂z| with an invertible network f: paper Table 7 is `FlowPrior(TRIP(...))`.
+class FlowPrior(JointPrior):
+    """p(z, y) = p_base(f(z), y) |det ∂f/∂z| with an invertible network f.
+
+    Paper Table 7 is `FlowPrior(TRIP(...))`. Attributes of a `JointTRIP` pass around the flow:
+    p(y | z) = p_base(y | f(z)), in which the determinant cancels, is exact for any subset of unknown
+    attributes. What marginalises latents is not available: NaN in z and `sample_given` raise an error.
+    A flow given by name is near the identity to begin with.
 
     Args:
         base: any prior; its own `trainable` decides whether it is learned.
-        flow: `"nsf"` (neural spline flow, Durkan et al. 2019) or `"maf"` (masked autoregressive flow, Papamakarios et
-            al. 2017), or a zuko lazy transform from z to the base's space.
+        flow: `"coupling"` (neural spline coupling layers, which are evaluated and inverted in two passes of their
+            networks), `"nsf"` (autoregressive neural splines, Durkan et al. 2019) or `"maf"` (masked autoregressive
+            flow, Papamakarios et al. 2017), or a zuko lazy transform from z to the base's space.
         trainable: whether the flow is learned.
-        options: of `zuko.flows.NSF` or `zuko.flows.MAF`, e.g. transforms=3, hidden_features=(64, 64); `passes=2`
-            makes them coupling flows, which sample fast.
+        options: of `zuko.flows.NSF` or `zuko.flows.MAF`, e.g. transforms=3, hidden_features=(64, 64), which are the
+            defaults.
 
     Raises:
-        TypeError: if base is no prior, or flow is neither a name nor a module.
+        TypeError: if base is not a prior, or flow is neither a name nor a module.
         ValueError: if the name is unknown, or options are given beside a module.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import FlowPrior, JointTRIP
+        >>> prior = FlowPrior(JointTRIP(4, attributes=[10, 3], num_components=5, rank=4))
+        >>> y = torch.tensor([7.0, torch.nan])  # the second attribute is unknown
+        >>> z = prior.sample(3, y)
+        >>> prior.log_prob(z, y.expand(3, 2)).shape
+        torch.Size([3])
+        >>> [table.shape for table in prior.attribute_posterior(z)]
+        [torch.Size([3, 10]), torch.Size([3, 3])]
     """
 
-    def __init__(self, base: Prior, flow: Kind | nn.Module = "nsf", *, trainable: bool = True, **options: Any):
+    def __init__(self, base: Prior, flow: Kind | nn.Module = "coupling", *, trainable: bool = True, **options: Any):
         if not isinstance(base, Prior):
             raise TypeError(f"base must be a Prior, found {type(base).__name__}")
         super().__init__(base.num_latents)
         self.base = base
+        self.attributes = base.attributes
         self.transform = _transform(flow, base.num_latents, options).to(base.dtype)
         if not trainable:
             self.transform.requires_grad_(False)
@@ -47,10 +67,31 @@ class FlowPrior(Prior):
         """Whether `rsample` is differentiable: where the base's is."""
         return self.base.has_rsample
 
-    def reinitialize(self, z: Tensor, **options: Any) -> None:
-        """Re-initialise the base from the codes as the flow sees them; the flow stays as it is."""
-        with torch.no_grad(), full_precision(self.device):
-            self.base.reinitialize(self.transform()(self._checked(z)), **options)
+    # ---------------------------------------------------------------------------------------------------- the flow
+
+    def to_base(self, z: Tensor) -> Tensor:
+        """u = f(z), the codes (..., d) as the base sees them.
+
+        Raises:
+            TypeError: if z is not a floating point tensor.
+            ValueError: if its last axis is not d long, or an entry is NaN.
+        """
+        return self._inner(z)[0]
+
+    def from_base(self, u: Tensor) -> Tensor:
+        """z = f⁻¹(u), the codes (..., d) of what the base draws; errors as of `to_base`."""
+        u = self._checked(u)
+        with full_precision(u):
+            inverse: Tensor = self.transform().inv(u)
+        return inverse
+
+    def _inner(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """u and log |det ∂f/∂z|; u is infinite where z is, for the base to say that there is no density."""
+        z = self._checked(z)
+        infinite = z.isinf().any(-1)
+        with full_precision(z):
+            inner, ladj = self.transform().call_and_ladj(z.masked_fill(infinite[..., None], 0.0))
+        return inner.masked_fill(infinite[..., None], torch.inf), ladj
 
     def _checked(self, z: Tensor) -> Tensor:
         z = super()._checked(z)
@@ -58,27 +99,117 @@ class FlowPrior(Prior):
             raise ValueError("a FlowPrior cannot marginalise, every entry of z must be observed, found NaN")
         return z
 
-    def _log_prob(self, z: Tensor) -> Tensor:
-        inner, ladj = self.transform().call_and_ladj(z)
-        return self.base.log_prob(inner) + ladj
+    # ----------------------------------------------------------------------------------------------------- queries
 
-    def _sample(self, n: int, generator: Generator) -> Tensor:
-        return self.transform().inv(self.base.sample(n, rng=generator))
+    def log_prob(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """log p(z, observed entries of y) in nats, (...).
 
-    def _rsample(self, n: int, generator: Generator) -> Tensor:
-        return self.transform().inv(self.base.rsample(n, rng=generator))
+        Args:
+            z: (..., d) latent codes without NaN.
+            y: (..., a) attributes; None: none is known.
 
-    def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        inner, log_prob = self.base.sample_components(n, rng=generator)
-        return self.transform().inv(inner), log_prob
+        Raises:
+            TypeError, ValueError: as the base; ValueError if an entry of z is NaN, or y is given and the base has no
+                attributes.
+        """
+        inner, ladj = self._inner(z)
+        return self.base.log_prob(inner, *self._given(y)) + ladj
 
-    def sample_given(self, z: Tensor, *, rng: Any = None) -> Tensor:
+    def log_probs(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(z) and log p(observed entries of y | z) in nats, (...) each, by one pass through the flow.
+
+        Raises:
+            TypeError, ValueError: as `log_prob`.
+        """
+        inner, ladj = self._inner(z)
+        marginal, attributes = self.joint_base.log_probs(inner, y)
+        return marginal + ladj, attributes
+
+    def log_prob_attributes(self, y: Tensor, z: Tensor) -> Tensor:
+        """log p(observed entries of y | z) in nats, (...), which is the base's at f(z).
+
+        Raises:
+            TypeError, ValueError: as `log_prob` and `JointTRIP.log_prob_attributes`.
+        """
+        return self.joint_base.log_prob_attributes(y, self.to_base(z))
+
+    def attribute_posterior(self, z: Tensor, *, log: bool = False) -> list[Tensor]:
+        """p(y_i | z) of each attribute, (..., N_i), or the logarithms; see `JointTRIP.attribute_posterior`.
+
+        Raises:
+            TypeError, ValueError: as `log_prob`.
+        """
+        return self.joint_base.attribute_posterior(self.to_base(z), log=log)
+
+    def sample_attributes(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
+        """Attributes (..., a): the unknown entries of y drawn given its known ones and z (..., d).
+
+        Raises:
+            TypeError, ValueError: as `log_prob`.
+        """
+        return self.joint_base.sample_attributes(self.to_base(z), y, rng=rng)
+
+    def rsample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
+        """As `sample`, at temperature 1, with pathwise gradients.
+
+        Raises:
+            TypeError, ValueError: as the base; ValueError if y is given and the base has no attributes.
+        """
+        return self.from_base(self.base.rsample(n, *self._given(y), rng=rng))
+
+    def sample_given(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """Not available: the conditionals of a flow have no closed form.
 
         Raises:
             NotImplementedError: always.
         """
         raise NotImplementedError("a FlowPrior cannot sample given some entries: it has no conditionals")
+
+    def reinitialize(self, z: Tensor, y: Tensor | None = None, *arguments: Any, **options: Any) -> None:
+        """Re-initialise the base from the codes as the flow sees them, and their attributes; the flow stays as it is.
+
+        Args:
+            z: (n, d) codes.
+            y: (n, a) attributes, if the base has any.
+            arguments, options: further ones of the base's `reinitialize`.
+
+        Raises:
+            TypeError, ValueError: as the base; ValueError if y is given and the base has no attributes.
+        """
+        with torch.no_grad():
+            self.base.reinitialize(self.to_base(z), *self._given(y), *arguments, **options)
+
+    @property
+    def joint_base(self) -> JointPrior:
+        """The base, if it has attributes.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        if not self.attributes or not isinstance(self.base, JointPrior):
+            raise ValueError(f"a FlowPrior has the attributes of its base, found none in a {type(self.base).__name__}")
+        return self.base
+
+    def _given(self, y: Tensor | None) -> tuple[Tensor, ...]:
+        """The further argument of the base's methods, if the base knows attributes."""
+        if y is not None and not self.attributes:
+            raise ValueError(f"y needs a base with attributes, found a {type(self.base).__name__}")
+        return () if y is None else (y,)
+
+    # ------------------------------------------------------------------------------------------- behind the queries
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        return self.log_prob(z)
+
+    def _sample(self, n: int, y: Tensor | None, temperature: float, generator: Generator) -> Tensor:
+        return self.from_base(self.base.sample(n, *self._given(y), temperature=temperature, rng=generator))
+
+    def _rsample(self, n: int, generator: Generator) -> Tensor:
+        return self.rsample(n, rng=generator)
+
+    def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        inner, log_prob = self.base.sample_components(n, rng=generator)
+        return self.from_base(inner), log_prob
 
     def _sample_given(self, z: Tensor, generator: Generator) -> Tensor:
         return self.sample_given(z)
@@ -95,5 +226,21 @@ def _transform(flow: Kind | nn.Module, features: int, options: dict[str, Any]) -
     import zuko
 
     check_option("flow", flow, get_args(Kind))
-    family = zuko.flows.NSF if flow == "nsf" else zuko.flows.MAF
-    return family(features, **options).transform
+    family = zuko.flows.MAF if flow == "maf" else zuko.flows.NSF
+    if flow == "coupling":
+        options = {"passes": 2} | options
+    transform: nn.Module = family(features, **options).transform
+    _move_near_identity(transform)
+    return transform
+
+
+@torch.no_grad()
+def _move_near_identity(transform: nn.Module) -> None:
+    """Make the parameters of univariate transforms small: splines and affine maps whose parameters are 0 do nothing."""
+    for layer in transform.modules():
+        if isinstance(hyper := getattr(layer, "hyper", None), nn.Sequential):
+            last = [module for module in hyper.modules() if isinstance(module, nn.Linear)][-1]
+            last.weight.mul_(NEAR_IDENTITY)
+            last.bias.zero_()
+        for parameter in getattr(layer, "phi", ()):  # of a single feature, which has no network
+            parameter.mul_(NEAR_IDENTITY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adapters.priors.base import Generator, Prior, integer_of, real_rows
+from adapters.priors.base import Generator, Prior, Rng, integer_of, real_rows
 from adapters.priors.fitting import LEAST_STD, codes, fit_gaussians, global_seed
 from adapters.priors.mixture import LOG_2PI, DiagonalMixture, MixturePrior
 
@@ -49,6 +49,14 @@ class GaussianPrior(Prior):
             self.mean.copy_(z.mean(0))
             self.log_std.copy_(z.std(0).clamp(min=LEAST_STD).log())
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each latent, (d,) each."""
+        return self.mean, (2 * self.log_std).exp()
+
+    def entropy(self, n: int = 10_000, *, rng: Rng = None) -> Tensor:
+        """−E[log p(z)] = Σ (log std + (1 + log 2π) / 2) in nats; `n` and `rng` do not matter."""
+        return (self.log_std + (1 + LOG_2PI) / 2).sum()
+
     def _log_prob(self, z: Tensor) -> Tensor:
         missing = z.isnan()
         gap = torch.where(missing, 0.0, z - self.mean) / self.log_std.exp()
@@ -56,19 +64,19 @@ class GaussianPrior(Prior):
         return torch.where(missing, 0.0, terms).sum(-1)
 
     def _rsample(self, n: int, generator: Generator) -> Tensor:
+        return self._sample(n, None, 1.0, generator)
+
+    def _sample(self, n: int, y: Tensor | None, temperature: float, generator: Generator) -> Tensor:
         shape = (n, self.num_latents)
         noise = torch.randn(shape, generator=generator, dtype=self.dtype, device=self.device)
-        return self.mean + self.log_std.exp() * noise
-
-    def _sample(self, n: int, generator: Generator) -> Tensor:
-        return self._rsample(n, generator)
+        return self.mean + temperature * self.log_std.exp() * noise
 
     def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         z = self._rsample(n, generator)
         return z, z.new_zeros(n)
 
     def _sample_given(self, z: Tensor, generator: Generator) -> Tensor:
-        return torch.where(z.isnan(), self._sample(z.shape[0], generator), z)
+        return torch.where(z.isnan(), self._rsample(z.shape[0], generator), z)
 
 
 class GaussianMixturePrior(MixturePrior):

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Attribute, Rng, attribute_rows, check_option, full_precision, integer_of, is_readable
+from adapters.priors.base import Attribute, Rng, attribute_rows, check_option, full_precision, integer_of
 from adapters.priors.fitting import codes
-from adapters.priors.ring_prior import Method, NewOrder, Nonnegative, Order, RingPrior, Topology
+from adapters.priors.joint_prior import JointPrior
+from adapters.priors.ring_fit import Method
+from adapters.priors.ring_prior import RingPrior
+from adapters.priors.ring_start import NewOrder, Order, Places
+from adapters.priors.ring_structure import CoreKind, Nonnegative, Topology
 from ringdist.queries.posterior import component_posteriors
 
 
-class JointTRIP(RingPrior):
+class JointTRIP(RingPrior, JointPrior):
     """p(z, y): a TRIP over d latents z and attributes y, any of which may be unknown (paper section 4).
 
     Attributes are tensors (..., a), in a floating point dtype where some are NaN: unspecified, and marginalised. A
@@ -25,7 +29,11 @@ class JointTRIP(RingPrior):
         num_latents: d.
         attributes: the number of values of each attribute, or "continuous". Column d + i of `ring` and `order` is
             attribute i.
-        num_components, rank, order, seed, topology, trainable, nonnegative, mean_range, std: as in `TRIP`.
+        attribute_places: where attributes stand among all columns around the ring: "spread" evenly between latents,
+            "end", behind them, or the place of each in 0..d+a−1. `order` is then that of the latents alone, and
+            re-initialisation keeps the places. None: wherever `order` has them.
+        num_components, rank, order, seed, topology, trainable, core, private_components, nonnegative, mean_range, std:
+            as in `TRIP`. Categorical attributes have an "emission" with private components too.
 
     Raises:
         TypeError: if a size is not an integer, or attributes are no list.
@@ -36,16 +44,19 @@ class JointTRIP(RingPrior):
         self,
         num_latents: int,
         attributes: Sequence[Attribute],
-        num_components: int = 10,
+        num_components: int | None = None,
         rank: int | Sequence[int] = 20,
         order: Order = "random",
         seed: int = 0,
-        topology: Topology = "ring",
+        topology: Topology | None = None,
         trainable: bool = True,
         *,
-        nonnegative: Nonnegative = "abs",
-        mean_range: tuple[float, float] = (-5.0, 5.0),
+        core: CoreKind = "dense",
+        private_components: bool = False,
+        nonnegative: Nonnegative = "exp",
+        mean_range: tuple[float, float] | None = None,
         std: float | None = None,
+        attribute_places: Places | None = None,
     ):
         super().__init__(
             num_latents,
@@ -53,6 +64,9 @@ class JointTRIP(RingPrior):
             num_components,
             rank,
             order,
+            attribute_places=attribute_places,
+            core=core,
+            private_components=private_components,
             seed=seed,
             topology=topology,
             trainable=trainable,
@@ -74,18 +88,6 @@ class JointTRIP(RingPrior):
         """
         rows = self._joined(self._checked(z), y)
         return self._log_density(rows)
-
-    def log_prob_attributes(self, y: Tensor, z: Tensor) -> Tensor:
-        """log p(observed entries of y | z) in nats, (...).
-
-        Raises:
-            TypeError, ValueError: as `log_prob`; ValueError if p(z) is 0, as where an entry is infinite: nothing has a
-                probability given that. Where values cannot be looked at, as while compiling, the result is NaN there.
-        """
-        marginal = self.log_prob(z)
-        if is_readable(marginal) and bool((empty := marginal.reshape(-1) == -torch.inf).any()):
-            raise ValueError(f"z must have a positive density, found 0 in row {int(empty.nonzero()[0])}")
-        return self.log_prob(z, y) - marginal
 
     def attribute_posterior(self, z: Tensor, *, log: bool = False) -> list[Tensor]:
         """p(y_i | z) of each attribute: the probabilities of its values, (..., N_i), or their logarithms.
@@ -116,17 +118,15 @@ class JointTRIP(RingPrior):
         """
         return self._completed(z, y, rng)[..., self.num_latents :]
 
-    def sample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """n latent codes (n, d) given attributes y, (a,) for all or (n, a), without gradient.
+    def sample(self, n: int, y: Tensor | None = None, *, temperature: float = 1.0, rng: Rng = None) -> Tensor:
+        """n latent codes (n, d) given attributes y, (a,) for all or (n, a), without gradient; see `Prior.sample`.
+
+        Components are drawn given the attributes; the temperature then shrinks standard deviations of latents only.
 
         Raises:
-            TypeError, ValueError: as `log_prob`; ValueError if y has no mass.
+            TypeError, ValueError: as `log_prob` and `Prior.sample`; ValueError if y has no mass.
         """
-        if y is None:
-            return super().sample(n, rng=rng)[:, : self.num_latents]
-        rows = self._open_rows(n, y)
-        with torch.no_grad(), full_precision(rows):
-            return self._query_ring().sample_given(rows, rng=self._generator(rng))[:, : self.num_latents]
+        return super().sample(n, y, temperature=temperature, rng=rng)
 
     def rsample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
         """As `sample`, with pathwise gradients; attributes that are not given are marginalised.
@@ -136,7 +136,7 @@ class JointTRIP(RingPrior):
         """
         if y is None:
             return super().rsample(n, rng=rng)[:, : self.num_latents]
-        rows = self._open_rows(n, y)
+        rows = self._rows_given(n, y)
         with full_precision(rows):
             ring = self._query_ring()
             with torch.no_grad():
@@ -179,8 +179,7 @@ class JointTRIP(RingPrior):
         with torch.no_grad(), full_precision(rows):
             return self._query_ring().sample_given(rows, rng=self._generator(rng))
 
-    def _open_rows(self, n: int, y: Tensor) -> Tensor:
-        """n rows of unknown latents with the attributes beside them."""
+    def _rows_given(self, n: int, y: Tensor) -> Tensor:
         z = torch.full((integer_of("n", n, least=0), self.num_latents), torch.nan, dtype=self.dtype, device=self.device)
         if isinstance(y, Tensor) and y.ndim == 1:
             y = y.expand(n, -1)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Generator, Prior
+from adapters.priors.base import Generator, Prior, full_precision
 from ringdist.queries.pathwise import moving
 
 LOG_2PI = math.log(2 * math.pi)
@@ -26,10 +26,10 @@ class DiagonalMixture(NamedTuple):
         """log p of the observed entries of z (..., d), (...)."""
         return torch.logsumexp(self._joint(z), dim=-1).to(z.dtype)
 
-    def sample(self, n: int, generator: Generator) -> Tensor:
-        """n samples, (n, d)."""
+    def sample(self, n: int, generator: Generator, temperature: float = 1.0) -> Tensor:
+        """n samples, (n, d), the standard deviations multiplied by the temperature."""
         component = _draw(self.log_weights.expand(n, -1), generator)
-        return self._emit(component, generator)
+        return self._emit(component, generator, temperature)
 
     def sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """n samples (n, d) that move with their components, and log p (n,) as a function of the weights."""
@@ -59,6 +59,12 @@ class DiagonalMixture(NamedTuple):
             log_weights = log_weights + _log_normal((columns[-1][:, None] - mean) / std, std)
         return torch.stack(columns, dim=1)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance, (d,) each."""
+        weights = self.log_weights.exp()
+        mean = weights @ self.means
+        return mean, weights @ (self.stds**2 + (self.means - mean) ** 2)
+
     def _joint(self, z: Tensor) -> Tensor:
         """log w_k + log p(observed entries | k), (..., K).
 
@@ -75,10 +81,10 @@ class DiagonalMixture(NamedTuple):
         square = z**2 @ precision.T - 2 * z @ (means * precision).T + observed.to(wide) @ constant.T
         return self.log_weights.to(wide) - 0.5 * square
 
-    def _emit(self, component: Tensor, generator: Generator) -> Tensor:
+    def _emit(self, component: Tensor, generator: Generator, temperature: float = 1.0) -> Tensor:
         mean, std = self.means[component], self.stds[component]
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        return mean + std * noise
+        return mean + temperature * std * noise
 
 
 class MixturePrior(Prior):
@@ -88,11 +94,16 @@ class MixturePrior(Prior):
     def mixture(self) -> DiagonalMixture:
         """The mixture over the live parameters."""
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each latent, (d,) each, exact and differentiable."""
+        with full_precision(self.device):
+            return self.mixture().moments()
+
     def _log_prob(self, z: Tensor) -> Tensor:
         return self.mixture().log_prob(z)
 
-    def _sample(self, n: int, generator: Generator) -> Tensor:
-        return self.mixture().sample(n, generator)
+    def _sample(self, n: int, y: Tensor | None, temperature: float, generator: Generator) -> Tensor:
+        return self.mixture().sample(n, generator, temperature)
 
     def _rsample(self, n: int, generator: Generator) -> Tensor:
         return self.mixture().rsample(n, generator)

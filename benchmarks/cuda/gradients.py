@@ -150,7 +150,7 @@ def of_priors(device: str) -> list[Row]:
         return [value, *torch.autograd.grad(value, list(prior.parameters()))]
 
     makers: dict[str, Callable[[], Any]] = {
-        "TRIP": lambda: TRIP(6, 4, 5, seed=1),
+        "TRIP": lambda: TRIP(6, 4, 5, seed=1, nonnegative="abs"),
         "TRIP, train": lambda: TRIP(6, 4, 5, seed=1, topology="train"),
         "TRIP, softplus": lambda: TRIP(6, 4, 5, seed=1, nonnegative="softplus"),
         "JointTRIP": lambda: JointTRIP(6, [3, 2], 4, 5, seed=2),

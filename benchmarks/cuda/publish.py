@@ -14,27 +14,29 @@ Records = Mapping[str, dict[str, Any]]
 PAGES = Path("docs/results")
 
 CHECKS = """\
-Every engine, query, sampler, kind of core and gradient of the device against double precision on the CPU. *Error* of
-values: the largest difference relative to 1 + |value|; of gradients: relative to the length of each parameter's; of
-samplers: √n times the largest Kolmogorov-Smirnov distance of u_k = F_k(x_k | x_<k) from uniform, F by the CPU; of
-cells: how many standard deviations χ² is above its mean; of waits: how often the host waits for the device."""
+Every engine, query, sampler, kind of core and gradient of the device is compared with double precision on the CPU. The
+*error* of values is the largest difference relative to 1 + |value|; that of gradients is relative to the norm of each
+parameter's gradient; that of samplers is √n times the largest Kolmogorov-Smirnov distance of u_k = F_k(x_k | x_<k) from
+uniform, with F computed on the CPU; that of cells is the number of standard deviations by which χ² exceeds its mean;
+that of waits is how often the host waits for the device."""
 SPEED = """\
-The setting of the paper's Table 5: 100 columns, 10 Gaussians each, 128 rows, float32; see [speed](speed.md) for the
-columns. *Graph* is ours in a captured CUDA graph, replayed; *CP* are cores in canonical polyadic form with as many
-hidden states as the rank, which the official code does not have. *Rounds*: four steps of the critic and one of the
-generator, WGAN-GP of the paper's size on CIFAR-10; *share* is what a round takes beyond one with N(0, I)."""
+The setting is that of the paper's Table 5: 100 columns, 10 Gaussians each, 128 rows, float32; see [speed](speed.md) for
+the columns. *Graph* is ours, replayed as a captured CUDA graph. *CP* are cores in canonical polyadic form with as many
+hidden states as the rank, which the official code does not have. *Rounds* are four steps of the critic and one of the
+generator, for a WGAN-GP of the paper's size on CIFAR-10; *share* is the additional time relative to N(0, I)."""
 PROFILE = """\
-Where the time of a call goes: *ms* without the profiler; *kernels* that ran, *launches* by the host, *kernel time* the
-device was busy; *waits* of the host for the device. The setting is that of [speed](speed.md)."""
-PRECISION = "What TF32 and bfloat16 products cost in nats, and what they bring in time; see [precision](precision.md)."
+Where the time of a call goes. *Ms* is without the profiler; *kernels* ran on the device, *launches* were made by the
+host, *kernel time* is how long the device was busy, *waits* are those of the host for the device. The setting is that
+of [speed](speed.md)."""
+PRECISION = "What TF32 and bfloat16 products cost in nats, and what time they save; see [precision](precision.md)."
 SCALING = """\
 How the cost grows with the number of columns (rank 10) and with the rank (12 columns), 32 rows; see
-[scaling](scaling.md). Least milliseconds of several calls."""
+[scaling](scaling.md). Times are the minimum of several calls."""
 TRAINING = """\
-Models of the paper's size, trained for the minutes that were left: WGAN-GP on CIFAR-10 with a TRIP prior (128 latents,
-10 components, rank 40) and with N(0, I), and the conditional model of 64x64 faces (100 latents, 10 components, rank 20;
-nine of ten attributes hidden). These are not finished runs. Distances are over the features of a small classifier of
-the same data, trained for a minute at most, and are no FID."""
+Models of the paper's size, trained for the remaining minutes: WGAN-GP on CIFAR-10 with a TRIP prior (128 latents, 10
+components, rank 40) and with N(0, I), and the conditional model of 64x64 faces (100 latents, 10 components, rank 20;
+nine of ten attributes hidden). These runs are not finished. Distances are over the features of a small classifier of
+the same data, trained for at most a minute; they are not FID."""
 
 
 def publish(out: Path, pages: Path) -> None:

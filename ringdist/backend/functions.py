@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 from ringdist.backend.arrays import astype, stop_gradient
 from ringdist.backend.dispatch import Array, backend_name, namespace
@@ -138,4 +137,6 @@ def special(name: str, *arrays: Array) -> Array:
             import jax.scipy.special
 
             return getattr(jax.scipy.special, name)(*arrays)
+    import scipy.special  # here: it takes longer to import than ringdist does
+
     return getattr(scipy.special, name)(*arrays)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ringdist.interop.tensorfile import fields, strings
-from ringdist.variables import BUILT_IN, Form, Interval, Truncated, as_family
+from ringdist.variables import BUILT_IN, Form, Interval, Truncated, TruncatedMultivariateGaussianMixture, as_family
 
 Arrays = dict[str, np.ndarray]
 
@@ -47,7 +47,7 @@ def _in_json(form: Form, column: str) -> dict[str, Any]:
 def _listed(value: Any) -> Any:
     if isinstance(value, Interval):
         return [None if math.isinf(bound) else bound for bound in (value.low, value.high)]
-    return list(value) if isinstance(value, tuple) else value
+    return [_listed(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def check_entry(k: int, entry: Any) -> list[str]:
@@ -79,9 +79,11 @@ def constructed(k: int, entry: dict[str, Any], n: int, arrays: Arrays, known: di
 
 def _given(kind: type, options: dict[str, Any]) -> dict[str, Any]:
     """Options as the constructor accepts them."""
-    if kind is not Truncated or "interval" not in options:
-        return options
-    return {**options, "interval": Interval(*options["interval"])}
+    if kind is Truncated and "interval" in options:
+        return {**options, "interval": Interval(*options["interval"])}
+    if kind is TruncatedMultivariateGaussianMixture and "intervals" in options:
+        return {**options, "intervals": [Interval(*bounds) for bounds in options["intervals"]]}
+    return options
 
 
 def _refused(k: int, within: dict[str, Any]) -> Any:
@@ -98,7 +100,7 @@ def _of_arrays(
             raise ValueError(f"column {k}: {label} must be numbers, found NaN")
     named = {} if name is None and "names" in options else {"name": name}
     if arrays:
-        return _made(k, kind, arrays, options, lambda: kind(**arrays, **options, **named))
+        return _made(k, kind, arrays, options, lambda: kind(**arrays, **_given(kind, options), **named))
     return _made(k, kind, arrays, options, lambda: kind(n, **options, **named))
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ringdist.backend import Stream, backend_name, in_own_precision, to_numpy, uniform
 from ringdist.learning.data import Model, TrainingData
@@ -63,6 +62,8 @@ class EpochLog:
 
     def epochs(self) -> Iterator[int]:
         """Counts epochs under a progress bar until `record` has asked to stop."""
+        from tqdm.auto import tqdm  # here: it imports email, asyncio and more
+
         self.history = {"train": []} if self.validation is None else {"train": [], "validation": []}
         with tqdm(total=self.max_epochs, disable=not self.show, unit="epoch") as bar:
             for epoch in range(self.max_epochs):

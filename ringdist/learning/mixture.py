@@ -23,9 +23,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import digamma
 
-from ringdist.backend import Array, like, to_numpy
+from ringdist.backend import Array, like, special, to_numpy
 from ringdist.cores import Core, CPCore
 from ringdist.engines import budget
 from ringdist.engines.budget import rows_within
@@ -170,10 +169,10 @@ class Rows:
     def fitted_prior(self, prior: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """One step to the most probable weight ρ of each column's prior, (d,)."""
         mean = np.repeat(prior, self.sizes) * self.share
-        terms = self.share * (digamma(counts + mean) - digamma(mean))
+        terms = self.share * (special("digamma", counts + mean) - special("digamma", mean))
         gain = np.add.reduceat(terms, self.starts, axis=1).sum(axis=0)
         observed = np.add.reduceat(counts, self.starts, axis=1)
-        cost = (digamma(observed + prior) - digamma(prior)).sum(axis=0)
+        cost = (special("digamma", observed + prior) - special("digamma", prior)).sum(axis=0)
         fitted = prior * np.divide(gain, cost, out=np.ones_like(prior), where=cost > 0)
         return np.where(self.overlapping, prior, np.clip(fitted, LEAST_PRIOR, MOST_PRIOR))
 

@@ -16,7 +16,8 @@ import numpy as np
 from ringdist.backend import Array, is_concrete, like, namespace, nonzero_rows, stop_gradient
 from ringdist.network.layout import Column
 from ringdist.network.structure import Network
-from ringdist.variables import Family, Interval, Truncated
+from ringdist.variables import Family, Interval
+from ringdist.variables import restricted as restricted_family
 
 N = TypeVar("N", bound=Network)
 
@@ -37,26 +38,14 @@ class Event:
     def log_weights(self, core: Array) -> Array:
         """log P(event | s), (N,), in the accumulator's dtype of the variable, or that of a core."""
         if isinstance(self.allowed, Interval):
-            return self.log_probability(self.family)
+            return self.family.log_probability(self.allowed.low, self.allowed.high)
         return like([0.0 if s in self.allowed else -math.inf for s in range(self.family.num_components)], core)
-
-    def log_probability(self, family: Family) -> Array:
-        """log P(interval | s) of the components of a family that has the column's place, (..., N)."""
-        if not isinstance(self.allowed, Interval):
-            raise ValueError(f"{self.label}: a set names categories, found {self.allowed}")
-        return family.log_probability(self.allowed.low, self.allowed.high)
 
     def holds(self, values: Array) -> Array:
         """Which values, none of them missing, are in the event."""
         if isinstance(self.allowed, Interval):
             return self.allowed.holds(values)
         return namespace(values).any(values[..., None] == like(list(self.allowed), values), axis=-1)
-
-    def restricted(self) -> Any:
-        """The variable of the column given the event: truncated, or as it is, its other categories without mass."""
-        if isinstance(self.allowed, Interval) and not self.allowed.is_unbounded:
-            return Truncated(self.family.variable, self.allowed)
-        return self.family.variable
 
 
 Events = Mapping[int, Event]
@@ -79,15 +68,7 @@ def as_events(ring: Network, event: Mapping[Column, Any]) -> dict[int, Event]:
     events = {ring.column(k): value for k, value in event.items()}
     if len(events) != len(event):
         raise ValueError(f"the columns of an event must differ, found {list(event)}")
-    found = {k: _event(ring, k, value) for k, value in events.items()}
-    for i, columns in enumerate(ring.columns):
-        if sum(k in found for k in columns) > 1:
-            raise ValueError(
-                f"{ring.describe_site(i)}: where columns share a covariance an event must be of one of them, found "
-                f"those of {', '.join(ring.describe(k) for k in columns if k in found)}; give values of the others, or "
-                f"count among draws of ring.sample_given"
-            )
-    return found
+    return {k: _event(ring, k, value) for k, value in events.items()}
 
 
 def _event(ring: Network, k: int, value: Any) -> Event:
@@ -150,11 +131,23 @@ def check_observed(events: Events, rows: Array, row_numbers: np.ndarray) -> None
             )
 
 
+def bounds_at(ring: Network, i: int, events: Events) -> dict[int, Interval]:
+    """Intervals of the columns of a site that events restrict, by place in its variable."""
+    own = {j: events[k].allowed for j, k in enumerate(ring.columns[i]) if k in events}
+    return {j: allowed for j, allowed in own.items() if isinstance(allowed, Interval) and not allowed.is_unbounded}
+
+
 def restricted(ring: N, events: Events) -> N:
-    """The ring with the variables of the columns given the events, and the same cores; wide variables stay."""
-    sites = {ring.place(k)[0]: event for k, event in events.items()}
-    changed = {i: event.restricted() for i, event in sites.items() if ring.families[i].width == 1}
-    if all(changed[i] is ring.variables[i] for i in changed):
+    """The ring with the variables of the columns given the events, and the same cores.
+
+    Categories stay, those outside a set without mass.
+    """
+    changed = {}
+    for i in {ring.place(k)[0]: None for k in events}:
+        bounds = bounds_at(ring, i, events)
+        if bounds:
+            changed[i] = restricted_family(ring.families[i], bounds).variable
+    if not changed:
         return ring
     return ring.with_values(ring.links, [changed.get(i, variable) for i, variable in enumerate(ring.variables)])
 

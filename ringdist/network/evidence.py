@@ -28,9 +28,9 @@ from ringdist.backend import (
     unstack,
 )
 from ringdist.network.checks import check_device
-from ringdist.network.events import Events
+from ringdist.network.events import Events, bounds_at
 from ringdist.network.structure import Network
-from ringdist.variables import Family
+from ringdist.variables import Family, log_density_within
 
 
 def as_rows(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
@@ -264,16 +264,11 @@ def _groups(ring: Network, events: Events) -> list[tuple[int, ...]]:
 def _log_weights(ring: Network, sites: Sequence[int], values: Array, events: Events) -> Array:
     """(g, b, N): what entries (g, b), or (1, b, width) of a wide variable, say of the components of their sites."""
     xp, first = namespace(values), ring.families[sites[0]]
-    event = next((events[k] for k in ring.columns[sites[0]] if k in events), None) if events else None
     if first.width > 1:
-        log_weights = like(first.log_density(values[0]), ring.prototype)
-        if event is not None:
-            place = ring.place(event.column)[1]
-            entry = values[0][:, place]
-            within = event.log_probability(first.conditional(values[0], place))
-            inside = xp.where(event.holds(entry)[:, None], 0.0, -xp.inf)
-            log_weights = log_weights + xp.where(xp.isnan(entry)[:, None], like(within, ring.prototype), inside)
-        return log_weights[None]
+        bounds = bounds_at(ring, sites[0], events)
+        density = log_density_within(first, values[0], bounds) if bounds else first.log_density(values[0])
+        return like(density, ring.prototype)[None]
+    event = events.get(ring.columns[sites[0]][0])
     missing = _missing(values)
     log_weights = _log_density([ring.families[i] for i in sites], values, missing, ring.prototype)
     unobserved: Any = 0.0

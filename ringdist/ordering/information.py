@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import digamma, ndtri
 
-from ringdist.backend import is_array, to_numpy
+from ringdist.backend import is_array, special, to_numpy
 from ringdist.network.evidence import unmasked
 from ringdist.network.layout import Columns, Layout
 from ringdist.variables import Variable, as_family
@@ -179,7 +178,7 @@ def _ranks(values: np.ndarray, bins: int) -> _Scale:
     middle = (np.cumsum(counts) - counts / 2) / counts.sum()  # in (0, 1)
     coarse, fine = (np.flatnonzero(np.diff(np.floor(m * middle), prepend=-1.0)) for m in (bins, _FINE_BINS))
     middle = np.add.reduceat(middle * counts, fine) / np.add.reduceat(counts, fine)
-    return _Scale(distinct[coarse[1:]], distinct[fine[1:]], ndtri(middle))
+    return _Scale(distinct[coarse[1:]], distinct[fine[1:]], special("ndtri", middle))
 
 
 def _chunks(x: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -318,5 +317,5 @@ def _score_information(x: np.ndarray, which: Sequence[int], scales: Sequence[_Sc
     information = -np.log(np.maximum(1 - square, 1 / rows**2)) / 2
     # Of independent columns the square is Beta(1/2, (n-2)/2): this is the mean of -log(1 - square) / 2.
     known = np.maximum(n, 3.0)
-    information -= (digamma((known - 1) / 2) - digamma((known - 2) / 2)) / 2
+    information -= (special("digamma", (known - 1) / 2) - special("digamma", (known - 2) / 2)) / 2
     return np.where(n > 2, np.maximum(information, 0.0), 0.0)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import opt_einsum
-import scipy.special
 
-from ringdist.backend import Array, indices, is_concrete, namespace, safe_log, stop_gradient, to_numpy
+from ringdist.backend import Array, indices, is_concrete, namespace, safe_log, special, stop_gradient, to_numpy
 from ringdist.engines.range import scaled
 from ringdist.network import Network
 from ringdist.network.expression import einsum
@@ -89,7 +88,7 @@ def entropy(ring: Network, n: int = 10_000, rng: Any = None) -> tuple[float, flo
 
 def entropy_of_table(table: Array) -> tuple[float, float]:
     """The entropy of a table of probabilities, whose standard error is 0."""
-    return float(scipy.special.entr(to_numpy(table).astype("float64")).sum()), 0.0
+    return float(special("entr", to_numpy(table).astype("float64")).sum()), 0.0
 
 
 def entropy_of_samples(log_probs: Callable[[], Array], n: int) -> tuple[float, float]:

@@ -252,14 +252,13 @@ def quantiles(family: Family, weights: Array, q: Array, shape: tuple[int, ...]) 
     full = np.broadcast_shapes(shape, tuple(q.shape))
 
     def spread(array: Array) -> Array:
-        """What is (b, N), for each of the rows of the result."""
-        columns = array.shape[-1]
-        repeated = xp.broadcast_to(xp.reshape(array, (*shape, columns)), (*full, columns))
-        return xp.reshape(repeated, (-1, columns))
+        """What is (b, N, ...), for each of the rows of the result."""
+        rest = array.shape[1:]
+        repeated = xp.broadcast_to(xp.reshape(array, (*shape, *rest)), (*full, *rest))
+        return xp.reshape(repeated, (-1, *rest))
 
-    arrays = family.arrays()
-    if full != shape and any(array.ndim == 2 for array in arrays.values()):
-        family = family.with_arrays({n: spread(a) if a.ndim == 2 else a for n, a in arrays.items()})
+    if full != shape and family.means().ndim == 2:  # parameters of each row
+        family = family.with_arrays({name: spread(array) for name, array in family.arrays().items()})
     value = _invert(family, spread(weights), xp.reshape(xp.broadcast_to(q, full), (-1,)))
     return xp.reshape(value, full)
 

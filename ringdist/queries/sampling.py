@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,9 @@ from ringdist.engines.range import threshold
 from ringdist.engines.rescue import lost_rows
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Column, Evidence, Network
-from ringdist.network.events import Event, Events, as_events, check_masses, check_observed, described, restricted
+from ringdist.network.events import Events, as_events, check_masses, check_observed, described, restricted
 from ringdist.network.evidence import as_rows, site_values
 from ringdist.queries.top_down import components_top_down, in_order, prefers_tree, tree_of
-from ringdist.variables import Family, Interval
 
 Naming = Callable[[int], str]
 
@@ -137,7 +136,7 @@ def sample_given(
         index = xp.tile(indices(range(chunk.shape[0]), rows), (draws,))
         evidence = Evidence.of_rows(ring, chunk, events=events).detach()
         components = _components(ring.detached_cores(), evidence, index, stream, _naming(numbers, events))
-        drawn = _emit(emitting, components, take(chunk, index), stream, events)
+        drawn = _emit(emitting, components, take(chunk, index), stream)
         parts.append(xp.reshape(drawn, (draws, chunk.shape[0], ring.num_columns)))
     drawn = xp.concat(parts, axis=1)
     return xp.reshape(drawn, (*shape, ring.num_columns) if n is None else (draws, *shape, ring.num_columns))
@@ -234,12 +233,8 @@ def _draw(arithmetic: Arithmetic, suffixes: list[State], row: Array, uniforms: A
     return stack([components[k] for k in range(d)], axis=1), low
 
 
-def _emit(ring: Network, components: Array, given: Array | None, stream: Stream, events: Events | None = None) -> Array:
-    """Values (n, d) drawn from the densities of components (n, sites), and the observed entries of `given`.
-
-    Args:
-        events: of wide variables; what they say of other columns is in the ring's variables.
-    """
+def _emit(ring: Network, components: Array, given: Array | None, stream: Stream) -> Array:
+    """Values (n, d) drawn from the densities of components (n, sites), and the observed entries of `given`."""
     core = ring.prototype
     xp = namespace(core)
     parts = []
@@ -248,8 +243,7 @@ def _emit(ring: Network, components: Array, given: Array | None, stream: Stream,
         values = take(components, indices(list(sites), core), axis=1).T  # (g, n)
         if families[0].width > 1:
             known = None if given is None else site_values(ring, given, sites[0])
-            within = [(j, events[k]) for j, k in enumerate(columns) if k in events] if events else []
-            values = _rows_of_wide(families[0], values[0], known, within, stream).T
+            values = families[0].sample_given(values[0], known, stream.next()).T
         elif families[0].stacks and not families[0].values_are_components:
             values = families[0].stack(families).sample(values, stream.next())
         elif not families[0].values_are_components:
@@ -257,22 +251,3 @@ def _emit(ring: Network, components: Array, given: Array | None, stream: Stream,
         parts.append((columns, like(stop_gradient(values), core)))
     values = in_order(parts)
     return values if given is None else xp.where(xp.isnan(given), values, given)
-
-
-def _rows_of_wide(
-    family: Family, component: Array, given: Array | None, within: Sequence[tuple[int, Event]], stream: Stream
-) -> Array:
-    """Rows (n, width) of a wide variable: a column with an event first, given those observed, then the others."""
-    if given is None:
-        return family.sample(component, stream.next())
-    xp = namespace(given)
-    for place, event in within:
-        if not isinstance(event.allowed, Interval):
-            continue
-        low, high = event.allowed.low, event.allowed.high
-        column = family.conditional(given, place)
-        column = column.with_arrays({name: array[:, None, :] for name, array in column.arrays().items()})
-        drawn = column.sample_within(component[:, None], low, high, stream.next())[:, 0]
-        here = like(np.arange(family.width) == place, given, xp.bool)
-        given = xp.where(here & xp.isnan(given), like(drawn, given)[:, None], given)
-    return family.sample_given(component, given, stream.next())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -29,7 +28,7 @@ from ringdist.network.evidence import as_rows, site_values
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.queries.elimination import eliminate
 from ringdist.queries.log_prob import log_partition
-from ringdist.variables import Interval, as_family
+from ringdist.variables import Family, Interval, log_probability_within, restricted
 
 N = TypeVar("N", bound=Network)
 
@@ -76,7 +75,8 @@ def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
     Columns with a value are not part of the result. Those with an event stay: an interval gives truncated components
     with new weights (see `rd.Truncated`), a set of categories leaves the others without mass; categories keep their
     numbers. Within the event, log p(x | event) = log p(x) − log P(event). Of a wide variable the conditional Gaussians
-    of the columns without a value stay, with new weights.
+    of the columns without a value stay, with new weights; intervals among them make an
+    `rd.TruncatedMultivariateGaussianMixture`, which states how exact it is.
 
     Args:
         evidence: column (index or name) to a number, an `rd.Interval`, or for a categorical column to a set or list of
@@ -85,8 +85,7 @@ def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
     Raises:
         TypeError: if evidence is not a mapping.
         ValueError: if a column is unknown, a value is missing or outside its support, no column remains, an event does
-            not fit its column (see `probability`), the evidence has zero mass, or a column with an interval shares its
-            covariance with others that have no value: what remains of them is not Gaussian.
+            not fit its column (see `probability`), or the evidence has zero mass.
 
     Examples:
         >>> import numpy as np
@@ -116,23 +115,21 @@ def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
     for i in partly:
         places = [j for j, k in enumerate(ring.columns[i]) if k not in values]
         families[i] = ring.families[i].conditioned(site_values(ring, rows, i)[0], places)
-    for k, event in events.items():
-        i = ring.place(k)[0]
-        family = families.get(i, ring.families[i])
-        if family.width > 1 and isinstance(event.allowed, Interval) and event.allowed.is_unbounded:
-            continue
-        if family.width > 1:
-            others = [ring.describe(j) for j in left[i] if j != k]
-            raise ValueError(
-                f"{event.label}: an interval in one column leaves those that share its covariance without a Gaussian, "
-                f"found {', '.join(others)}; give them values or drop them by marginal first, or ask probability and "
-                f"sample_given, which accept the event"
-            )
-        event = replace(event, family=family)
-        families[i] = as_family(event.restricted())
-        weights[i] = event.log_weights(core) + weights.get(i, 0.0)
+    for i in {ring.place(k)[0]: None for k in events if k not in values}:
+        own = {place: events[k] for place, k in enumerate(left[i]) if k in events}
+        logs, families[i] = _restricted(families.get(i, ring.families[i]), own, core)
+        weights[i] = logs + weights.get(i, 0.0)
     weights = {i: astype(logs, accumulator(logs)) for i, logs in weights.items()}
     return eliminate(ring, observed, left, {i: family.variable for i, family in families.items()}, weights)
+
+
+def _restricted(family: Family, events: Mapping[int, Event], core: Array) -> tuple[Array, Family]:
+    """log P(events | s) of a family, (N,), and the family given events by the places of its columns."""
+    bounds = {place: event.allowed for place, event in events.items() if isinstance(event.allowed, Interval)}
+    if not bounds:  # categories
+        (event,) = events.values()
+        return event.log_weights(core), family
+    return log_probability_within(family, bounds), restricted(family, bounds)
 
 
 def log_evidence(ring: Network, evidence: Mapping[int | str, Any]) -> Array:

@@ -8,7 +8,8 @@
 - `atoms`: point masses beside the components of any of them.
 - `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
 - `interval`, `truncated`: components restricted to an interval; `within` and `panels` compute what
-  is asked of them, for any family.
+  is asked of them, for any family. `truncated_multivariate`: Gaussians of several columns within a box,
+  whose masses are in `boxes`. `restriction`: what an event makes of a family.
 """
 
 from ringdist.variables.atoms import WithAtoms
@@ -25,8 +26,10 @@ from ringdist.variables.multivariate_gaussian import MultivariateGaussianMixture
 from ringdist.variables.negative_binomial import NegativeBinomialMixture
 from ringdist.variables.poisson import PoissonMixture
 from ringdist.variables.protocol import Family, rebuild
+from ringdist.variables.restriction import log_density_within, log_probability_within, restricted
 from ringdist.variables.student_t import StudentTMixture
 from ringdist.variables.truncated import Truncated
+from ringdist.variables.truncated_multivariate import TruncatedMultivariateGaussianMixture
 from ringdist.variables.variable import Variable
 from ringdist.variables.von_mises import VonMisesMixture
 
@@ -42,6 +45,7 @@ BUILT_IN: tuple[type[Family], ...] = (
     MultivariateGaussianMixture,
     WithAtoms,
     Truncated,
+    TruncatedMultivariateGaussianMixture,
 )
 
 __all__ = [
@@ -59,6 +63,7 @@ __all__ = [
     "PoissonMixture",
     "StudentTMixture",
     "Truncated",
+    "TruncatedMultivariateGaussianMixture",
     "Variable",
     "VonMisesMixture",
     "WithAtoms",
@@ -66,5 +71,8 @@ __all__ = [
     "check_name",
     "column_scale",
     "first_reached",
+    "log_density_within",
+    "log_probability_within",
     "rebuild",
+    "restricted",
 ]

@@ -13,7 +13,7 @@ Newton's method with the hazard −Q'(z) / Q(z) = √(2/π) / erfcx(z / √2).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,32 @@ def draw_within(means: Array, stds: Array, low: float, high: float, u: Array) ->
     xp = namespace(u)
     start, end = (0 * u + b if math.isinf(b) else standardised(b, means, stds) for b in (low, high))
     width = 0 * u + math.inf if math.isinf(high - low) else 0 * u + _width(low, high, stds)
+    draw = _drawn(start, end, width, u)
+    distance = stds * draw.distance
+    by_end = xp.where(
+        draw.mirrored, (0.0 if math.isinf(high) else high) - distance, (0.0 if math.isinf(low) else low) + distance
+    )
+    return xp.where(draw.by_end, by_end, means + draw.z * stds)
+
+
+def draw_standard(start: Array, end: Array, width: Array, u: Array) -> Array:
+    """One draw from a standard Gaussian given start <= Z <= end, whose difference is `width`; bounds are finite."""
+    draw = _drawn(start, end, width, u)
+    by_end = namespace(u).where(draw.mirrored, end - draw.distance, start + draw.distance)
+    return namespace(u).where(draw.by_end, by_end, draw.z)
+
+
+class _Draw(NamedTuple):
+    """A standardised draw, and where it is better known by its distance from an end, that."""
+
+    z: Array
+    distance: Array
+    by_end: Array
+    mirrored: Array  # whether that end is the upper one
+
+
+def _drawn(start: Array, end: Array, width: Array, u: Array) -> _Draw:
+    xp = namespace(u)
     mirrored = start + end < 0
     near, far = xp.where(mirrored, -end, start), xp.where(mirrored, -start, end)
     in_tail, narrow = near > 0, xp.isfinite(far) & (width * far < NARROW)
@@ -68,12 +94,8 @@ def draw_within(means: Array, stds: Array, low: float, high: float, u: Array) ->
     drop = xp.where(finite, _drop(a, xp.where(finite, far, 1.0), xp.where(finite, width, 1.0)), math.inf)
     distance = _fallen(a, -xp.log1p(u * xp.expm1(-drop)))
     short = _exponential(u, xp.where(narrow, near + 0.5 * width, 1.0), xp.where(narrow, width, 1.0))
-    distance = stds * xp.where(narrow, short, distance)
-    by_end = xp.where(
-        mirrored, (0.0 if math.isinf(high) else high) - distance, (0.0 if math.isinf(low) else low) + distance
-    )
     z = _across(xp.where(in_tail, -1.0, near), xp.where(in_tail, 1.0, far), u)
-    return xp.where(in_tail | narrow, by_end, means + xp.where(mirrored, -z, z) * stds)
+    return _Draw(xp.where(mirrored, -z, z), xp.where(narrow, short, distance), in_tail | narrow, mirrored)
 
 
 def log_upper(z: Array) -> Array:

@@ -30,7 +30,9 @@ def tiny(path: Path, name: str = "vae_digits", **trainer) -> str:
     """A configuration for the digits, smaller, written to a file."""
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     model = config["model"]["init_args"]
-    model["prior"]["init_args"] |= {"num_components": 3, "rank": 2}
+    prior = model["prior"]["init_args"]
+    prior = prior["base"]["init_args"] if "base" in prior else prior  # of a flow
+    prior |= {"num_components": 3, "rank": 2}
     model |= {"val_samples": 2, "test_samples": 3} if name == "vae_digits" else {}
     config["data"]["init_args"] |= {"batch_size": 100, "validation": 0.5}
     step = {"every_n_train_steps": 2, "save_top_k": 1, "filename": "step", "enable_version_counter": False}

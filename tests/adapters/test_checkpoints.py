@@ -90,8 +90,8 @@ FOREIGN = {  # settings of a model by which jsonargparse would import `elsewhere
     "function of ours": {"prior": "adapters.cli.main"},
     "through our imports": {"prior": "adapters.checkpoints.importlib.import_module"},
     "through PyTorch's": {"encoder": "torch.nn.modules.module.torch.jit.ScriptModule"},
-    "no network": {"encoder": {"class_path": "adapters.cli.RingdistCLI"}},
-    "imported by us": {"encoder": {"class_path": "adapters.cli.LightningModule"}},
+    "no network": {"encoder": {"class_path": "adapters.training_cli.RingdistCLI"}},
+    "imported by us": {"encoder": {"class_path": "adapters.training_cli.LightningModule"}},
     "loaded, by its last name": {"encoder": "FrechetInceptionDistance"},
 }
 

@@ -14,10 +14,13 @@ pytest.importorskip("lightning")
 
 import torch
 import yaml
+from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 
+import adapters
+from adapters import commands
 from adapters.checkpoints import class_paths, read_checkpoint
-from adapters.cli import main
+from adapters.cli import COMMANDS, TRAINING, main
 from adapters.data import Digits
 from adapters.errors import InputError
 from adapters.inputs import check_attributes
@@ -72,12 +75,16 @@ def test_sample_with_attributes(trained, tmp_path, capsys):
     main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)])
     checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
     arguments = ["--ckpt_path", checkpoint, "--n", "9", "--output", "x.png", "--attributes"]
-    main(["sample", *arguments, "digit=7, thickness=2"])
-    assert Path("x.png").is_file()
+    pictures = []
+    for given in ("digit=7, thickness=2", "digit=7,thickness=thick", "digit=7,thickness=thin"):
+        main(["sample", *arguments, given])
+        pictures.append(Path("x.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
     for given, message in (
         ("digit=7,colour=2", "'colour=2': attributes are digit, thickness, slant"),
         ("digit=12", "'digit=12': attribute 0 takes integers 0..9, found 12"),
-        ("slant=steep", "'slant=steep': could not convert string to float"),
+        ("slant=steep", "'slant=steep': categories are left = 0, upright = 1, right = 2"),
+        ("digit=many", "'digit=many': could not convert string to float"),
         ("digit", "'digit': could not convert"),
         ("", "'': attributes are digit"),
         ("digit=7,digit=3", "'digit=3': digit is given twice"),
@@ -89,12 +96,23 @@ def test_sample_with_attributes(trained, tmp_path, capsys):
     assert "VAE has no attributes" in refused(capsys, "sample", *arguments, "digit=7")
     content = torch.load(checkpoint, weights_only=True)
     arguments[1] = str(tmp_path / "other.ckpt")
-    for names, message in (
-        (["digit"], "the data has the attributes digit, the model 3 of them"),
-        ([[]], "the checkpoint does not name the attributes"),
+    for changed, message in (
+        ({"ringdist_attributes": ["digit"]}, "the data has the attributes digit, the model 3 of them"),
+        ({"ringdist_attributes": [[]]}, "the checkpoint does not name the attributes"),
+        ({"ringdist_categories": {"slant": 3}}, "ringdist_categories must map names of attributes to lists of names"),
     ):
-        torch.save(content | {"ringdist_attributes": names}, arguments[1])
+        torch.save(content | changed, arguments[1])
         assert message in refused(capsys, "sample", *arguments, "digit=7")
+    del content["ringdist_categories"]  # of older versions
+    torch.save(content, arguments[1])
+    main(["sample", *arguments, "digit=7,slant=1"])
+
+
+def test_sample_with_attributes_from_a_flow_over_a_ring(tmp_path):
+    main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits_flow", max_epochs=1)])
+    checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
+    main(["sample", "--ckpt_path", checkpoint, "--n", "4", "--output", "x.png", "--attributes", "digit=7"])
+    assert Path("x.png").is_file()
 
 
 def test_nobody_needs_the_data_to_draw_images_with_some_attributes(table, tmp_path):
@@ -115,7 +133,7 @@ def test_hop(trained, tmp_path, capsys):
     main(["hop", *arguments, "--num_dimensions", "1", "--output", str(tmp_path / "hops.png")])
     with Image.open(tmp_path / "hops.png") as picture:
         size = picture.size
-    assert size == (3 * 34 + 2, 3 * 34 + 2)  # pixels of 4 by 4, and a frame
+    assert size[0] > 3 * 74 + 2 and size[1] > 3 * 74 + 2  # pixels of 9 by 9, frames, labels
     message = refused(capsys, "hop", *arguments, "--num_dimensions", "9", "--output", str(tmp_path / "no.png"))
     assert "num_dimensions must be at most 8, found 9" in message and not (tmp_path / "no.png").exists()
 
@@ -190,10 +208,58 @@ def test_evaluate_refuses_what_does_not_fit(trained, classifier, tmp_path, capsy
 
 
 def test_help_names_all_commands(capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as ending:
         main(["--help"])
     printed = capsys.readouterr().out
-    assert all(command in printed for command in ("fit", "validate", "test", "sample", "hop", "evaluate"))
+    assert ending.value.code == 0 and all(f"  {command} " in printed for command in TRAINING | COMMANDS)
+    for command, line in COMMANDS.items():
+        assert getattr(commands, command.replace("-", "_")).__doc__.splitlines()[0] == line and line in printed
+    assert {"fit", "validate", "test", "predict"} == LightningCLI.subcommands().keys() == TRAINING.keys()
+
+
+@pytest.mark.parametrize("arguments, code", [(["--help"], 0), ([], 2), (["smaple", "--n", "3"], 2)])
+def test_help_imports_neither_torch_nor_lightning(arguments, code):
+    program = f"""
+import sys
+from adapters.cli import main
+try:
+    main({arguments})
+except SystemExit as end:
+    heavy = [name for name in ("torch", "lightning", "jsonargparse", "numpy") if name in sys.modules]
+    print(end.code, heavy)
+"""
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == f"{code} []"
+    assert ("there is no command 'smaple'" in found.stderr) == ("smaple" in arguments)
+
+
+def test_public_names_are_imported_when_they_are_asked_for():
+    assert set(adapters.__all__) <= set(dir(adapters))
+    assert all(getattr(adapters, name).__name__ == name for name in adapters.__all__)
+    with pytest.raises(AttributeError, match="module 'adapters' has no attribute 'Other'"):
+        adapters.Other  # noqa: B018
+
+
+@pytest.mark.parametrize("command", ["sample", "hop", "evaluate"])
+def test_a_checkpoint_is_read_once(command, trained, classifier, tmp_path, monkeypatch):
+    path = str(trained / "checkpoints" / "step.ckpt")
+    loads, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda name, **options: loads.append(str(name)) or load(name, **options))
+    options = {
+        "sample": ["--output", "x.png", "--n", "4"],
+        "hop": ["--output", "x.png", "--rows", "2", "--steps", "1"],
+        "evaluate": ["--features", classifier, "--n", "10"],
+    }
+    main([command, path, *options[command]])  # the checkpoint needs no --ckpt_path
+    assert loads == [path, *([classifier] if command == "evaluate" else [])]
+
+
+def test_a_resumed_checkpoint_is_read_once_before_the_run(trained, tmp_path, monkeypatch):
+    path, reads = str(trained / "checkpoints" / "step.ckpt"), []
+    read = lambda name: reads.append(name) or read_checkpoint(name)  # noqa: E731
+    monkeypatch.setattr("adapters.training_cli.read_checkpoint", read)
+    main(["test", "--config", tiny(tmp_path / "again.yaml"), "--ckpt_path", path])
+    assert reads == [path]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
@@ -369,6 +435,104 @@ def test_attributes_that_the_model_does_not_have(name, sizes, message, table, tm
     for command in ("fit", "test"):
         assert message in refused(capsys, command, "--config", str(tmp_path / "run.yaml"))
     assert not (tmp_path / "run").exists()
+
+
+def with_table(path: Path, table: Path, **options) -> str:
+    """A configuration of a conditional model of the images beside a table, written to a file."""
+    settings = yaml.safe_load(Path(tiny(path, "conditional_digits", max_epochs=1)).read_text())
+    settings["model"]["init_args"]["prior"]["init_args"]["attributes"] = [10, 2]
+    options = {"path": str(table.parent), "attributes": table.name, "mode": "L", "batch_size": 4} | options
+    settings["data"] = {"class_path": "adapters.data.ImageFolder", "init_args": options}
+    path.write_text(yaml.safe_dump(settings))
+    return str(path)
+
+
+def test_categories_with_names(table, tmp_path, capsys):
+    rows = "".join(f"{i:02}.png,{i % 10},{'' if i == 4 else ('male', 'female')[i % 2]}\n" for i in range(20))
+    table.write_text("image,age_group,gender\n" + rows)
+    main(["fit", "--config", with_table(tmp_path / "run.yaml", table)])
+    assert "attributes: age_group, gender (female = 0, male = 1)" in capsys.readouterr().out.splitlines()
+    checkpoint = tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt"
+    assert read_checkpoint(str(checkpoint))["ringdist_categories"] == {"gender": ["female", "male"]}
+    pictures = []
+    for given in ("gender=female", "gender=0", "gender=male"):
+        main(["sample", str(checkpoint), "--output", "x.png", "--n", "4", "--attributes", given])
+        pictures.append(Path("x.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+    message = refused(capsys, "sample", str(checkpoint), "--output", "x.png", "--attributes", "gender=other")
+    assert message == "ringdist: error: 'gender=other': categories are female = 0, male = 1\n"
+
+
+def test_categories_that_the_model_does_not_have(table, tmp_path, capsys):
+    table.write_text(table.read_text().replace(",0\n", ",male\n").replace(",1\n", ",female\n"))
+    config = with_table(tmp_path / "run.yaml", table)
+    setting = "--model.prior.init_args.attributes="
+    message = refused(capsys, "fit", "--config", config, f"{setting}[10,continuous]")
+    assert "gender is one of female, male, the model has a real number for it" in message
+    message = refused(capsys, "fit", "--config", config, f"{setting}[10,1]")
+    assert "00.png: gender takes integers 0..0 in the model, found 1 (male)" in message
+
+
+def test_a_second_table_in_the_folder(table, tmp_path, capsys):
+    (table.parent / "notes.csv").write_text("anything")
+    main(["fit", "--config", with_table(tmp_path / "run.yaml", table)])
+    expected = f"{table.parent}: the table is attributes.csv, not notes.csv; the data's option `attributes` chooses"
+    assert expected in capsys.readouterr().out.splitlines()
+    config = with_table(tmp_path / "other.yaml", table, attributes="notes.csv")
+    assert "notes.csv: the first row must be image,ATTRIBUTE" in refused(capsys, "fit", "--config", config)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        (
+            "vae_digits",
+            "--model.prior.init_args.num_latents=5",
+            "the encoder must give 2 x 5 outputs, means and standard deviations of the prior's 5 latents, found 16",
+        ),
+        (
+            "vae_digits",
+            "--model.decoder.init_args.num_inputs=6",
+            "the decoder must map the prior's 8 latents (and one-hot attributes, in a CVAE) to what",
+        ),
+        (
+            "vae_digits",
+            "--model.decoder.init_args.image_shape=[2,12,12]",
+            "the decoder must give images of the data's shape 1x8x8, found 1x12x12",
+        ),
+        (
+            "vae_digits",
+            "--model.encoder.init_args.image_shape=[3,8,8]",
+            "the encoder does not accept inputs of shape 1x8x8 (",
+        ),
+        ("cvae_digits", "--model.num_latents=7", "the encoder must give 2 x 7 outputs"),
+        ("cvae_digits", "--model.decoder.init_args.num_inputs=8", "(and one-hot attributes, in a CVAE)"),
+        (
+            "wgan_gp_digits",
+            "--model.prior.init_args.num_latents=5",
+            "the generator does not accept inputs of shape 5 (",
+        ),
+        (
+            "wgan_gp_digits",
+            "--model.critic.init_args.num_outputs=2",
+            "the critic must map 1x8x8 to 1 numbers, found 2",
+        ),
+    ],
+)
+def test_parts_of_a_model_that_do_not_fit(name, setting, message, tmp_path, capsys):
+    found = refused(
+        capsys,
+        *("fit", "--config", str(CONFIGS / f"{name}.yaml"), setting),
+        f"--trainer.default_root_dir={tmp_path / 'run'}",
+    )
+    line = found.splitlines()[-1]
+    assert line.startswith("ringdist: error: ") and message in line and "Traceback" not in found
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_that_is_not_there(capsys):
+    message = refused(capsys, "fit", "--config", "no.yaml")
+    assert "no.yaml" in message and "Traceback" not in message
 
 
 def test_a_continuous_attribute_that_is_infinite():

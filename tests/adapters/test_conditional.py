@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from adapters import TRIP, GaussianPrior, JointTRIP
+from adapters import TRIP, FlowPrior, GaussianPrior, JointTRIP
 from adapters.callbacks import Figures, Reinitialize, SeededSteps, latent_codes
 from adapters.data import Digits
 from adapters.likelihoods import GaussianLikelihood
@@ -29,7 +29,7 @@ pytestmark = [
 nan = math.nan
 LATENTS = 2
 SIZES = (10, 3)
-MODELS = ["trip", "cvae", "telbo", "jmvae"]
+MODELS = ["trip", "flow", "cvae", "telbo", "jmvae"]
 
 
 def make(name: str, **settings):
@@ -38,8 +38,10 @@ def make(name: str, **settings):
     encoder = ConvEncoder((1, 8, 8), 2 * LATENTS, (4, 8))
     decoder = ConvDecoder(LATENTS + sum(SIZES) * (name == "cvae"), (1, 8, 8), (4, 8))
     settings = {"learning_rate": 1e-2, "val_samples": 2} | settings
-    if name == "trip":
-        return ConditionalVAE(encoder, decoder, JointTRIP(LATENTS, SIZES, num_components=4, rank=3), **settings)
+    if name in ("trip", "flow"):
+        prior = JointTRIP(LATENTS, SIZES, num_components=4, rank=3)
+        prior = FlowPrior(prior, transforms=2, hidden_features=(8,)) if name == "flow" else prior
+        return ConditionalVAE(encoder, decoder, prior, **settings)
     return {"cvae": CVAE, "telbo": TELBO, "jmvae": JMVAE}[name](encoder, decoder, LATENTS, SIZES, **settings)
 
 
@@ -65,7 +67,7 @@ class Mixture:
 
     def model(self) -> ConditionalVAE:
         """With a posterior N(0.4 x, 0.4²), which is nearly the exact one."""
-        prior = JointTRIP(1, [2], num_components=2, rank=2, order="given")
+        prior = JointTRIP(1, [2], num_components=2, rank=2, order="given", nonnegative="abs")
         ring = prior.ring
         with torch.no_grad():
             prior.means.copy_(self.means[None])
@@ -135,7 +137,7 @@ def test_the_importance_weighted_bound_approaches_the_likelihood_of_image_and_at
     torch.testing.assert_close(mixture.model().iwae(X, 5000, Y), mixture.log_prob(X, Y), atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["trip", "telbo", "jmvae"])
+@pytest.mark.parametrize("name", ["trip", "flow", "telbo", "jmvae"])
 def test_no_attribute_known_is_the_unconditional_bound(name):
     model, x = make(name), images()
     bounds = []
@@ -144,7 +146,7 @@ def test_no_attribute_known_is_the_unconditional_bound(name):
         bounds.append(model.elbo(x, y))
         assert (bounds[-1].attributes.abs() < 1e-5).all()
     torch.testing.assert_close(bounds[0].elbo, bounds[1].elbo)
-    if name == "trip":
+    if name in ("trip", "flow"):
         torch.manual_seed(1)
         plain = VAE.elbo(model, x)
         torch.testing.assert_close(plain.elbo, bounds[0].elbo)
@@ -339,7 +341,7 @@ def test_training_improves_the_bound_and_logs_its_parts(name, tmp_path):
     x, y = next(tiny_digits().training_rows(100, 0))
     before = model.elbo(x, y).elbo.mean()
     logger = pl.loggers.CSVLogger(tmp_path, name="")
-    figures = [Figures(num_images=4, num_codes=30)] if name == "trip" else []
+    figures = [Figures(num_images=4, num_codes=30)] if name in ("trip", "flow") else []
     fit(model, tmp_path, *figures, logger=logger)
     assert model.elbo(x, y).elbo.mean() > before + 1
     header = set((Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[0].split(","))
@@ -348,7 +350,8 @@ def test_training_improves_the_bound_and_logs_its_parts(name, tmp_path):
     assert {f"val_{part}" for part in ("iwae", "prediction", "accuracy", "accuracy_0", "accuracy_1")} <= header
     if figures:
         with Image.open(Path(logger.log_dir) / "figures" / "conditions.png") as grid:
-            assert grid.size == (8 * 34 + 2, 10 * 34 + 2)  # a row for each digit
+            width, height = grid.size  # a row for each digit, labels left of the rows and above all
+            assert 8 * 74 + 2 < width < 10 * 74 and 10 * 74 + 2 < height < 11 * 74
 
 
 def test_accuracies_count_known_attributes_only(tmp_path):
@@ -363,8 +366,9 @@ def test_accuracies_count_known_attributes_only(tmp_path):
     assert found["val_accuracy_0"] == (pytest.approx(2 / 3), 3) and found["val_accuracy_1"] == (1.0, 2)
 
 
-def test_attributes_go_along_when_the_prior_is_fitted_anew(tmp_path):
-    model, given = make("trip"), []
+@pytest.mark.parametrize("name", ["trip", "flow"])
+def test_attributes_go_along_when_the_prior_is_fitted_anew(name, tmp_path):
+    model, given = make(name), []
     reinitialize = model.prior.reinitialize
 
     def recording(z, y=None, **options):
@@ -379,6 +383,19 @@ def test_attributes_go_along_when_the_prior_is_fitted_anew(tmp_path):
     assert codes.shape == attributes.shape == (40, 2) and attributes[:, 1].isnan().any()
     baseline = make("cvae")
     fit(baseline, tmp_path, Reinitialize(num_codes=30), max_epochs=1)
+
+
+@pytest.mark.parametrize("name", ["trip", "flow"])
+def test_the_weight_of_attributes_may_be_of_the_rows_that_have_some(name):
+    """Rows without labels, however many there are, then do not make it smaller."""
+    model, x, y = make(name, attribute_weight=5.0, weight_per_label=True, beta=0.5), images(), attributes()
+    torch.manual_seed(1)
+    bound = model.elbo(x, y)
+    known = bound.attributes[[0, 1, 2, 4, 5]].mean()
+    expected = 0.5 * bound.kl.mean() - bound.reconstruction.mean() - 5 * known
+    torch.manual_seed(1)
+    torch.testing.assert_close(model._objective(x, y)[0].mean(), expected)
+    assert model._objective(x, torch.full((6, 2), nan))[0].isfinite().all()
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
@@ -426,9 +443,11 @@ def test_models_that_cannot_be():
     for name in ("trip", "telbo"):
         with pytest.raises(ValueError, match="attribute_weight must be finite and not negative, found nan"):
             make(name, attribute_weight=nan)
-    with pytest.raises(TypeError, match="prior must be a JointTRIP, found TRIP"):
+    with pytest.raises(TypeError, match="prior must be a JointTRIP or a FlowPrior over one, found TRIP"):
         ConditionalVAE(nn.Identity(), nn.Identity(), TRIP(2, 2, 2))
-    with pytest.raises(TypeError, match="prior must be a JointTRIP, found GaussianPrior"):
+    with pytest.raises(TypeError, match="prior must be a JointTRIP or a FlowPrior over one, found GaussianPrior"):
         ConditionalVAE(nn.Identity(), nn.Identity(), GaussianPrior(2))
+    with pytest.raises(TypeError, match="found FlowPrior over a TRIP"):
+        ConditionalVAE(nn.Identity(), nn.Identity(), FlowPrior(TRIP(2, 2, 2)))
     with pytest.raises(ValueError, match="the size of an attribute must be at least 1, found 0"):
         CVAE(nn.Identity(), nn.Identity(), 2, [3, 0])

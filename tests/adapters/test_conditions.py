@@ -8,7 +8,7 @@ pytest.importorskip("lightning")
 
 import torch
 
-from adapters import JointTRIP
+from adapters import FlowPrior, GaussianPrior, JointTRIP
 from adapters.conditions import changed_codes, satisfaction
 from adapters.models import AttributeClassifier
 
@@ -97,7 +97,7 @@ def test_no_images():
 
 def told_by(column: int) -> JointTRIP:
     """Four latents, of which one says what the attribute is: its component 0 goes with value 0, and 1 with 1."""
-    prior = JointTRIP(4, [2], num_components=2, rank=2, order="given", mean_range=(-2.0, 2.0))
+    prior = JointTRIP(4, [2], num_components=2, rank=2, order="given", mean_range=(-2.0, 2.0), nonnegative="abs")
     with torch.no_grad():
         for stack in prior.cores:
             stack.copy_(torch.eye(2).expand_as(stack))  # the bond carries a bit that nothing else knows of
@@ -117,6 +117,19 @@ def test_only_latents_that_tell_of_the_attribute_change(column):
     assert (prior.log_prob_attributes(torch.ones(200, 1), z).exp() > 0.5).float().mean() < 0.2
 
 
+def test_codes_change_as_the_base_of_a_flow_sees_them():
+    base = told_by(2)
+    flow = FlowPrior(base, "maf", transforms=2, hidden_features=(8,))
+    with torch.no_grad():
+        for parameter in flow.transform.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    z, wanted = flow.sample(200, torch.tensor([0.0]), rng=0), torch.ones(200, 1)
+    changed = flow.to_base(changed_codes(flow, z, wanted, attribute=0, num_dimensions=1, rng=1))
+    expected = changed_codes(base, flow.to_base(z), wanted, attribute=0, num_dimensions=1, rng=1)
+    torch.testing.assert_close(changed, expected, rtol=1e-4, atol=1e-4)
+    assert (flow.log_prob_attributes(wanted, flow.from_base(changed)).exp() > 0.5).float().mean() > 0.8
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -129,3 +142,8 @@ def test_only_latents_that_tell_of_the_attribute_change(column):
 def test_changes_that_are_none(settings, message):
     with pytest.raises(ValueError, match=message):
         changed_codes(told_by(0), torch.zeros(2, 4), torch.zeros(2, 1), **settings)
+
+
+def test_changes_need_a_prior_with_attributes():
+    with pytest.raises(TypeError, match="prior must be a JointTRIP or a FlowPrior over one, found GaussianPrior"):
+        changed_codes(GaussianPrior(4), torch.zeros(2, 4), torch.zeros(2, 1), 0)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from adapters.data import CIFAR10, MNIST, CelebA, Digits, ImageFolder, Split
+from adapters.data.base import listed
 from adapters.data.known import CELEBA_ATTRIBUTES
 from adapters.errors import InputError
 
@@ -278,6 +279,39 @@ def test_a_table_in_the_folder_given_by_its_path(folder):
 def test_images_without_a_table(folder):
     (folder / "attributes.csv").unlink()
     assert batch_of(ImageFolder(folder, test=5, validation=5))[1].shape == (10, 0)
+
+
+def test_tables_that_are_not_used(files):
+    data = ImageFolder(files, test=5, validation=5)
+    assert batch_of(data)[1].shape == (10, 0) and data.unused == ["attributes.csv"]
+    assert data.summary() == [
+        "attributes: (none)",
+        f"{files}: no table is used, not attributes.csv; the data's option `attributes` chooses",
+    ]
+
+
+def test_names_of_categories(files, folder):
+    table, names = folder / "attributes.csv", ("zebra", "ape 2", "nan")
+    lines = table.read_text().splitlines()
+    lines[0] += ",kind"
+    lines[1:] = [f"{line},{names[i % 3]} " for i, line in enumerate(lines[1:])]
+    table.write_text("\n".join(lines))
+    data = ImageFolder(zipped(folder) if files.suffix else folder, "attributes.csv", test=5, validation=5)
+    data.setup()
+    assert data.categories == {"kind": ("ape 2", "zebra")}
+    assert data.summary()[0] == "attributes: age, gender, kind (ape 2 = 0, zebra = 1)"
+    images = torch.cat([split.images for split in data.splits.values()])
+    found = torch.cat([split.attributes for split in data.splits.values()])[:, 2]
+    expected = torch.tensor([1.0, 0.0, torch.nan])[(images[:, 0, 0, 0] // 10).long() % 3]
+    listed = images[:, 0, 0, 0] < 190  # the last image has no row
+    assert torch.equal(found[listed].nan_to_num(9), expected[listed].nan_to_num(9)) and bool(found[~listed].isnan())
+
+
+def test_categories_of_known_data(tmp_path):
+    data = Digits(strokes=True, keep=["slant"])
+    assert data.summary() == ["attributes: slant (left = 0, upright = 1, right = 2)"]
+    many = listed([f"c{i}" for i in range(30)])
+    assert many.startswith("c0 = 0, c1 = 1,") and many.endswith("c11 = 11, ... c29 = 29")
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input

@@ -50,13 +50,17 @@ def encoder() -> Encoder:
 
 
 RING = {"num_components": 3, "rank": 2, "mean_range": (-2.0, 2.0), "std": 0.8}
+PRIVATE = {"rank": 3, "core": "cp", "private_components": True, "mean_range": (-2.0, 2.0), "std": 0.8}
 MAKERS = {
     "gaussian": lambda **o: GaussianPrior(D, **o),
     "mixture": lambda **o: GaussianMixturePrior(D, 3, **o),
-    "trip": lambda **o: TRIP(D, **RING, **o),
+    "trip": lambda **o: TRIP(D, **RING, nonnegative="abs", **o),
     "train": lambda **o: TRIP(D, **RING, topology="train", nonnegative="softplus", **o),
     "exp": lambda **o: TRIP(D, **RING, nonnegative="exp", **o),
+    "cp": lambda **o: TRIP(D, **RING, core="cp", **o),
+    "private": lambda **o: TRIP(D, **PRIVATE, topology="ring", **o),
     "joint": lambda **o: JointTRIP(D, [2, 3], **RING, **o),
+    "joint-private": lambda **o: JointTRIP(D, [2, 3], **PRIVATE, order="given", attribute_places="spread", **o),
     "vamp": lambda **o: VampPrior(encoder(), (3,), D, 4, bounds=(-2.0, 2.0), **o),
     "flow": lambda **o: FlowPrior(
         make("trip"), "maf", transforms=1, hidden_features=(8,), activation=torch.nn.Tanh, **o
@@ -126,7 +130,12 @@ def test_nan_is_marginalised(name):
 def test_samples_follow_the_density(name, method):
     prior = exact(name)
     drawn = getattr(prior, method)(8000, rng=2)
-    z = (drawn[0] if method == "sample_components" else drawn).detach().numpy()
+    assert_samples_follow(prior, drawn[0] if method == "sample_components" else drawn)
+
+
+def assert_samples_follow(prior: Prior, z) -> None:
+    """A chi-squared test of two-dimensional samples against the prior's density."""
+    z = z.detach().numpy()
     assert z.shape == (8000, D)
     points, volume = grid(step=0.0625)
     # half a step aside, so that no grid point lies on an edge
@@ -139,6 +148,59 @@ def test_samples_follow_the_density(name, method):
     fold = lambda cells: np.append(cells.ravel()[large], cells.ravel()[~large].sum() + 1e-9)  # noqa: E731
     p = scipy.stats.chisquare(fold(observed), fold(expected), sum_check=False).pvalue
     assert p > 1e-3, (observed, expected)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "trip", "train", "joint", "joint-private", "flow"])
+@pytest.mark.parametrize("temperature", [0.3, 1.6])
+def test_temperature_multiplies_the_standard_deviations_of_components(name, temperature):
+    prior, scaled = exact(name), exact(name)
+    with torch.no_grad():
+        for label, parameter in scaled.named_parameters():
+            if label.split(".")[-1] in ("log_std", "log_stds"):
+                parameter += math.log(temperature)
+    assert_samples_follow(scaled, prior.sample(8000, temperature=temperature, rng=3))
+
+
+@pytest.mark.parametrize("name", MARGINALISING)
+def test_at_temperature_zero_samples_are_means_of_components(name):
+    prior = exact(name)
+    if name == "gaussian":
+        means = prior.mean[None]
+    elif name in ("mixture", "vamp"):
+        means = prior.mixture().means
+    else:
+        means = torch.cartesian_prod(*prior.means)
+    z = prior.sample(500, temperature=0, rng=4)
+    found = torch.cdist(z, means).min(1)
+    assert found.values.max() < 1e-7 and found.indices.unique().numel() == len(means)
+
+
+@pytest.mark.parametrize("y", [[1.0, 0.4], [nan, -0.6]])
+def test_temperature_leaves_components_and_attributes_as_they_are(y):
+    prior, y = mixed(), torch.tensor(y, dtype=torch.float64)
+    points, volume = grid()
+    weight = prior.log_prob(points, y.expand(len(points), 2)).exp() * volume
+    mean = (weight[:, None] * points).sum(0) / weight.sum()
+    z = prior.sample(20_000, y, temperature=0.25, rng=0)
+    assert ((z.mean(0) - mean).abs() < 4 * z.std(0) / math.sqrt(len(z))).all(), (z.mean(0), mean)
+    wide = prior.sample(20_000, y, rng=0)
+    assert (z.std(0) < 0.95 * wide.std(0)).all()
+    assert torch.equal(wide, prior.sample(20_000, y, temperature=1.0, rng=0))
+
+
+@pytest.mark.parametrize("temperature", [-0.5, nan, math.inf])
+def test_temperatures_are_checked(name, temperature):
+    with pytest.raises(ValueError, match=f"temperature must be finite and not negative, found {temperature}"):
+        make(name).sample(2, temperature=temperature)
+
+
+def test_priors_without_attributes_are_given_none(name):
+    prior, y = make(name), torch.zeros(2)
+    if name.startswith("joint"):
+        assert prior.sample(3, y).shape == FlowPrior(prior, "maf", transforms=1).sample(3, y).shape == (3, D)
+        return
+    with pytest.raises(ValueError, match="has no attributes: y must be None, found a tensor of"):
+        prior.sample(3, y)
 
 
 @pytest.mark.parametrize("name", MARGINALISING)
@@ -343,15 +405,39 @@ def test_called_it_is_a_distribution(name):
     z = distribution.sample()
     assert z.shape == (D,)
     assert torch.equal(distribution.log_prob(z), prior.log_prob(z))
-    for moment in ("mean", "variance", "mode"):
-        with pytest.raises(NotImplementedError, match=f"has no {moment} of its own; .*prior"):
-            getattr(distribution, moment)
-    for ask in (distribution.entropy, lambda: distribution.cdf(z), lambda: distribution.icdf(z)):
+    with pytest.raises(NotImplementedError, match=r"has no mode of its own; .*prior"):
+        distribution.mode  # noqa: B018
+    for ask in (lambda: distribution.cdf(z), lambda: distribution.icdf(z)):
         with pytest.raises(NotImplementedError, match=r"of its own; .*prior"):
             ask()
     batch = distribution.expand((4,))
     assert batch.sample((2,)).shape == (2, 4, D)
     assert batch.log_prob(z).shape == (4,)
+    assert distribution.entropy().shape == () and batch.entropy().shape == (4,)
+    if name != "flow":
+        assert batch.mean.shape == batch.variance.shape == batch.stddev.shape == (4, D)
+
+
+def test_mean_variance_and_entropy(name):
+    prior = exact(name)
+    points, volume = grid(step=0.0625)
+    log_prob = prior.log_prob(points)
+    weight = log_prob.exp() * volume
+    if name == "flow":
+        with pytest.raises(NotImplementedError, match=r"moments of a FlowPrior .* estimate them from prior.sample"):
+            prior().mean  # noqa: B018
+    else:
+        mean = weight @ points
+        torch.testing.assert_close(prior().mean, mean, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(prior().variance, weight @ (points - mean) ** 2, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(prior().stddev, (weight @ (points - mean) ** 2).sqrt(), rtol=1e-5, atol=1e-6)
+        assert prior().variance.requires_grad == prior.is_learned
+    entropy = -(weight * log_prob).sum()
+    if name == "gaussian":
+        torch.testing.assert_close(prior().entropy(), entropy, rtol=1e-5, atol=1e-6)
+    error = ((weight * log_prob**2).sum() - entropy**2).sqrt() / 20_000**0.5
+    assert (prior.entropy(20_000, rng=0) - entropy).abs() < 4 * error + 1e-5
+    assert prior.entropy(50, rng=1) == prior.entropy(50, rng=1)
 
 
 def test_zuko_takes_a_prior_as_the_base_of_a_flow():
@@ -372,7 +458,10 @@ def test_zuko_takes_a_prior_as_the_base_of_a_flow():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "compiler"),
-    [*((name, "eager") for name in ("gaussian", "mixture", "trip", "joint", "vamp", "flow")), ("trip", "inductor")],
+    [
+        *((name, "eager") for name in ("gaussian", "mixture", "trip", "cp", "private", "joint", "vamp", "flow")),
+        ("trip", "inductor"),
+    ],
 )
 def test_log_prob_compiles(name, compiler):
     """Values and gradients, by tracing only and by torch's own compiler; graph breaks are allowed."""
@@ -437,7 +526,7 @@ def trees(monkeypatch) -> list:
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("name", ["trip", "joint", "flow"])
+@pytest.mark.parametrize("name", ["trip", "private", "joint", "flow"])
 def test_normaliser_and_tree_are_computed_once_per_update(name, context, normalisers, trees):
     prior, z = make(name), torch.zeros(5, D)
     drawn = []
@@ -718,7 +807,7 @@ CODES = torch.randn(50, D, generator=torch.Generator().manual_seed(0))
         (CODES[:, :1], {}, r"z must have shape \(..., 2\), found \(50, 1\)"),
         (CODES[None], {}, r"z must have shape \(n, 2\), found \(1, 50, 2\)"),
         (CODES[:2], {}, "at least 3 rows of codes, found 2"),
-        (CODES, {"method": "svd"}, "method must be one of gmm, em, found 'svd'"),
+        (CODES, {"method": "svd"}, "method must be one of gmm, em, mixture, found 'svd'"),
         (CODES, {"order": "random"}, "order must be one of mutual_information, found 'random'"),
         (CODES, {"method": "em", "max_epochs": 0}, "max_epochs must be at least 1, found 0"),
         (CODES.round().clamp(0, 1), {"method": "em"}, "column 0: 3 components need as many different codes, found 2"),
@@ -856,7 +945,7 @@ def test_reinitialize_with_continuous_attributes(method, order):
 def test_attribute_posteriors_in_logarithms():
     """Forty codes that each make one value 99 times less likely: float32 does not hold its probability."""
     d = 40
-    prior = JointTRIP(d, [2], num_components=2, rank=2, order="given")
+    prior = JointTRIP(d, [2], num_components=2, rank=2, order="given", nonnegative="abs")
     cores = torch.zeros(d + 1, 2, 2, 2)  # (column, value, left bond, right bond)
     for a in range(2):
         cores[:d, a, a, a], cores[:d, 1 - a, a, a], cores[d, a, a, a] = 0.99, 0.01, 1.0
@@ -963,7 +1052,7 @@ def test_an_order_that_is_copied_into_place_is_followed():
         (lambda: VampPrior(gaussian_encoder, (3,), 2).sample(1), TypeError, r"Independent\(Normal\), found Normal"),
         (lambda: VampPrior(encoder(), (3,), 3).sample(1), ValueError, r"event shape \(3,\), found \(2,\)"),
         (lambda: FlowPrior(3), TypeError, "base must be a Prior, found int"),
-        (lambda: FlowPrior(make("trip"), "glow"), ValueError, "flow must be one of nsf, maf, found 'glow'"),
+        (lambda: FlowPrior(make("trip"), "glow"), ValueError, "flow must be one of coupling, nsf, maf, found 'glow'"),
         (lambda: FlowPrior(make("trip"), 3), TypeError, "flow must be a name or a module, found int"),
         (
             lambda: FlowPrior(make("trip"), Encoder(), transforms=2),

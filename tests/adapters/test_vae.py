@@ -326,7 +326,7 @@ def test_when_the_prior_is_fitted_anew():
         Reinitialize(every=0)
     with pytest.raises(TypeError, match=r"every must be an integer, found 1\.5"):
         Reinitialize(every=1.5)
-    with pytest.raises(ValueError, match="method must be one of gmm, em, found 'svd'"):
+    with pytest.raises(ValueError, match="method must be one of gmm, em, mixture, found 'svd'"):
         Reinitialize(method="svd")
 
 

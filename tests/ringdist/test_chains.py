@@ -11,6 +11,8 @@ import ringdist as rd
 from ringdist.learning import chains
 from ringdist.learning.mixture import Mixture
 
+pytestmark = pytest.mark.slow_on("jax")
+
 
 def planted(n: int, d: int, seed: int, clusters: int = 2, keep: float = 0.85) -> np.ndarray:
     """(n, d) of two kinds of rows: each column mostly repeats the one before it, or mostly differs from it."""

@@ -12,6 +12,8 @@ from tests.oracle import MIXED, TABLE, TRAIN, Case, Column
 from tests.strategies import cases, over
 from tests.structured import PATTERNS, Structured, make_structured
 
+pytestmark = pytest.mark.slow_on("jax")
+
 # ------------------------------------------------------------------------------------------------- trains
 
 
@@ -224,6 +226,7 @@ def test_permute_by_name(backend):
 
 
 @pytest.mark.parametrize("source", ["numpy", "torch", "jax"])
+@pytest.mark.fast_on("jax")
 def test_to_moves_a_ring_between_backends(backend, source):
     from tests.backends import load_backend
 
@@ -268,6 +271,7 @@ def _flat(expression):
     return (equation, *(operands[0] if isinstance(operands[0], list | tuple) else operands))
 
 
+@pytest.mark.fast_on("jax")
 def test_einsum_by_name(backend):
     equation, *operands = _flat(backend.ring(MIXED).einsum(open=["count", "label"]))
     actual = backend.numpy(opt_einsum.contract(equation, *operands))
@@ -317,6 +321,7 @@ def test_nodes_are_named_as_the_variables(backend):
     assert [node.name for node in nodes] == ["count", "label", "delay", "height"], nodes
 
 
+@pytest.mark.fast_on("jax")
 def test_users_attach_nodes_of_their_own(backend):
     """A unary factor on one column and a pairwise one on two others, contracted by tensornetwork."""
     tn = pytest.importorskip("tensornetwork")

@@ -11,6 +11,8 @@ from tests.backends import assert_close, load_backend
 from tests.oracle import Case
 from tests.structured import FACTORS, STRUCTURED, TABLES, dense, make_structured
 
+pytestmark = pytest.mark.slow_on("jax")
+
 SUBSCRIPTS = {"left": "ac", "emission": "sc", "right": "cb"}
 NAMES = ("full", "hidden Markov", "private", "dense beside", "train", "diagonal beside")
 

@@ -16,6 +16,8 @@ from tests.diagonal_core import DiagonalCore
 from tests.families import LaplaceMixture
 from tests.structured import FACTORS, PATTERNS, STRUCTURED, TABLES, dense, made, make_structured
 
+pytestmark = pytest.mark.slow_on("jax")
+
 CLOSE = {"float64": {"rtol": 1e-9, "atol": 1e-11}, "float32": {"rtol": 3e-4, "atol": 3e-4}}
 
 
@@ -137,6 +139,7 @@ def test_factors_of_several_dtypes_or_backends():
 @pytest.mark.parametrize(
     ("value", "message"), [(-1.0, "found -1"), (np.nan, "found nan"), (np.inf, "found inf")], ids=str
 )
+@pytest.mark.fast_on("jax")
 def test_values_of_factors(backend, name, value, message):
     factors = {each: np.ones((2, 2)) for each in FACTORS}
     factors[name][1, 0] = value
@@ -380,6 +383,7 @@ def test_inner_of_two_kinds(backend, dtype):
             assert_close(actual, oracle.inner(p.case, q.case), (p, q), rtol=1e-5 if dtype == "float64" else 1e-3)
 
 
+@pytest.mark.fast_on("jax")
 def test_to_another_backend(backend, ring_case):
     if any(kind == "diagonal" for kind, _ in ring_case.parts) and backend.name == "jax":
         pytest.skip("one foreign kind a backend is enough")
@@ -554,11 +558,11 @@ def test_random_rings(backend, dtype):
         assert "CPCore" in repr(ring)
         sizes = sum(backend.numpy(a).size for core in ring.cores for a in core.arrays().values())
         assert ring.num_parameters == sizes
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="dense or cp, found 'sparse'"):
         rd.TensorRing.random(variables, 2, core="sparse", rng=0)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"inner .*found 0 for cp"):
         rd.TensorRing.random(variables, 2, core="cp", inner=0, rng=0)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"inner .*found 3 for dense"):
         rd.TensorRing.random(variables, 2, core="dense", inner=3, rng=0)
 
 

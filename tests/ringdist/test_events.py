@@ -16,6 +16,8 @@ from tests.backends import assert_close, load_backend
 from tests.oracle import MIXED, TABLE, TRAIN, make_case
 from tests.strategies import cases, over
 
+pytestmark = pytest.mark.slow_on("jax")
+
 COUNTS = make_case(["poisson", "categorical", "poisson"], [3, 2, 2], [2, 3, 2], [2, 0, 1], seed=7)
 EVENT = {
     "label": {0, 2},
@@ -632,6 +634,7 @@ def test_copies_and_other_dtypes():
     np.testing.assert_allclose(narrow.log_prob(x), conditional.log_prob(x), rtol=1e-5)
 
 
+@pytest.mark.fast_on("jax")
 def test_to_another_backend():
     torch = pytest.importorskip("torch")
     conditional = load_backend("numpy").ring(TRAIN).condition({1: rd.Interval(0, 1)})

@@ -15,7 +15,7 @@ import pytest
 import ringdist as rd
 
 MODULES = [module.name for module in pkgutil.walk_packages(rd.__path__, "ringdist.")]
-NEEDS_TORCH = {"ringdist.engines.lean"}  # to be imported at all
+NEEDS_TORCH = {"ringdist.engines.factored", "ringdist.engines.lean"}  # to be imported at all
 
 
 @pytest.mark.parametrize("name", ["ringdist", *MODULES])

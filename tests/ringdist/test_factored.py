@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from ringdist.engines import factored
 from ringdist.engines.range import NEAR_ONE, in_range
 from ringdist.queries import log_prob as likelihood
 from tests.backends import assert_close
 from tests.structured import FULL, PATTERNS, make_structured
 
 torch = pytest.importorskip("torch")
+factored = pytest.importorskip("ringdist.engines.factored")  # imports PyTorch
 
 
 def ring_of(structured, exponent=0.0, **requires):

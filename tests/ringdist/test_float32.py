@@ -12,6 +12,8 @@ from tests.oracle import MIXED, TABLE, TRAIN
 from tests.ringdist.test_conversions import assert_same_logs, wide_ring
 from tests.strategies import cases, over
 
+pytestmark = pytest.mark.slow_on("jax")
+
 CLOSE = {"rtol": 2e-4, "atol": 2e-4}
 
 

@@ -15,6 +15,8 @@ from tests import oracle
 from tests.backends import assert_close
 from tests.oracle import MIXED, Case, Column, make_case
 
+pytestmark = pytest.mark.slow_on("jax")
+
 SMALL = make_case(["categorical", "gaussian", "poisson"], [2, 3, 2], [2, 1, 3], [1, 0, 2], seed=21)
 ENGINES = ("auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork")
 
@@ -254,6 +256,7 @@ def test_a_lean_sweep_has_the_gradients_of_a_recorded_one(d, exponent, device, m
 
 # The log engine gives such an entry the gradient 0, a known defect: see docs/numerics.md.
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "log"])
+@pytest.mark.fast_on("jax")
 def test_zero_entries_of_a_core_have_the_gradient_of_leaving_zero(backend, engine):
     """d log P̂ / d Q at Q = 0 is not 0 when the entry would open a path beside others."""
     case = make_case(["categorical"] * 3, [2, 2, 2], [2, 2, 2], [0, 1, 2], seed=23)

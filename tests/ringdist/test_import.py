@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 import ringdist as rd
 
@@ -42,10 +45,42 @@ def test_the_public_names():
     assert rd.__version__ and rd.__doc__
 
 
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == rd.__version__
+    assert f"\nversion: {rd.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{rd.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+HEAVY = "torch jax tensorflow tensornetwork matplotlib pandas scipy sklearn tqdm".split()
+
+
 def test_import_leaves_heavy_libraries_alone():
-    heavy = "torch", "jax", "tensornetwork", "tensorflow", "matplotlib", "pandas"
+    """They would be most of the time of an import."""
+    heavy = (*HEAVY, "adapters", "lightning")
     code = f"import sys, ringdist; print([m for m in {heavy} if m in sys.modules])"
     assert run(code).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("library", "use"),
+    [
+        ("scipy", "ring.entropy(5, 0)"),
+        ("sklearn", "rd.TensorRingDensity"),
+        ("tensornetwork", "ring.to_tensornetwork()"),
+        ("tqdm", "rd.fit_em(ring, ring.sample(9, rng=0), max_epochs=1)"),
+    ],
+)
+def test_heavy_libraries_are_imported_where_they_are_needed(library, use):
+    assert library in HEAVY
+    code = f"""
+import sys, ringdist as rd
+ring = rd.TensorRing.random([rd.Categorical(3)] * 4, 2, rng=0)
+before = {library!r} in sys.modules
+{use}
+print(before, {library!r} in sys.modules)
+"""
+    assert run(code).strip() == "False True"
 
 
 def test_import_changes_nothing_global():

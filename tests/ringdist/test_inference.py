@@ -15,6 +15,8 @@ from tests.backends import assert_close
 from tests.oracle import DISCRETE, MIXED, TABLE, TRAIN, Case
 from tests.strategies import cases, over
 
+pytestmark = pytest.mark.slow_on("jax")
+
 # --------------------------------------------------------------------------------- component_posterior
 
 
@@ -126,6 +128,7 @@ def test_mean_and_covariance(backend, case):
 
 
 @over(MIXED, TABLE, TRAIN, case=cases())
+@pytest.mark.fast_on("jax")
 def test_mean_given_the_observed_entries(backend, case):
     x = case.possible_rows(6)
     actual = backend.numpy(backend.ring(case).mean(backend.array(x)))
@@ -428,6 +431,7 @@ def test_inner_product_with_another_ring_of_the_same_families(backend, case):
 
 
 @over(TABLE, case=cases(kinds=("categorical",)))
+@pytest.mark.fast_on("jax")
 def test_to_dense(backend, case):
     table = backend.ring(case).to_dense()
     assert_close(backend.numpy(table), case.joint / case.joint.sum(), case)

@@ -12,6 +12,8 @@ from ringdist.network.layout import Layout
 from tests.backends import assert_close, load_backend
 from tests.safetensors_files import put_together, taken_apart
 
+pytestmark = pytest.mark.slow_on("jax")
+
 COLUMNS = ((6, 0, 3), (1,), (5, 2), (4,))  # of every variable, those of the wide ones in any order
 FLAT = [k for own in COLUMNS for k in own]
 D = len(FLAT)

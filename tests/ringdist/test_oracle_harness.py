@@ -15,6 +15,8 @@ from tests.log_oracle import Table, log_dense
 from tests.oracle import Case, Column
 from tests.structured import PATTERNS, Structured, make_structured
 
+pytestmark = pytest.mark.slow_on("jax")
+
 TOLERANCE = {"float32": 2e-3, "float64": 1e-9}
 RANGE = {"float32": 37, "float64": 300}
 SCALES = ("plain", "within", "between", "bonds", "one large", "one small", "zeros", "worlds", "subnormal", "edge")
@@ -241,9 +243,10 @@ class Check:
         for k in range(self.d):
             if self.case.columns[k].kind != "categorical":
                 return
-        n = 300
+        joint = self.table.joint(*range(self.d))
+        n = max(300, 10 * joint.size)  # ten for each cell, or chi_square has nothing to judge
         drawn = self.backend.numpy(ring.sample(n, rng=self.backend.rng(1)))
-        self.fits("sample", drawn, self.table.joint(*range(self.d)))
+        self.fits("sample", drawn, joint)
         given = self.possible[int(self.rng.integers(len(self.possible)))]
         drawn = self.backend.numpy(ring.sample_given(self.put(given), n, rng=self.backend.rng(2)))
         logs = self.table.posterior_logs(given[None])[0]
@@ -421,3 +424,15 @@ def test_hidden_states_whose_factors_are_far_apart(numpy_backend, exponent):
         np.testing.assert_allclose(
             marginal.log_prob(x[:, [0, 2]]), table.log_prob(hidden).astype(float), rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.parametrize("counts", [[0, 0, 0], [1, 1, 1], [[3]], [4]], ids=str)
+def test_chi_square_refuses_what_it_cannot_judge(counts):
+    with pytest.raises(ValueError, match=r"nothing to test|too few"):
+        oracle.chi_square(np.array(counts), np.full(np.shape(counts), 1 / np.size(counts)))
+
+
+@pytest.mark.parametrize("n", [10, 1000])
+def test_chi_square_of_one_possible_outcome(n):
+    assert oracle.chi_square(np.array([0, n]), np.array([0.0, 1.0])) == 1
+    assert oracle.chi_square(np.array([1, n]), np.array([0.0, 1.0])) == 0

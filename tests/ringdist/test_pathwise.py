@@ -11,6 +11,8 @@ from tests.backends import assert_close, load_backend
 from tests.oracle import MIXED, Case, make_case
 from tests.ringdist.test_gradients import parameters, rebuilt, ring_of
 
+pytestmark = pytest.mark.slow_on("jax")
+
 nan = math.nan
 ONE = make_case(["gaussian"], [3], [2], [0], seed=31)
 TWO = make_case(["gaussian", "laplace"], [3, 2], [3, 2], [1, 0], seed=32)
@@ -296,6 +298,7 @@ def test_samples_that_do_not_fit(backend, x, given, message):
         backend.ring(MIXED).pathwise(backend.array(x), given)
 
 
+@pytest.mark.fast_on("jax")
 def test_arrays_of_another_backend(backend):
     with pytest.raises(TypeError, match="all arrays must come from one backend"):
         backend.ring(TWO).pathwise(np.zeros((1, 2)))

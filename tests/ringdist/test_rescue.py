@@ -17,6 +17,8 @@ from ringdist.engines.tree import tree
 from ringdist.network import Evidence
 from tests.backends import assert_close, load_backend
 
+pytestmark = pytest.mark.slow_on("jax")
+
 BOUNDS = {"sweep": sweep, "tree": tree}
 TOLERANCE = 16  # times the rounding error of the dtype, relative to the value
 WORLDS, GROWTHS, PLAIN = 4, 40, 7  # values of a bond; categories that grow by powers of 2; columns between the others

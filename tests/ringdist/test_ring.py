@@ -12,10 +12,13 @@ from tests.backends import assert_close
 from tests.oracle import MIXED, TABLE, TRAIN
 from tests.strategies import cases, over
 
+pytestmark = pytest.mark.slow_on("jax")
+
 COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda ring: pickle.loads(pickle.dumps(ring))}
 
 
 @over(MIXED, TABLE, TRAIN, case=cases())
+@pytest.mark.fast_on("jax")
 def test_attributes(backend, case):
     ring = backend.ring(case)
     assert ring.num_variables == case.d, ring

@@ -14,6 +14,8 @@ from tests import oracle
 from tests.backends import Backend, assert_close
 from tests.oracle import Case, make_case
 
+pytestmark = pytest.mark.slow_on("jax")
+
 KINDS, SHAPE = ["categorical"] * 4, [3, 2, 4, 2]
 NAMES = ["label", "height", "count", "delay"]
 FAMILIES = ["categorical", "gaussian", "poisson", "laplace"]
@@ -759,6 +761,7 @@ def test_torch_compile():
 # -------------------------------------------------------------------------------------------------- as an object
 
 
+@pytest.mark.fast_on("jax")
 def test_attributes(backend, case):
     mixture = case.mixture(backend)
     assert mixture.num_rings == len(mixture.rings) == len(case.cases)

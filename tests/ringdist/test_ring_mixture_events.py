@@ -11,6 +11,8 @@ from tests import oracle
 from tests.backends import assert_close
 from tests.ringdist.test_ring_mixture import SUMS, TABLES
 
+pytestmark = pytest.mark.slow_on("jax")
+
 
 @pytest.fixture(params=TABLES)
 def table(request):

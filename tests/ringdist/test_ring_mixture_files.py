@@ -11,6 +11,8 @@ from tests.families import LaplaceMixture
 from tests.ringdist.test_ring_mixture import SUMS, Sum
 from tests.safetensors_files import Tensor, put_together, taken_apart
 
+pytestmark = pytest.mark.slow_on("jax")
+
 MIXED: Sum = SUMS["mixed"]
 
 

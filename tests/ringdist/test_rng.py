@@ -5,6 +5,8 @@ import pytest
 
 from tests.oracle import MIXED
 
+pytestmark = pytest.mark.slow_on("jax")
+
 DRAWS = {
     "sample": lambda ring, x, rng: ring.sample(5, rng=rng),
     "sample_given": lambda ring, x, rng: ring.sample_given(x, 5, rng=rng),
@@ -33,11 +35,13 @@ def test_the_backends_own_generator_or_key(draw, backend):
     assert not np.array_equal(draw(backend.rng(3)), draw(backend.rng(4)))
 
 
+@pytest.mark.fast_on("jax")
 def test_a_generator_moves_on_and_a_key_does_not(draw, backend):
     rng = backend.rng(0)
     assert np.array_equal(draw(rng), draw(rng)) == (backend.name == "jax")
 
 
+@pytest.mark.fast_on("jax")
 def test_no_rng_is_fresh_entropy_except_in_jax(draw, backend):
     if backend.name == "jax":
         with pytest.raises(ValueError, match="rng"):
@@ -56,6 +60,7 @@ def test_the_legacy_keys_of_jax_are_keys(backend):
     np.testing.assert_array_equal(old, backend.numpy(ring.sample(3, rng=jax.random.PRNGKey(5))))
 
 
+@pytest.mark.fast_on("jax")
 def test_another_kind_of_rng_is_refused(draw, backend):
     foreign = object() if backend.name != "numpy" else "seed"
     for wrong in ("seed", 1.5, foreign):

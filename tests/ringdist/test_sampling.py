@@ -12,6 +12,8 @@ from ringdist.queries import top_down
 from tests import oracle
 from tests.oracle import DISCRETE, MIXED, TABLE, TRAIN, Case
 
+pytestmark = pytest.mark.slow_on("jax")
+
 LEVEL = 1e-3
 CATEGORICAL_TRAIN = oracle.make_case(["categorical"] * 3, [3, 2, 4], [1, 3, 2], [2, 0, 1], seed=11)
 ALONE = oracle.make_case(["categorical"], [4], [3], [0], sparsity=0.3, seed=12)

@@ -14,6 +14,8 @@ from ringdist.variables import Family, as_family, rebuild
 from tests.backends import assert_close, load_backend
 from tests.families import LaplaceMixture
 
+pytestmark = pytest.mark.slow_on("jax")
+
 INF = math.inf
 
 

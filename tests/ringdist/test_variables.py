@@ -14,12 +14,15 @@ from tests.backends import assert_close, load_backend
 from tests.families import LaplaceMixture
 from tests.oracle import KINDS, make_column
 
+pytestmark = pytest.mark.slow_on("jax")
+
 
 @pytest.fixture(params=KINDS)
 def column(request):
     return make_column(request.param, 4, np.random.default_rng(3), name="age")
 
 
+@pytest.mark.fast_on("jax")
 def test_log_density_cdf_and_moments(backend, column):
     variable = backend.variable(column)
     x = column.draw(24, np.random.default_rng(0)).reshape(2, 3, 4)

@@ -13,6 +13,8 @@ from tests.backends import assert_close, load_backend
 from tests.families import LaplaceMixture
 from tests.oracle import chi_square
 
+pytestmark = pytest.mark.slow_on("jax")
+
 MEANS, STDS, ATOMS = np.array([1.0, -4.0]), np.array([0.5, 2.0]), (0.0, 9999.0)
 
 
@@ -36,6 +38,7 @@ def ring_of(backend, dtype="float64"):
     return rd.TensorRing([backend.array(core, dtype) for core in cores], variables), joint
 
 
+@pytest.mark.fast_on("jax")
 def test_log_density_cdf_and_moments(backend, dtype):
     variable, x = make(backend, dtype), np.array([0.0, 0.25, -3.0, 9999.0, 1.0])
     with np.errstate(divide="ignore"):

@@ -10,6 +10,8 @@ from scipy.special import digamma
 import ringdist as rd
 from tests.backends import assert_close, load_backend
 
+pytestmark = pytest.mark.slow_on("jax")
+
 
 def test_densities_of_any_shape(backend):
     shapes = [(1e-6, 1e-6), (1e-3, 20.0), (0.5, 0.5), (1.0, 1.0), (1.0, 7.0), (3.0, 1e4), (1e5, 3e5), (1e8, 1e8)]

@@ -12,6 +12,8 @@ from tests import oracle
 from tests.backends import assert_close, load_backend
 from tests.ringdist.variables.specimens import SPECIMENS
 
+pytestmark = pytest.mark.slow_on("jax")
+
 ROUGH = {"float32": {"rtol": 3e-5, "atol": 3e-5}, "float64": {"rtol": 1e-10, "atol": 1e-11}}
 
 
@@ -30,6 +32,7 @@ def ring_of(specimen, backend, dtype="float64"):
 # ------------------------------------------------------------------------------------------------- densities
 
 
+@pytest.mark.fast_on("jax")
 def test_log_density_cdf_and_moments(backend, specimen, dtype):
     variable, x = specimen.make(backend, dtype), specimen.draw(24).astype(dtype).astype(float).reshape(2, 12)
     assert_close(

@@ -13,6 +13,8 @@ from ringdist.variables.multivariate_functions import floored
 from ringdist.variables.multivariate_placing import centres_and_covariances
 from tests.backends import assert_close
 
+pytestmark = pytest.mark.slow_on("jax")
+
 N, W = 3, 4
 
 

@@ -8,6 +8,8 @@ import ringdist as rd
 from ringdist.variables.negative_binomial_functions import falling_sums, log_growths
 from tests.backends import assert_close, load_backend
 
+pytestmark = pytest.mark.slow_on("jax")
+
 COUNTS = np.array([0.0, 1.0, 2.0, 5.0, 17.0, 200.0, 3e4])
 
 

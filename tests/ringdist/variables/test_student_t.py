@@ -7,6 +7,8 @@ from scipy import stats
 import ringdist as rd
 from tests.backends import assert_close, load_backend
 
+pytestmark = pytest.mark.slow_on("jax")
+
 DOFS = [0.1, 0.5, 1.0, 2.0, 3.7, 30.0, 1e3, 1e8]
 X = np.array([-1e12, -4e3, -30.0, -7.0, -1.3, -1e-3, 0.0, 1e-6, 0.7, 5.0, 200.0, 1e9])
 

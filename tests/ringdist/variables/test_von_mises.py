@@ -8,6 +8,8 @@ import ringdist as rd
 from ringdist.variables.von_mises import _concentration, _mean_length
 from tests.backends import assert_close, load_backend
 
+pytestmark = pytest.mark.slow_on("jax")
+
 CONCENTRATIONS = np.array([0.0, 1e-8, 0.01, 0.7, 5.0, 49.0, 51.0, 700.0, 1e5, 1e8])
 
 

@@ -1,0 +1,218 @@
+"""Parameters of a ring prior from data: the paper's procedure, a mixture of products, and exact EM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+import ringdist as rd
+from adapters.priors.fitting import LEAST_STD, fit_gaussians, global_seed
+from adapters.priors.mixture import DiagonalMixture
+from adapters.priors.ring_parameters import RingParameters
+from adapters.priors.ring_structure import Factors, core_of
+
+Method = Literal["gmm", "em", "mixture"]
+PSEUDOCOUNT = 1e-2  # rows: keeps EM from cores with entries of zero, which gradients could not leave again
+SMOOTHING = 0.01  # the share of a start from a mixture that changes its cluster anywhere along the ring
+SPREAD = 0.04  # the same in each column where EM goes on, as in `rd.initialize`
+MIXTURE_EPOCHS = 20  # of EM for a mixture with attributes
+CLUSTER_ROWS = 0.1  # with the column's own shares, beside the rows of a cluster, in which attribute values are counted
+
+
+class Values(NamedTuple):
+    """New values of all parameters: cores by column, means and log_stds of the Gaussian columns."""
+
+    factors: list[Factors]
+    means: Tensor
+    log_stds: Tensor
+
+
+def by_gaussians(prior: RingParameters, rows: Tensor, columns: Sequence[int]) -> Values:
+    """A 1-D mixture per real column, cores drawn anew (the paper's procedure)."""
+    means, log_stds = (parameter.detach().clone() for parameter in (prior.means, prior.log_stds))
+    fitted = _fitted(prior, rows)
+    for i, k in enumerate(prior._gaussians):
+        if k not in fitted:
+            continue
+        known = rows[~rows[:, k].isnan(), k : k + 1]
+        fit = fit_gaussians(known, prior.num_components, max_iter=100, init="kmeans", seed=global_seed())
+        means[i], log_stds[i] = fit.means[:, 0], fit.log_stds[:, 0]
+    return Values(prior._structure.random(columns, torch.default_generator), means, log_stds)
+
+
+def by_em(prior: RingParameters, rows: Tensor, columns: Sequence[int], max_epochs: int) -> Values:
+    """Near a mixture of products where all ranks are equal, else random at the codes' quantiles; then exact EM."""
+    if not prior.private_components:
+        start = _near_mixture(prior, rows, columns, "quantile" if prior.one_rank is None else "mixture", SPREAD)
+    elif prior.one_rank is not None:
+        start = _near_mixture_of_gaussians(prior, rows, columns, SPREAD)
+    else:
+        start = _ring(prior, by_gaussians(prior, rows, columns), columns)
+    data = rows.to(prior.device, prior.dtype)
+    fit = rd.fit_em(start, data, max_epochs=max_epochs, pseudocount=PSEUDOCOUNT, rng=global_seed())
+    return _values(prior, fit.ring)
+
+
+def by_mixture(prior: RingParameters, rows: Tensor, columns: Sequence[int]) -> Values:
+    """A mixture of as many products as the rank, whose cluster hardly ever changes along the ring."""
+    if prior.one_rank is None:
+        raise ValueError(f"a mixture is a ring of one rank for all bonds, found ranks {prior.ranks}")
+    spread = SMOOTHING / len(columns)
+    if prior.private_components:
+        return _values(prior, _near_mixture_of_gaussians(prior, rows, columns, spread))
+    return _values(prior, _near_mixture(prior, rows, columns, "mixture", spread))
+
+
+def _values(prior: RingParameters, ring: rd.TensorRing) -> Values:
+    arrays = [ring.variables[k].arrays() for k in prior._gaussians]
+    means, stds = (torch.stack([own[name] for own in arrays]) for name in ("means", "stds"))
+    return Values(prior._structure.conformed(ring), means, stds.log())
+
+
+def _ring(prior: RingParameters, values: Values, columns: Sequence[int]) -> rd.TensorRing:
+    variables: list[Any] = list(prior._categories)
+    for k, mean, log_std in zip(prior._gaussians, values.means, values.log_stds, strict=True):
+        variables[k] = _gaussians(mean, log_std.exp())
+    return _moved(prior, values.factors, variables, columns)
+
+
+def _moved(
+    prior: RingParameters, factors: Sequence[Factors], variables: Sequence[Any], columns: Sequence[int]
+) -> rd.TensorRing:
+    """A ring of these factors and Gaussians, in the dtype of the prior and where it is."""
+    cores = [core_of({name: factor.double().cpu() for name, factor in own.items()}) for own in factors]
+    return rd.TensorRing(cores, variables, columns).to(dtype=prior.dtype, device=prior.device)
+
+
+def _fitted(prior: RingParameters, rows: Tensor) -> Set[int]:
+    """The Gaussian columns whose components are placed anew: attributes need as many different values as components."""
+
+    def is_known(values: Tensor) -> bool:
+        known = values[~values.isnan()]
+        return known.unique().numel() >= max(2, prior.num_components)
+
+    return {k for k in prior._gaussians if k < prior.num_latents or is_known(rows[:, k])}
+
+
+def _near_mixture(
+    prior: RingParameters,
+    rows: Tensor,
+    columns: Sequence[int],
+    method: Literal["quantile", "mixture"],
+    spread: float,
+) -> rd.TensorRing:
+    """Components at the codes' quantiles, which all clusters share."""
+    fitted = _fitted(prior, rows)
+    before = prior._ring(prior.means.detach(), prior.log_stds.detach()).variables
+    start = rd.initialize(
+        rows.to(prior.dtype).cpu().numpy(),
+        [rd.GaussianMixture if k in fitted else variable for k, variable in enumerate(before)],
+        prior.ranks if prior.one_rank is None else prior.one_rank,
+        num_components=prior.num_components,
+        order=columns,
+        topology=prior.topology,
+        method=method,
+        spread=spread,
+        core=prior.core,
+        inner=prior._structure.inner if prior.core == "cp" and method == "quantile" else None,
+        rng=global_seed(),
+        xp=torch,
+        dtype=prior.dtype,
+        device=prior.device,
+    )
+    for k, (variable, size) in enumerate(zip(start.variables, prior._sizes, strict=True)):
+        if variable.num_components != size:
+            raise ValueError(
+                f"column {k}: {size} components need as many different codes, found {variable.num_components}"
+            )
+    return start
+
+
+def _near_mixture_of_gaussians(
+    prior: RingParameters, rows: Tensor, columns: Sequence[int], spread: float
+) -> rd.TensorRing:
+    """A mixture of Gaussians with diagonal covariances and, in it, attributes: each cluster has its own components.
+
+    It is the ring that never changes its cluster. EM keeps zeros, so that of that ring is EM for the mixture, from the
+    mixture of the latents alone: this is how attributes take part, those unknown too.
+    """
+    latents = rows[:, : prior.num_latents]
+    fit = fit_gaussians(latents, prior.num_components, max_iter=100, init="k-means++", seed=global_seed())
+    mixture = DiagonalMixture(fit.log_weights, fit.means, fit.log_stds.exp())
+    responsibilities = torch.softmax(mixture._joint(latents.cpu()), dim=1)
+    variables: list[Any] = [_gaussians(mean, std) for mean, std in zip(mixture.means.T, mixture.stds.T, strict=True)]
+    factors: list[dict[str, Tensor]] = [{} for _ in columns]
+    fitted = _fitted(prior, rows)
+    for k in range(prior.num_latents, len(columns)):
+        values = rows[:, k].cpu()
+        if (categories := prior._categories[k]) is not None:
+            factors[k]["emission"] = _table(values, responsibilities, categories.num_components)
+            variables.append(categories)
+        elif k in fitted:
+            variables.append(_by_responsibilities(values, responsibilities))
+        else:
+            i = prior._gaussians.index(k)
+            variables.append(_gaussians(prior.means[i], prior.log_stds[i].exp()))
+    ring = _mixture_ring(prior, mixture.log_weights.exp(), factors, variables, columns)
+    if prior.attributes:
+        data = rows.to(prior.device, prior.dtype)
+        ring = rd.fit_em(ring, data, max_epochs=MIXTURE_EPOCHS, pseudocount=PSEUDOCOUNT, rng=global_seed()).ring
+    return _smoothed(ring, spread)
+
+
+def _mixture_ring(
+    prior: RingParameters,
+    weights: Tensor,
+    factors: Sequence[dict[str, Tensor]],
+    variables: Sequence[rd.Variable],
+    columns: Sequence[int],
+) -> rd.TensorRing:
+    """Σ_c weights[c] ∏_k p_k(z_k | c) as a ring of CP cores."""
+    inner = len(weights)
+    for k, shapes in enumerate(prior._structure.shapes(columns)):
+        if "left" in shapes:  # the opening of a train
+            factors[k]["left"] = weights[None, :]
+        stay = torch.eye(inner, dtype=weights.dtype)
+        factors[k]["right"] = stay if shapes["right"][1] == inner else stay.sum(1, keepdim=True)
+    if prior.topology == "ring":
+        factors[columns[-1]]["right"] = torch.diag(weights)
+    return _moved(prior, factors, variables, columns)
+
+
+def _smoothed(ring: rd.TensorRing, spread: float) -> rd.TensorRing:
+    """The ring with a share `spread` of each column's mass moving to a random state of the next bond."""
+    cores = []
+    for core in ring.cores:
+        right = core.right
+        if (size := right.shape[1]) > 1:
+            draws = torch.rand(size, size, dtype=torch.float64)
+            change = (1 - spread) * torch.eye(size) - spread * (-draws).log1p() / size
+            right = right @ change.to(right)
+        cores.append(core.with_arrays({**core.arrays(), "right": right}))
+    return rd.TensorRing(cores, ring.variables, ring.order)
+
+
+def _gaussians(means: Tensor, stds: Tensor) -> rd.GaussianMixture:
+    return rd.GaussianMixture(means.detach().double().cpu(), stds.detach().double().cpu())
+
+
+def _table(values: Tensor, responsibilities: Tensor, size: int) -> Tensor:
+    """p(value | cluster), (size, clusters), from the rows (n,) whose value is known."""
+    known = ~values.isnan()
+    counts = torch.nn.functional.one_hot(values[known].long(), size).to(responsibilities)
+    share = (counts.sum(0) + 1) / (counts.sum() + size)
+    table = counts.T @ responsibilities[known] + CLUSTER_ROWS * share[:, None]
+    return table / table.sum(0)
+
+
+def _by_responsibilities(values: Tensor, responsibilities: Tensor) -> rd.GaussianMixture:
+    """A Gaussian of each cluster from the rows (n,) whose value is known."""
+    known = ~values.isnan()
+    values, weights = values[known], responsibilities[known].T
+    held = weights.sum(1) + CLUSTER_ROWS
+    means = (weights @ values + CLUSTER_ROWS * values.mean()) / held
+    squares = (weights * (values - means[:, None]) ** 2).sum(1) + CLUSTER_ROWS * values.var(correction=0)
+    return rd.GaussianMixture(means, (squares / held).sqrt().clamp(min=LEAST_STD))

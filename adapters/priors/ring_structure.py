@@ -1,0 +1,163 @@
+"""What the cores of a ring prior are made of: the shapes of their factors, and the map that keeps them non-negative."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import ringdist as rd
+from adapters.priors.base import check_option
+from ringdist.network.random import bond_ranks
+
+Topology = Literal["ring", "train"]
+CoreKind = Literal["dense", "cp"]
+Nonnegative = Literal["abs", "softplus", "exp"]
+Shape = tuple[int, ...]
+Factors = Mapping[str, Tensor]  # of one core, by the names of `Core.arrays()`
+Layout = dict[tuple[str, Shape], list[int]]  # from a factor's name and shape to the columns that have it, ascending
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Kind and sizes of the cores of d columns, in whatever order these follow each other.
+
+    A dense core has one factor, "core" (N, m, m'). A CP core has c = max(ranks) hidden states and up to three factors:
+    "left" (m, c) only where the left bond has another rank, so that elsewhere its value is the hidden state;
+    "emission" (N, c) unless every hidden state has a component of its own; and "right" (c, m').
+
+    Args:
+        sizes: N of each column.
+        ranks: of the bonds, in the sense of `TensorRing.ranks`.
+        kind: of all cores.
+        private: per column, whether its hidden states have components of their own.
+    """
+
+    sizes: tuple[int, ...]
+    ranks: tuple[int, ...]
+    kind: CoreKind
+    private: tuple[bool, ...]
+
+    @property
+    def inner(self) -> int:
+        """c, the hidden states of CP cores."""
+        return max(self.ranks)
+
+    def shapes(self, columns: Sequence[int]) -> list[dict[str, Shape]]:
+        """The shapes of each column's factors if this is their order."""
+        shapes: list[dict[str, Shape]] = [{} for _ in columns]
+        for j, k in enumerate(columns):
+            shapes[k] = self._shapes(k, self.ranks[j], self.ranks[(j + 1) % len(columns)])
+        return shapes
+
+    def _shapes(self, k: int, left: int, right: int) -> dict[str, Shape]:
+        if self.kind == "dense":
+            return {"core": (self.sizes[k], left, right)}
+        opening = {} if left == self.inner else {"left": (left, self.inner)}
+        emission = {} if self.private[k] else {"emission": (self.sizes[k], self.inner)}
+        return {**opening, **emission, "right": (self.inner, right)}
+
+    def layout(self, columns: Sequence[int]) -> Layout:
+        """Which columns share the name and shape of a factor if this is their order."""
+        found: Layout = {}
+        for k, shapes in enumerate(self.shapes(columns)):
+            for key in shapes.items():
+                found.setdefault(key, []).append(k)
+        return {key: found[key] for key in sorted(found)}
+
+    def random(self, columns: Sequence[int], generator: torch.Generator) -> list[Factors]:
+        """Factors of exponential variates, one dictionary per column: Z is near 1, and the bonds are told apart.
+
+        An end of a train of CP cores is left even, so that the columns there start as near to the mixture of equal
+        weights of their components as those inside.
+        """
+        if self.kind == "dense":
+            variables = [rd.Categorical(size) for size in self.sizes]
+            ring = rd.TensorRing.random(variables, self.ranks, order=columns, rng=generator, xp=torch)
+            return [{"core": core} for core in ring.cores]
+        return [
+            {name: _random_factor(name, shape, generator) for name, shape in own.items()}
+            for own in self.shapes(columns)
+        ]
+
+    def conformed(self, ring: rd.TensorRing) -> list[Factors]:
+        """The factors of a ring's cores, one dictionary per column, with Z at 1: the same distribution.
+
+        A "left" that has no place here is multiplied onto the "right" of the core before.
+        """
+        factors = [dict(core.arrays()) if isinstance(core, rd.CPCore) else {"core": core} for core in ring.cores]
+        columns = list(ring.order)
+        shapes = self.shapes(columns)
+        for before, k in zip([columns[-1], *columns[:-1]], columns, strict=True):
+            if "left" in factors[k] and "left" not in shapes[k]:
+                factors[before]["right"] = factors[before]["right"] @ factors[k].pop("left")
+        scale = (-ring.log_normalizer() / len(columns)).exp()
+        last = "core" if self.kind == "dense" else "right"
+        return [{**own, last: own[last] * scale} for own in factors]
+
+
+def structure_of(
+    sizes: Sequence[int], rank: int | Sequence[int], topology: Topology, kind: CoreKind, private: Sequence[bool]
+) -> Structure:
+    """The structure; sizes of columns with private components are replaced by the number of hidden states."""
+    ranks = tuple(bond_ranks(rank, len(sizes), topology))
+    sizes = [max(ranks) if own else size for size, own in zip(sizes, private, strict=True)]
+    return Structure(tuple(sizes), ranks, kind, tuple(private))
+
+
+def core_of(factors: Factors) -> Any:
+    """The core, or the array of a dense one."""
+    return factors["core"] if "core" in factors else _AS_CP.with_arrays(dict(factors))
+
+
+_AS_CP = rd.CPCore(right=[[1.0]])  # of which others are made without checks, as compiling needs it
+
+
+def mapped_to_nonnegative(raw: Tensor, how: Nonnegative) -> Tensor:
+    """From any real numbers to the non-negative entries of cores."""
+    match how:
+        case "abs":
+            return raw.abs()
+        case "softplus":
+            return F.softplus(raw)
+    return raw.exp()
+
+
+def raw_of(factor: Tensor, how: Nonnegative) -> Tensor:
+    """A solution of `mapped_to_nonnegative(raw) = factor`; zeros become the smallest number if the map has none."""
+    if how == "abs":
+        return factor
+    factor = factor.clamp(min=torch.finfo(factor.dtype).tiny)
+    return factor.log() if how == "exp" else factor + (-(-factor).expm1()).log()
+
+
+def checked_kind(core: CoreKind, private_components: bool, topology: Topology | None) -> Topology:
+    """The topology, which depends on the kind if None: "ring" as in the paper for dense cores, "train" for CP cores.
+
+    Raises:
+        ValueError: if core is unknown, or dense cores are to have private components.
+    """
+    check_option("core", core, get_args(CoreKind))
+    if private_components and core != "cp":
+        raise ValueError(f"private components are those of hidden states: core must be cp, found {core!r}")
+    if topology is None:
+        return "ring" if core == "dense" else "train"
+    check_option("topology", topology, get_args(Topology))
+    return topology
+
+
+def stacked(factors: Sequence[Factors], layout: Layout) -> Iterator[Tensor]:
+    """The factors of equal name and shape in one tensor each, as the parameters hold them."""
+    for (name, _), columns in layout.items():
+        yield torch.stack([factors[k][name] for k in columns])
+
+
+def _random_factor(name: str, shape: Shape, generator: torch.Generator) -> Tensor:
+    if 1 in shape and name != "emission":
+        return torch.full(shape, 1 / shape[1])
+    draws = torch.rand(shape, generator=generator)
+    return -(-draws).log1p() / shape[0 if name == "emission" else 1]

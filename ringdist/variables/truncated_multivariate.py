@@ -1,0 +1,356 @@
+"""Gaussian components over several columns, restricted to a box, some of whose columns may be out of sight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from ringdist.backend import Array, Stream, accumulator, astype, indices, like, like_zeros, namespace, take
+from ringdist.variables.boxes import Box
+from ringdist.variables.checks import check_names
+from ringdist.variables.form import Form
+from ringdist.variables.gaussian import GaussianMixture
+from ringdist.variables.interval import Interval
+from ringdist.variables.multivariate_functions import by_rows
+from ringdist.variables.multivariate_gaussian import MultivariateGaussianMixture
+from ringdist.variables.protocol import Family, rebuild
+from ringdist.variables.truncated import Truncated
+from ringdist.variables.truncated_given import GivenBox, ends, log_joint_of_one, moments, whole
+
+NODES = 256  # numbers for each component and row that a box of several columns needs at a time, nearly
+
+
+class TruncatedMultivariateGaussianMixture(Family):
+    """Columns of Gaussian components of which some, seen or not, lie in intervals.
+
+    p(x | s) = ∫ N((x, h); means[s], covariances[s]) 1[(x, h) in the box] dh / P(box | s)
+
+    x are the first `width` of the W columns, the others, h, are hidden: they are integrated over their intervals.
+    `TensorRing.condition` makes this of a wide variable (`rd.MultivariateGaussianMixture`) of which an event restricts
+    columns; it stays one under marginals, which hide columns, and conditioning. Masses of boxes are exact to 1e-10 for
+    at most two columns with an interval that are not observed. Those of more are integrated on a lattice, to about 1e-4
+    of the mass for moderate correlations; draws are then proposals until one is accepted.
+
+    Learning leaves the parameters as they are; only cores are fitted.
+
+    Args:
+        means: (N, W), W >= 2. covariances: (N, W, W), as of `rd.MultivariateGaussianMixture`.
+        intervals: of each of the W columns the interval it is in; `rd.Interval()` where it may be anywhere.
+        names: of the columns that are seen, each a string or None; None for all W without a name.
+        validate: whether values are checked; shapes always are.
+
+    Raises:
+        ValueError: as of `rd.MultivariateGaussianMixture`, or if there are not W intervals, or more names than columns.
+        TypeError: if `intervals` are not of `rd.Interval`.
+
+    Examples:
+        >>> import numpy as np, ringdist as rd
+        >>> size = rd.MultivariateGaussianMixture([[170.0, 70.0]], [[[100.0, 60.0], [60.0, 100.0]]], names=["cm", "kg"])
+        >>> ring = rd.TensorRing([np.ones((1, 1, 1))], [size])
+        >>> tall = ring.condition({"cm": rd.Interval(180, None)})
+        >>> tall.variables[0]
+        TruncatedMultivariateGaussianMixture(1 of 2 columns, names=['cm', 'kg'], cm in Interval(180, None))
+        >>> tall.mean().round(2), tall.marginal(["kg"]).quantile("kg", 0.5, [np.nan]).round(2)
+        (array([185.25,  79.15]), array([79.12]))
+    """
+
+    streams = True
+
+    def __init__(
+        self,
+        means: Array,
+        covariances: Array,
+        intervals: Sequence[Interval],
+        names: Sequence[str | None] | None = None,
+        *,
+        validate: bool = True,
+    ):
+        gaussian = MultivariateGaussianMixture(means, covariances, validate=validate)
+        intervals = tuple(intervals)
+        for interval in intervals:
+            if not isinstance(interval, Interval):
+                raise TypeError(f"intervals must be of rd.Interval, found {interval!r}")
+        if len(intervals) != gaussian.width:
+            raise ValueError(f"there must be {gaussian.width} intervals, one for each column, found {len(intervals)}")
+        names = [None] * gaussian.width if names is None else names
+        if not 1 <= len(names) <= gaussian.width:
+            raise ValueError(f"there must be 1 to {gaussian.width} names, of the columns seen, found {len(names)}")
+        options = (("intervals", intervals), ("names", check_names(names, len(names))))
+        self._set(gaussian.num_components, None, gaussian.arrays(), options)
+
+    def _set(
+        self, num_components: int, name: str | None, arrays: dict[str, Array], options: Iterable[tuple[str, Any]] = ()
+    ) -> Self:
+        super()._set(num_components, name, arrays, options)
+        self.width = len(self._options["names"])
+        if self.width == 1:
+            self.support = self.intervals[0].low, self.intervals[0].high
+        return self
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        names: tuple[str | None, ...] = self._options["names"]
+        return names
+
+    @property
+    def intervals(self) -> tuple[Interval, ...]:
+        """Of the columns that are seen, then of those that are hidden."""
+        intervals: tuple[Interval, ...] = self._options["intervals"]
+        return intervals
+
+    def __repr__(self) -> str:
+        names = "" if set(self.names) == {None} else f", names={list(self.names)!r}"
+        labels = [name or f"column {j}" for j, name in enumerate(self.names)]
+        labels += ["hidden column"] * (len(self.intervals) - self.width)
+        within = [f", {labels[j]} in {self.intervals[j]!r}" for j in self._bounded]
+        columns = "1 column" if self.width == 1 else f"{self.width} columns"
+        return f"{type(self).__name__}({self.num_components} of {columns}{names}{''.join(within)})"
+
+    @property
+    def _bounded(self) -> list[int]:
+        """The columns with an interval that has an end."""
+        return [j for j, interval in enumerate(self.intervals) if not interval.is_unbounded]
+
+    # --------------------------------------------------------------------------------- the density
+
+    def log_density(self, x: Array) -> Array:
+        """log p(observed entries | s), (..., N) of x (..., width), NaN where missing; of x (...) of one column."""
+        x = self._floating(x)
+        if self.width == 1:
+            logs = log_joint_of_one(self._arrays["means"], self._arrays["covariances"], self.intervals, x)
+            return astype(logs - self._divisor(), x.dtype)
+        return astype(self.log_joint(x) - self._divisor(), x.dtype)
+
+    def log_joint(self, x: Array) -> Array:
+        """log p(observed entries, box | s) of the Gaussians, (..., N) of x (..., width)."""
+        x, xp = self._floating(x), namespace(x)
+        rows = xp.reshape(x, (-1, self.width))
+        logs = by_rows(lambda some: self._given(some).log_joint(), self.num_components * NODES, rows)
+        return xp.reshape(logs, (*x.shape[:-1], self.num_components))
+
+    def _given(self, rows: Array) -> GivenBox:
+        """The W columns given rows (b, width)."""
+        xp, hidden = namespace(rows), len(self.intervals) - self.width
+        full = xp.concat([rows, like_zeros((rows.shape[0], hidden), rows) + math.nan], axis=1) if hidden else rows
+        return GivenBox(self._arrays["means"], self._arrays["covariances"], self.intervals, full)
+
+    def cdf(self, x: Array) -> Array:
+        """P(X <= x | s), (..., N), of a variable of which one column is seen."""
+        x = self._floating(x)
+        xp, bounded = namespace(x), sorted({0, *self._bounded})
+        low, high = self._ends(bounded)
+        end = float(xp.finfo(x.dtype).max)
+        x = xp.clip(x, min=max(self.intervals[0].low, -end), max=min(self.intervals[0].high, end))
+        first = like(np.arange(len(bounded)) == 0, x, xp.bool)
+        upper = xp.where(first, astype(x, low.dtype)[..., None, None], high)
+        part = whole(self._arrays["means"], self._arrays["covariances"], bounded, low, upper)
+        logs = part.log_mass() - self._divisor()
+        return astype(xp.clip(xp.exp(logs), min=0.0, max=1.0), x.dtype)
+
+    def log_probability(self, low: float, high: float) -> Array:
+        """log P(low <= X <= high | s), (..., N), of a variable of which one column is seen."""
+        interval = self.intervals[0].intersection(Interval(low, high))
+        if interval is None:
+            return 0 * self._divisor() - math.inf
+        return self.log_probability_within({0: interval})
+
+    def sample(self, component: Array, rng: Any) -> Array:
+        if self.width > 1:
+            return self.sample_given(component, None, rng)
+        xp, bounded = namespace(component), sorted({0, *self._bounded})
+        means, covariances = (
+            take(self._arrays[name], xp.reshape(component, (-1,))) for name in ("means", "covariances")
+        )
+        drawn = whole(means, covariances, bounded, *self._ends(bounded)).draw(rng)[:, 0]
+        return xp.reshape(astype(drawn, means.dtype), component.shape)
+
+    def sample_given(self, component: Array, x: Array | None, rng: Any) -> Array:
+        """Rows x (n, width) completed: the columns in intervals first, then the others, which are Gaussian given them.
+
+        Raises:
+            ValueError: as of `Box.draw`.
+        """
+        xp, means = namespace(component), self._arrays["means"]
+        flat = xp.reshape(component, (-1,))
+        rows = like(np.full((flat.shape[0], self.width), np.nan), means) if x is None else x
+        stream = Stream(rng, means)
+
+        def completed(some: Array, c: Array) -> Array:
+            given = self._given(some)
+            full = given.rows
+            if given.open:
+                drawn = astype(given.box(c).draw(stream.next()), full.dtype)
+                for position, j in enumerate(given.open):
+                    here = like(np.arange(full.shape[1]) == j, full, xp.bool)
+                    full = xp.where(here & xp.isnan(full), drawn[:, position][:, None], full)
+            return self._gaussian.sample_given(c, full, stream.next())[:, : self.width]
+
+        found = by_rows(completed, self.num_components * NODES, rows, flat)
+        return found if x is not None else xp.reshape(found, (*component.shape, self.width))
+
+    # ------------------------------------------------------------------------------------- moments
+
+    def means(self) -> Array:
+        """E[X | s], (N, width), or (..., N) of one column."""
+        means = self._moments()[0]
+        return means[..., 0] if self.width == 1 else means
+
+    def variances(self) -> Array:
+        """Var[X | s], (N, width), or (..., N) of one column."""
+        variances = namespace(self._arrays["means"]).linalg.diagonal(self._moments()[1])
+        return variances[..., 0] if self.width == 1 else variances
+
+    def covariances(self) -> Array:
+        return self._moments()[1]
+
+    def conditional_means(self, x: Array) -> Array:
+        """E[X | observed entries of x, s], (b, N, width), of x (b, width)."""
+
+        def expected(rows: Array) -> Array:
+            return self._given(rows).expected()[..., : self.width]
+
+        return by_rows(expected, self.num_components * NODES, x)
+
+    def _moments(self) -> tuple[Array, Array]:
+        return moments(self._arrays["means"], self._arrays["covariances"], self.intervals, self.width)
+
+    # ---------------------------------------------------------------------------- columns, given others
+
+    @classmethod
+    def of(cls, gaussian: MultivariateGaussianMixture) -> Self:
+        """The same Gaussians, which may be anywhere."""
+        options = (("intervals", (Interval(),) * gaussian.width), ("names", gaussian.names))
+        unbounded: Self = rebuild(Form(cls, gaussian.num_components, None, options), gaussian.arrays())
+        return unbounded
+
+    def within(self, bounds: Mapping[int, Interval]) -> Family:
+        intervals = list(self.intervals)
+        for j, interval in bounds.items():
+            both = interval.intersection(intervals[j])
+            if both is None:
+                raise ValueError(f"intervals must meet, found {interval!r} within {intervals[j]!r}")
+            intervals[j] = both
+        narrowed: Family = rebuild(self._formed(intervals, self.names), self._arrays)
+        return narrowed
+
+    def log_density_within(self, x: Array, bounds: Mapping[int, Interval]) -> Array:
+        if any(interval.intersection(self.intervals[j]) is None for j, interval in bounds.items()):
+            return 0 * self._divisor() - math.inf + like_zeros((*x.shape[:-1], 1), x)
+        narrowed: Any = self.within(bounds)
+        return narrowed.log_joint(x) - self._divisor()
+
+    def log_probability_within(self, bounds: Mapping[int, Interval]) -> Array:
+        narrowed: Any = self.within(bounds)
+        return narrowed.log_mass() - self._divisor()
+
+    def marginal(self, places: Sequence[int]) -> Family:
+        return self._part(self._arrays["means"], self._arrays["covariances"], places)
+
+    def conditioned(self, x: Array, places: Sequence[int]) -> Family:
+        given = self._given(x[None])
+        return self._part(given.given.expected()[0], given.covariances[0], places, [*places, *self._out_of_sight])
+
+    def conditional(self, x: Array, place: int) -> Family:
+        xp = namespace(x)
+        if self.width == 1:
+            return self
+        here = like(np.arange(self.width) == place, x, xp.bool)
+        means, covariances, hidden = self._given(xp.where(here, xp.nan, x)).column(place)
+        form = self._formed([self.intervals[j] for j in (place, *hidden)], (self.names[place],))
+        column: Family = rebuild(form, {"means": means, "covariances": covariances})
+        return column
+
+    @property
+    def _out_of_sight(self) -> list[int]:
+        return list(range(self.width, len(self.intervals)))
+
+    def _part(
+        self, means: Array, covariances: Array, places: Sequence[int], left: Sequence[int] | None = None
+    ) -> Family:
+        """The columns at some places, in this order, of which those in intervals among `left`, if any, are hidden."""
+        left = range(len(self.intervals)) if left is None else left
+        hidden = [j for j in self._bounded if j not in places and j in left]
+        columns = [*places, *hidden]
+        intervals, names = [self.intervals[j] for j in columns], tuple(self.names[j] for j in places)
+        index = indices(columns, means)
+        means = take(means, index, axis=-1)
+        covariances = take(take(covariances, index, axis=-1), index, axis=-2)
+        if len(columns) > 1:
+            form = self._formed(intervals, names)
+            if all(interval.is_unbounded for interval in intervals):
+                form = Form(MultivariateGaussianMixture, self.num_components, None, (("names", names),))
+            part: Family = rebuild(form, {"means": means, "covariances": covariances})
+            return part
+        xp = namespace(means)
+        arrays = {"means": means[:, 0], "stds": xp.sqrt(covariances[:, 0, 0])}
+        column: Any = rebuild(Form(GaussianMixture, self.num_components, names[0]), arrays)
+        return column if intervals[0].is_unbounded else Truncated(column, intervals[0])
+
+    def inner(self, other: Any) -> Array:
+        """∫ p(x | s) q(x | t) dx, (N, N'), of variables without hidden columns.
+
+        Raises:
+            ValueError: if one of them has hidden columns, or the other is of another family or width.
+        """
+        self._check_sibling(other)
+        if self._out_of_sight or other._out_of_sight or self.width != other.width:
+            raise ValueError("inner products within intervals need variables of as many columns, none of them hidden")
+        both = [a.intersection(b) for a, b in zip(self.intervals, other.intervals, strict=True)]
+        log_masses = self._divisor()[:, None] + other._divisor()[None, :]
+        (m, c), (n, e) = ((v._arrays["means"], v._arrays["covariances"]) for v in (self, other))
+        xp, met = namespace(m, n), [interval for interval in both if interval is not None]
+        if len(met) < len(both):
+            return 0 * m[:, None, 0] * n[None, :, 0]
+        total = c[:, None] + e[None]
+        gain = xp.linalg.solve(total, xp.broadcast_to(c[:, None], total.shape)).mT  # C (C + E)^-1
+        shift = (gain @ (n[None] - m[:, None])[..., None])[..., 0]
+        product = gain @ xp.broadcast_to(e[None], total.shape)
+        box = Box(m[:, None] + shift, 0.5 * (product + product.mT), *ends(met, m))
+        apart = rebuild(self._gaussian.form, self._gaussian.arrays()).inner(other._gaussian)
+        return like(apart * xp.exp(box.log_mass() - log_masses), m)
+
+    # ------------------------------------------------------------------------------------ learning
+
+    def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
+        return {}
+
+    def expected_statistics(self, weights: Array) -> dict[str, Array]:
+        return {}
+
+    def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Self:
+        return self
+
+    # ----------------------------------------------------------------------------------------- own
+
+    @property
+    def _gaussian(self) -> Any:
+        """All W columns wherever they are."""
+        names = (None,) * len(self.intervals)
+        form = Form(MultivariateGaussianMixture, self.num_components, None, (("names", names),))
+        return rebuild(form, self._arrays)
+
+    def log_mass(self) -> Array:
+        """log P(box | s), (..., N)."""
+        bounded, means = self._bounded, self._arrays["means"]
+        if not bounded:
+            return astype(0 * means[..., 0], accumulator(means))
+        return whole(means, self._arrays["covariances"], bounded, *self._ends(bounded)).log_mass()
+
+    def _divisor(self) -> Array:
+        """`log_mass`, 0 of components without mass, which have no density anywhere."""
+        mass = self.log_mass()
+        return namespace(mass).where(mass > -math.inf, mass, 0.0)
+
+    def _ends(self, columns: Sequence[int]) -> tuple[Array, Array]:
+        return ends([self.intervals[j] for j in columns], self._arrays["means"])
+
+    def _formed(self, intervals: Sequence[Interval], names: Sequence[str | None]) -> Form:
+        options = (("intervals", tuple(intervals)), ("names", tuple(names)))
+        return Form(type(self), self.num_components, None, options)
+
+    def _floating(self, x: Array) -> Array:
+        xp = namespace(x)
+        return x if xp.isdtype(x.dtype, "real floating") else astype(x, self._arrays["means"].dtype)
