@@ -45,8 +45,8 @@ def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tu
         spare = end - time.perf_counter() - search.times * sum(tried.seconds for tried in stack.members)
         others = [
             tried
-            for tried in search.tried.values()
-            if tried.setting not in {member.setting for member in stack.members} and np.isfinite(tried.mean) and search.times * tried.seconds < spare
+            for tried in candidates
+            if tried.setting not in [own.setting for own in stack.members] and search.times * tried.seconds < spare
         ]
         found = max((_mixed([*stack.members, tried]) for tried in others), key=_mean, default=stack)
         if not search.is_better(found.values, stack.values):
