@@ -44,6 +44,7 @@ demo: $(STAMP)  ## rings complete half-missing digits, are the prior of a VAE, a
 	@echo "7, thick strokes, slant free: demo/sevens.png"
 	$(BIN)/ringdist sample --ckpt_path "$$(ls -t demo/conditional/*/checkpoints/best.ckpt | head -n 1)" \
 	  --attributes digit=7,thickness=2 --output demo/sevens.png
+	@$(PY) -m benchmarks demo --summary
 
 test: $(STAMP)  ## the test suite without what is marked slow
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist worksteal

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Prior,
         PriorDistribution,
         VampPrior,
+        VampTRIP,
     )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Prior",
     "PriorDistribution",
     "VampPrior",
+    "VampTRIP",
     "expected_reward",
 ]
 

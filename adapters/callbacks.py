@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from adapters import figures
 from adapters.conditions import changed_codes
@@ -59,7 +62,7 @@ class Reinitialize(Callback):
     Raises:
         TypeError: if first, every, num_codes or max_epochs is not an integer.
         ValueError: if one of them is less than 1, or an option is unknown; when training starts, if the model has no
-            latent codes, or its prior no such re-initialisation.
+            latent codes, its prior no such re-initialisation, or weights would be averaged over a re-ordering.
     """
 
     def __init__(
@@ -106,9 +109,30 @@ class Reinitialize(Callback):
         except TypeError as error:
             raise ValueError(f"{type(prior).__name__}.reinitialize does not take {self.options}: {error}") from error
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse averages of weights over a re-ordering of the ring, as far as they can be foreseen."""
+        for callback in self._averaging(trainer):
+            begin = first_averaged_epoch(callback)
+            end = trainer.max_epochs or -1
+            end = end if end > 0 else begin + self.first + (self.every or 1)
+            if due := [epoch for epoch in range(begin, end) if self.is_due(epoch)]:
+                raise ValueError(
+                    f"{type(callback).__name__} averages weights from epoch {begin} on, but before epoch {due[0]} the "
+                    "ring is re-ordered, and parameters get another meaning: average later, re-initialise for the last "
+                    "time earlier (`last`), or leave out `order`"
+                )
+
+    def _averaging(self, trainer: Trainer) -> list[Callback]:
+        """Callbacks that average weights, where re-initialisations re-order the ring."""
+        kinds = StochasticWeightAveraging | WeightAveraging
+        callbacks: list[Callback] = trainer.callbacks
+        return [callback for callback in callbacks if "order" in self.options and isinstance(callback, kinds)]
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Fit the prior anew, where it is time."""
         if batch_idx == 0 and self.is_due(epoch_of(trainer)):
+            if begun := [callback for callback in self._averaging(trainer) if has_averaged(callback)]:
+                raise ValueError(f"{type(begun[0]).__name__} has averaged weights when the ring is to be re-ordered")
             seed = derived_seed(epoch_of(trainer))
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
@@ -209,6 +233,19 @@ class Figures(Callback):
                     title=f"images drawn for each {data.attribute_names[j]}",
                 )
                 return
+
+
+def first_averaged_epoch(callback: Callback) -> int:
+    """The first epoch whose weights become part of an average, as far as it is known; else a later one than any."""
+    if isinstance(callback, StochasticWeightAveraging):
+        return callback.swa_start
+    return 0 if type(callback).should_update is WeightAveraging.should_update else sys.maxsize
+
+
+def has_averaged(callback: Callback) -> bool:
+    """Whether a callback's average holds weights by now."""
+    average = getattr(callback, "_average_model", None)
+    return isinstance(average, AveragedModel) and int(average.n_averaged) > 0
 
 
 def image_data(trainer: Trainer) -> ImageData:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from adapters import refitting
+from adapters import prior_phase, refitting
 from adapters.checkpoints import Checkpoint, load_model
 from adapters.conditions import satisfaction
 from adapters.data import ImageData
@@ -113,14 +114,16 @@ def fit_prior(
     order: str | None = None,
     max_epochs: int | None = None,
     num_codes: int = 10_000,
+    epochs: int = 0,
+    learning_rate: float = 1e-3,
     samples: Path | None = None,
     seed: int = 0,
     run_config: Path | None = None,
 ) -> None:
     """Fit a prior to the codes of a trained autoencoder, and save the model with it.
 
-    Encoder and decoder stay as they are. What is printed is the mean log p(z) of codes of validation images under N(0,
-    I), the model's own prior and the new one: one draw from q(z | x) for each image, so that differences are those of
+    Encoder and decoder stay as they are. What is printed is the mean log p(z) of codes of test images under N(0, I),
+    the model's own prior and the new one: one draw from q(z | x) for each image, so that differences are those of
     the evidence lower bound, in nats per image.
 
     Args:
@@ -133,6 +136,9 @@ def fit_prior(
         order: of a ring; mutual_information by default.
         max_epochs: of EM.
         num_codes: of training images, at most.
+        epochs: of gradient steps on codes of all training images after the fit, with early stopping on those of
+            validation images (`adapters.prior_phase.fit_prior`); a flow needs some.
+        learning_rate: of these.
         samples: a picture of 64 images drawn with the new prior, e.g. samples.png.
         seed: of the codes, the fit and the draws.
         run_config: the run's config.yaml, for classes of your own, which a checkpoint cannot name.
@@ -141,21 +147,29 @@ def fit_prior(
         check_picture(samples)
     if num_codes < 2 or (max_epochs is not None and max_epochs < 1):
         raise InputError(f"num_codes must be at least 2 and max_epochs 1, found {num_codes} and {max_epochs}")
+    if epochs < 0 or not 0 < learning_rate < math.inf:
+        raise InputError(f"epochs must be at least 0 and learning_rate positive, found {epochs} and {learning_rate}")
     checkpoint = Checkpoint.read(ckpt_path, read_config(run_config))
     model = refitting.autoencoder(checkpoint)
     set_seed(seed)
     changed, fitted = refitting.with_prior(checkpoint, model, refitting.specification(prior, prior_args, model))
     data = checkpoint.data()
-    codes = refitting.codes_of(model, data, "train", num_codes)
+    codes, held_out = refitting.codes_of(model, data, "train", num_codes), refitting.codes_of(model, data, "test")
     refitting.fit_to_codes(fitted.prior, codes, method=method, order=order, max_epochs=max_epochs)
-    held_out, name = refitting.codes_of(model, data, "val"), type(fitted.prior).__name__
+    if epochs:
+        try:
+            fit = prior_phase.fit_prior(fitted, data, epochs, learning_rate=learning_rate)
+        except ValueError as error:
+            raise InputError(f"{type(fitted.prior).__name__}: {error}") from error
+        print(f"gradient steps: the best epoch of {len(fit.history['validation'])} was {fit.best_epoch}")
+    name = type(fitted.prior).__name__
     priors = {
         "N(0, I)": GaussianPrior(codes.z.shape[1]),
         f"{type(model.prior).__name__} of the checkpoint": model.prior,
         f"new {name}": fitted.prior,
     }
     rows = {label: refitting.log_likelihoods(shown, held_out) for label, shown in priors.items()}
-    print_table(f"nats, {len(held_out.z)} validation images", rows)
+    print_table(f"nats, {len(held_out.z)} test images", rows)
     target = output or Path(ckpt_path).with_name(f"{Path(ckpt_path).stem}-{name}.ckpt")
     refitting.write_checkpoint(changed, fitted, target)
     print(f"written: {target}")

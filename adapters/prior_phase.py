@@ -25,16 +25,17 @@ TRAIN, VALIDATION = "train", "validation"  # what the losses are logged as
 
 
 class PriorFit(NamedTuple):
-    """What `fit_prior` did: losses of all epochs in nats, and the epoch whose prior was kept, 0 for the given one.
+    """What `fit_prior` did: losses −log p(z) − weight · log p(y_observed | z) in nats, and the prior that was kept.
 
     Attributes:
-        history: "train", the mean over each epoch, and "validation", after each epoch, of
-            −log p(z) − weight · log p(y_observed | z).
-        best_epoch: the number of epochs after which the validation loss was lowest.
+        history: "train", the mean over each epoch, and "validation", after each epoch.
+        best_epoch: the number of epochs after which the validation loss was lowest, 0 for the given prior.
+        initial: the validation loss of the given prior.
     """
 
     history: dict[str, list[float]]
     best_epoch: int
+    initial: float
 
 
 def fit_prior(
@@ -116,7 +117,7 @@ def fit_prior(
             enable_progress_bar=progress,
         )
         trainer.fit(phase, datamodule=data)
-    return PriorFit(history.losses, best.epoch)
+    return PriorFit(history.losses, best.epoch, best.initial)
 
 
 class PriorPhase(LightningModule):
@@ -212,10 +213,13 @@ class KeepBest(Callback):
 
     def __init__(self) -> None:
         self.loss, self.epoch, self.state = math.inf, 0, dict[str, Any]()
+        self.initial = math.nan
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep a prior that is better than all before; the first is the one before any training."""
         loss = float(trainer.callback_metrics[VALIDATION])
+        if trainer.sanity_checking:
+            self.initial = loss
         if loss < self.loss or not self.state:
             self.loss = loss if math.isfinite(loss) else math.inf
             self.epoch = 0 if trainer.sanity_checking else trainer.current_epoch + 1

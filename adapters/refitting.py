@@ -6,7 +6,7 @@ import copy
 import inspect
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import yaml
@@ -19,7 +19,7 @@ from adapters.data import ImageData
 from adapters.data.base import Stage
 from adapters.errors import InputError, one_line
 from adapters.models import VAE, ConditionalVAE
-from adapters.priors import JointTRIP, Prior
+from adapters.priors import JointPrior, Prior
 from adapters.priors.ring_prior import RingPrior
 from ringdist.interop.atomic import write_atomically
 
@@ -78,6 +78,11 @@ def specification(name: str | None, options: str | None, model: VAE) -> dict[str
 def is_prior(value: object) -> bool:
     """Whether it is a class of priors of which there are objects."""
     return inspect.isclass(value) and issubclass(value, Prior) and not inspect.isabstract(value)
+
+
+def is_joint(prior: Prior) -> TypeGuard[JointPrior]:
+    """Whether it is over attributes too; a flow is where its base is."""
+    return isinstance(prior, JointPrior) and bool(prior.attributes)
 
 
 def arguments(text: str | None) -> dict[str, Any]:
@@ -140,6 +145,8 @@ def codes_of(model: VAE, data: ImageData, stage: Stage, most: int | None = None)
 def fit_to_codes(prior: Prior, codes: Codes, **options: Any) -> None:
     """`reinitialize` by the codes, and by attributes where the prior has some; rings by EM in a new order by default.
 
+    A prior without such a re-initialisation stays as it is, if no option is given: it may be learned afterwards.
+
     Raises:
         InputError: if the prior has no such re-initialisation, or not these options, or refuses the codes.
     """
@@ -149,7 +156,9 @@ def fit_to_codes(prior: Prior, codes: Codes, **options: Any) -> None:
         innermost = base
     if isinstance(innermost, RingPrior):
         given = {"method": "em", "order": "mutual_information"} | given
-    rows = codes if isinstance(innermost, JointTRIP) else codes[:1]
+    if not given and type(innermost).reinitialize is Prior.reinitialize:
+        return
+    rows = codes if is_joint(prior) else codes[:1]
     try:
         inspect.signature(innermost.reinitialize).bind(*rows, **given)
         prior.reinitialize(*rows, **given)
@@ -164,7 +173,7 @@ def log_likelihoods(prior: Prior, codes: Codes) -> dict[str, float]:
     log_prior, attributes = [], []
     for z, y in parts:
         log_prior.append(prior.log_prob(z))
-        if isinstance(prior, JointTRIP):
+        if is_joint(prior):
             attributes.append(prior.log_prob(z, y) - log_prior[-1])
     found = {"log p(z)": torch.cat(log_prior).mean().item()}
     return found | ({"log p(y | z)": torch.cat(attributes).mean().item()} if attributes else {})

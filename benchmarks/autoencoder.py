@@ -78,11 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser, *, datasets: Sequence[str]) -
     parser.add_argument("--samples", type=int, default=100, help="of the importance-weighted bound on the test images")
 
 
-def study(args: argparse.Namespace, name: str, candidates: dict[str, Candidate]) -> list[Row]:
-    """One row of bounds per candidate."""
+def study(
+    args: argparse.Namespace, name: str, candidates: dict[str, Candidate], parts: Sequence[str] | None = None
+) -> list[Row]:
+    """One row of bounds per candidate; only those named by `parts` are run, see `training.study`."""
     setting = settings()[name]
     runs = {label: functools.partial(_measure, args, setting, candidate) for label, candidate in candidates.items()}
-    return training.study(args, name, runs, METRICS)
+    return training.study(args, name, runs, METRICS, parts=parts)
 
 
 def add_final_arguments(parser: argparse.ArgumentParser) -> None:

@@ -165,9 +165,9 @@ def main(args: argparse.Namespace) -> None:
                 label: functools.partial(
                     _train, args, judge, images, candidate, picture(args.out, name, missing, label)
                 )
-                for label, candidate in training.named(found, args.models).items()
+                for label, candidate in found.items()
             }
-            rows = training.study(args, f"{name}-{missing:g}", runs, judge.metrics, head="model")
+            rows = training.study(args, f"{name}-{missing:g}", runs, judge.metrics, "model", args.models)
             if rows:
                 sections[f"{name}, missing {missing:.0%}"] = [judge.reference(), *rows]
         pictures.append(gallery(args.out, name, setting.drawn, args.missing))

@@ -17,14 +17,41 @@ import ringdist as rd
 from benchmarks.report import table
 
 RANK, COMPONENTS, EPOCHS = 8, 6, 30
+# What `make demo` draws, by the end of its path; of several runs the newest.
+PICTURES = {
+    "completions.png": "digits completed from their upper half by the ring, with the label",
+    "samples.png": "digits that the ring draws for each label",
+    "vae_digits/**/samples.png": "digits that the VAE with a TRIP prior draws",
+    "vae_digits/**/reconstructions.png": "test digits, each beside what the VAE makes of its code",
+    "vae_digits/**/prior.png": "the learned prior, and the codes of the training digits",
+    "conditional/**/conditions.png": "digits drawn for each label by the conditional VAE",
+    "conditional/**/changes.png": "one attribute of a digit changed at a time",
+    "sevens.png": "sevens with thick strokes",
+}
+DONE = """
+What was done: rings learned the digits and their labels together, and completed half-missing ones;
+a TRIP learned the codes of a VAE as its prior; a joint TRIP over codes and attributes drew digits
+with wanted attributes.
+"""
+NEXT = """
+What to try next:
+  a table of your own            docs/tutorials/tables.md
+  other attributes               .venv/bin/ringdist sample --help
+  a longer run, other priors     .venv/bin/ringdist fit --config adapters/configs/vae_digits.yaml --help
+  what a ring brings, measured   .venv/bin/python -m benchmarks --help
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--summary", action="store_true", help="learn nothing: say what `make demo` has left in --out")
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.summary:
+        print(summary(args.out))
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
     train, valid, test = digits(rng)
@@ -43,9 +70,17 @@ def main(args: argparse.Namespace) -> None:
     }
     rows, fitted = [], ring
     for name, model in rivals.items():
+        print(f"learning: {name}", flush=True)
         begin = time.perf_counter()
         fitted = rd.fit_em(
-            model, train, validation=valid, max_epochs=EPOCHS, pseudocount=0.02, variance_floor=1e-3, patience=5
+            model,
+            train,
+            validation=valid,
+            max_epochs=EPOCHS,
+            pseudocount=0.02,
+            variance_floor=1e-3,
+            patience=5,
+            progress=True,
         ).ring
         seconds = time.perf_counter() - begin
         score = fitted.log_prob(test).mean()
@@ -64,6 +99,19 @@ def main(args: argparse.Namespace) -> None:
     print(table(rows))
     complete(fitted, test[:8], args.out / "completions.png", args.seed)
     generate(fitted, args.out / "samples.png", args.seed)
+
+
+def summary(folder: Path) -> str:
+    """What was done, the pictures that are there, and what to try next."""
+    newest = {what: max(folder.glob(end), key=_written, default=None) for end, what in PICTURES.items()}
+    found = {path.as_posix(): what for what, path in newest.items() if path is not None}
+    width = max(map(len, found), default=0)
+    lines = [f"  {path:<{width}}  {what}" for path, what in found.items()]
+    return "\n".join([DONE, f"Its pictures are in {folder}:", *(lines or ["  none"]), NEXT])
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def digits(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -108,11 +108,12 @@ def main(args: argparse.Namespace) -> None:
             sections[f"Cost, {name}"] = cost(judge)
         sections[f"WGAN-GP, {name}"] = [
             judge.reference(),
-            *training.study(args, name, training.named(runs, args.priors), judge.metrics),
+            *training.study(args, name, runs, judge.metrics, parts=args.priors),
         ]
         if not args.two_time_scales:
-            runs = training.named(autoencoders(args, judge, name), args.priors)
-            sections[f"Autoencoders, {name}"] = training.study(args, f"{name}-vae", runs, judge.metrics)
+            runs = autoencoders(args, judge, name)
+            found = training.study(args, f"{name}-vae", runs, judge.metrics, parts=args.priors)
+            sections[f"Autoencoders, {name}"] = found
     sections = {title: rows for title, rows in sections.items() if rows}
     env = report.environment(default_device())
     name, title, text = "gan", "Priors of an adversarial model", TEXT

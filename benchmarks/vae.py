@@ -36,10 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     sections, finals = {}, {}
     for name in args.datasets:
-        found = training.named(candidates(autoencoder.settings()[name], name), args.priors)
-        sections[name] = autoencoder.study(args, name, found)
+        found = candidates(autoencoder.settings()[name], name)
+        sections[name] = autoencoder.study(args, name, found, args.priors)
         if args.final_samples:
-            finals[f"{name}, {args.final_samples} samples"] = autoencoder.final(args, name, found)
+            chosen = training.named(found, args.priors)
+            finals[f"{name}, {args.final_samples} samples"] = autoencoder.final(args, name, chosen)
     text = TEXT + ("\n\n" + PUBLISHED if any(name.startswith("mnist-dynamic") for name in args.datasets) else "")
     env = report.environment(default_device())
     picture = figure(sections)

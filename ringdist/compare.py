@@ -1,4 +1,4 @@
-"""How far two rings or mixtures of rings are apart, and which train is a fair rival of a ring."""
+"""Divergences between rings or mixtures of rings, and the train that compares fairly with a ring."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ EXACT_LIMIT = 2**16  # cells up to which both tables are enumerated
 def kl(p: Distribution, q: Distribution, x: Any = None, *, n: int = 10_000, rng: Any = None) -> tuple[float, float]:
     """KL(p ‖ q) = E_p[log p(X) − log q(X)] in nats, and the standard error of the estimate.
 
-    Exact, with standard error 0, where all columns are categorical and have at most 2^16 cells together; else the mean
-    over n samples of p. The orders, ranks and numbers of Gaussian components of p and q may differ.
+    Exact, with standard error 0, if all columns are categorical and have at most 2^16 cells together; otherwise the
+    mean over n samples of p. The orders, ranks and numbers of Gaussian components of p and q may differ.
 
     Args:
-        p: the ring or mixture that the expectation is over.
+        p: the ring or mixture under which the expectation is taken.
         q: a ring or mixture over the same columns, of the same backend.
-        x: (..., d) rows to average log p − log q over instead, such as held-out data of which p is the model; NaN
+        x: (..., d) rows over which log p − log q is averaged instead, such as held-out data modelled by p. NaN
             entries are marginalised in both.
         n: number of samples, at least 2.
         rng: seed, or the backend's own generator or key, for the samples.
 
     Returns:
-        Two Python floats. The divergence is infinite where q has no mass and p has some; an infinite estimate has
+        Two Python floats. The divergence is infinite if q has no mass where p has some; an infinite estimate has
         standard error 0. An estimate near 0 may be negative. One row in x has no standard error: NaN.
 
     Raises:
@@ -73,7 +73,7 @@ def kl(p: Distribution, q: Distribution, x: Any = None, *, n: int = 10_000, rng:
 def total_variation(p: Distribution, q: Distribution, *, n: int = 10_000, rng: Any = None) -> float:
     """Total variation distance ½ Σ or ∫ |p − q|, in [0, 1].
 
-    Exact where all columns are categorical and have at most 2^16 cells together. Else estimated without bias from n
+    Exact if all columns are categorical and have at most 2^16 cells together. Otherwise an unbiased estimate from n
     samples of each: the distance is E|p(X) − q(X)| / (p(X) + q(X)) under the mixture (p + q) / 2, an average of
     numbers in [0, 1], so its standard error is at most 1 / (2 √(2n)).
 
@@ -110,18 +110,18 @@ def total_variation(p: Distribution, q: Distribution, *, n: int = 10_000, rng: A
 
 
 def matched_train_rank(ring: TensorRing, by: Literal["parameters", "capacity"] = "parameters") -> int:
-    """The rank of the train that is a fair rival of a ring over the same variables in the same order.
+    """The rank of a train that compares fairly with a ring over the same variables in the same order.
 
     Args:
         ring: the ring, of any ranks.
         by: "parameters": the largest rank whose train, `TensorRing.random(variables, rank, order=ring.order,
-            topology="train")`, has no more parameters than the ring. "capacity": the rank whose bonds pass as much as
-            the ring's: a cut in two arcs crosses two bonds of a ring, one of them the thinnest, r, at best, so the
-            train needs r · m for the widest other bond m (as in `TensorRing.to_train`, which needs less only where
-            listing all components of an arc is shorter).
+            topology="train")`, has no more parameters than the ring. "capacity": the rank with the capacity of the
+            ring's bonds. Cutting a ring into two arcs crosses two bonds, at best the thinnest one, r, and another.
+            The train therefore needs r · m for the widest other bond m, as in `TensorRing.to_train`, which needs
+            less only where enumerating all components of an arc is shorter.
 
     Returns:
-        A rank of at least 1, for all bonds of the train but the first.
+        A rank of at least 1, for all bonds of the train except the first.
 
     Raises:
         ValueError: if `by` is unknown.

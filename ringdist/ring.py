@@ -35,15 +35,15 @@ class TensorRing(Network):
     """A distribution over d variables with mass P̂[s] = Tr ∏_k Q_k[s_k] on their components (paper Eq. 1).
 
     p(x) ∝ Σ_s P̂[s] ∏_k p(x_k | s_k) = Tr ∏_k A_k(x_k) with A_k(x_k) = Σ_s Q_k[s] p(x_k | s) (Eq. 3); for a categorical
-    column a component is a value. A tensor train is the ring one of whose bonds has rank 1.
+    column a component is a value. A tensor train is a ring with a bond of rank 1.
 
-    Columns are what users ask about, by index or name: `x[..., k]` is column k. `cores[i]` and `variables[i]` belong to
-    site i around the ring, and cover `columns[i]`: one column, the i-th, unless a variable is wide as
-    `rd.MultivariateGaussianMixture` is. Which columns of x a wide variable covers is free. `num_variables` counts
-    sites, `num_columns` is d, the columns of x. `order` lists the sites as they follow each other around the ring.
+    Queries name columns by index or name: `x[..., k]` is column k. `cores[i]` and `variables[i]` belong to site i.
+    `columns[i]` are the columns of that site: column i alone, unless a variable is wide, such as
+    `rd.MultivariateGaussianMixture`. A wide variable may cover any columns of x. `num_variables` is the number of
+    sites, `num_columns` the number d of columns of x. `order` lists the sites in their sequence around the ring.
 
-    A ring owns its cores: it copies the arrays that it is given, unless they record gradients or `copy=False`, and it
-    remembers results, such as log Z, only for cores that it owns. Its own arrays must not be written to.
+    A ring owns its cores: it copies the arrays it is given, unless they record gradients or `copy=False`. It caches
+    results, such as log Z, only for cores that it owns. Do not write to its arrays.
 
     Args:
         cores: non-negative cores Q_k of shape (N_k, m, m'), one for each variable: arrays, or cores of another kind
@@ -51,13 +51,13 @@ class TensorRing(Network):
         variables: one for each column, or for several that share its components; `variables[k].num_components` is N_k.
         order: the variables in ring order, by their index or the name of a column; 0, 1, ... by default. The right bond
             of `cores[order[j]]` is the left bond of `cores[order[j + 1]]`, cyclically.
-        columns: of every variable its columns of x, a tuple in the order of the variable's own or an index for one
+        columns: for every variable its columns of x: a tuple in the variable's own order, or an index if there is one
             column; together a permutation of 0..d-1. By default those of variable 0 come first, then those of variable
-            1, and so on. If no variable is wide, variables and cores are put in the order of their columns.
-        validate: whether values are checked, here and of every x, where they can be looked at (not under tracing).
-            Shapes and types always are. On an accelerator a check waits for the device; without, no query that is
-            differentiable does.
-        copy: whether cores that record no gradient are copied. Without, the ring follows whatever is written to them.
+            1, and so on. If no variable is wide, variables and cores are sorted by their columns.
+        validate: whether to check values, here and in every x; under tracing they cannot be checked. Shapes and types
+            are always checked. On an accelerator a check waits for the device. Without checks, no differentiable query
+            waits.
+        copy: whether to copy cores that record no gradient. Without copies the ring follows later writes to them.
 
     Raises:
         ValueError: if shapes do not fit, ranks do not close, a core has negative, NaN, infinite or only zero entries,

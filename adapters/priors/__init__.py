@@ -8,6 +8,7 @@ from adapters.priors.joint import JointTRIP
 from adapters.priors.joint_prior import JointPrior
 from adapters.priors.trip import TRIP
 from adapters.priors.vamp import VampPrior
+from adapters.priors.vamp_trip import VampTRIP
 
 __all__ = [
     "TRIP",
@@ -19,4 +20,5 @@ __all__ = [
     "Prior",
     "PriorDistribution",
     "VampPrior",
+    "VampTRIP",
 ]

@@ -107,9 +107,10 @@ class Prior(nn.Module, ABC):
         """n samples that move with the Gaussians they are drawn from, and the density as a function of the rest.
 
         z = mean + std · noise of a component drawn with its probability: gradients flow through z to means and
-        deviations. What decides which component is drawn gets the score function, ∇E[f(z)] = E[∇f(z) + f(z) ∇log p(z)].
-        Its p(z) sums over the components that could have drawn z, which leaves less variance than the probability of
-        the one that did (Rao-Blackwell). Nothing depends on how far apart the components are.
+        standard deviations. What decides which component is drawn gets the score function,
+        ∇E[f(z)] = E[∇f(z) + f(z) ∇log p(z)]. Its p(z) sums over the components that could have drawn z, which leaves
+        less variance than the probability of the component that did (Rao-Blackwell). Nothing depends on how far apart
+        the components are.
 
         Returns:
             z (n, d), and (n,) log p(z) in nats, through which gradients reach the probabilities of components only; 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,20 +28,20 @@ class DiagonalMixture(NamedTuple):
 
     def sample(self, n: int, generator: Generator, temperature: float = 1.0) -> Tensor:
         """n samples, (n, d), the standard deviations multiplied by the temperature."""
-        component = _draw(self.log_weights.expand(n, -1), generator)
+        component = draw(self.log_weights.expand(n, -1), generator)
         return self._emit(component, generator, temperature)
 
     def sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """n samples (n, d) that move with their components, and log p (n,) as a function of the weights."""
         with torch.no_grad():
-            component = _draw(self.log_weights.expand(n, -1), generator)
+            component = draw(self.log_weights.expand(n, -1), generator)
         z = self._emit(component, generator)
         fixed = DiagonalMixture(self.log_weights, self.means.detach(), self.stds.detach())
         return z, fixed.log_prob(z.detach())
 
     def sample_given(self, z: Tensor, generator: Generator) -> Tensor:
         """The NaN entries of z (n, d) drawn given the others."""
-        component = _draw(self._joint(z), generator)
+        component = draw(self._joint(z), generator)
         return torch.where(z.isnan(), self._emit(component, generator), z)
 
     def rsample(self, n: int, generator: Generator) -> Tensor:
@@ -54,9 +54,9 @@ class DiagonalMixture(NamedTuple):
             weights = torch.softmax(log_weights, dim=-1)  # (n, K)
             standardised = (value[:, None] - mean) / std
             cdf = (weights * torch.special.ndtr(standardised)).sum(-1)
-            density = (weights * _log_normal(standardised, std).exp()).sum(-1)
+            density = (weights * log_normal(standardised, std).exp()).sum(-1)
             columns.append(moving(value, cdf, density))
-            log_weights = log_weights + _log_normal((columns[-1][:, None] - mean) / std, std)
+            log_weights = log_weights + log_normal((columns[-1][:, None] - mean) / std, std)
         return torch.stack(columns, dim=1)
 
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -87,11 +87,33 @@ class DiagonalMixture(NamedTuple):
         return mean + temperature * std * noise
 
 
+class Mixture(Protocol):
+    """A distribution over codes of d dimensions whose parameters are tensors."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log p of the observed entries of z (..., d), (...)."""
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each dimension, (d,) each."""
+
+    def sample(self, n: int, generator: Generator, temperature: float = 1.0) -> Tensor:
+        """n samples, (n, d), the standard deviations multiplied by the temperature."""
+
+    def sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """n samples (n, d) that move with their components, and log p (n,) as a function of the rest."""
+
+    def sample_given(self, z: Tensor, generator: Generator) -> Tensor:
+        """The NaN entries of z (n, d) drawn given the others."""
+
+    def rsample(self, n: int, generator: Generator) -> Tensor:
+        """n samples, (n, d), with pathwise gradients."""
+
+
 class MixturePrior(Prior):
-    """A prior that is, at every moment, a `DiagonalMixture`."""
+    """A prior that is, at every moment, a `Mixture`."""
 
     @abstractmethod
-    def mixture(self) -> DiagonalMixture:
+    def mixture(self) -> Mixture:
         """The mixture over the live parameters."""
 
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -115,12 +137,13 @@ class MixturePrior(Prior):
         return self.mixture().sample_given(z, generator)
 
 
-def _draw(logits: Tensor, generator: Generator) -> Tensor:
-    """One component per row of logits (n, K)."""
+def draw(logits: Tensor, generator: Generator) -> Tensor:
+    """One component per row of logits (n, K), (n,)."""
     if logits.shape[0] == 0:  # which torch.multinomial refuses
         return torch.zeros(0, dtype=torch.long, device=logits.device)
     return torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator)[:, 0]
 
 
-def _log_normal(standardised: Tensor, std: Tensor) -> Tensor:
+def log_normal(standardised: Tensor, std: Tensor) -> Tensor:
+    """log N(mean + std · standardised; mean, std²)."""
     return -0.5 * (standardised**2 + LOG_2PI) - std.log()

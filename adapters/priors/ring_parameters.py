@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import ringdist as rd
+from adapters.priors.averaging import Rearranged
 from adapters.priors.base import Attribute, Prior, check_option, integer_of, is_settled
 from adapters.priors.ring_start import Order, Places, columns_of, initial_components, placed, places_of
 from adapters.priors.ring_structure import (
@@ -43,7 +44,7 @@ class Kept(NamedTuple):
         )
 
 
-class RingParameters(Prior):
+class RingParameters(Rearranged, Prior):
     """A `ringdist.TensorRing` over num_latents Gaussian mixtures and, behind them, attributes.
 
     `state_dict` holds `means` and `log_stds` (num_latents, N), with a further row for each continuous attribute;
@@ -201,7 +202,10 @@ class RingParameters(Prior):
             return
         seen = id(self.order), self.order._version
         if seen != self._seen:
-            self._arrange(self.order.tolist())
+            columns = columns_of(self.order.tolist(), len(self._columns))
+            if tuple(columns) != self._columns:
+                self._check_reordering()
+            self._arrange(columns)
             self._seen = seen
 
     def _raw(self, factors: Sequence[Factors]) -> list[Tensor]:
@@ -210,17 +214,30 @@ class RingParameters(Prior):
 
     def _write(self, factors: Sequence[Factors], means: Tensor, log_stds: Tensor, columns: Sequence[int]) -> None:
         """New values for all parameters, in place; nothing is written if the order does not fit."""
+        reordered = tuple(columns) != self._columns
         self._arrange(columns)
+        if reordered:
+            self._note_reordering()
         raw = self._raw(factors)
         with torch.no_grad():
             for parameter, value in zip([*self.cores, self.means, self.log_stds], [*raw, means, log_stds], strict=True):
                 parameter.copy_(value)
             self.order.copy_(torch.tensor(columns))
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Beside the tensors, in the metadata, how they become cores."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        metadata = getattr(destination, "_metadata", {})
+        metadata.setdefault(prefix[:-1], {})["nonnegative"] = self.nonnegative
+
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
     ) -> None:
-        """Take over the order too; one that is no permutation is reported as a mismatch is."""
+        """Take over the order too; one that is no permutation is reported as a mismatch is, and so is another map."""
+        saved = local_metadata.get("nonnegative", self.nonnegative)
+        if saved != self.nonnegative:
+            lists[-1].append(f"{prefix}cores: saved with nonnegative={saved!r}, found {self.nonnegative!r} here")
+            return
         order = state_dict.get(f"{prefix}order")
         if order is not None and order.shape == self.order.shape:
             try:
@@ -228,4 +245,5 @@ class RingParameters(Prior):
             except (TypeError, ValueError) as error:
                 lists[-1].append(f"{prefix}order: {error}")
                 return
+            self._is_outdated = False
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)

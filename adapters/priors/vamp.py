@@ -9,30 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from adapters.priors.base import integer_of
+from adapters.priors.base import Prior, integer_of
 from adapters.priors.mixture import DiagonalMixture, MixturePrior
 
 Encoder = Callable[[Tensor], Independent]
 
 
-class VampPrior(MixturePrior):
-    """p(z) = 1/K Σ_k q(z | u_k), u_k learned pseudo-inputs (Tomczak and Welling 2018, arXiv:1705.07120, Eq. 9).
+class PseudoInputs(Prior):
+    """A prior made of an encoder's posteriors at learned pseudo-inputs u_k.
 
     The encoder is used, not owned: its parameters appear neither among the prior's parameters nor in its state_dict,
     and gradients still flow to them. The model that owns both knows the prior; the prior knows only the encoder.
-
-    Args:
-        encoder: from inputs (K, *input_shape) to `Independent(Normal(mean, std), 1)` of event shape (d,).
-        input_shape: of one input, e.g. (1, 28, 28).
-        num_latents: d.
-        num_pseudo_inputs: K.
-        bounds: of the inputs' range, in which u_k is kept by a sigmoid; None if inputs are unbounded.
-        trainable: whether the pseudo-inputs are learned.
-        seed: of the pseudo-inputs.
-
-    Raises:
-        TypeError: if the encoder cannot be called, or does not return `Independent(Normal)`.
-        ValueError: if its result does not have event shape (d,), or bounds are not in order.
+    Arguments and errors are those of `VampPrior`.
     """
 
     def __init__(
@@ -58,6 +46,7 @@ class VampPrior(MixturePrior):
             *(integer_of("input_shape", n) for n in input_shape),
         )
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(integer_of("seed", seed, least=0)))
+        self.num_pseudo_inputs = shape[0]
         self.raw_inputs = nn.Parameter(noise, requires_grad=trainable)
 
     @property
@@ -80,8 +69,13 @@ class VampPrior(MixturePrior):
         low, high = self.bounds
         return low + (high - low) * self.raw_inputs.sigmoid()
 
-    def mixture(self) -> DiagonalMixture:
-        """The encoder's posteriors at the pseudo-inputs, as they are now."""
+    def posteriors(self) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations (K, d) of the encoder's posteriors at the pseudo-inputs, as they are now.
+
+        Raises:
+            TypeError: if the encoder does not return `Independent(Normal)`.
+            ValueError: if its result does not have event shape (d,).
+        """
         inputs = self.pseudo_inputs
         if isinstance(self.encoder, nn.Module):  # which need not have the dtype of the prior
             inputs = inputs.to(next(self.encoder.parameters(), inputs).dtype)
@@ -93,4 +87,30 @@ class VampPrior(MixturePrior):
                 f"the encoder must return event shape ({self.num_latents},), found {tuple(posterior.event_shape)}"
             )
         means, stds = (t.to(self.dtype) for t in (posterior.base_dist.loc, posterior.base_dist.scale))
+        return means, stds
+
+
+class VampPrior(MixturePrior, PseudoInputs):
+    """p(z) = 1/K Σ_k q(z | u_k), u_k learned pseudo-inputs (Tomczak and Welling 2018, arXiv:1705.07120, Eq. 9).
+
+    The encoder is used, not owned: its parameters appear neither among the prior's parameters nor in its state_dict,
+    and gradients still flow to them. The model that owns both knows the prior; the prior knows only the encoder.
+
+    Args:
+        encoder: from inputs (K, *input_shape) to `Independent(Normal(mean, std), 1)` of event shape (d,).
+        input_shape: of one input, e.g. (1, 28, 28).
+        num_latents: d.
+        num_pseudo_inputs: K.
+        bounds: of the inputs' range, in which u_k is kept by a sigmoid; None if inputs are unbounded.
+        trainable: whether the pseudo-inputs are learned.
+        seed: of the pseudo-inputs.
+
+    Raises:
+        TypeError: if the encoder cannot be called, or does not return `Independent(Normal)`.
+        ValueError: if its result does not have event shape (d,), or bounds are not in order.
+    """
+
+    def mixture(self) -> DiagonalMixture:
+        """The encoder's posteriors at the pseudo-inputs, as they are now."""
+        means, stds = self.posteriors()
         return DiagonalMixture(means.new_full((means.shape[0],), -math.log(means.shape[0])), means, stds)

@@ -66,7 +66,7 @@ def is_array(value: object) -> bool:
 
 
 def is_concrete(*arrays: Array) -> bool:
-    """Whether values of arrays on one device can be looked at.
+    """Whether values of arrays on one device can be inspected.
 
     False for JAX tracers, under `torch.compile`, in `torch.func` transforms and while a CUDA graph is captured.
     """

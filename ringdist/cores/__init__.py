@@ -1,4 +1,4 @@
-"""What stands at one column of a ring: a dense array, or a small network of its own."""
+"""The core of one column of a ring: a dense array, or a small network."""
 
 from ringdist.cores.conditional import Conditional
 from ringdist.cores.cp import CPCore

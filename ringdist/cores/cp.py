@@ -1,4 +1,4 @@
-"""Cores in canonical polyadic form, which say most of a dense core at a fraction of its size."""
+"""Cores in canonical polyadic form."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Environment(NamedTuple):
 class CPCore(Conditional):
     r"""A core of rank c: Q[s, a, b] = Σ_c left[a, c] emission[s, c] right[c, b].
 
-    c is a hidden state inside the column. It costs m c + N c + c m' numbers and operations where a dense core costs
-    N m m'. With `left=None` and a transition matrix on the right, a train is a hidden Markov model; with identities on
-    both sides, a mixture of products; with `emission=None` every hidden state has a component of its own.
+    c is a hidden state inside the column. A CP core has m c + N c + c m' numbers and costs as many operations; a dense
+    core has N m m'. With `left=None` and a transition matrix on the right, a train is a hidden Markov model; with
+    identities on both sides, a mixture of products. With `emission=None` every hidden state has its own component.
 
     Args:
         left: (m, c), or None for the identity (m = c).

@@ -1,4 +1,4 @@
-"""`Core`: what engines and queries ask of the tensor at one column."""
+"""`Core`: the protocol of the tensor at one column, as engines and queries use it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ringdist.cores.semiring import Semiring
 class Core(Protocol):
     """A non-negative tensor Q of shape (N, m, m'): component, left bond, right bond.
 
-    Everything that a ring computes is made of the operations below, so that a core is free in how it stores Q: a new
-    kind is one class, registered with `KINDS` to be found in files. `semiring` is the arithmetic, linear numbers or
-    logarithms; states and weights come and go in its representation. b rows of data, r values of the cut bond.
-    Operations broadcast over rows: one row of a state or of weights stands for all.
+    Rings use cores only through the operations below, so a core may store Q in any form. A new kind is one class;
+    register it in `KINDS` so that files can hold it. `semiring` is the arithmetic, linear numbers or logarithms; states
+    and weights are in its representation. b is the number of rows of data, r the number of values of the cut bond.
+    Operations broadcast over rows: a single row of a state or of weights applies to all rows.
     """
 
     @property

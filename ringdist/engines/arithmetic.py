@@ -39,7 +39,7 @@ from ringdist.network import Evidence, Network
 class State:
     values: Array  # (b, r, m)
     logs: Array  # (b, r) logarithm of the scale of each row of values
-    low: Array | None  # (b,) smallest entry met on the way, None where values cannot be looked at
+    low: Array | None  # (b,) smallest entry met on the way, None where values cannot be inspected
     age: int = 0  # products since the rows were last divided by their sums
     is_start: bool = False  # the identity, with which no product is needed
 

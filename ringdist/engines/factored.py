@@ -26,7 +26,7 @@ PARTS = 4  # operands of a column: left, evidence weights (b, N), emission, righ
 
 
 def is_factored(linear: Linear) -> bool:
-    """Whether the ring has CP cores only, in PyTorch, whose values can be looked at."""
+    """Whether the ring has CP cores only, in PyTorch, whose values can be inspected."""
     return (
         linear.tracks_minimum
         and isinstance(linear.ring.prototype, Tensor)

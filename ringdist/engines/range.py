@@ -42,7 +42,7 @@ class InRange(NamedTuple):
 
 
 def in_range(network: Network) -> InRange:
-    """The network's cores with row sums near 1; as they are where values cannot be looked at without a wait."""
+    """The network's cores with row sums near 1; as they are where values cannot be inspected without a wait."""
     return network.remembered("in_range", lambda: _in_range(network))
 
 

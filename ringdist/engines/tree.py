@@ -115,7 +115,7 @@ def _levels(linear: Linear, level: Level) -> Iterator[Level]:
     Segments 2i and 2i + 1 of a level make segment i of the next; a last one without partner moves up as it is. As long
     as no entry can overflow, segments are multiplied as they are. From then on left factors have their rows divided by
     their sums, the logarithms kept beside them; right factors keep the scale of their rows relative to the largest.
-    Where values cannot be looked at (no rescue under tracing) all products are scaled, and the scale of the right
+    Where values cannot be inspected (no rescue under tracing) all products are scaled, and the scale of the right
     factors goes into the columns of the left ones relative to the largest term of each row, so that decoupled
     components of different decay survive.
     """

@@ -22,7 +22,7 @@ class Completions(FittedTable):
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Exact samples, (n_samples, d): a frame if the model was fitted on one, else an array.
 
-        Values come in the dtype of their column, within its support.
+        Values have the dtype of their column and are within its support.
 
         Args:
             n_samples: number of rows, at least 1.
@@ -45,11 +45,11 @@ class Completions(FittedTable):
         Args:
             X: (n', d) table.
             n: draws for each row; None for one.
-            event: by column an `rd.Interval`, or a set of categories, within which entries are drawn.
+            event: maps columns to an `rd.Interval` or a set of categories that contains the draws.
             random_state: seed or `numpy.random.RandomState`; None for fresh randomness.
 
         Returns:
-            A table like X without n. With n a frame indexed by row and draw, or for arrays (n', n, d).
+            A table like X if n is None. Otherwise a frame indexed by row and draw, or an array (n', n, d).
 
         Raises:
             ValueError: if X or an event does not fit, or a row and the event have zero mass together.
@@ -77,15 +77,14 @@ class Completions(FittedTable):
         return tables.filled(self._columns, table.set_axis(index, axis=0), drawn, missing, rng, given.own)
 
     def impute(self, X: Any, method: Literal["mean", "sample", "mode"] = "mean", *, random_state: Any = None) -> Any:
-        """A copy of X with its missing entries filled; observed entries stay as they are.
+        """A copy of X with its missing entries filled; observed entries do not change.
 
         Args:
             X: (n, d) table.
-            method: "mean": the conditional mean of a number given all observed entries of the row, rounded where the
-                column holds integers; of a category the most probable one, each entry by itself. "sample": the missing
-                entries of a row drawn jointly. "mode": the most probable joint completion found, see
-                `TensorRing.mode`.
-            random_state: of method "sample": seed or `numpy.random.RandomState`, None for fresh randomness.
+            method: "mean": for numbers the conditional mean given all observed entries of the row, rounded in an
+                integer column; for categories the most probable one; each entry separately. "sample": the missing
+                entries of a row drawn jointly. "mode": the most probable joint completion found, see `TensorRing.mode`.
+            random_state: for method "sample": seed or `numpy.random.RandomState`, None for fresh randomness.
 
         Returns:
             A table like X.

@@ -30,64 +30,65 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
     """A tensor-ring density of a table with columns of any kind, some entries missing, fitted by EM.
 
     Rows are arrays or pandas frames. NaN, None, pandas' NA and masked entries are missing: fitting and scoring use the
-    likelihood of what is observed. What is not said is chosen on held-out rows within `budget` seconds, after which all
-    rows are learnt from.
+    likelihood of the observed entries. Settings that are not given are chosen on held-out rows within `budget` seconds;
+    then the model is fitted to all rows.
 
-    `ring_` is in the units of the data, so that log-densities are per unit of each column of numbers; of a column of
-    integers, a unit is the distance between them.
+    `ring_` is in the units of the data: log-densities are per unit of each numeric column. For a column of integers, a
+    unit is the distance between them.
 
     Args:
         rank: of every bond, or one per bond (see `TensorRing.ranks`). "auto": chosen.
-        num_components: of a column of numbers; fewer where it has fewer distinct values. "auto": chosen.
-        num_rings: rings in different orders of the columns, of which `ring_` is the mixture; "auto": chosen.
-        core: "dense" or "cp" cores. "auto": dense for a ring and for a given rank up to 8, else CP.
-        order: the columns' order in the ring: by mutual information of neighbours (`ringdist.ordering`), random, as
-            given, or a sequence of column numbers or names.
+        num_components: of a numeric column; fewer if it has fewer distinct values. "auto": chosen.
+        num_rings: number of rings in different orders of the columns; `ring_` is their mixture. "auto": chosen.
+        core: "dense" or "cp" cores. "auto": dense for a ring and for a given rank up to 8, otherwise CP.
+        order: order of the columns in the ring: by mutual information of neighbours (`ringdist.ordering`), random, as
+            given, or a sequence of column indices or names.
         topology: "train" for a first bond of rank 1, or "ring".
-        column_types: "auto", or a dict from columns (names or numbers) to types, the others being inferred:
-            "categorical", "gaussian", "student_t", "lognormal" (zeros get a probability of their own), "beta" (within
-            bounds), "von_mises" (angles), "count", "poisson", "negative_binomial". Inferred are: strings, booleans,
-            pandas' categorical columns, few different integers and a few real numbers in many rows each as categorical;
-            other numbers by held-out likelihood of their families. Values that are repeated as no continuous column
-            does get a probability of their own.
-        shared_covariances: whether columns of real numbers may share a covariance (`rd.MultivariateGaussianMixture`):
-            none, those that are strongly correlated, or all of them, whichever held-out rows like best; where neither
-            rank nor components are given. Tables of correlated measurements gain much by it. Of columns that share one,
-            `condition` refuses an interval, and `probability` two of them.
-        handle_unknown: of a category that fit did not see: "error"; "missing", as a missing entry; "rare", as the
-            rare categories, which fit then merges, or as missing if there are none.
+        column_types: "auto", or a dict from columns (names or indices) to types; the other types are inferred:
+            "categorical", "gaussian", "student_t", "lognormal" (zeros become atoms), "beta" (within bounds),
+            "von_mises" (angles), "count", "poisson", "negative_binomial". Strings, booleans, pandas' categorical
+            columns, few different integers, and few real numbers with many rows each are categorical. For other numbers
+            the family is chosen by held-out likelihood. Values that are repeated too often for a continuous column
+            become atoms, which have a probability of their own.
+        shared_covariances: whether real columns may share a covariance (`rd.MultivariateGaussianMixture`): none of
+            them, the strongly correlated ones or all, chosen by held-out likelihood, if neither rank nor components are
+            given. Tables of correlated measurements gain much. Events of one or two of these
+            columns are exact, those of more to 1e-4 as a rule (`rd.TruncatedMultivariateGaussianMixture`).
+        handle_unknown: how to treat a category that fit did not see: "error"; "missing", as a missing entry; "rare",
+            as the rare categories, which fit then merges, or as missing if there are none.
         categorical_features: which columns are categorical. "auto": as `column_types` says. "from_dtype": pandas'
             categorical columns only. Otherwise a list of indices, a list of names, a mask over all columns, or None for
             no column. Categories are those that fit sees, or that a categorical dtype declares: declare them where a
             category may be rare enough to be missed by a fold of a cross-validation.
-        budget: seconds of wall-clock time for all that is chosen and learnt; what is under way is finished, so that it
-            is no hard limit. None: no limit, and the same result on every machine.
-        max_epochs: visits of every core. "auto": until learning has converged, or held-out rows were best.
-        batch_size: None for exact EM on all rows, else rows per damped step. "auto": batches from 6000 rows on.
-        pseudocount: of the largest core, in rows, spread evenly over its entries, and as much an entry in all others.
-            "auto": rows added to every conditional distribution, their number chosen; 0 where constraints are hard.
-        variance_floor: least variance of a component, relative to that of its column, of which the quartiles tell if
-            they say less; the distance between the values of a column of integers is a floor too. "auto": chosen.
+        budget: seconds of wall-clock time for choices and fits. A running fit is finished, so this is not a hard limit.
+            None: no limit, and the same result on every machine.
+        max_epochs: maximal number of epochs. "auto": until EM has converged, or the held-out likelihood was highest.
+        batch_size: None for exact EM on all rows, otherwise rows per damped step. "auto": batches from 6000 rows on.
+        pseudocount: in rows, spread evenly over the entries of the largest core; the others get as much per entry.
+            "auto": a chosen number of rows is added to every conditional distribution; 0 if constraints are hard.
+        variance_floor: least variance of a component, relative to that of its column or to the variance implied by its
+            quartiles if that is smaller. The distance between the values of an integer column is a floor too. "auto":
+            chosen.
         start: as `method` of `ringdist.initialize`: near a mixture of `rank` products ("mixture"), or random cores with
-            components at quantiles or k-means centres ("quantile", "kmeans"). "auto": the mixture, but quantiles where
+            components at quantiles or k-means centres ("quantile", "kmeans"). "auto": the mixture, but quantiles if
             there is one rank per bond.
-        restarts: fits from several random starting points, of which the best is kept.
-        validation_fraction: share of the rows held out for good; the ring that is best on them is kept. None: held-out
-            rows are used for choices alone.
-        patience: epochs without a better one on the held-out rows after which learning stops; None: never.
+        restarts: number of fits from random starting points; the best is kept.
+        validation_fraction: share of the rows that is held out from all fits; the ring that is best on them is kept.
+            None: held-out rows are used for choices only.
+        patience: early stopping after this many epochs without improvement on the held-out rows; None: never.
         random_state: seed or `numpy.random.RandomState` for the order, the start, the split and the batches.
         verbose: whether to show a progress bar.
 
     Attributes:
-        ring_: the fitted `ringdist.TensorRing`, or `ringdist.RingMixture` of several: columns of numbers in the data's
-            units, categorical ones by code, with the columns' names where the data has them.
-        column_types_: type of every column, by its name, or its number where columns have no names.
+        ring_: the fitted `ringdist.TensorRing`, or `ringdist.RingMixture` of several: numeric columns in the units of
+            the data, categorical ones by code, with the names of the columns if the data has them.
+        column_types_: type of every column, by its name, or its index if columns have no names.
         history_: per epoch the mean log-likelihood per row of "train" and, with `validation_fraction`, "validation".
-        categories_: per column the array of categories in the order of their codes, or None if it holds numbers.
+        categories_: for each column the array of categories in the order of their codes, or None if it is numeric.
         is_categorical_: (d,) booleans.
         n_iter_: number of epochs run.
         n_features_in_: number of columns d.
-        feature_names_in_: (d,) names, where the columns of X all have string names.
+        feature_names_in_: (d,) names, if the columns of X all have string names.
 
     Examples:
         >>> import numpy as np
@@ -111,7 +112,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         order: Literal["mutual_information", "random", "given"] | Sequence[int | str] = "mutual_information",
         topology: Literal["ring", "train"] = "train",
         column_types: Literal["auto"] | Mapping[Any, str] = "auto",
-        shared_covariances: bool = False,
+        shared_covariances: bool = True,
         handle_unknown: Unknown = "error",
         categorical_features: Any = "auto",
         budget: float | None = 20.0,
@@ -154,8 +155,8 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         Args:
             X: (n, d) array or frame.
             y: ignored.
-            sample_weight: (n,) non-negative weights; rows of weight 0 are left out. Weights enter the likelihood and
-                the scale of the columns; the order, the starting point and the held-out rows count rows once.
+            sample_weight: (n,) non-negative weights; rows of weight 0 are ignored. Weights affect the likelihood and
+                the scale of the columns. The order, the starting point and the held-out rows ignore them.
 
         Raises:
             ValueError: if X or a parameter does not fit, a column has no observed entry, or weights are all zero.
@@ -230,7 +231,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         return Learner(rows, weight, columns, unit, structures, orders, options, self.rank == "auto", seed(rng))
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """log p of each row's observed entries, (n,), in nats; densities are per unit of each column of numbers.
+        """log p of the observed entries of each row, (n,), in nats; densities are per unit of each numeric column.
 
         Raises:
             ValueError: if X does not fit, or has a category that fit did not see.
@@ -243,7 +244,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         return float(np.mean(self.score_samples(X)))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted model to one file, atomically: the ring as `ringdist.load` reads it, the rest as JSON.
+        """Write the fitted model to one file, atomically: the ring in the format of `ringdist.load`, the rest as JSON.
 
         Raises:
             ValueError: if a category is neither a string nor a number.
@@ -262,7 +263,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file is not one that `save` wrote, or its parts do not fit each other.
+            ValueError: if the file was not written by `save`, or its parts do not fit each other.
         """
         ring, extra = load(path), files.read_extra(path, "estimator")
         try:

@@ -1,4 +1,4 @@
-"""Pictures of a fitted `TensorRingDensity`, on matplotlib."""
+"""Plots of a fitted `TensorRingDensity`, with matplotlib."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _MOST_LABELS = 40  # columns whose names fit beside a heat map
 
 
 def plot_conditional(estimator: TensorRingDensity, row: Mapping[str, Any], column: str, ax: Any = None) -> Any:
-    """The distribution of one column given known entries of others: bars of categories, else a density.
+    """The distribution of a column given known entries of others: bars for categories, otherwise a density.
 
-    The density is the exact conditional distribution function's increase over 200 cells between its quantiles of 0.1
-    and 99.9 %; the line marks the median, the shade the central 80 %.
+    The density is computed from the exact conditional distribution function, in 200 cells between its quantiles of 0.1
+    and 99.9 %. The line is the median, the shade the central 80 %.
 
     Args:
         estimator: fitted on a frame.
         row: known entries by column name; the column itself is ignored.
-        column: what is drawn.
-        ax: matplotlib axes; a new figure's by default.
+        column: the column to plot.
+        ax: matplotlib axes; by default those of a new figure.
 
     Returns:
         The axes.

@@ -1,7 +1,7 @@
 """Questions about a table in its own labels, answered exactly by the fitted ring.
 
 A table is a frame or an array like that of fit, a frame with some of its columns in any order, or a dictionary from
-columns to values: what it lacks is a missing entry.
+columns to values. An absent column counts as missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Questions(Completions):
         """The categories of a column, in the order of the columns of `predict_proba`.
 
         Raises:
-            ValueError: if there is no such column, or it holds numbers.
+            ValueError: if there is no such column, or it is numeric.
         """
         categories = self._categorical(self._at(target)).categories
         return np.array(categories)
@@ -42,7 +42,7 @@ class Questions(Completions):
         """p(target = class | the other known entries of the row), (n, classes), exact.
 
         Args:
-            X: (n, d) table; what it has in the column `target` is not looked at.
+            X: (n, d) table; entries of the column `target` are ignored.
             target: a categorical column, the last one if None.
 
         Raises:
@@ -64,10 +64,10 @@ class Questions(Completions):
 
     @after_fit()
     def predict(self, X: Any, target: Any = None) -> np.ndarray:
-        """The most probable category of a column, or the mean of one of numbers, given the others of the row, (n,).
+        """The most probable category, or the mean of a numeric column, given the other entries of the row, (n,).
 
         Args:
-            X: (n, d) table; what it has in the column `target` is not looked at.
+            X: (n, d) table; entries of the column `target` are ignored.
             target: a column, the last one if None.
 
         Raises:
@@ -80,7 +80,7 @@ class Questions(Completions):
         return np.asarray(categories[self.predict_proba(X, list(self._place)[k]).argmax(axis=1)])
 
     def mean(self, X: Any, column: Any) -> np.ndarray:
-        """E[column | the other known entries of the row], (n,), exact; of a categorical column its categories' mean.
+        """E[column | the other known entries of the row], (n,), exact; for numeric categories their mean.
 
         Raises:
             ValueError: if X does not fit, categories are not numbers, or a row's entries have zero mass.
@@ -115,8 +115,8 @@ class Questions(Completions):
         """The least value of a column whose cdf, given the other known entries of the row, is at least q.
 
         Args:
-            X: (n, d) table; what it has in the column is not looked at.
-            column: one of numbers, or of categories with an order.
+            X: (n, d) table; entries of the column are ignored.
+            column: numeric, or categorical with an order.
             q: a probability, or several.
 
         Returns:
@@ -154,7 +154,7 @@ class Questions(Completions):
         """P(event), or P(event | known entries of the row) for every row of X, exact.
 
         Args:
-            event: by column an `rd.Interval`, or a set of categories; all of them have to happen.
+            event: maps columns to an `rd.Interval` or a set of categories; the event is their intersection.
             X: (n, d) table, or None.
 
         Returns:
@@ -181,10 +181,11 @@ class Questions(Completions):
         return np.asarray(self.ring_.probability(asked, self._encoded(X).rows))
 
     def condition(self, evidence: Mapping[Any, Any]) -> Self:
-        """The estimator of the table given values of some columns, which are left out, and events of others.
+        """The estimator of the other columns given values of some columns, and within events.
 
         Args:
-            evidence: by column a value, an `rd.Interval`, or a set of categories.
+            evidence: maps columns to a value, an `rd.Interval`, or a set of categories. Columns with a value are not
+                part of the result; columns with an event are.
 
         Raises:
             ValueError: if a column or category is unknown, what is said does not fit its column, no column remains, or
@@ -233,9 +234,9 @@ class Questions(Completions):
     def mutual_information(self, random_state: Any = 0) -> Any:
         """Mutual information of every pair of columns under the model, in nats: a frame, or (d, d).
 
-        Between categorical columns exact, from the tables of pairs. Where a column holds numbers a Monte Carlo estimate
-        of E[log p(x, y) − log p(x) − log p(y)] from 4000 samples, with exact densities of pairs; below 0 it is 0. The
-        diagonal is the entropy of a categorical column, and infinite for a column of numbers.
+        Exact between categorical columns, from the tables of pairs. With a numeric column, a Monte Carlo estimate of
+        E[log p(x, y) − log p(x) − log p(y)] from 4000 samples, with exact densities of pairs, and at least 0. The
+        diagonal is the entropy of a categorical column, and infinite for a numeric one.
 
         Args:
             random_state: of the samples.
@@ -262,8 +263,8 @@ class Questions(Completions):
     def explain(self, X: Any) -> Any:
         """How surprising every entry is given the rest of its row: −log p(entry | rest), in nats.
 
-        A large number is an entry that the others do not let expect. A density counts per unit of its column, so that
-        numbers compare within a column rather than between columns.
+        A large value is an entry that is improbable given the others. Densities are per unit of the column, so compare
+        values within a numeric column, not between columns.
 
         Returns:
             A frame with the index and columns of X, or (n, d); NaN where an entry is missing.

@@ -1,6 +1,6 @@
 """The setting of a fit, chosen by the likelihood of held-out rows within a budget of seconds.
 
-Small tables are cross-validated, of larger ones a share is held out, of very large ones a sample is looked at. The
+Small tables are cross-validated. Of larger tables a share is held out, of very large ones a sample is used. The
 search starts from a setting of middle size for each structure of the table (which columns share a covariance), and
 changes one thing at a time as long as held-out rows gain. Independent columns and one Gaussian are tried too where rows
 are few, so that what is chosen is never far worse than those.
@@ -30,7 +30,7 @@ FEW_ROWS = 200
 FEWEST_ROWS = 10  # to choose a size from
 SOME_ROWS = 40  # to choose components apart from the rank
 FOLDS, FEWER_FOLDS = 5, 3  # of them, those where there are more than
-MOST_ROWS = 8000  # looked at for a choice
+MOST_ROWS = 8000  # used for a choice
 MOST_HELD_OUT = 2000
 SMOOTHING = 0.5
 LOWER_SMOOTHINGS, HIGHER_SMOOTHINGS = (0.15, 0.05, 0.0), (1.5, 5.0)

@@ -17,7 +17,7 @@ def encode(
     """(n, d) float64: real numbers, or codes; NaN where missing. And by row the log shares of rare categories, (n, d).
 
     Args:
-        skip: columns whose values are not looked at and count as missing.
+        skip: columns whose values are ignored and count as missing.
 
     Raises:
         ValueError: if a category is unknown, or a real number is infinite or no number.

@@ -1,1 +1,1 @@
-"""Rings as other libraries and files hold them."""
+"""Conversion of rings to other libraries and to files."""

@@ -33,18 +33,17 @@ RESERVED = {"ring", "mixture", "format", "sha256"}  # names in a file's metadata
 
 
 def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
-    """Write the ring to `path` in one step: a crash leaves the old file or the new one, whole.
+    """Write the ring to `path` atomically: a crash leaves either the old or the complete new file.
 
     A symbolic link is followed: its target is replaced.
 
     Args:
-        ring: what is saved; its arrays must be concrete.
-        path: of a new file or of a regular file.
-        extra: JSON values by name to stand beside the ring, for `read_extra`; `rd.load` ignores them.
+        ring: the ring; its arrays must be concrete.
+        path: a new file or a regular file.
+        extra: JSON values by name that are stored with the ring, for `read_extra`; `rd.load` ignores them.
 
     Raises:
-        ValueError: if `path` is a directory or anything else that is not a regular file, or the
-            ring cannot be saved.
+        ValueError: if `path` exists and is not a regular file, or the ring cannot be saved.
 
     Examples:
         >>> import tempfile

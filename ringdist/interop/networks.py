@@ -20,12 +20,12 @@ def to_tensornetwork(ring: Network, x: Any = None) -> list[Any]:
         x: (d,) a point, NaN where marginalised. None leaves every component edge dangling.
 
     Returns:
-        With x one node a column with axes "left" and "right"; they contract to exp(log_prob(x) + log_normalizer()).
-        Without, a dense core is one node with axes "left", "right" and "component"; a CP core is a copy node joined to
-        its factors, of which the emission has the dangling axis "component" (the copy node where there is none).
+        With x, one node per column with axes "left" and "right"; they contract to exp(log_prob(x) + log_normalizer()).
+        Without x, a dense core is one node with axes "left", "right" and "component". A CP core is a copy node
+        connected to its factors; the emission, or the copy node if there is none, has the dangling axis "component".
 
     Raises:
-        ValueError: if x is not of shape (d,), or outside its variables' support.
+        ValueError: if x does not have shape (d,), or is outside its variables' support.
 
     Examples:
         >>> import numpy as np
@@ -90,8 +90,8 @@ def _nodes(core: Core, name: str) -> _Nodes:
 def from_tensornetwork(nodes: Sequence[Any], variables: Sequence[Variable]) -> tuple[list[Array], list[int]]:
     """Cores by column and the order of the ring that connected nodes form.
 
-    Nodes have axes "left", "right" and "component", each node's right edge on the next's left.
-    Nodes belong to the variables of their name (`x3`: column 3); if the names do not match, node i to variable i.
+    Nodes have axes "left", "right" and "component"; the right edge of each node is the left edge of the next. A node
+    belongs to the variable of its name (`x3`: column 3); if the names do not match, node i belongs to variable i.
 
     Raises:
         ValueError: if axes are missing or the nodes do not form one closed ring.

@@ -90,37 +90,36 @@ def autofit(
     device: Any = None,
     progress: Callable[[str], None] | None = None,
 ) -> FitResult:
-    """A mixture of trains, everything about it chosen on held-out rows within a budget of seconds.
+    """A mixture of trains, with all settings chosen on held-out rows within a budget of seconds.
 
-    Trains of CP cores start near a mixture of products and learn by stepwise EM. The rank doubles as long as held-out
-    rows gain and several such trains fit into the budget, then the smoothing is varied. Mixtures of Markov chains are
-    tried too, along the columns as they stand and in the order of dependence, and where they are better than the first
-    train it is they that are varied.
+    Trains of CP cores start near a mixture of products and are fitted by stepwise EM. The rank doubles as long as the
+    held-out likelihood rises and several such trains fit into the budget; then the smoothing is varied. Mixtures of
+    Markov chains are tried too, in the order of the columns and in the order of dependence. If they are better than the
+    first train, their settings are varied instead.
 
-    What is left of the budget goes to further trains in other orders of the columns, those of `ordering.diverse`. The
-    trains of all fits have the weights of highest held-out likelihood, and those of hardly a weight are left out. A
-    single train is returned as `TensorRing` where others gain nothing.
+    The rest of the budget is spent on trains in other orders of the columns, those of `ordering.diverse`. The weights
+    of all trains maximise the held-out likelihood; trains of negligible weight are dropped. If one train is enough, the
+    result is a `TensorRing`.
 
     Args:
         x: (n, d) data, NaN where missing.
         variables: as in `initialize`.
-        validation: (n', d) rows to choose by; None holds out a tenth of x.
-        sample_weight: (n,) non-negative weights of the rows of x in learning; held-out rows count equally.
-        budget: seconds of wall-clock time. A fit that is under way is finished, so that this is no hard limit.
-        max_rings: trains at most.
-        orders: the orders of the columns to use, the best first; None takes `ordering.diverse` of their mutual
-            information.
+        validation: (n', d) rows for the choices; None holds out a tenth of x.
+        sample_weight: (n,) non-negative weights of the rows of x in fitting; held-out rows count equally.
+        budget: seconds of wall-clock time. A running fit is finished, so this is not a hard limit.
+        max_rings: maximal number of trains.
+        orders: orders of the columns, the best first; None uses `ordering.diverse` of their mutual information.
         num_components: of continuous columns, as in `initialize`.
         rng: seed.
         xp, dtype, device: of the result, as in `initialize`.
-        progress: is told of every fit in a line of text.
+        progress: function that is called with a line of text for every fit.
 
     Returns:
-        The fitted model, a `TensorRing` or `RingMixture`, and the history of its best ring; without epochs where that
+        The fitted model, a `TensorRing` or `RingMixture`, and the history of its best ring, which has no epochs if that
         is a mixture of chains of categories.
 
     Raises:
-        ValueError: if x, a variable or an option does not fit, or there are fewer than two rows to hold some out.
+        ValueError: if x, a variable or an option does not fit, or there are fewer than two rows.
 
     Examples:
         >>> import numpy as np

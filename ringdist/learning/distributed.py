@@ -1,4 +1,4 @@
-"""One fit over several processes, each with rows of its own, through torch.distributed."""
+"""One fit over several processes with different rows, through torch.distributed."""
 
 from __future__ import annotations
 

@@ -52,51 +52,52 @@ def fit_em(
 ) -> FitResult:
     """Fit a ring, or a mixture of rings, by exact EM, starting from `ring`.
 
-    All factors of a train are learnt together from one backward and one forward pass an epoch; those of a ring one
-    after the other, see `ringdist.learning.one_pass` and `ringdist.learning.coordinatewise`. The rings of a mixture
-    learn from the rows weighted by the posterior of each ring.
+    All factors of a train are updated together from one backward and one forward pass per epoch, those of a ring one
+    after another; see `ringdist.learning.one_pass` and `ringdist.learning.coordinatewise`. Each ring of a mixture is
+    fitted to the rows weighted by its responsibilities.
 
     Args:
         ring: the starting point, a `TensorRing` or a `RingMixture`; zero core entries stay zero.
-        x: (n, d) data, NaN where missing: the likelihood is that of what is observed. NumPy (a memmap too) or the
-            ring's backend.
+        x: (n, d) data, NaN where missing; the likelihood is that of the observed entries. NumPy, including memmaps, or
+            the ring's backend.
         sample_weight: (n,) non-negative weights.
-        validation: (n', d) data. The ring of highest validation likelihood is returned, and learning stops after
-            `patience` epochs without a better one (None: never).
-        max_epochs: visits of every core.
-        batch_size: None for exact EM on all rows, whose likelihood never decreases if pseudocount is 0; else rows per
-            damped step, drawn from all rows whatever their order, with memory bounded by the batch.
-        step_decay: the t-th step of mini-batches is (t + 2)^(-step_decay); "linear" falls from 0.8 to 0 over all
-            max_epochs, which finds the better optima: the long noisy steps at the start leave poor ones.
+        validation: (n', d) data. The ring of highest validation likelihood is returned (early stopping), and fitting
+            stops after `patience` epochs without improvement (None: never).
+        max_epochs: maximal number of epochs; each updates every core once.
+        batch_size: None for exact EM on all rows, whose likelihood never decreases if pseudocount is 0. Otherwise the
+            number of rows of a damped step, drawn from all rows; memory is bounded by the batch.
+        step_decay: the t-th step of mini-batches is (t + 2)^(-step_decay). "linear" decreases from 0.8 to 0 over
+            max_epochs and finds better optima, because long noisy steps at the start leave poor ones.
         pseudocount: added to every expected count, in rows: a Dirichlet prior on each factor's share of the mass.
-        smoothing: rows added to every conditional distribution that a factor holds, spread evenly over its entries: of
-            a CP core the components of each hidden state, and the next value of the bond for each. A Dirichlet prior
-            whose strength does not depend on how many entries there are, beside that of `pseudocount`.
-        tied: learn one factor for all factors of equal name and shape, and one variable for all of equal kind: of a
-            train of CP cores a homogeneous hidden Markov model. The start must be so, as
-            `rd.initialize(..., tied=True)` makes it.
-        shrinkage: of wide variables, rows for each of their w columns that have the mean covariance within components:
-            that of a component that n rows belong to is (n S + shrinkage w S̄) / (n + shrinkage w). 0: each its own;
-            about 1 is better on held-out rows where components have fewer than some 10 w rows each.
-        variance_floor: least variance of a Gaussian component, relative to the variance of its column. Of a wide
-            variable: covariances are at least the diagonal matrix of these, in every direction.
-        least_stds: by column the least standard deviation of a component in the unit of its family (of logarithms for
-            a log-normal one), in the place of what `variance_floor` says; None for a column without.
-        tolerance: learning stops after an epoch in which the mean log-likelihood of x rises by less (None: never).
-        restarts: fits from the given ring and from restarts − 1 random ones of its shape; the best is returned.
+        smoothing: rows added to every conditional distribution of a factor, spread evenly over its entries; for a CP
+            core these are the components given the hidden state, and the next value of the bond given it. This is a
+            Dirichlet prior whose strength does not depend on the number of entries. It adds to `pseudocount`.
+        tied: fit one factor for all factors of equal name and shape, and one variable for all of equal kind. With CP
+            cores in a train this is a homogeneous hidden Markov model. The start must be tied too, as made by
+            `rd.initialize(..., tied=True)`.
+        shrinkage: for wide variables, rows per column that are added with the mean covariance S̄ within components. The
+            covariance of a component with n rows and w columns is (n S + shrinkage w S̄) / (n + shrinkage w). 0 is no
+            shrinkage. About 1 is better on held-out rows if components have fewer than some 10 w rows each.
+        variance_floor: least variance of a Gaussian component, relative to the variance of its column. For a wide
+            variable, covariances are at least the diagonal matrix of these, in every direction.
+        least_stds: least standard deviation of a component by column, in the unit of its family (logarithms for a
+            log-normal one), instead of `variance_floor`; None for a column without.
+        tolerance: fitting stops after an epoch that raises the mean log-likelihood of x by less (None: never).
+        restarts: number of fits: one from the given ring, the others from random rings of its shape; the best is
+            returned.
         rng: seed or generator, for the order of batches and the restarts.
         reduce: sums an array over the processes that hold other rows, see `ringdist.distributed.all_reduce`. All
             processes start from the same ring and options, with the same `validation` data.
         progress: whether to show a progress bar.
 
     Returns:
-        The fitted ring and the history of mean log-likelihoods per row. With batch_size, "train" is the average of the
-        epoch's batches, each by the ring that it changes.
+        The fitted ring and the history of mean log-likelihoods per row. With batch_size, "train" is the average over
+        the batches of the epoch, each under the ring before its update.
 
     Raises:
-        ValueError: if x or an option does not fit, or a row has zero mass under the ring. The expected counts are sums
-            of row-scaled numbers without the log-space fallback of `log_prob`: a row that only a path beyond the
-            range of the dtype explains (decoupled paths over hundreds of columns) counts as one of zero mass.
+        ValueError: if x or an option does not fit, or a row has zero mass under the ring. EM has no log-space fallback:
+            a row that only a path beyond the range of the dtype explains, such as decoupled paths over hundreds of
+            columns, counts as a row of zero mass.
 
     Examples:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""What every way of learning shares: the options, the history and when to stop."""
+"""Options, history and early stopping, shared by all ways of fitting."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ringdist.ring import TensorRing
 class FitResult(NamedTuple):
     """A fitted ring or mixture of rings, and its history.
 
-    `history` holds per epoch the mean log-likelihood in nats of "train" and "validation", after the epoch; that of
-    "train" in EM of mini-batches is the average while learning.
+    `history` has the mean log-likelihood per row in nats of "train" and "validation" after each epoch. For EM of
+    mini-batches, "train" is the average over the epoch.
     """
 
     ring: Any
@@ -77,7 +77,7 @@ class EpochLog:
                     return
 
     def record(self, ring: Model, train: float) -> None:
-        """Take note of the ring after an epoch."""
+        """Record the ring after an epoch."""
         self.history["train"].append(train)
         if self.validation is None:
             self.best, self.value = ring, train

@@ -1,7 +1,7 @@
 """Maximum likelihood by stochastic gradients, with any optimiser of PyTorch or optax.
 
 The optimiser works on unconstrained numbers: logarithms of the cores and of the parameters that a family declares
-`positive`, other parameters as they are.
+`positive`; other parameters are unchanged.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fit_gradient(
 
     Args:
         ring: the starting point; zero core entries stay zero.
-        x: (n, d) data, NaN where missing. NumPy (a memmap too) or the ring's backend.
+        x: (n, d) data, NaN where missing. NumPy, including memmaps, or the ring's backend.
         optimizer: for PyTorch a function from a list of parameters to a `torch.optim.Optimizer`, such as
             `lambda p: torch.optim.Adam(p, lr=0.01)`; for JAX an optax `GradientTransformation`.
         batch_size: rows per step, None for all.

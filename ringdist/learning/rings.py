@@ -40,28 +40,29 @@ def fit_mixture(
 ) -> FitResult:
     """A `RingMixture` of rings that differ in the order of their columns and in their starting points.
 
-    p(x) = Σ_r w_r p_r(x). Each ring starts near a mixture of products and learns by `fit_em` from all rows. The weights
-    are then those of highest likelihood of the validation rows, or of x where there are none (EM of the weights alone).
-    With `together`, EM of the whole mixture follows, in which every ring learns from the rows by its posterior.
+    p(x) = Σ_r w_r p_r(x). Each ring starts near a mixture of products and is fitted to all rows by `fit_em`. Then EM of
+    the weights alone maximises the likelihood of the validation rows, or of x if there are none. With `together`, EM of
+    the whole mixture follows, in which every ring is fitted to the rows weighted by its responsibilities.
 
     Args:
         x: (n, d) data, NaN where missing.
         variables: the d families, as in `initialize`.
         rank: of every bond.
-        num_rings: rings of the mixture, at least 1.
-        orders: one order for each ring; None makes them by `ringdist.ordering.diverse` from the mutual information.
+        num_rings: number of rings, at least 1.
+        orders: one order for each ring; None uses `ringdist.ordering.diverse` of the mutual information.
         topology, core, num_components, xp, dtype, device: as in `initialize`.
-        together: whether all rings are learnt once more together.
-        validation: (n', d) rows by which epochs and weights are chosen.
+        together: whether to fit all rings once more, together.
+        validation: (n', d) rows for the choice of epochs and weights.
         sample_weight: (n,) non-negative weights of the rows of x; they do not enter the weights of the rings.
         rng: seed.
-        options: of `fit_em`, for instance `max_epochs`, `batch_size` and `smoothing`.
+        options: for `fit_em`, such as `max_epochs`, `batch_size` and `smoothing`.
 
     Returns:
-        The mixture; and its history where learnt together, else that of the first ring.
+        The mixture, and its history if fitted together, otherwise that of the first ring.
 
     Raises:
-        ValueError: if num_rings is not a positive integer or the number of orders, or as `initialize` and `fit_em`.
+        ValueError: if num_rings is not a positive integer or differs from the number of orders; also as `initialize`
+            and `fit_em`.
 
     Examples:
         >>> import numpy as np

@@ -66,43 +66,44 @@ def initialize(
     dtype: Any = None,
     device: Any = None,
 ) -> TensorRing:
-    """A starting ring from data: components where the data are, near independence, bonds already told apart.
+    """A starting ring from data: components on the data, near independence, with distinct values of the bonds.
 
-    Core entries are the share of each component in its column times independent exponential variates, so that the ring
-    starts near the product of the columns' marginals, but not at it: with all-equal entries no bond would ever
-    separate (a symmetric saddle of the likelihood). With `method="mixture"` the ring starts near a mixture of `rank`
-    products, fitted by EM here, whose cluster is the state of every bond: for tables with clusters, by far the better.
-    With `method="chains"` it is near a mixture of Markov chains along the order, whose states are cluster and
-    component: where columns depend on their neighbours within clusters too, as sites of genomes do.
+    Core entries are the share of each component in its column times independent exponential variates. The ring starts
+    near the product of the columns' marginals, but not at it: equal entries are a symmetric saddle point, at which the
+    values of a bond would never separate. With `method="mixture"` the ring starts near a mixture of `rank` products,
+    fitted here by EM, whose cluster is the state of every bond. This is far better for tables with clusters. With
+    `method="chains"` it starts near a mixture of Markov chains along the order, whose states are cluster and component.
+    Use it if columns also depend on their neighbours within clusters, like sites of genomes.
 
     Args:
         x: (n, d) data as NumPy array, NaN where missing.
-        variables: per column a variable, which is kept; a family, such as `rd.GaussianMixture`, to be placed on the
-            data; or None: integers from 0 become categorical if there are at most 64 of them, other columns Gaussian
-            mixtures. Arguments that no data tell stand in a `functools.partial` of the family. A wide variable stands
-            for all of its columns, `functools.partial(rd.MultivariateGaussianMixture, names=["a", "b"])` for two, and
-            `rd.MultivariateGaussianMixture` for those that the others leave; its components are placed by k-means.
-        columns: of every variable its columns of x, as in `TensorRing`: a family without names covers as many as it is
-            given. By default the columns of the variables follow each other.
+        variables: for every column a variable, which is kept; a family, such as `rd.GaussianMixture`, whose components
+            are placed on the data; or None: integers from 0 become categorical if there are at most 64 of them, other
+            columns Gaussian mixtures. Use `functools.partial` of the family for arguments that cannot be estimated. A
+            wide variable covers several columns: `functools.partial(rd.MultivariateGaussianMixture, names=["a", "b"])`
+            two, and `rd.MultivariateGaussianMixture` all that the others leave. Its components are placed by k-means.
+        columns: for every variable its columns of x, as in `TensorRing`; a family without names covers all columns
+            that it is given. By default the columns of the variables follow each other.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`.
-        num_components: of mixtures; fewer where a column has fewer distinct values.
-        method: components at equally frequent quantiles, at k-means centres, or at quantiles with the cores of a
-            mixture of products or of chains. Chains are a train of CP cores with `rank // N` clusters, at least one, N
-            the most components of a column; bonds have as many states as there are clusters times components.
-        spread: with `method="mixture"`, the share of each core's mass that changes the state of the bond, at random;
-            0 is the mixture itself, which EM then never leaves. From much less than the default EM is slow to leave
-            the mixture, from much more it has to find the clusters again, with 16 columns as with 800. With
-            `method="chains"` also the share of each state's components that are any others of the column.
+        num_components: of mixtures; fewer if a column has fewer distinct values.
+        method: components at equally frequent quantiles ("quantile"), at k-means centres ("kmeans"), or at quantiles
+            with the cores of a mixture of products ("mixture") or of chains ("chains"). Chains are a train of CP cores
+            with `rank // N` clusters, at least one, where N is the largest number of components of a column. The number
+            of states of a bond is the number of clusters times that of components.
+        spread: with `method="mixture"`, the share of each core's mass that changes the state of the bond at random. 0
+            is the mixture itself, which EM then never leaves. With much less than the default, EM is slow to leave the
+            mixture; with much more it has to find the clusters again. With `method="chains"` it is also the share of
+            each state's components that are spread over all components of the column.
         core, inner: the kind of the cores and the hidden states of CP cores, as in `TensorRing.random`; with
             `method="mixture"` a CP core's hidden state is the cluster, and `inner` is None.
-        tied: whether all columns share their factors, as `fit_em(..., tied=True)` learns them: a homogeneous hidden
-            Markov model, of a train of CP cores. Every column needs as many components.
+        tied: whether all columns share their factors, as `fit_em(..., tied=True)` needs. With CP cores in a train this
+            is a homogeneous hidden Markov model. All columns need the same number of components.
         order, topology, rng, xp, dtype, device: as in `TensorRing.random`.
 
     Raises:
-        ValueError: if x is not an (n, d) table, a column has no observed entry to place components on, or an option is
-            unknown; with `method="mixture"` or "chains" also if the rank is not one number, `inner` is given,
-            spread is outside [0, 1], or an entry is outside its variable's support; "chains" of a ring or dense cores.
+        ValueError: if x is not an (n, d) table, a column has no observed entry, or an option is unknown; with
+            `method="mixture"` or "chains" also if the rank is not one number, `inner` is given, spread is outside
+            [0, 1], or an entry is outside its variable's support; "chains" also for a ring or dense cores.
 
     Examples:
         >>> import numpy as np

@@ -45,7 +45,7 @@ def as_rows(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
 
 
 def as_table(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
-    """x (..., d) as rows (b, d) of whatever numbers it holds, whose values are not looked at, and its leading shape."""
+    """x (..., d) as rows (b, d) of whatever numbers it holds, without checking values, and its leading shape."""
     core = ring.prototype
     x = plain(ring, x)
     if not is_array(x):

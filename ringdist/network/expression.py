@@ -1,4 +1,4 @@
-"""The network as one expression of `opt_einsum`."""
+"""The network as one `opt_einsum` expression."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
 
     Returns:
         (equation, operands) for `opt_einsum.contract(equation, *operands)`, whose value has shape
-        `[N_k for k in open]`. Operands stand in ring order: a dense core with axes (component, left, right), and the
-        factors of other cores as they are, identities as shared indices. Where the components of two open columns are
-        one index, an identity matrix tells them apart.
+        `[N_k for k in open]`. Operands are in ring order: a dense core with axes (component, left, right), or the
+        factors of other cores, with identities as shared indices. If the components of two open columns are the same
+        index, an identity matrix separates them.
 
     Raises:
         ValueError: if a column is unknown or repeated.

@@ -1,4 +1,4 @@
-"""Random rings whose normaliser is near 1 whatever the rank."""
+"""Random rings whose normaliser is near 1 at every rank."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def random_parts(
 ) -> Parts:
     """Cores whose entries are independent exponential variates of mean 1 / (N_k m_{k+1}), with variables and order.
 
-    The random entries break the symmetry between the values of a bond, without which learning never separates them;
-    their mean keeps Z = Tr ∏ Σ_s Q_k[s] near 1 at every rank. The factors of CP cores have means 1 / c (left), 1 / N
+    The random entries break the symmetry between the values of a bond, which learning could not break. Their mean keeps
+    Z = Tr ∏ Σ_s Q_k[s] near 1 at every rank. The factors of CP cores have means 1 / c (left), 1 / N
     (emission) and 1 / m_{k+1} (right), to the same end.
 
     Args:
@@ -123,7 +123,7 @@ def bond_ranks(rank: int | Sequence[int], d: int, topology: str) -> list[int]:
     if topology not in ("ring", "train"):
         raise ValueError(f"topology must be ring or train, found {topology!r}")
     if not isinstance(rank, Iterable | int | np.integer) or isinstance(rank, bool | str):
-        raise TypeError(f"rank must be a integer or one per bond, found {rank!r}")
+        raise TypeError(f"rank must be an integer or one per bond, found {rank!r}")
     if isinstance(rank, int | np.integer):
         ranks = [int(rank)] * d
         if topology == "train":

@@ -1,13 +1,12 @@
-"""In which sequence the columns follow each other around a ring: `TensorRing(..., order=...)`.
+"""The sequence of the columns around a ring, for `TensorRing(..., order=...)`.
 
-Every bond carries all the dependence between the two arcs that it joins, and dependence weakens with the distance in
-the ring. An order that places dependent columns side by side therefore fits more with the same ranks. It is found from
-data in two steps: the mutual information of all pairs of columns (`dependence`), as for the trees of Chow & Liu 1968,
-*Approximating discrete probability distributions with dependence trees*; then the closed tour, or for a train the open
-path, whose neighbours share most of it (`tour`), with `reach` also columns a few places apart. A mixture of rings has
-several orders (`diverse`).
+Dependence between columns passes through all bonds between them. If dependent columns are neighbours, the same ranks
+fit more of it. An order is found from data in two steps. `dependence` estimates the mutual information of all pairs of
+columns, as for the trees of Chow & Liu 1968, *Approximating discrete probability distributions with dependence trees*.
+`tour` then searches the closed tour, or for a train the open path, whose neighbours share the most mutual information;
+with `reach`, columns a few places apart count too. `diverse` finds several orders for a mixture of rings.
 
-An order can also be read off a fitted ring: `tour(ring.mutual_information())`.
+An order can also be derived from a fitted ring: `tour(ring.mutual_information())`.
 """
 
 from ringdist.ordering.information import dependence

@@ -19,7 +19,7 @@ def arranged(weight: np.ndarray, order: list[int], reach: float) -> list[int]:
     """A local optimum near `order` (d columns), for weights (d, d) with a diagonal of zeros and 0 < reach < 1."""
     d = len(order)
     path = _Path(weight, order, reach)
-    stale = np.ones(d, dtype=bool)  # columns around which a move was made since they were last looked at
+    stale = np.ones(d, dtype=bool)  # columns around which a move was made since they were last visited
     for _ in range(_MOST_PASSES):
         looked_at, stale = stale, np.zeros(d, dtype=bool)
         for length in range(1, min(_LONGEST_MOVED, d - 1) + 1):

@@ -1,4 +1,4 @@
-"""How much every pair of columns tells about each other, estimated from data."""
+"""The mutual information of every pair of columns, estimated from data."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _TABLE_ENTRIES = 2**20  # of the counts turned into information at a time
 def dependence(x: Any, variables: Sequence[Variable], columns: Columns | None = None) -> np.ndarray:
     r"""Mutual information of every pair of columns, in nats, estimated from data.
 
-    A pair is judged by the rows in which both its entries are observed (pairwise complete), $n$ of them.
+    A pair is estimated from the $n$ rows in which both its entries are observed (pairwise complete).
 
-    *Counts*, for every pair: a categorical column is taken by its values, any other column by equally frequent bins
-    (8 of them, down to 4 below 192 rows; equal values share a bin). From the counts $n_{ab}$,
+    *Counts*, for every pair: a categorical column is represented by its values, any other column by equally frequent
+    bins (8, down to 4 below 192 rows; equal values share a bin). From the counts $n_{ab}$,
 
     $$ \hat I = \frac1n \sum_{ab} \left( n_{ab} \log n_{ab} - E[n_{ab} \log n_{ab}] \right), $$
 

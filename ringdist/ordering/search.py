@@ -6,7 +6,7 @@ The moves are those of the symmetric travelling salesman, with weights to gain i
 - Croes 1958, *A method for solving traveling-salesman problems*: 2-opt, replace two edges by reversing a stretch;
 - Or 1976, *Traveling salesman-type combinatorial problems*: move a stretch of at most three nodes elsewhere;
 - Bentley 1992, *Fast algorithms for geometric traveling salesman problems*: greedy edges, neighbour lists, don't-look
-  bits (here their dual, a queue of the nodes still to be looked at);
+  bits (here their dual, a queue of the nodes still to be visited);
 - Martin, Otto & Felten 1991, *Large-step Markov chains*: kick a local optimum, repair it, keep it unless it is worse.
 """
 
@@ -201,7 +201,7 @@ class _Search:
         self._least = 1e-12 * float(np.abs(weight).max())  # a gain below this is rounding, and might cycle
 
     def improve(self, nodes: Iterable[int]) -> float:
-        """Move until no move around any node helps; only `nodes` and those that a move touches are looked at."""
+        """Move until no move around any node helps; only `nodes` and those that a move touches are visited."""
         queue = deque(nodes)
         queued = set(queue)
         total = 0.0

@@ -1,4 +1,4 @@
-"""Orders from dependence: tours around a ring, or paths along a train, whose neighbours depend most on each other."""
+"""Orders from dependence: tours around a ring or paths along a train with the most dependent neighbours."""
 
 from __future__ import annotations
 
@@ -44,23 +44,24 @@ def random(d: int, rng: int | np.random.Generator | None = None) -> tuple[int, .
 
 
 def tour(dependence: Any, topology: Topology = "ring", reach: float = 0.0) -> tuple[int, ...]:
-    """The order whose neighbours depend most on each other: the greatest `score` found.
+    """The order with the most dependent neighbours: the highest `score` found.
 
-    Exact (Held & Karp 1962) for up to 12 columns, 11 for a train. Above, edges are taken greedily, then improved by
-    2-opt (Croes 1958) and Or-opt (Or 1976) over neighbour lists with don't-look bits (Bentley 1992), then by kicks and
-    repairs (Martin, Otto & Felten 1991): on data within a fraction of a percent of the optimum, in seconds for
-    d = 1 000. A train is a tour with one more column, on which nothing depends. Deterministic.
+    Exact (Held & Karp 1962) for up to 12 columns, 11 for a train. For more columns, edges are chosen greedily, then
+    improved by 2-opt (Croes 1958) and Or-opt (Or 1976) over neighbour lists with don't-look bits (Bentley 1992), then
+    by kicks and repairs (Martin, Otto & Felten 1991). On data this is within a fraction of a percent of the optimum and
+    takes seconds for d = 1 000. A train is a tour with one more column that is independent of all others. The result is
+    deterministic.
 
-    With `reach` above 0 that tour is only the start. Stretches of up to four columns are then moved or reversed until
-    no move raises the `score` of that reach (powers of it below 0.01 count as 0); a ring is arranged as the train that
-    it is when cut at the tour's weakest link. Bonds of more than a few states remember columns beyond the nearest, so
-    that trains learn better in such an order.
+    With `reach` above 0 that tour is the starting point. Segments of up to four columns are then moved or reversed
+    until no move raises the `score` of that reach; powers of it below 0.01 count as 0. A ring is cut at the tour's
+    weakest edge and arranged as a train. Bonds with many states carry information about columns beyond the nearest, so
+    trains fit better in such an order.
 
     Args:
         dependence: (d, d) symmetric and finite; the diagonal does not matter.
         topology: `"ring"` (a closed tour) or `"train"` (an open path).
-        reach: in [0, 1), by how much a pair counts less for every column between its two, see `score`. 0.9 is a good
-            value for learning.
+        reach: in [0, 1), the factor by which a pair counts less for every column between its two; see `score`. 0.9 is
+            a good value for fitting.
 
     Returns:
         The columns 0..d-1, each once. A ring starts with column 0, and its second column is smaller than its last; a
@@ -80,11 +81,11 @@ def tour(dependence: Any, topology: Topology = "ring", reach: float = 0.0) -> tu
 
 
 def diverse(dependence: Any, count: int, topology: Topology = "ring", reach: float = REACH) -> list[tuple[int, ...]]:
-    """Several good orders that differ in which columns are near each other, the best first: for a mixture of rings.
+    """Several good orders, the best first, in which different columns are near each other: for a mixture of rings.
 
     The first order is `tour(dependence, topology, reach)`. For each further one, the dependence of every pair is
-    multiplied by `1 - 0.2 reach^(distance - 1)`, the distance being that in the order before, so that pairs are brought
-    together that were far apart. Where one order is much better than all others, it is found again.
+    multiplied by `1 - 0.2 reach^(distance - 1)`, with the distance in the previous order, so that pairs that were far
+    apart come closer. If one order is much better than all others, it is found again.
 
     Args:
         dependence: (d, d) symmetric and finite; the diagonal does not matter.
@@ -160,7 +161,7 @@ def mutual_information(
     reach: float = 0.0,
     columns: Columns | None = None,
 ) -> tuple[int, ...]:
-    """The order whose neighbours share most information in the data: `tour(dependence(x, variables), topology, reach)`.
+    """The order whose neighbours share the most mutual information: `tour(dependence(x, variables), topology, reach)`.
 
     Args:
         x: (n, d) real numbers, NaN = missing. Not written to.

@@ -1,1 +1,1 @@
-"""Questions to a ring: each quantity has one function here."""
+"""Queries of a ring: one function for each quantity."""

@@ -1,4 +1,4 @@
-"""What can be enumerated: the table of probabilities of a small discrete ring, and the entropy."""
+"""Queries by enumeration: the probability table of a small discrete ring, and the entropy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def to_dense(ring: Network) -> Array:
 
 
 def _dense_by_cells(ring: Network) -> Array:
-    """The table from the likelihood of every cell, which falls back on logarithms where products underflow."""
+    """The table from the likelihood of every cell, with the log-space fallback where products underflow."""
     cells, core = math.prod(ring.shape), ring.prototype
     parts = []
     for start in range(0, cells, CELLS):
@@ -69,10 +69,10 @@ def _dense_by_cells(ring: Network) -> Array:
 def entropy(ring: Network, n: int = 10_000, rng: Any = None) -> tuple[float, float]:
     """Entropy −E[log p(X)] in nats (differential in continuous columns) and its standard error.
 
-    Exact, with standard error 0, for categorical rings of at most 2^16 cells; else the mean over n samples.
+    Exact, with standard error 0, for categorical rings of at most 2^16 cells; otherwise the mean over n samples.
 
     Raises:
-        ValueError: if n < 2 where sampling is needed.
+        ValueError: if n < 2 and sampling is needed.
 
     Examples:
         >>> import ringdist as rd

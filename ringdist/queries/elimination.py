@@ -1,8 +1,8 @@
-"""Columns multiplied into their neighbours: what marginals and conditionals are made of.
+"""Elimination of columns by multiplication into their neighbours, for marginals and conditionals.
 
-The matrices of the columns that go are multiplied in linear numbers while no entry comes near underflow. Where one
-does, everything is kept as logarithms first, and scales are moved across the bonds, which changes no product of the
-whole ring (a gauge: `Q_j → Q_j D`, `Q_{j+1} → D⁻¹ Q_{j+1}`), until every path that matters is in range.
+The matrices of the eliminated columns are multiplied in linear numbers while no entry comes near underflow. Otherwise
+everything is computed in logarithms, and scales are moved across the bonds until every path that matters is in range.
+This is a gauge, `Q_j → Q_j D`, `Q_{j+1} → D⁻¹ Q_{j+1}`, which changes no product around the ring.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def eliminate(
     variables: Mapping[int, Any],
     log_weights: Mapping[int, Array] | None = None,
 ) -> N:
-    """The ring over the columns that are left, with the matrices of one row of evidence multiplied in for the others.
+    """The ring over the remaining columns, with the matrices of one row of evidence multiplied in for the others.
 
     A run of dropped sites is split at the thinnest bond in it, so that ranks never grow. A core keeps its kind, unless
-    scales have to be moved across bonds: then it is handed on as a dense array.
+    scales have to be moved across bonds: then it becomes a dense array.
 
     Args:
-        left: of every site the columns that stay, which keep their sequence and are numbered anew.
-        variables: of sites that stay, in the place of the ring's.
-        log_weights: of sites that stay, (N,), by which the components of their cores are multiplied.
+        left: the remaining columns of every site, which keep their sequence and are renumbered.
+        variables: of the remaining sites, replacing those of the ring.
+        log_weights: of the remaining sites, (N,), by which the components of their cores are multiplied.
     """
     number = {k: n for n, k in enumerate(sorted(k for own in left for k in own))}
     columns = [tuple(number[k] for k in own) for own in left]

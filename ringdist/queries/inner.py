@@ -28,12 +28,12 @@ from ringdist.queries.log_prob import log_partition
 def inner(ring: Network, other: Network) -> Array:
     """Σ or ∫ p(x) q(x) dx, a scalar array, in closed form: the contraction of the two rings.
 
-    Cost O(d r r' m m' (m + m' N)) for dense cores, without forming the dense array of any other kind. Calculated in the
+    Cost O(d r r' m m' (m + m' N)) for dense cores, without forming the dense array of any other kind. Computed in the
     accumulator's dtype (float64 wherever the backend has it).
 
     Raises:
-        ValueError: if the rings' orders differ by more than a rotation, two variables are of different families, or
-            they cover different columns.
+        ValueError: if the rings' orders differ by more than a rotation, or two variables have different families or
+            cover different columns.
         TypeError: if the rings mix backends.
 
     Examples:

@@ -31,19 +31,19 @@ def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
     """log p(x) = log Tr ∏_k A_k(x_k) − log Z, with NaN entries marginalised row by row (paper Eq. 2, 3).
 
     Args:
-        x: (..., d) real numbers; integral ones in categorical columns. Arrays of integers are accepted.
+        x: (..., d) real numbers, with integral values in categorical columns. Integer arrays are accepted.
         engine: "auto" chooses between "sweep" and "tree" by device, ranks and rows; "log" works in log space;
-            "opt_einsum" and "tensornetwork" contract the same network through those libraries.
+            "opt_einsum" and "tensornetwork" contract the same network with those libraries.
 
     Returns:
         (...) in nats (densities per unit of each continuous column), in the cores' dtype; −inf where the mass is zero.
-        Gradients flow to the cores, the variables' arrays and x, also those of gradients. Cost O(b d m² (r + N)) for b
-        rows; where the 2 b d m² numbers that a backward pass needs are too many, it computes them again: the cost of
-        one more likelihood, and bounded memory.
+        Gradients, also of second order, flow to the cores, the variables' arrays and x. Cost O(b d m² (r + N)) for b
+        rows. A backward pass needs 2 b d m² numbers; if these are too many, it recomputes them, at the cost of one
+        more likelihood and in bounded memory.
 
     Raises:
-        ValueError: if the last axis is not d long, a value is outside its support, or the engine is unknown.
-        TypeError: if x is of another backend than the ring.
+        ValueError: if the last axis does not have length d, a value is outside its support, or the engine is unknown.
+        TypeError: if x and the ring have different backends.
 
     Examples:
         >>> import numpy as np
@@ -109,7 +109,7 @@ def log_normalizer(ring: Network) -> Array:
         >>> round(float(np.exp(ring.log_normalizer())), 6)
         8.0
     """
-    return astype(log_partition(ring), ring.prototype.dtype) + 0  # never what the ring itself remembers
+    return astype(log_partition(ring), ring.prototype.dtype) + 0  # not the cached array itself
 
 
 def log_partition(ring: Network) -> Array:

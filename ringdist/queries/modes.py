@@ -40,11 +40,11 @@ REFINEMENTS = 40  # halvings of the step around a continuous column's best point
 def mode(ring: Network, x: Any = None) -> Array:
     """The completion of highest density found: (d,) for x None, else x (..., d) with its NaN entries filled.
 
-    Exact where the missing columns of a row are all categorical and have at most 4096 completions: all are compared.
-    Elsewhere a bounded search: coordinate ascent (each column's best value given all others, exact for categorical
-    columns, whole sweeps at once) from several completions drawn from the posterior with a fixed seed. The density of
-    the result is never below that of any completion it started from; that it is the global maximum is not guaranteed.
-    Rows are completed together, whichever columns each of them misses.
+    Exact if the missing columns of a row are all categorical and have at most 4096 completions: all are compared.
+    Otherwise a bounded search: coordinate ascent from several completions drawn from the posterior with a fixed seed.
+    It sets each column to its best value given all others, exactly for categorical columns. The density of the result
+    is never below that of any starting point, but it is not guaranteed to be the global maximum. Rows are completed
+    together, even if they miss different columns.
 
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
@@ -64,7 +64,7 @@ def mode(ring: Network, x: Any = None) -> Array:
     x = like(np.full(ring.num_columns, np.nan), core) if x is None else x
     rows, shape = as_rows(ring, stop_gradient(x) if is_array(x) else x)
     if not is_concrete(rows):
-        raise ValueError("mode looks at values and cannot be traced")
+        raise ValueError("mode inspects values and cannot be traced")
     result = to_numpy(rows).copy()
     missing = np.isnan(result)
     incomplete = np.flatnonzero(missing.any(axis=1))
@@ -245,7 +245,7 @@ def _best_value(family: Family, log_weights: Array, current: Array) -> Array:
 def _best_row(family: Family, log_weights: Array, current: Array, loose: Array) -> Array:
     """argmax over the loose entries (n, width) of Σ_s exp(log_weights[s]) p(row | s) of a wide variable.
 
-    From the best of the components' conditional means, each column in turn as `_best_value` does.
+    Starts from the best of the components' conditional means, and improves one column after another by `_best_value`.
     """
     xp = namespace(log_weights)
     means = like(family.conditional_means(xp.where(loose, xp.nan, current)), current)

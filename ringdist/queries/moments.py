@@ -31,7 +31,7 @@ from ringdist.queries.posterior import component_posteriors
 def mean(ring: Network, x: Any = None) -> Array:
     """E[column], shape (d,); with x (..., d) E[column | observed entries of the row], observed entries as they are.
 
-    A categorical column counts by its value 0..N-1.
+    A categorical column contributes its code 0..N-1.
 
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
@@ -72,7 +72,7 @@ def mean(ring: Network, x: Any = None) -> Array:
 def covariance(ring: Network) -> Array:
     """Cov[x_j, x_k] = Σ_{s,t} p(s_j = s, s_k = t) (μ_j[s] − E x_j)(μ_k[t] − E x_k) + δ_jk E[σ²], shape (d, d), exact.
 
-    Columns of one wide variable have one component, and the mean of its covariances beside that of means.
+    Columns of one wide variable share a component; the mean of its covariances is added to the covariance of its means.
 
     Cost O(d² N r m² + d² N² r m).
 
@@ -109,7 +109,7 @@ def covariance(ring: Network) -> Array:
 def mutual_information(ring: Network) -> Array:
     """I(s_j; s_k) in nats between component variables, shape (d, d); the diagonal is I(s_k; s_k), their entropy.
 
-    Columns of a wide variable share its component: rows and columns of the result are variables.
+    The columns of a wide variable share its component, so rows and columns of the result are variables.
 
     Cost O(d² N r m² + d² N² r m).
 

@@ -35,25 +35,26 @@ from ringdist.variables import Family
 
 
 def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
-    """Samples with pathwise gradients for cores, components and evidence: the values of x, differentiable.
+    """The samples x with pathwise gradients for cores, components and evidence.
 
     E[f(ring.pathwise(x))] has the gradient of E[f(x)], estimated without bias; its variance grows with the gap between
-    modes, steeply so beyond a few standard deviations. One sweep in ring order from the thinnest bond,
-    O(n d m² (r + N)): the product of all matrices before column k, with the moving values in it, and the stored
-    products behind it give the weights of the column's components. Rows whose mass comes near underflow in float32 are
-    swept again in float64, except under tracing.
+    modes, steeply beyond a few standard deviations. One sweep in ring order from the thinnest bond, O(n d m² (r + N)):
+    the weights of the components of column k follow from the product of all matrices before it, with the moving values,
+    and the stored products after it. Rows whose mass comes near underflow in float32 are recomputed in float64, except
+    under tracing.
 
     Args:
         x: (..., d) samples, from `ring.sample` or, with evidence, from `ring.sample_given`. NaN entries are
-            marginalised. Integers cannot move, nor values beside atoms: in such a column an entry is evidence or NaN.
-        given: (..., d) the evidence, NaN where an entry was drawn; None where all were.
+            marginalised. Integers, and values of columns with atoms, cannot move: in such a column an entry is evidence
+            or NaN.
+        given: (..., d) the evidence, NaN where an entry was drawn; None if all were drawn.
 
     Returns:
-        (..., d) in the cores' dtype. Entries of the evidence come back as they are.
+        (..., d) in the cores' dtype. Entries of the evidence are unchanged.
 
     Raises:
-        TypeError: if the ring is of NumPy, which has no gradients, or an array of another backend than the ring.
-        ValueError: if shapes do not fit, a value is outside its variable's support, x differs from the evidence, a
+        TypeError: if the ring's backend is NumPy, which has no gradients, or an array has another backend.
+        ValueError: if shapes do not fit, a value is outside its variable's support, x differs from the evidence, an
             integer was drawn, or a row has no density that float64 can hold.
 
     Examples:

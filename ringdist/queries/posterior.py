@@ -33,7 +33,7 @@ from ringdist.variables import Family, first_reached
 def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
     """p(s_k | observed entries of the row), shape (..., N_k); x[..., k] itself is used if observed.
 
-    Of a column of a wide variable these are the components of that variable, given all of its observed columns.
+    For a column of a wide variable, these are the components of that variable given all of its observed columns.
 
     Raises:
         ValueError: if the column is unknown, x does not fit, or a row's evidence has zero mass.
@@ -68,8 +68,8 @@ def component_posteriors(
     Args:
         leave_out: whether the own entries of site k are left out of its posterior.
         log: whether logarithms are returned, −inf only where the probability is zero and not where it underflows.
-        summary: what is wanted of the posteriors of site k for some rows, (k, posteriors, rows) -> (b, ...); those of
-            many rows are then never all there at once.
+        summary: function (k, posteriors, rows) -> (b, ...) of the posteriors of site k for some rows; the posteriors
+            of all rows are then never in memory at once.
 
     Raises:
         ValueError: if the evidence of a row has zero mass.
@@ -205,11 +205,12 @@ def quantile(ring: Network, k: int | str, q: Any, x: Any) -> Array:
 
     Args:
         q: probabilities in [0, 1], broadcast against the leading shape of x. q = 0 gives the least
-            value of the column's support, −inf where it has none; q = 1 gives inf for a column without
-            an end.
+            value of the column's support, −inf if it is unbounded; q = 1 gives inf for a column
+            without an upper bound.
         x: (..., d) evidence; x[..., k] is ignored.
 
-    Found by bisection to neighbouring floating point numbers at every scale; integers for integer-valued families.
+    Computed by bisection down to neighbouring floating-point numbers, at every scale; integers for integer-valued
+    families.
 
     Examples:
         >>> import numpy as np

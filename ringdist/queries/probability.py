@@ -16,16 +16,16 @@ from ringdist.queries.log_prob import log_densities
 def probability(ring: Network, event: Mapping[Column, Any], x: Any = None, *, log: bool = False) -> Array:
     """P(event | observed entries of the row) = p(event, observed) / p(observed), exact; a scalar array without x.
 
-    An event is evidence whose weight for a component is the component's mass in it, ∫ p(x_k | s) dx_k over the interval
-    (paper Eq. 3 with that in the place of the density). Masses are computed as logarithms, so that probabilities far in
-    the tails keep their digits: below the range of the dtype ask for their logarithm.
+    An event is evidence whose weight for a component is the component's mass in it: ∫ p(x_k | s) dx_k over the interval
+    replaces the density in Eq. 3 of the paper. Masses are computed as logarithms, so probabilities far in the tails
+    are accurate. For probabilities below the range of the dtype use `log=True`.
 
     Args:
-        event: column (index or name) to an `rd.Interval`, closed, or for a categorical column to a set or list of
-            categories; all of them have to happen.
-        x: (..., d) evidence. An entry that is observed in a column of the event is checked: the probability is 0 if it
-            is outside.
-        log: whether log P is returned.
+        event: maps a column (index or name) to a closed `rd.Interval`, or a categorical column to a set or list of
+            categories; the event is their intersection.
+        x: (..., d) evidence. If an entry in a column of the event is observed, it is checked: the probability is 0 if
+            it is outside.
+        log: whether to return log P.
 
     Returns:
         (...) in [0, 1] in the cores' dtype, or its logarithm. Gradients flow to cores, variables and x. Cost of two

@@ -41,14 +41,14 @@ Naming = Callable[[int], str]
 def sample(ring: Network, n: int, *, rng: Any = None) -> Array:
     """n independent exact samples, (n, d) in the cores' dtype; categories are integers.
 
-    The tree of products, O(d m³), remembered by a ring that owns its cores; then the bonds top-down, all segments of a
-    level at once: O(m + N) a variable and sample in ⌈log2 d⌉ steps. Trains of high rank are swept backwards instead,
-    O(d m²), as are rings with matrices whose entries differ by more than the dtype's range.
+    The tree of products costs O(d m³) and is cached by a ring that owns its cores. Then bonds are drawn top-down, all
+    segments of a level at once: O(m + N) per variable and sample, in ⌈log2 d⌉ steps. Trains of high rank are swept
+    backwards instead, O(d m²), as are rings with matrices whose entries span more than the dtype's range.
 
     Args:
         n: number of samples, 0 or more.
-        rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX); under
-            `torch.compile` it is PyTorch's global generator, and a seed or another generator breaks the graph.
+        rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX). Under
+            `torch.compile` None is PyTorch's global generator, and a seed or another generator breaks the graph.
 
     Examples:
         >>> import numpy as np
@@ -83,21 +83,22 @@ def sample_given(
     rng: Any = None,
     row_numbers: np.ndarray | None = None,
 ) -> Array:
-    """The NaN entries of every row of x drawn from p(missing | observed, event); observed ones come back unchanged.
+    """x with the NaN entries of every row drawn from p(missing | observed, event); observed entries are unchanged.
 
-    Components are drawn from their posterior, in which an event weighs them by their mass in it, and then values from
-    the truncated components, by the inverse of their distribution functions.
+    First components are drawn from their posterior, in which an event weights them by their mass. Then values are drawn
+    from the truncated components, by inverting their distribution functions.
 
     Args:
         x: (..., d) evidence. n: draws per row; None is one draw without a leading axis.
-        event: column (index or name) to an `rd.Interval` or a set of categories in which the draws lie, however small
-            its probability.
+        event: maps a column (index or name) to an `rd.Interval` or a set of categories that contains the draws, however
+            small its probability.
         rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX); under
             `torch.compile` it is PyTorch's global generator, and a seed or another generator breaks the graph.
-        row_numbers: the numbers by which errors name the rows, 0, 1, ... if None.
+        row_numbers: row numbers for error messages, 0, 1, ... if None.
 
     Returns:
-        (..., d), or (n, ..., d), in the cores' dtype. Cost of a likelihood, then O(m N) a variable and draw.
+        (..., d), or (n, ..., d), in the cores' dtype. The cost is that of a likelihood, then O(m N) per variable and
+        draw.
 
     Raises:
         ValueError: if x does not fit, the evidence of a row has zero mass, the event does not fit (see `probability`)

@@ -1,4 +1,4 @@
-"""Trains from rings: the bonds carry the value of the cut bond, or list the components since the cut."""
+"""Trains from rings: bonds carry the value of the cut bond, or enumerate the components since the cut."""
 
 from __future__ import annotations
 
@@ -44,16 +44,17 @@ class _OutOfRange(Exception):
 def to_train(ring: N) -> N:
     """The same distribution as a train, exactly.
 
-    The ring is cut at its thinnest bond r. A bond of the train carries the value of the cut bond along, rank r m_j,
-    unless listing the components since the last bond is shorter: rank(j+1) = min(r m_{j+1}, rank(j) N_j), and likewise
-    from the right, so no rank exceeds the dense bound.
+    The ring is cut at its thinnest bond r. A bond of the train also carries the value of the cut bond, rank r m_j,
+    unless enumerating the components since the last bond is shorter: rank(j+1) = min(r m_{j+1}, rank(j) N_j), and
+    likewise from the right. No rank exceeds the dense bound.
 
-    A list needs products of cores, formed in the accumulator's dtype. Where an entry of one may underflow, every bond
-    carries the value of the cut bond: ranks are r m_j, the cores hold the numbers of the ring's cores as they are, and
-    CP cores stay CP cores.
+    Enumeration needs products of cores, formed in the accumulator's dtype. If an entry of one may underflow, every bond
+    carries the value of the cut bond: ranks are r m_j, the cores have the entries of the ring's cores unchanged, and CP
+    cores stay CP cores.
 
     Raises:
-        ValueError: if a core that is neither an array nor a CP core has no array in its dtype: some entry underflows.
+        ValueError: if a core that is neither an array nor a CP core cannot be an array of its dtype, because an entry
+            underflows.
 
     Examples:
         >>> import numpy as np

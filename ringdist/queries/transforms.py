@@ -37,11 +37,11 @@ def marginal(ring: N, keep: Sequence[int | str]) -> N:
     """The marginal distribution of the columns in `keep`, sorted by index, as a ring (paper Eq. 2).
 
     The matrices of dropped variables are multiplied into their neighbours on both sides of the thinnest bond among
-    them, so ranks never grow; a single one is left with rank 1. Of a wide variable the marginal Gaussians of the
-    columns that are kept stay. Log-densities are kept; Z may change by a factor.
+    them, so ranks never grow. A single remaining variable has rank 1. A wide variable keeps the marginal Gaussians of
+    its remaining columns. Log-densities do not change; Z may change by a factor.
 
     Raises:
-        ValueError: if `keep` is empty, repeats a column or names one that is not there.
+        ValueError: if `keep` is empty, repeats a column or names an unknown one.
 
     Examples:
         >>> import numpy as np
@@ -72,15 +72,15 @@ def marginal(ring: N, keep: Sequence[int | str]) -> N:
 def condition(ring: N, evidence: Mapping[int | str, Any]) -> N:
     """The distribution given values of some columns and events of others, as a ring, columns sorted by index.
 
-    Columns with a value are not part of the result. Those with an event stay: an interval gives truncated components
-    with new weights (see `rd.Truncated`), a set of categories leaves the others without mass; categories keep their
-    numbers. Within the event, log p(x | event) = log p(x) − log P(event). Of a wide variable the conditional Gaussians
-    of the columns without a value stay, with new weights; intervals among them make an
-    `rd.TruncatedMultivariateGaussianMixture`, which states how exact it is.
+    Columns with a value are not part of the result. Columns with an event are: an interval gives truncated components
+    with new weights (see `rd.Truncated`), and a set gives all other categories zero mass; categories keep their codes.
+    Within the event, log p(x | event) = log p(x) − log P(event). A wide variable keeps the conditional Gaussians of the
+    columns without a value, with new weights; intervals among them make an `rd.TruncatedMultivariateGaussianMixture`,
+    which states how exact it is.
 
     Args:
-        evidence: column (index or name) to a number, an `rd.Interval`, or for a categorical column to a set or list of
-            categories.
+        evidence: maps a column (index or name) to a number or an `rd.Interval`, or a categorical column to a set or
+            list of categories.
 
     Raises:
         TypeError: if evidence is not a mapping.
@@ -183,9 +183,9 @@ def _rows(ring: Network, values: Mapping[int, Any]) -> Array:
 def permute(ring: N, columns: Sequence[int | str]) -> N:
     """The same distribution with column i of the result being column `columns[i]`.
 
-    ring.permute(c).log_prob(x[..., c]) == ring.log_prob(x). The sequence around the ring stays as it is: another
-    sequence is another model, which has to be fitted. Variables of the result are in the order of their first columns,
-    and those of a wide variable ascend.
+    ring.permute(c).log_prob(x[..., c]) == ring.log_prob(x). The sequence around the ring does not change: another
+    sequence is another model, which has to be fitted. Variables of the result are sorted by their first columns, and
+    the columns of a wide variable are sorted.
 
     Raises:
         ValueError: if `columns` is not a permutation.

@@ -1,4 +1,4 @@
-"""Weighted sums of rings over the same columns: the structure, one module a subject, and the class that users hold."""
+"""Weighted sums of rings over the same columns: the structure, one module per subject, and the user-facing class."""
 
 from ringdist.ring_mixture.mixture import RingMixture, load
 

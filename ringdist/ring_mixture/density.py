@@ -1,4 +1,4 @@
-"""The density of a mixture of rings, and which ring a row belongs to."""
+"""The density of a mixture of rings, and the responsibilities of its rings."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def log_prob(mixture: Mixture, x: Any, engine: Engine = "auto") -> Array:
 
     Args:
         x: (..., d) real numbers, as for a ring.
-        engine: of the rings, as in `TensorRing.log_prob`.
+        engine: for the rings, as in `TensorRing.log_prob`.
 
     Returns:
         (...) in nats, in the rings' dtype; −inf where the density is zero. Gradients flow to the rings, the weights and
         x; at a weight of 0 the gradient is that of leaving 0. The cost is that of all rings.
 
     Raises:
-        ValueError: if the last axis is not d long, a value is outside its support, or the engine is unknown.
-        TypeError: if x is of another backend than the rings.
+        ValueError: if the last axis does not have length d, a value is outside its support, or the engine is unknown.
+        TypeError: if x and the rings have different backends.
 
     Examples:
         >>> import numpy as np
@@ -63,9 +63,10 @@ def probability(mixture: Mixture, event: Mapping[Column, Any], x: Any = None, *,
     """P(event | observed entries of the row) = Σ_c w_c p_c(event, observed) / p(observed); a scalar without x.
 
     Args:
-        event: column (index or name) to an `rd.Interval` or a set of categories, as for a ring; all have to happen.
-        x: (..., d) evidence. The probability is 0 where an observed entry is outside the event.
-        log: whether log P is returned, which keeps its digits far in the tails.
+        event: maps columns (index or name) to an `rd.Interval` or a set of categories, as for a ring; the event is
+            their intersection.
+        x: (..., d) evidence. The probability is 0 if an observed entry is outside the event.
+        log: whether to return log P, which is accurate far in the tails.
 
     Returns:
         (...) in [0, 1] in the rings' dtype, or its logarithm. Gradients flow to rings, weights and x.
@@ -170,5 +171,5 @@ def _log_joint(
     xp = namespace(table)
     events = [as_events(ring, event or {}) for ring in mixture.rings]
     densities = [log_densities(ring, table, engine, e) for ring, e in zip(mixture.rings, events, strict=True)]
-    # A ring that was conditioned on the impossible while values could not be looked at has no density.
+    # A ring that was conditioned on the impossible while values could not be inspected has no density.
     return xp.where(logs == -math.inf, -math.inf, xp.stack(densities, axis=1) + logs)

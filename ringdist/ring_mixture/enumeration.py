@@ -1,4 +1,4 @@
-"""What can be enumerated of a mixture of rings: its table of probabilities, its entropy, and its mode."""
+"""Enumeration of a mixture of rings: its probability table, its entropy, and its mode."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def to_dense(mixture: Mixture) -> Array:
 def entropy(mixture: Mixture, n: int = 10_000, rng: Any = None) -> tuple[float, float]:
     """Entropy −E[log p(X)] in nats (differential in continuous columns) and its standard error.
 
-    Exact, with standard error 0, for categorical mixtures of at most 2^16 cells; else the mean over n samples.
+    Exact, with standard error 0, for categorical mixtures of at most 2^16 cells; otherwise the mean over n samples.
 
     Raises:
-        ValueError: if n < 2 where sampling is needed.
+        ValueError: if n < 2 and sampling is needed.
 
     Examples:
         >>> import numpy as np
@@ -65,9 +65,9 @@ def entropy(mixture: Mixture, n: int = 10_000, rng: Any = None) -> tuple[float, 
 def mode(mixture: Mixture, x: Any = None) -> Array:
     """The completion of highest density found: (d,) for x None, else x (..., d) with its NaN entries filled.
 
-    Exact where the missing columns of a row are all categorical and have at most 4096 completions: all are compared.
-    Elsewhere the best of what `TensorRing.mode` finds in each ring, by the density of the mixture. That it is the
-    global maximum is not guaranteed.
+    Exact if the missing columns of a row are all categorical and have at most 4096 completions: all are compared.
+    Otherwise the densest, under the mixture, of the completions that `TensorRing.mode` finds in each ring. It is not
+    guaranteed to be the global maximum.
 
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
@@ -88,7 +88,7 @@ def mode(mixture: Mixture, x: Any = None) -> Array:
     x = like(np.full(mixture.num_columns, np.nan), core) if x is None else x
     rows, shape = as_rows(first, stop_gradient(x) if is_array(x) else x)
     if not is_concrete(rows):
-        raise ValueError("mode looks at values and cannot be traced")
+        raise ValueError("mode inspects values and cannot be traced")
     posterior = ring_posteriors(mixture, rows)  # of which none may be impossible
     result = to_numpy(rows).copy()
     many = modes.enumerate_few(first, result, np.isnan(result), lambda cells: log_prob(mixture, cells))

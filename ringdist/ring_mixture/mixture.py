@@ -21,26 +21,26 @@ from ringdist.ring_mixture.structure import Mixture
 class RingMixture(Mixture):
     """A weighted sum of rings over the same columns: p(x) = Σ_c w_c p_c(x).
 
-    The rings may differ in order, ranks, topology, kinds of cores, and in the components of a column's variable. A pair
-    of columns that is far apart in one order may be neighbours in another. The queries are those of a ring, and exact
-    where a ring's are; a mixture of one ring answers as that ring does.
+    The rings may differ in order, ranks, topology, kinds of cores, and in the components of a column's variable.
+    Columns that are far apart in one order may be neighbours in another. The queries are those of a ring, and exact
+    where a ring's are. A mixture of one ring gives the same results as that ring.
 
-    A mixture owns its weights as a ring owns its cores: it copies them unless they record gradients.
+    A mixture owns its weights: it copies them unless they record gradients.
 
     Args:
         rings: K rings with the same names of columns and spaces of values, of one backend, dtype and device.
         weights: (K,) non-negative numbers, not all 0: an array of the rings' backend, which may record gradients, or a
             sequence of floats. They are divided by their sum.
-        validate: whether the values of the weights are checked, where they can be looked at.
+        validate: whether the values of the weights are checked, if they can be inspected.
 
     Attributes:
         rings: the K rings.
         weights: (K,), summing to 1.
 
     Raises:
-        ValueError: if there is no ring, columns differ, or weights are of a wrong number, negative, infinite, NaN or
-            all 0.
-        TypeError: if rings and weights mix backends, dtypes or devices, or something else than a ring is given.
+        ValueError: if there is no ring, columns differ, the number of weights is wrong, or weights are negative,
+            infinite, NaN or all 0.
+        TypeError: if rings and weights mix backends, dtypes or devices, or `rings` has other objects.
 
     Examples:
         >>> import numpy as np
@@ -178,9 +178,9 @@ def load(
 
     Args:
         xp: numpy, torch or jax.numpy: the backend of the result.
-        device: where its arrays are, as that backend names devices; its default if None. NumPy's is 'cpu'.
-        families: classes of variables beside the built-in ones, found by their names; nothing is imported because a
-            file names it.
+        device: the device of its arrays, in the notation of that backend; its default if None. For NumPy 'cpu'.
+        families: classes of variables in addition to the built-in ones, found by their names. Names in a file never
+            cause an import.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -198,7 +198,7 @@ def load(
         >>> again.variables[0].name
         'rain'
     """
-    convert(np.zeros(()), xp, device=device)  # backend and device are refused before the file is read
+    convert(np.zeros(()), xp, device=device)  # check backend and device before reading the file
     found = mixtures.load(path, TensorRing, _mixture, families=families)
     return found if xp is np else found.to(xp, device=device)
 

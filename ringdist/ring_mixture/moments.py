@@ -30,7 +30,7 @@ from ringdist.variables import Categorical
 def mean(mixture: Mixture, x: Any = None) -> Array:
     """E[column], shape (d,); with x (..., d) E[column | observed entries of the row], observed entries as they are.
 
-    A categorical column counts by its value 0..N-1.
+    A categorical column contributes its code 0..N-1.
 
     Raises:
         ValueError: if x does not fit or the evidence of a row has zero mass.
@@ -96,13 +96,13 @@ def mutual_information(mixture: Mixture) -> Array:
 
     As in `component_posterior`, a component of a categorical column is a value, and of another column a pair of a ring
     and one of its components. Between categorical columns this is the mutual information of the values; for others it
-    is an upper bound of it, since values depend on each other only through their components. Columns of a wide variable
-    share its component: rows and columns of the result are variables.
+    is an upper bound of it, because values depend on each other only through their components. The columns of a wide
+    variable share its component, so rows and columns of the result are variables.
 
     Cost: for every ring the posteriors of Σ_k N_k rows.
 
     Raises:
-        ValueError: if rings share other columns by a variable.
+        ValueError: if the rings group columns into variables differently.
 
     Examples:
         >>> import numpy as np

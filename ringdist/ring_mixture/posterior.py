@@ -1,4 +1,4 @@
-"""What evidence says about one column of a mixture of rings."""
+"""Posteriors and conditionals of one column of a mixture of rings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ringdist.variables import Family
 def component_posterior(mixture: Mixture, k: Column, x: Any) -> Array:
     """Posterior weights of the components of column k given the observed entries of the row; x[..., k] itself is used.
 
-    Of a categorical column, where a component is a value, these are p(x_k | observed), shape (..., N_k). Of another
+    For a categorical column, where a component is a value, these are p(x_k | observed), shape (..., N_k). For another
     column a component is a pair (c, s) of a ring and one of its components, and these are p(c, s_k | observed), ring
     after ring, shape (..., Σ_c N_k of ring c). They sum to 1.
 
@@ -101,8 +101,8 @@ def quantile(mixture: Mixture, k: Column, q: Any, x: Any) -> Array:
         q: probabilities in [0, 1], broadcast against the leading shape of x.
         x: (..., d) evidence; x[..., k] is ignored.
 
-    As for a ring, found by bisection to neighbouring floating point numbers at every scale, of the distribution
-    function of the mixture; integers for integer-valued families.
+    Computed by bisection of the distribution function of the mixture down to neighbouring floating-point numbers, at
+    every scale; integers for integer-valued families.
 
     Raises:
         ValueError: if the column is unknown, x does not fit, q is outside [0, 1], or the evidence has zero mass.

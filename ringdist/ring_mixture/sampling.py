@@ -32,8 +32,8 @@ from ringdist.ring_mixture.structure import Mixture
 def sample(mixture: Mixture, n: int, *, rng: Any = None) -> Array:
     """n independent exact samples, (n, d) in the rings' dtype; categories are integers.
 
-    Each ring is asked once, for as many samples as were drawn for it. JAX, which compiles every number of samples anew,
-    asks every ring for n.
+    Each ring is sampled once, with the number of samples drawn for it. In JAX, which recompiles for every number of
+    samples, every ring draws n.
 
     Args:
         n: number of samples, 0 or more.
@@ -71,15 +71,15 @@ def sample(mixture: Mixture, n: int, *, rng: Any = None) -> Array:
 def sample_given(
     mixture: Mixture, x: Any, n: int | None = None, *, event: Mapping[Column, Any] | None = None, rng: Any = None
 ) -> Array:
-    """The NaN entries of every row of x drawn from p(missing | observed, event); observed ones come back unchanged.
+    """x with the NaN entries of every row drawn from p(missing | observed, event); observed entries are unchanged.
 
-    For every draw a ring is drawn from its posterior, then the missing entries from that ring. Each ring is asked
+    For every draw a ring is drawn from its posterior, then the missing entries from that ring. Each ring is sampled
     once, for the rows that were drawn for it.
 
     Args:
         x: (..., d) evidence.
         n: draws per row; None is one draw without a leading axis.
-        event: column (index or name) to an `rd.Interval` or a set of categories in which the draws lie.
+        event: maps columns (index or name) to an `rd.Interval` or a set of categories that contains the draws.
         rng: seed, or the backend's own generator or key; None is fresh entropy (`ValueError` for JAX).
 
     Returns:

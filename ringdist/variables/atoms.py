@@ -1,4 +1,4 @@
-"""Point masses beside the components of another family."""
+"""Point masses in addition to the components of another family."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ringdist.variables.variable import Variable
 
 
 class WithAtoms(Family):
-    """A variable that takes some values with a probability of their own.
+    """A variable with atoms: values that have a positive probability.
 
     Components 0..M-1 are those of `variable`, and component M + i is the value `atoms[i]`. Zeros
     among amounts, sentinels such as 9999, and the ends of a bounded scale are atoms.
 
-    Densities are relative to Lebesgue measure plus a unit mass at every atom. So `log_density` at an
-    atom is the logarithm of a probability, and elsewhere that of a density per unit of x: the two do
-    not compare, and a mode is one of that measure. Components of `variable` have density 0 at an
-    atom. Beside counts, densities are relative to counting measure: the components of `variable` keep
+    Densities are relative to Lebesgue measure plus a unit mass at every atom. At an atom, `log_density`
+    is the logarithm of a probability, elsewhere that of a density per unit of x. The two are not
+    comparable, and a mode is with respect to this measure. Components of `variable` have density 0 at
+    an atom. For counts, densities are relative to counting measure: the components of `variable` keep
     their probability at an atom, as in a zero-inflated Poisson mixture.
 
     Args:
-        variable: any variable of M components but a categorical one.
+        variable: any variable with M components that is not categorical.
         atoms: finite numbers, all different.
         name: the column's name; that of `variable` if None.
 

@@ -32,7 +32,7 @@ class BetaMixture(Family):
     p(x | s) = u^(α − 1) (1 − u)^(β − 1) / (B(α, β) (high − low)), u = (x − low) / (high − low),
     α = alphas[s], β = betas[s], for low < x < high
 
-    The bounds themselves are outside the support, as densities there are 0 or infinite:
+    The bounds themselves are outside the support, because densities there are 0 or infinite:
     `WithAtoms(BetaMixture(...), [low, high])` gives them probabilities. Samples lie strictly
     between the bounds. An EM step is Newton's method for the concave likelihood of α and β.
 

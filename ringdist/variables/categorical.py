@@ -79,7 +79,7 @@ class Categorical(Family):
 
     @classmethod
     def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Self:
-        """All categories up to the greatest observed; `num_components` is not asked."""
+        """All categories up to the greatest observed; `num_components` is ignored."""
         wrong = observed[(observed != np.floor(observed)) | (observed < 0)]
         if wrong.size:
             raise ValueError(f"categories are integers from 0, found {wrong[0]:g}")

@@ -31,13 +31,13 @@ class GaussianMixture(Family):
 
     p(x | s) = N(x; means[s], stds[s]²)
 
-    Values may lie anywhere in the range of the dtype, as nothing but `variances` squares a standard
+    Values may be anywhere in the range of the dtype, because only `variances` squares a standard
     deviation. A log-density beyond the range is −inf and has no gradient.
 
     Args:
         means: (N,) means, finite, in the units of the data.
-        stds: (N,) standard deviations, positive, with a reciprocal that the dtype holds: 1.2e-38 to
-            4.2e37 in float32, 2.3e-308 to 2.2e307 in float64.
+        stds: (N,) standard deviations, positive, with a reciprocal in the range of the dtype: 1.2e-38
+            to 4.2e37 in float32, 2.3e-308 to 2.2e307 in float64.
         name: the column's name, or None.
         validate: whether values are checked; shapes always are.
 

@@ -16,15 +16,15 @@ from ringdist.backend import Array, is_array, is_concrete, namespace
 class Interval:
     """The real numbers x with low <= x <= high: both ends belong to it.
 
-    An event says in which interval a column lies, {column: Interval}; see `TensorRing.probability`,
-    `TensorRing.condition` and `TensorRing.sample_given`. Counts lie in it where their integers do.
+    An event {column: Interval} restricts a column to an interval; see `TensorRing.probability`,
+    `TensorRing.condition` and `TensorRing.sample_given`. Intervals apply to counts as well.
 
     Args:
         low: the least number, or None for no bound.
         high: the greatest number, or None for no bound.
 
     Attributes:
-        low, high: the bounds, −inf and inf where there is none.
+        low, high: the bounds, −inf and inf if there is none.
 
     Raises:
         ValueError: if a bound is NaN, low is inf or high −inf, or low > high.
@@ -82,7 +82,7 @@ def _bound(label: str, value: Any, unbounded: float) -> float:
         return unbounded
     if is_array(value) and value.ndim == 0:
         if not is_concrete(value):
-            raise TypeError(f"{label} of an interval must be a number that can be looked at, found a traced array")
+            raise TypeError(f"{label} of an interval must be a number that can be inspected, found a traced array")
         value = value.item()
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{label} of an interval must be a real number or None, found {value!r}")

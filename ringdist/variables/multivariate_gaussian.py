@@ -30,10 +30,9 @@ class MultivariateGaussianMixture(Family):
 
     p(x | s) = N(x; means[s], covariances[s]) for x of shape (..., w)
 
-    A ring lays out the columns of its variables one after the other, w of them for this one, or wherever
-    `TensorRing(..., columns=...)` says. Whichever entries a row observes, densities, moments and draws of the others
-    are those of the conditional Gaussian, exactly. A ring of one such variable and rank 1 is a Gaussian mixture with
-    full covariances.
+    By default the w columns of the variable follow each other in x; `TensorRing(..., columns=...)` places them
+    anywhere. Given any observed entries of a row, densities, moments and draws of the others are those of the
+    conditional Gaussian, exactly. A ring of one such variable with rank 1 is a Gaussian mixture with full covariances.
 
     Args:
         means: (N, w) means, w >= 2, finite, in the units of the data.

@@ -46,10 +46,10 @@ class NegativeBinomialMixture(Family):
     μ = means[s], α = dispersions[s], r = 1 / α
 
     The mean is μ and the variance μ + α μ²: a Poisson distribution of rate μ where α = 0, and a
-    mixture of Poisson distributions over gamma-distributed rates elsewhere. Counts carry no gradient,
-    parameters do. An EM step takes the weighted mean. In α it raises a bound of the likelihood that
-    agrees with it to second order, so that it ends as Newton's method does, or jumps where more is
-    gained by it; the likelihood never falls.
+    mixture of Poisson distributions over gamma-distributed rates otherwise. Gradients flow to the
+    parameters, not to counts. The EM step of the mean is exact. For α it maximises a bound of the
+    likelihood that agrees with it to second order, so it converges like Newton's method, or it jumps
+    if this gains more. The likelihood never decreases.
 
     Args:
         means: (N,) expected counts, finite and not negative.

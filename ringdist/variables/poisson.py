@@ -34,8 +34,8 @@ class PoissonMixture(Family):
 
     p(x | s) = rates[s]^x exp(-rates[s]) / x!
 
-    Densities and distribution functions have the digits of the dtype for counts and rates of any
-    size. Counts carry no gradient, rates do.
+    Densities and distribution functions are accurate for counts and rates of any size. Gradients flow
+    to rates, not to counts.
 
     Args:
         rates: (N,) expected counts, finite and not negative.

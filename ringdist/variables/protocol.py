@@ -1,8 +1,8 @@
-"""The base class that the library asks.
+"""The base class of variables that the library uses.
 
-A variable with `N` components turns a value into `N` numbers, log p(x | s). Families know no rings.
-Users write a class against `Variable`; everything else in the library asks a `Family`, which answers
-every optional question by a default. `as_family` makes a `Family` of any variable.
+A variable with `N` components maps a value to `N` numbers, log p(x | s). Families do not know rings.
+Users write a class that follows `Variable`. The rest of the library uses `Family`, which has a default
+for every optional method. `as_family` converts any variable to a `Family`.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from ringdist.variables.form import Form
 
 
 class Family:
-    """A variable that answers every question: `Variable`, and defaults for what is optional.
+    """A variable with all methods: those of `Variable`, and defaults for the optional ones.
 
     A built-in family is a subclass in one file. It calls `_set` with its parameters and overrides at
     least `log_density`, `cdf`, `sample`, `means`, `variances` and `inner`; for `fit_em` also
     `statistics`, `expected_statistics` and `from_statistics`, for `initialize` also `placed`.
 
     Attributes:
-        name: the column's name, or None; that of a wide variable is None.
+        name: the column's name, or None; None for a wide variable.
         names: the names of its columns.
         num_components: N.
-        width: number of columns that the variable covers. Where it is above 1 the variable is wide: x has
+        width: number of columns that the variable covers. If it is above 1 the variable is wide: x has
             shape (..., width) with NaN for missing entries, which `log_density`, `statistics` and `sample_given`
-            marginalise or complete, and `means` and `variances` have shape (N, width).
+            marginalise or complete. `means` and `variances` then have shape (N, width).
         integer: whether values are integers from 0.
-        support: the least and the greatest value; −inf and inf where the density has no end.
+        support: the least and the greatest value; −inf and inf if the density is unbounded.
         positive: names of parameters that gradient descent must keep positive.
-        values_are_components: whether a value is its component, and its density 1 there.
-        stacks: whether `stack` is available. One operation then evaluates all columns of one `kind`
+        values_are_components: whether a value is its component, with density 1.
+        stacks: whether `stack` is available, so that one operation evaluates all columns of one `kind`
             and one N.
         streams: whether `statistics`, `expected_statistics` and `from_statistics` are available.
         has_variance: whether `from_statistics` takes a least standard deviation into account.
-        can_move: whether a drawn value moves with the parameters, so that it has a pathwise gradient.
-        tells_support: whether `in_support` is written out, and not made of calls to `check`.
+        can_move: whether a sample has a pathwise gradient.
+        tells_support: whether `in_support` is implemented directly, and not by calls to `check`.
     """
 
     width: int = 1

@@ -37,10 +37,10 @@ class StudentTMixture(Family):
     p(x | s) = Γ((ν + 1) / 2) / (Γ(ν / 2) sqrt(ν π) σ) (1 + z² / ν)^(−(ν + 1) / 2),
     z = (x − locs[s]) / σ, σ = scales[s], ν = dofs[s]
 
-    With many degrees of freedom a component is Gaussian; with few, outliers do not move it. EM takes
-    a component as a Gaussian whose precision is gamma-distributed, row by row, in its
-    parameter-expanded form (Liu, Rubin and Wu 1998). Where more is gained by a jump of the degrees of
-    freedom alone, of which the likelihood is known, the component jumps. They stay between 0.1 and 1e8.
+    With many degrees of freedom a component is Gaussian; with few, it is robust against outliers. EM
+    treats a component as a Gaussian whose precision is gamma-distributed, row by row, in its
+    parameter-expanded form (Liu, Rubin and Wu 1998). If changing only the degrees of freedom to one of
+    several multiples gains more, this is done instead. They stay between 0.1 and 1e8.
 
     Args:
         locs: (N,) centres, finite.

@@ -9,6 +9,7 @@ from typing import Any, Self
 from ringdist.backend import Array, astype, like, namespace, stop_gradient, without_warnings
 from ringdist.variables.atoms import WithAtoms
 from ringdist.variables.checks import check_name
+from ringdist.variables.fixed import Fixed
 from ringdist.variables.foreign import as_family
 from ringdist.variables.form import Form
 from ringdist.variables.interval import Interval
@@ -17,18 +18,19 @@ from ringdist.variables.variable import Variable
 from ringdist.variables.within import widened
 
 
-class Truncated(Family):
+class Truncated(Fixed):
     """The components of a variable, each restricted to an interval and normalised on it.
 
     p(x | s, low <= X <= high) = p(x | s) / P(low <= X <= high | s) within the interval, 0 outside
 
-    `TensorRing.condition` makes these of the columns that an event restricts. Gaussian and Poisson
-    components are right to rounding however far in their tails the interval lies. Of other families the
-    distribution function is used where it has not cancelled; elsewhere, and for moments, the density is
-    integrated, to rounding if it is smooth in the interval apart from the mean of the component.
+    `TensorRing.condition` returns these for columns that an event restricts. Gaussian and Poisson
+    components are accurate to rounding for intervals arbitrarily far in their tails. For other families
+    the distribution function is used if it does not cancel. Otherwise, and for moments, the density is
+    integrated; this is accurate to rounding if the density is smooth in the interval, except at the
+    component's mean.
 
-    The parameters are those of the variable. Learning leaves them as they are, as there is no closed form
-    for truncated components; only cores are fitted.
+    The parameters are those of the variable. EM does not change them, because truncated components have
+    no closed-form update; only cores are fitted.
 
     Args:
         variable: of any family but `Categorical`; a truncated one is restricted further.
@@ -48,8 +50,6 @@ class Truncated(Family):
                [0.    ],
                [0.9818]]))
     """
-
-    streams = True
 
     inner_family: Family
 
@@ -182,17 +182,6 @@ class Truncated(Family):
 
     def is_endless(self, x: Array) -> Any:
         return math.isinf(self.interval.high) and self.inner_family.is_endless(x)
-
-    # ------------------------------------------------------------------------------------ learning
-
-    def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
-        return {}
-
-    def expected_statistics(self, weights: Array) -> dict[str, Array]:
-        return {}
-
-    def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Self:
-        return self
 
     # ----------------------------------------------------------------------------------------- own
 

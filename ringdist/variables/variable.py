@@ -9,21 +9,21 @@ from ringdist.backend import Array
 
 @runtime_checkable
 class Variable(Protocol):
-    """What a ring asks of a variable: `num_components` densities p(x | s) of a real number or integer.
+    """The protocol of a variable: `num_components` densities p(x | s) of a real number or an integer.
 
     `x` has any shape `(...)`; `component` holds integers 0..N-1. A variable is rebuilt by
-    `type(variable)(**variable.arrays(), name=variable.name)`, or from `num_components` where
-    `arrays()` is empty. This is how rings move between backends, and how
+    `type(variable)(**variable.arrays(), name=variable.name)`, or from `num_components` if
+    `arrays()` is empty. Rings move between backends in this way, and
     `rd.load(path, families=(MyFamily,))` reads a family back.
 
-    Optional, each with the default that `Family` documents:
+    Optional members, whose defaults are documented by `Family`:
 
     - attributes: `integer = True` for integers from 0; `positive`, the names of parameters that
       gradient descent must keep positive; `support`, the least and greatest value; `has_variance`,
-      true where `from_statistics` takes a least variance too;
+      true if `from_statistics` also accepts a least standard deviation;
     - methods: the class method `stack(variables)`, to evaluate several columns in one operation;
-      `in_support(x)`; `statistics`, `expected_statistics` and `from_statistics`, to learn from
-      streamed data.
+      `in_support(x)`; `statistics`, `expected_statistics` and `from_statistics`, for EM on
+      mini-batches.
 
     Examples:
         >>> import numpy as np, ringdist as rd

@@ -53,9 +53,9 @@ class VonMisesMixture(Family):
 
     p(x | s) = exp(κ cos(x − locs[s])) / (2π I_0(κ)), κ = concentrations[s], for −π <= x <= π
 
-    Angles are in radians. Those outside are refused; `(x + π) % (2 π) − π` brings them in. Densities
-    and EM know that the ends are one point; `cdf`, `means`, `variances` and quantiles are those of the
-    number x, so a component at π has half of its mass at each end. The EM step is exact.
+    Angles are in radians. Angles outside raise a `ValueError`; `(x + π) % (2 π) − π` maps them inside.
+    For densities and EM both ends are the same point. `cdf`, `means`, `variances` and quantiles are
+    those of the number x, so a component at π has half of its mass at each end. The EM step is exact.
 
     Args:
         locs: (N,) directions in [−π, π].

@@ -25,6 +25,7 @@ from adapters import (  # noqa: E402
     JointTRIP,
     Prior,
     VampPrior,
+    VampTRIP,
 )
 
 D = 2
@@ -62,6 +63,7 @@ MAKERS = {
     "joint": lambda **o: JointTRIP(D, [2, 3], **RING, **o),
     "joint-private": lambda **o: JointTRIP(D, [2, 3], **PRIVATE, order="given", attribute_places="spread", **o),
     "vamp": lambda **o: VampPrior(encoder(), (3,), D, 4, bounds=(-2.0, 2.0), **o),
+    "vamp trip": lambda **o: VampTRIP(encoder(), (3,), D, 4, 2, 0.3, bounds=(-2.0, 2.0), **o),
     "flow": lambda **o: FlowPrior(
         make("trip"), "maf", transforms=1, hidden_features=(8,), activation=torch.nn.Tanh, **o
     ),
@@ -82,7 +84,7 @@ def make(name: str, **options) -> Prior:
 
 def exact(name: str, **options) -> Prior:
     prior = make(name, **options).double()
-    if name == "vamp":
+    if name.startswith("vamp"):
         prior._encoder = (copy.deepcopy(encoder()).double(),)
     return prior
 
@@ -168,6 +170,8 @@ def test_at_temperature_zero_samples_are_means_of_components(name):
         means = prior.mean[None]
     elif name in ("mixture", "vamp"):
         means = prior.mixture().means
+    elif name == "vamp trip":
+        means = torch.cartesian_prod(*prior.mixture().means.T)
     else:
         means = torch.cartesian_prod(*prior.means)
     z = prior.sample(500, temperature=0, rng=4)
@@ -295,7 +299,7 @@ def test_state_dict_round_trips_bit_for_bit(name, dtype, device):
     encode = copy.deepcopy(encoder()).to(device, getattr(torch, dtype))
     for prior in (source, target):
         prior.to(device, getattr(torch, dtype))
-        if name == "vamp":
+        if name.startswith("vamp"):
             prior._encoder = (encode,)
     file = io.BytesIO()
     torch.save(source.state_dict(), file)
@@ -320,7 +324,7 @@ def test_autocast_leaves_the_prior_in_full_precision(name, device):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     prior = make(name).to(device)
-    if name == "vamp":
+    if name.startswith("vamp"):
         prior._encoder = (copy.deepcopy(encoder()).to(device),)
     z = prior.sample(16, rng=0)
     expected = prior.log_prob(z)
@@ -353,7 +357,7 @@ def test_fixed_or_learnable(name, trainable):
     if trainable:
         value.backward()
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in own.parameters())
-    elif name not in ("vamp", "flow"):
+    elif name not in ("vamp", "vamp trip", "flow"):
         assert not value.requires_grad
 
 
@@ -459,7 +463,7 @@ def test_zuko_takes_a_prior_as_the_base_of_a_flow():
 @pytest.mark.parametrize(
     ("name", "compiler"),
     [
-        *((name, "eager") for name in ("gaussian", "mixture", "trip", "cp", "private", "joint", "vamp", "flow")),
+        *((name, "eager") for name in MAKERS if name not in ("train", "exp")),
         ("trip", "inductor"),
     ],
 )

@@ -53,7 +53,7 @@ def test_a_ring_is_fitted_to_the_codes(checkpoint, tmp_path, capsys):
     before, after = old.state_dict(), new.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items() if not name.startswith("prior."))
     torch.manual_seed(0)
-    x = torch.cat([images for images, _ in load_data(checkpoint).rows("val")])
+    x = torch.cat([images for images, _ in load_data(checkpoint).rows("test")])
     z = new.encode(x)[0].sample()
     for label, prior in (("N(0, I)", GaussianPrior(8)), ("TRIP of the checkpoint", old.prior), ("new TRIP", new.prior)):
         assert rows[label][0] == pytest.approx(prior.log_prob(z).mean().item(), abs=0.3), label  # other draws
@@ -107,6 +107,20 @@ def test_a_prior_from_a_file(checkpoint, tmp_path, capsys):
     assert "flow.yaml: a prior is given by class_path and init_args, found rank" in message
 
 
+def test_gradient_steps_after_the_fit(checkpoint, capsys):
+    found = []
+    for epochs in ("0", "4"):
+        options = ["--prior_args", "num_components=4,rank=3", "--method", "gmm", "--epochs", epochs]
+        main(["fit-prior", checkpoint, "--output", f"{epochs}.ckpt", *options, "--learning_rate", "0.02"])
+        found.append(capsys.readouterr().out)
+    assert table(found[0])["TRIP of the checkpoint"] == table(found[1])["TRIP of the checkpoint"]  # the same codes
+    before, after = (table(printed)["new TRIP"][0] for printed in found)
+    assert after > before + 0.05 and "gradient steps: the best epoch of" in found[1]
+    old, new = states("0.ckpt"), states("4.ckpt")
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed and all(name.startswith("prior.") for name in changed)
+
+
 def test_a_prior_over_codes_and_attributes(tmp_path, capsys):
     main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)])
     checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
@@ -133,6 +147,8 @@ def test_a_prior_over_codes_and_attributes(tmp_path, capsys):
         (["--method", "best"], "TRIP cannot be fitted to the codes: method must be one of"),
         (["--prior", "GaussianPrior", "--method", "em"], "GaussianPrior cannot be fitted to the codes: "),
         (["--num_codes", "1"], "num_codes must be at least 2 and max_epochs 1, found 1 and None"),
+        (["--epochs", "-1"], "epochs must be at least 0 and learning_rate positive, found -1 and 0.001"),
+        (["--prior", "GaussianPrior", "--epochs", "1"], "GaussianPrior: a prior that is not trainable cannot be"),
         (["--samples", "x.foo"], "x.foo: must end in .png"),
         (["--output", "file/x.ckpt", "--prior", "GaussianPrior"], "file/x.ckpt: cannot be written ("),
     ],

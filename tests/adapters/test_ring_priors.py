@@ -102,6 +102,17 @@ def test_state_dicts_of_cp_cores_hold_everything(options, places):
         assert same.ring.order == prior.ring.order
 
 
+def test_a_state_dict_says_how_its_cores_are_kept_non_negative():
+    file, module = io.BytesIO(), torch.nn.ModuleDict({"prior": perturbed(TRIP(3, 2, 2, nonnegative="abs"))})
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    with pytest.raises(RuntimeError, match=r"prior.cores: saved with nonnegative='abs', found 'exp' here"):
+        torch.nn.ModuleDict({"prior": TRIP(3, 2, 2)}).load_state_dict(state)
+    torch.nn.ModuleDict({"prior": TRIP(3, 2, 2)}).load_state_dict(dict(state))  # which has lost what it said
+    torch.nn.ModuleDict({"prior": TRIP(3, 2, 2, nonnegative="abs")}).load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

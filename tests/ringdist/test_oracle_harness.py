@@ -244,6 +244,8 @@ class Check:
             if self.case.columns[k].kind != "categorical":
                 return
         joint = self.table.joint(*range(self.d))
+        if joint.size == 1:
+            return
         n = max(300, 10 * joint.size)  # ten for each cell, or chi_square has nothing to judge
         drawn = self.backend.numpy(ring.sample(n, rng=self.backend.rng(1)))
         self.fits("sample", drawn, joint)
