@@ -39,7 +39,7 @@ from ringdist.backend import (
     to_numpy,
     uniform,
 )
-from ringdist.variables.box_functions import LATTICE, between, finite, lattice, moments_between, slope_of
+from ringdist.variables.box_functions import LATTICE, between, finite, last_of, lattice, moments_between, slope_of
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI, draw_standard, log_between
 from ringdist.variables.panels import NODES, Panels
 
@@ -49,7 +49,7 @@ FLAT = 9.0  # standard deviations from which a normal distribution function does
 PARTS = 4  # panels on each side of the mode
 BREAKS = (-9.0, -4.5, -1.5, 1.5, 4.5, 9.0)  # ends of panels around a change, in its width
 MILD = 0.5  # width of a change from which panels need no further ends
-MODE_STEPS, EXPONENT_STEPS = 48, 9  # of bisections
+MODE_BITS, EXPONENT_BITS = 48, 12  # of searches
 LEAST_EXPONENT = -60.0  # of the distance, a power of two, in which the integrand falls by DROP
 AT_ONCE = 2**22  # numbers that are in memory together
 ROUNDS = 1000  # of proposals until a draw is given up
@@ -154,22 +154,22 @@ class Box:
         nearest = between(0 * middle, xp.minimum(low + FLAT * scale, middle), xp.maximum(high - FLAT * scale, middle))
         ends = between(0 * first, first, final), between(rho * nearest, first, final)
         left, right = xp.minimum(*ends), xp.maximum(*ends)
-        for _ in range(MODE_STEPS):
-            z = 0.5 * (left + right)
-            rising = slope_of(z, rho, scale, *(stop_gradient(part[:, 0]) for part in last(z[:, None]))) > 0
-            left, right = xp.where(rising, z, left), xp.where(rising, right, z)
-        mode = 0.5 * (left + right)
+
+        def rising(z: Array) -> Array:
+            spread = (part[:, None] for part in (rho, scale))
+            return slope_of(z, *spread, *(stop_gradient(part) for part in last(z))) > 0
+
+        mode = last_of(rising, left, right, MODE_BITS)
         top = stop_gradient(log_integrand(mode[:, None]))[:, 0]
         reach = math.sqrt(2 * DROP)  # the logarithm of the integrand is at least as curved as −z² / 2
 
         def distance(sign: float) -> Array:
+            def near(exponent: Array) -> Array:
+                z = between(mode[:, None] + sign * 2.0**exponent, first[:, None], final[:, None])
+                return stop_gradient(log_integrand(z)) > (top - DROP)[:, None]
+
             small, large = 0 * mode + LEAST_EXPONENT, 0 * mode + math.log2(reach)
-            for _ in range(EXPONENT_STEPS):
-                exponent = 0.5 * (small + large)
-                z = between(mode + sign * 2.0**exponent, first, final)
-                near = stop_gradient(log_integrand(z[:, None]))[:, 0] > top - DROP
-                small, large = xp.where(near, exponent, small), xp.where(near, large, exponent)
-            return 2.0**large
+            return 2.0 ** (last_of(near, small, large, EXPONENT_BITS) + 0.1)
 
         lower, upper = xp.maximum(mode - distance(-1.0), first), xp.minimum(mode + distance(1.0), final)
         parts = like(np.arange(1, PARTS) / PARTS, mode)

@@ -311,6 +311,18 @@ class Family:
         """
         raise NotImplementedError
 
+    def from_factors(self, statistics: dict[str, Array], least_std: Any, num_factors: int | None) -> Family:
+        """As `from_statistics`; the covariances of a wide variable have so many factors, unless there is None.
+
+        A step towards that of highest expected log-likelihood, never below any covariances of as many factors that the
+        last step has left.
+        """
+        return self.from_statistics(statistics, least_std)
+
+    def factored(self, num_factors: int) -> Family:
+        """With the covariances of so many factors that come nearest where the variable is wide; else itself."""
+        return self
+
     # ------------------------------------------------------------------------------ for subclasses
 
     def _pick(self, name: str, component: Array) -> Array:

@@ -10,6 +10,8 @@ import ringdist as rd
 from tests.backends import assert_close, load_backend
 from tests.ringdist.test_wide import GAUSSIAN, ORACLE, ROWS, D, wide_ring
 
+pytestmark = pytest.mark.slow_on("jax")
+
 EVENTS = [
     {"a": rd.Interval(-0.5, 1.0)},
     {"a": rd.Interval(0.0, None), "c": rd.Interval(-1.0, 1.5)},
