@@ -67,7 +67,8 @@ def handwriting(folder: Path) -> None:
 TOYS = {
     "acceleration": Toy("--datasets digits --repeats 1", figure=False, slow=True),
     "backends": Toy("--ranks 2 --repeats 1", needs=("jax",), slow=True),
-    "conditional": Toy("--datasets digits --seeds 1 --updates 2 --missing 0.5 --models CVAE --samples 20"),
+    "codes": Toy("--datasets digits --seeds 1 --updates 2 --epochs 1 --sizes 3", slow=True),
+    "conditional": Toy("--datasets digits --seeds 1 --updates 2 --missing 0.5 --models CVAE flow --samples 20"),
     "continuous": Toy("--images {data}/images.zip --patches 200 --epochs 1", photographs, slow=True),
     "cores": Toy("--ranks 3 --device cpu --repeats 1", slow=True),
     "density": Toy("--data {data} --datasets plants --ranks 2 --budget 1", binary("plants")),
@@ -82,7 +83,7 @@ TOYS = {
     "scaling": Toy("--columns 4 8 --ranks 2 4 --repeats 1", slow=True),
     "speed": Toy("--ranks 2 --device cpu --repeats 1", slow=True),
     "topology": Toy("--mnist {data}/mnist.npz --ranks 2 --rows 60 --epochs 1 --restarts 1", handwriting, slow=True),
-    "vae": Toy("--datasets digits --seeds 1 --updates 2 --samples 2 --priors N(0", slow=True),
+    "vae": Toy("--datasets digits --seeds 1 --updates 2 --samples 2 --priors N(0 VampTRIP CP --equal-time", slow=True),
 }
 ELSEWHERE = {"cuda", "em", "genomes", "sequences", "synthetic", "tables", "demo"}  # in a file of their own
 
