@@ -20,6 +20,7 @@ from ringdist.estimator.frames import is_frame, raw_columns
 from ringdist.estimator.learner import Learner, Options
 from ringdist.estimator.parameters import check_parameters, plain_rank
 from ringdist.estimator.questions import Questions
+from ringdist.estimator.stacking import MOST_RINGS
 from ringdist.estimator.structures import alone, as_gaussian, structures_of
 from ringdist.interop import files, mixtures
 from ringdist.ring_mixture import RingMixture, load
@@ -170,11 +171,11 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         )
         rows, shares = tables.encode(columns, X, self.handle_unknown)
         kept, weight = fitting.weighted(X, rows, sample_weight)
-        rows, weight, share = rows[kept], weight[kept], shares[kept].sum(axis=1)
+        rows, weight, log_share = rows[kept], weight[kept], shares[kept].sum(axis=1)
         learn, held_out = fitting.split(len(rows), self.validation_fraction, rng)
         unit = units.units_of(rows[learn], weight[learn], columns)
         learner = self._learner(unit.standard(rows), weight, columns, unit, labels, learn, rng)
-        result, setting = fitting.learnt(
+        result, stack = fitting.learnt(
             learner,
             held_out,
             rank=None if self.rank == "auto" else plain_rank(self.rank),
@@ -185,14 +186,15 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             budget=self.budget,
             rng=rng,
         )
-        columns = as_gaussian(columns, learner.structures[setting.structure])
         ring = units.in_units(result.ring, unit, columns, self._names())
+        for share in stack:
+            columns = as_gaussian(columns, learner.structures[share.setting.structure])
         self._set_fitted(columns, is_frame(X), labels, ring)
         self.history_ = {
             name: [float(value - shift) for value in result.history[name]]
             for name, shift in {
-                "train": _shift(unit, rows[learn], weight[learn], columns, share[learn]),
-                "validation": _shift(unit, rows[held_out], np.ones(held_out.size), columns, share[held_out]),
+                "train": _shift(unit, rows[learn], weight[learn], columns, log_share[learn]),
+                "validation": _shift(unit, rows[held_out], np.ones(held_out.size), columns, log_share[held_out]),
             }.items()
             if name in result.history
         }
@@ -208,7 +210,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             columns,
             labels,
             self.topology,
-            4 if self.num_rings == "auto" else int(self.num_rings),
+            MOST_RINGS if self.num_rings == "auto" else int(self.num_rings),
             rng,
         )
         options = Options(

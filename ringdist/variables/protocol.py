@@ -312,15 +312,14 @@ class Family:
         raise NotImplementedError
 
     def from_factors(self, statistics: dict[str, Array], least_std: Any, num_factors: int | None) -> Family:
-        """As `from_statistics`; the covariances of a wide variable have so many factors, unless there is None.
+        """As `from_statistics`, with `num_factors` factors in the covariances of a wide variable; None: unrestricted.
 
-        A step towards that of highest expected log-likelihood, never below any covariances of as many factors that the
-        last step has left.
+        It is a step towards the maximum, never below the current covariances if they have as many factors.
         """
         return self.from_statistics(statistics, least_std)
 
     def factored(self, num_factors: int) -> Family:
-        """With the covariances of so many factors that come nearest where the variable is wide; else itself."""
+        """With nearby covariances of this number of factors if the variable is wide; else itself."""
         return self
 
     # ------------------------------------------------------------------------------ for subclasses
