@@ -39,7 +39,9 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
     Args:
         rank: of every bond, or one per bond (see `TensorRing.ranks`). "auto": chosen.
         num_components: of a numeric column; fewer if it has fewer distinct values. "auto": chosen.
-        num_rings: number of rings in different orders of the columns; `ring_` is their mixture. "auto": chosen.
+        num_rings: number of rings in different orders of the columns; `ring_` is their mixture. "auto": with
+            `rank="auto"` up to four rings with different settings, structures and orders, if their mixture has a higher
+            held-out likelihood than the best of them; otherwise one.
         core: "dense" or "cp" cores. "auto": dense for a ring and for a given rank up to 8, otherwise CP.
         order: order of the columns in the ring: by mutual information of neighbours (`ringdist.ordering`), random, as
             given, or a sequence of column indices or names.
@@ -107,7 +109,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         rank: int | Sequence[int] | Literal["auto"] = "auto",
         *,
         num_components: int | Literal["auto"] = "auto",
-        num_rings: int | Literal["auto"] = 1,
+        num_rings: int | Literal["auto"] = "auto",
         core: Literal["auto", "dense", "cp"] = "auto",
         order: Literal["mutual_information", "random", "given"] | Sequence[int | str] = "mutual_information",
         topology: Literal["ring", "train"] = "train",
@@ -182,7 +184,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             components=None if self.num_components == "auto" else int(self.num_components),
             smoothing=None if self.pseudocount == "auto" else 0.0,
             floor=None if self.variance_floor == "auto" else float(self.variance_floor),
-            num_rings=None if self.num_rings == "auto" else int(self.num_rings),
+            num_rings=self._num_rings,
             budget=self.budget,
             rng=rng,
         )
@@ -204,15 +206,8 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
     def _learner(
         self, rows: np.ndarray, weight: np.ndarray, columns: Any, unit: units.Units, labels: Any, learn: Any, rng: Any
     ) -> Learner:
-        orders = fitting.column_orders(
-            self.order,
-            rows[learn],
-            columns,
-            labels,
-            self.topology,
-            MOST_RINGS if self.num_rings == "auto" else int(self.num_rings),
-            rng,
-        )
+        number = self._num_rings or (MOST_RINGS if self.order == "mutual_information" else 1)
+        orders = fitting.column_orders(self.order, rows[learn], columns, labels, self.topology, number, rng)
         options = Options(
             self.topology,
             self.core,
@@ -229,6 +224,13 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             named = column_types.chosen_types(self.column_types, len(columns), labels)
             structures = structures_of(rows[learn], columns, set(named))
         return Learner(rows, weight, columns, unit, structures, orders, options, self.rank == "auto", seed(rng))
+
+    @property
+    def _num_rings(self) -> int | None:
+        """None: to be chosen."""
+        if self.num_rings == "auto":
+            return None if self.rank == "auto" else 1
+        return int(self.num_rings)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """log p of the observed entries of each row, (n,), in nats; densities are per unit of each numeric column.

@@ -124,26 +124,26 @@ def learnt(
         times = len(learner.rows) / sum(len(learn) for learn, _ in folds)
         return Search(part, folds, rank, components, smoothing, floor, deadline, most, times)
 
+    def chosen(looked: Search) -> list[Share]:
+        best = looked.best()
+        if num_rings is not None:
+            return in_orders(Share(best.setting, _last_epochs(learner, best, rank)), num_rings)
+        found = stacked(looked, best, deadline, began + most)
+        return [Share(tried.setting, _last_epochs(learner, tried, rank), weight) for tried, weight in found]
+
     n = len(learner.rows)
     if held_out.size:
         learn = np.setdiff1d(np.arange(n), held_out)
-        setting = given if fixed else search(learner, [(learn, held_out)]).best().setting
-        return learner.fit(setting, learn, held_out), [Share(setting)]
+        stack = chosen(search(learner, [(learn, held_out)])) if not fixed else in_orders(Share(given), num_rings or 1)
+        stack = [share._replace(epochs=None) for share in stack]  # held-out rows tell the best one
+        return learner.fit_rings(stack, learn, held_out), stack
     if fixed or n < 2:
         stack = in_orders(Share(given), num_rings or 1)
-        result = learner.fit_rings(stack)
-        _warn_unless_converged(learner, result, None)
-        return result, stack
-    some = sampled(n, rng)
-    part = learner if some is None else learner.part(some)
-    folds = FEW_FOLDS if rank is not None and components is not None else None
-    looked = search(part, folds_of(len(part.rows), rng, folds))
-    best = looked.best()
-    if num_rings is None:
-        chosen = stacked(looked, best, deadline, began + most)
-        stack = [Share(tried.setting, _last_epochs(learner, tried, rank), weight) for tried, weight in chosen]
     else:
-        stack = in_orders(Share(best.setting, _last_epochs(learner, best, rank)), num_rings)
+        some = sampled(n, rng)
+        part = learner if some is None else learner.part(some)
+        folds = FEW_FOLDS if rank is not None and components is not None else None
+        stack = chosen(search(part, folds_of(len(part.rows), rng, folds)))
     result = learner.fit_rings(stack)
     _warn_unless_converged(learner, result, stack[0].epochs)
     return result, stack

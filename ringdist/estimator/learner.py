@@ -30,6 +30,7 @@ BATCHES = 8  # an epoch at least
 LARGEST_BATCH = 4096
 BATCHED_EPOCHS = 15
 BATCHED_STEPS = 400  # at least, over all epochs of a large table
+ALL = slice(None)
 DENSE_RANK = 8  # up to which the cores of a given rank are dense
 
 
@@ -189,13 +190,21 @@ class Learner:
         )
         return result if batch is None else FitResult(result.ring.to(dtype=np.float64), result.history)
 
-    def fit_rings(self, stack: Sequence[Share]) -> FitResult:
-        """All rows learnt by one ring, or by several of which the mixture is taken."""
-        fits = [self.fit(share.setting, slice(None), None, epochs=share.epochs) for share in stack]
+    def fit_rings(
+        self, stack: Sequence[Share], learn: np.ndarray | slice = ALL, held_out: np.ndarray | None = None
+    ) -> FitResult:
+        """One ring, or the mixture of several; those without a weight get the weights of highest likelihood.
+
+        Args:
+            learn: rows to learn from.
+            held_out: rows by which the best epoch of each ring is chosen, and weights; None: the rows learnt from.
+        """
+        fits = [self.fit(share.setting, learn, held_out, epochs=share.epochs) for share in stack]
         if len(fits) == 1:
             return fits[0]
         rings, weights = [fit.ring for fit in fits], [share.weight for share in stack]
-        mixture = weighted(rings, self._sample) if None in weights else RingMixture(rings, weights)
+        rows = self._sample if held_out is None else self.rows[held_out]
+        mixture = weighted(rings, rows) if None in weights else RingMixture(rings, weights)
         return FitResult(mixture, fits[0].history)
 
     def has_converged(self, history: dict[str, list[float]]) -> bool:
