@@ -180,7 +180,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         result, stack = fitting.learnt(
             learner,
             held_out,
-            rank=None if self.rank == "auto" else plain_rank(self.rank),
+            rank=None if self._rank_is_chosen else plain_rank(self.rank),
             components=None if self.num_components == "auto" else int(self.num_components),
             smoothing=None if self.pseudocount == "auto" else 0.0,
             floor=None if self.variance_floor == "auto" else float(self.variance_floor),
@@ -223,13 +223,17 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         if self.shared_covariances:
             named = column_types.chosen_types(self.column_types, len(columns), labels)
             structures = structures_of(rows[learn], columns, set(named))
-        return Learner(rows, weight, columns, unit, structures, orders, options, self.rank == "auto", seed(rng))
+        return Learner(rows, weight, columns, unit, structures, orders, options, self._rank_is_chosen, seed(rng))
+
+    @property
+    def _rank_is_chosen(self) -> bool:
+        return isinstance(self.rank, str)
 
     @property
     def _num_rings(self) -> int | None:
         """None: to be chosen."""
         if self.num_rings == "auto":
-            return None if self.rank == "auto" else 1
+            return None if self._rank_is_chosen else 1
         return int(self.num_rings)
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -39,9 +39,9 @@ def check_parameters(model: Any) -> None:
         raise ValueError(f"rank must be 'auto', a positive integer or one per bond, found {model.rank!r}")
 
 
-def plain_rank(rank: Any) -> int | list[int]:
+def plain_rank(rank: Any) -> int | tuple[int, ...]:
     """The rank or ranks as Python's integers."""
-    return int(rank) if isinstance(rank, numbers.Integral) else [int(r) for r in rank]
+    return int(rank) if isinstance(rank, numbers.Integral) else tuple(int(r) for r in rank)
 
 
 def _is_rank(rank: Any) -> bool:

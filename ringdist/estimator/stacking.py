@@ -8,6 +8,7 @@ search has scored, tell its weights.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,19 +41,30 @@ def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tu
             search.outcome(best.setting._replace(place=place))
     atoms = _atoms(search, best)
     candidates = [t for t in search.tried.values() if np.isfinite(t.mean) and _atoms(search, t) == atoms]
+
+    def has_time(members: Sequence[Tried]) -> bool:
+        return time.perf_counter() + search.times * sum(tried.seconds for tried in members) < end
+
+    stack = _grown(best, candidates, has_time, search.is_better)
+    return list(zip(stack.members, stack.weights.tolist(), strict=True))
+
+
+def _grown(
+    best: Tried,
+    candidates: Sequence[Tried],
+    has_time: Callable[[Sequence[Tried]], bool],
+    is_better: Callable[[np.ndarray, np.ndarray], bool],
+) -> _Stack:
+    """The mixture of the best one and of others, as long as their log-likelihoods of held-out rows are better."""
     stack = _Stack([best], np.ones(1), best.values)
     while len(stack.members) < MOST_RINGS:
-        spare = end - time.perf_counter() - search.times * sum(tried.seconds for tried in stack.members)
-        others = [
-            tried
-            for tried in candidates
-            if tried.setting not in [own.setting for own in stack.members] and search.times * tried.seconds < spare
-        ]
-        found = max((_mixed([*stack.members, tried]) for tried in others), key=_mean, default=stack)
-        if not search.is_better(found.values, stack.values):
+        used = {tried.setting for tried in stack.members}
+        larger = [[*stack.members, tried] for tried in candidates if tried.setting not in used]
+        found = max((_mixed(members) for members in larger if has_time(members)), key=_mean, default=stack)
+        if not is_better(found.values, stack.values):
             break
         stack = found
-    return list(zip(stack.members, stack.weights.tolist(), strict=True))
+    return stack
 
 
 def _atoms(search: Search, tried: Tried) -> list[Any]:

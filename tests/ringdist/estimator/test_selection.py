@@ -13,6 +13,9 @@ from sklearn.model_selection import KFold
 
 import ringdist as rd
 from ringdist import TensorRingDensity
+from ringdist.estimator.learner import Setting
+from ringdist.estimator.selection import Tried
+from ringdist.estimator.stacking import _grown
 
 
 def independent(train: np.ndarray, test: np.ndarray) -> float:
@@ -53,8 +56,9 @@ def test_a_few_rows_do_not_make_narrow_densities(n):
 
 def test_noise_has_the_smallest_model():
     x = np.random.default_rng(0).normal(size=(150, 5))
-    model = TensorRingDensity(random_state=0, budget=10).fit(x)
+    model = TensorRingDensity(num_rings=1, random_state=0, budget=10).fit(x)
     assert max(model.ring_.ranks) <= 2 and model.score(x) < -6.5
+    assert TensorRingDensity(random_state=0, budget=10).fit(x).score(x) < -6.5
 
 
 def test_hard_constraints_stay_hard():
@@ -97,8 +101,45 @@ def test_several_rings_in_different_orders():
     model = TensorRingDensity(rank=3, num_components=4, max_epochs=10, num_rings=3, random_state=0).fit(x)
     assert isinstance(model.ring_, rd.RingMixture) and model.ring_.num_rings == 3
     assert np.isfinite(model.score(x)) and model.sample(3).shape == (3, 4)
-    chosen = TensorRingDensity(rank=3, num_components=4, max_epochs=10, num_rings="auto", random_state=0, budget=2)
-    assert np.isfinite(chosen.fit(x).score(x))
+    one = TensorRingDensity(rank=3, num_components=4, max_epochs=10, random_state=0, budget=2)
+    assert isinstance(one.fit(x).ring_, rd.TensorRing)
+    kept = TensorRingDensity(num_rings=2, max_epochs=10, random_state=0, budget=2, validation_fraction=0.2)
+    assert kept.fit(x).ring_.num_rings == 2
+
+
+def test_settings_are_kept_together_where_held_out_rows_gain():
+    """Clusters of two columns that hang together beside others on a grid: no single setting says both well."""
+    rng = np.random.default_rng(0)
+    x = rng.multivariate_normal(np.zeros(5), 0.1 * np.eye(5) + 0.9, size=600)
+    x[:300, :2] = rng.choice([-2.0, 0.0, 2.0], size=(300, 2)) + rng.normal(scale=0.05, size=(300, 2))
+    train, test = (pd.DataFrame(part, columns=list("abcde")) for part in np.split(rng.permutation(x), 2))
+    one, several = (TensorRingDensity(num_rings=n, random_state=0, budget=8).fit(train) for n in (1, "auto"))
+    assert isinstance(several.ring_, rd.RingMixture) and isinstance(one.ring_, rd.TensorRing)
+    assert several.score(test) > one.score(test)
+    gaps = test.mask(rng.random(test.shape) < 0.3)
+    assert np.isfinite(several.impute(gaps).to_numpy()).all()
+    assert several.probability({"a": rd.Interval(-1, 1), "e": rd.Interval(0, None)}, gaps).shape == (300,)
+    assert set(several.condition({"a": rd.Interval(-1, 1)}).sample(10)) == set("bcde")
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.5, 0.5)])
+def test_weights_of_a_stack_are_those_of_highest_likelihood(weights):
+    """Rows of a mixture of two Gaussians whose densities two candidates are; the third is of no use."""
+    rng = np.random.default_rng(1)
+    x = np.where(rng.random(4000) < weights[0], rng.normal(-2, 1, 4000), rng.normal(2, 1, 4000))
+    values = [stats.norm.logpdf(x, mean) for mean in (-2, 2, 9)]
+    tried = [Tried(Setting(1, 1, 0.0, 0.0, place=k), v, 1, 0.0) for k, v in enumerate(values)]
+    stack = _grown(tried[0], tried, lambda _: True, lambda found, best: (found - best).mean() > 1e-3)
+    found = dict(zip([member.setting.place for member in stack.members], stack.weights, strict=True))
+    assert 2 not in found and abs(found.get(1, 0.0) - weights[1]) < 0.03
+
+
+@pytest.mark.parametrize("rank", [[1, 2, 3, 2], np.array([2, 1, 2, 3])])
+def test_one_rank_a_bond_beside_what_is_chosen(rank):
+    x = np.random.default_rng(0).normal(size=(60, 4)).cumsum(axis=1)
+    topology = "train" if rank[0] == 1 else "ring"
+    model = TensorRingDensity(rank=rank, topology=topology, random_state=0, budget=1).fit(x)
+    assert model.ring_.ranks == tuple(rank) and np.isfinite(model.score(x))
 
 
 def test_kinds_of_cores():
@@ -106,7 +147,8 @@ def test_kinds_of_cores():
     for core, expected in (("cp", True), ("dense", False), ("auto", False)):
         ring = TensorRingDensity(rank=2, core=core, max_epochs=2, random_state=0).fit(x).ring_
         assert isinstance(ring.cores[0], rd.CPCore) == expected
-    assert isinstance(TensorRingDensity(max_epochs=2, random_state=0, budget=2).fit(x).ring_.cores[0], rd.CPCore)
+    chosen = TensorRingDensity(max_epochs=2, num_rings=1, random_state=0, budget=2).fit(x)
+    assert isinstance(chosen.ring_.cores[0], rd.CPCore)
 
 
 @pytest.mark.slow
