@@ -41,9 +41,7 @@ demo: $(STAMP)  ## rings complete half-missing digits, are the prior of a VAE, a
 	$(BIN)/ringdist fit --config adapters/configs/vae_digits.yaml --trainer.max_epochs 32 \
 	  --trainer.default_root_dir demo/vae_digits
 	$(BIN)/ringdist fit --config adapters/configs/conditional_digits.yaml --trainer.default_root_dir demo/conditional
-	@echo "7, thick strokes, slant free: demo/sevens.png"
-	$(BIN)/ringdist sample --ckpt_path "$$(ls -t demo/conditional/*/checkpoints/best.ckpt | head -n 1)" \
-	  --attributes digit=7,thickness=2 --output demo/sevens.png
+	$(PY) -m benchmarks demo --sevens "$$(ls -t demo/conditional/*/checkpoints/last.ckpt | head -n 1)"
 	@$(PY) -m benchmarks demo --summary
 
 test: $(STAMP)  ## the test suite without what is marked slow

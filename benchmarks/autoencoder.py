@@ -87,6 +87,22 @@ def study(
     return training.study(args, name, runs, METRICS, parts=parts)
 
 
+def equal_time(args: argparse.Namespace, name: str, candidates: dict[str, Candidate], rows: list[Row]) -> list[Row]:
+    """The study's candidates again, each for as many batches as the slowest one's seconds hold of its own."""
+    setting = settings()[name]
+    seconds = {str(row["prior"]): float(row["s"]) for row in rows}
+
+    def run(label: str) -> training.Run:
+        updates = round((args.updates or setting.updates) * max(seconds.values()) / seconds[label])
+        own = argparse.Namespace(**vars(args) | {"updates": updates})
+        return lambda seed, folder: (
+            _measure(own, setting, candidates[label], seed, folder) | {"updates of each": updates}
+        )
+
+    runs = {label: run(label) for label in seconds}
+    return training.study(args, f"{name}-equal-time", runs, (*METRICS, "updates of each"))
+
+
 def add_final_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--final-samples", type=int, help="of a tighter bound, on trained models (needs --runs)")
     parser.add_argument("--final-images", type=int, default=200, help="test images that it is found with")

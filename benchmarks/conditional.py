@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from . import data, judging, report, training
+from .conditional_models import Candidate, candidates, fit_prior_alone
 from .measure import default_device
 
 TEXT = """\
@@ -31,13 +32,28 @@ encoder and decoder. VAE-TRIP is re-initialised from latent codes as in the pape
 (codes, then attributes) or by mutual information. *EM*: the ring is fitted by exact EM to 2 000 codes every few epochs
 (10 000 on MNIST, 5 000 of faces), ordered by mutual information; between the fits it learns at a tenth of the learning
 rate. *Weighted*: training also adds 50 log p(y | z), as TELBO and JMVAE do. *Double rank*: 32 instead of 16 (40 instead
-of 20 at the paper's size)."""
+of 20 at the paper's size).
+
+*CP*: a train of CP cores with a Gaussian for every hidden state, the attributes spread between the codes. It is
+refitted by EM, from a mixture of codes, as often as the paper's, and learns at three times its rate; 50 log p(y | z) is
+added for each row that has labels. After training, the prior alone is trained for up to as many updates again on codes
+of the encoder as it is; a tenth of the training images chooses the epoch. *Flow*: such a ring of rank 16 over codes
+that three coupling layers have changed. Both are given as many parameters as TELBO and JMVAE have.
+
+*Temperature* multiplies the standard deviations of the Gaussians that codes are drawn from: the components of VAE-TRIP,
+the noise of CVAE, q(z | y) of TELBO and JMVAE. Below 1 images are not from the model's density; the tables above have
+temperature 1."""
 
 
 CHANGED = """\
 One attribute changed ({model}): the upper row are training images as the model reconstructs them, below it the same
 with each value of each attribute in turn."""
-DRAWN = ("VAE-TRIP, EM, weighted", "CVAE", "TELBO", "JMVAE")  # models whose images the page shows
+DRAWN = ("VAE-TRIP, flow", "VAE-TRIP, EM, weighted", "CVAE", "TELBO", "JMVAE")  # models whose images the page shows
+TEMPERATURES = (0.85, 0.7, 0.5, 0.0)  # beside 1
+FOUND, FRECHET = "all", "Fréchet distance"
+
+
+Answer = Callable[[torch.Tensor], Iterator[tuple[torch.Tensor, torch.Tensor]]]  # requests to images and requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +62,7 @@ class Setting(judging.Setting):  # `load` takes the missing share too
     fits: tuple[int, int, int]  # the first and every further, in epochs, where EM fits the ring, and to how many codes
     drawn: tuple[dict[str, int], ...]  # requests that pictures show, all else free
     warm_up: int = 0
+    flow_rank: int = 16  # of the CP ring under a flow
 
 
 def settings() -> dict[str, Setting]:
@@ -154,6 +171,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     sections: dict[str, list[training.Row]] = {}
+    curves: dict[str, list[training.Row]] = {}
     pictures = []
     for name in args.datasets:
         setting = settings()[name]
@@ -167,62 +185,18 @@ def main(args: argparse.Namespace) -> None:
                 )
                 for label, candidate in found.items()
             }
-            rows = training.study(args, f"{name}-{missing:g}", runs, judge.metrics, "model", args.models)
+            metrics = (*judge.metrics, *curve_metrics())
+            rows = training.study(args, f"{name}-{missing:g}", runs, metrics, "model", args.models)
             if rows:
-                sections[f"{name}, missing {missing:.0%}"] = [judge.reference(), *rows]
+                title = f"{name}, missing {missing:.0%}"
+                sections[title] = [judge.reference(), *map(without_curve, rows)]
+                curves[f"{title}, temperature"] = [point for row in rows for point in curve(row)]
         pictures.append(gallery(args.out, name, setting.drawn, args.missing))
     env = report.environment(default_device())
     page = "\n\n".join(filter(None, pictures))
-    report.write(args.out, "conditional", "Conditional generation", TEXT, sections, env, figure(sections), page)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A model under a name, made anew for each seed, and how it is re-initialised from latent codes, if at all."""
-
-    make: Callable[[Any, int, dict[str, Any]], Any]  # from the images' shape, a seed and the options all models share
-    reinitialize: dict[str, Any] | None = None
-
-
-def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -> dict[str, Candidate]:
-    from adapters import JointTRIP
-    from adapters.models import CVAE, JMVAE, TELBO, ConditionalVAE
-    from adapters.networks import ConvDecoder, ConvEncoder
-
-    def networks(shape: Any, num_inputs: int, options: dict[str, Any]) -> tuple[Any, Any]:
-        outputs = (options["likelihood"].num_channels(shape[0]), *shape[1:])
-        encoder = ConvEncoder(shape, 2 * setting.latents, setting.channels)
-        return encoder, ConvDecoder(num_inputs, outputs, setting.channels)
-
-    def ring(order: Any, again: dict[str, Any], rank: int = setting.rank, **changed: Any) -> Candidate:
-        def make(shape: Any, seed: int, options: dict[str, Any]) -> Any:
-            size = (setting.latents, sizes, setting.components, rank)
-            prior = JointTRIP(*size, order, seed, nonnegative="abs", mean_range=(-3.0, 3.0))
-            return ConditionalVAE(*networks(shape, setting.latents, options), prior, **options | changed)
-
-        return Candidate(make, again)
-
-    def baseline(kind: Any, inputs: int = 0) -> Candidate:
-        def make(shape: Any, seed: int, options: dict[str, Any]) -> Any:
-            return kind(*networks(shape, setting.latents + inputs, options), setting.latents, sizes, **options)
-
-        return Candidate(make)
-
-    first, every, codes = setting.fits
-    fits = {"first": first, "every": every, "num_codes": codes, "method": "em", "order": "mutual_information"}
-    learned: dict[str, Any] = {"prior_learning_rate": setting.prior_learning_rate / 10}
-    weighted = learned | {"attribute_weight": 50.0}
-    rings = {
-        "VAE-TRIP (paper)": ring("random", setting.again(method="gmm")),
-        "VAE-TRIP, order given": ring("given", setting.again(method="gmm")),
-        "VAE-TRIP, order by MI": ring("random", setting.again(method="gmm", order="mutual_information")),
-        "VAE-TRIP, EM": ring("random", fits, **learned),
-        "VAE-TRIP, EM, weighted": ring("random", fits, **weighted),
-        "VAE-TRIP, EM, weighted, double rank": ring("random", fits, 2 * setting.rank, **weighted),
-    }
-    orders = ("VAE-TRIP, order given", "VAE-TRIP, order by MI")
-    chosen = {label: candidate for label, candidate in rings.items() if every_order or label not in orders}
-    return chosen | {"CVAE": baseline(CVAE, sum(sizes)), "TELBO": baseline(TELBO), "JMVAE": baseline(JMVAE)}
+    curves = {title: rows for title, rows in curves.items() if rows}  # earlier runs have none
+    drawn = figure(sections, curves)
+    report.write(args.out, "conditional", "Conditional generation", TEXT, sections | curves, env, drawn, page)
 
 
 def _train(
@@ -246,12 +220,16 @@ def _train(
     }
     model = candidate.make(images.image_shape, seed, options)
     callbacks = [] if candidate.reinitialize is None else [Reinitialize(**candidate.reinitialize)]
-    training.fit(model, images, args.updates or setting.updates, folder, callbacks)
+    updates, further = args.updates or setting.updates, 0.0
+    training.fit(model, images, updates, folder, callbacks)
+    if candidate.second_phase is not None:
+        further = fit_prior_alone(model, images, updates, candidate.second_phase)
     if seed == 0:
         judge.draw(model, picture)
         if isinstance(model, ConditionalVAE):
             draw_changes(model, images, changes(picture))
-    return judge.verdict(model) | training.sizes(model, "encoder", "decoder")
+    sizes = training.sizes(model, "encoder", "decoder")
+    return judge.verdict(model) | judge.curve(model) | sizes | {"further seconds": further}
 
 
 class Judge(judging.Judge):
@@ -259,7 +237,7 @@ class Judge(judging.Judge):
 
     def __init__(self, args: argparse.Namespace, name: str, setting: Setting):
         super().__init__(args, name, setting, setting.images(args.data, 0.0), "val")
-        self.metrics = ("all", *self.names, "partial", *(f"free {name}" for name in self.names), "Fréchet distance")
+        self.metrics = ("all", *self.names, "partial", *(f"free {name}" for name in self.names), FRECHET)
 
         generator = torch.Generator().manual_seed(0)
         test = self.images.splits["test"]
@@ -281,13 +259,28 @@ class Judge(judging.Judge):
     @torch.no_grad()
     def verdict(self, model: Any) -> training.Row:
         """What a model makes of the requests."""
+        return self._verdict(self._answers(model, 1.0))
+
+    @torch.no_grad()
+    def curve(self, model: Any) -> training.Row:
+        """The share of requests found and the Fréchet distance at temperatures below 1."""
+        from adapters.conditions import satisfaction
+
+        found: training.Row = {}
+        for temperature in TEMPERATURES:
+            answers = self._answers(model, temperature)
+            found[at(FOUND, temperature)] = satisfaction(self.classifier, answers(self.drawn.attributes)).accuracy
+            found[at(FRECHET, temperature)] = self._distance(answers)
+        return found
+
+    def _answers(self, model: Any, temperature: float) -> Answer:
         model.to(self.device).eval()
 
         def generated(requests: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             for y in requests.to(self.device).split(500):
-                yield model.sample(len(y), y), y
+                yield model.sample(len(y), y, temperature=temperature), y
 
-        return self._verdict(generated)
+        return generated
 
     @torch.no_grad()
     def draw(self, model: Any, path: Path, columns: int = 10) -> None:
@@ -302,16 +295,43 @@ class Judge(judging.Judge):
         y = y.repeat_interleave(columns, 0).to(self.device)
         save_grid(model.sample(len(y), y), path, columns=columns)
 
-    def _verdict(self, answer: Callable[[torch.Tensor], Iterator[tuple[torch.Tensor, torch.Tensor]]]) -> training.Row:
+    def _verdict(self, answer: Answer) -> training.Row:
         from adapters.conditions import satisfaction
-        from adapters.metrics import frechet_distance
 
         full = satisfaction(self.classifier, answer(self.drawn.attributes))
         partial = satisfaction(self.classifier, answer(self.partial))
-        real = (self.classifier.features(x.to(self.device)) for x in self.images.training_images(self.samples, 0))
-        fake = (self.classifier.features(x) for x, _ in answer(self.drawn.attributes))
-        values = (full.accuracy, *full.accuracies, partial.accuracy, *partial.diversities, frechet_distance(real, fake))
+        values = (full.accuracy, *full.accuracies, partial.accuracy, *partial.diversities, self._distance(answer))
         return dict(zip(self.metrics, values, strict=True))
+
+    def _distance(self, answer: Answer) -> float:
+        from adapters.metrics import frechet_distance
+
+        real = (self.classifier.features(x.to(self.device)) for x in self.images.training_images(self.samples, 0))
+        return frechet_distance(real, (self.classifier.features(x) for x, _ in answer(self.drawn.attributes)))
+
+
+def at(metric: str, temperature: float) -> str:
+    """The name of a metric at a temperature."""
+    return f"{metric} at {temperature:g}"
+
+
+def curve_metrics() -> list[str]:
+    """Those of `Judge.curve`."""
+    return [at(metric, temperature) for temperature in TEMPERATURES for metric in (FOUND, FRECHET)]
+
+
+def without_curve(row: training.Row) -> training.Row:
+    """A row of a study as the tables show it."""
+    return {key: value for key, value in row.items() if key not in curve_metrics()}
+
+
+def curve(row: training.Row) -> list[training.Row]:
+    """One row per temperature, from 1 on; none of a run that was measured at 1 only."""
+    if at(FOUND, TEMPERATURES[0]) not in row:
+        return []
+    points = {1.0: (row[FOUND], row[FRECHET])}
+    points |= {t: (row[at(FOUND, t)], row[at(FRECHET, t)]) for t in TEMPERATURES}
+    return [{"model": row["model"], "temperature": t, FOUND: a, FRECHET: b} for t, (a, b) in points.items()]
 
 
 def picture(out: Path, name: str, missing: float, label: str) -> Path:
@@ -350,14 +370,31 @@ def gallery(out: Path, name: str, drawn: Iterable[dict[str, int]], missing: Iter
     return "\n\n".join(parts)
 
 
-def figure(sections: dict[str, list[training.Row]]) -> Any:
+def figure(sections: dict[str, list[training.Row]], curves: dict[str, list[training.Row]]) -> Any:
     from matplotlib.figure import Figure
 
-    columns = min(3, len(sections))
-    lines = math.ceil(len(sections) / columns)
+    titles = [*sections, *curves]
+    columns = min(3, len(titles))
+    lines = math.ceil(len(titles) / columns)
     fig = Figure(figsize=(5 * columns, 3.5 * lines), layout="constrained")
-    for i, (title, rows) in enumerate(sections.items()):
+    for i, title in enumerate(titles):
         axes = fig.add_subplot(lines, columns, i + 1)
-        training.points(axes, rows, "all", "requested attributes found")
+        if title in sections:
+            training.points(axes, sections[title], FOUND, "requested attributes found")
+        else:
+            draw_curves(axes, curves[title])
         axes.set_title(title)
     return fig
+
+
+def draw_curves(axes: Any, rows: list[training.Row]) -> None:
+    """A line per model, whose points are temperatures; temperature 1 has the large mark."""
+    points: dict[str, list[tuple[float, ...]]] = {}
+    for row in rows:
+        point = tuple(float(str(row[metric]).split(" ± ")[0]) for metric in (FRECHET, FOUND))
+        points.setdefault(str(row["model"]), []).append(point)
+    for label, own in points.items():
+        line = axes.plot(*zip(*own, strict=True), ".-", label=label)[0]
+        axes.plot(*own[0], "o", color=line.get_color())
+    axes.set(xlabel="Fréchet distance", ylabel="requested attributes found", xscale="log")
+    axes.legend(fontsize="small")

@@ -3,8 +3,8 @@
 Every table is asked three questions, in the same folds for all models. *Density*: held-out log-likelihood of its
 numeric columns, spread over their resolution (measurements are rounded, and a density of rounded numbers has no upper
 bound). *Imputation*: 20 % of the entries are hidden, at random or more often where another column is large. *Class*:
-20 % of the features are missing in training and test rows. `TensorRingDensity(shared_covariances=True)` has
-its default settings otherwise, but that a category which a fold has not seen counts as missing in *Class*.
+20 % of the features are missing in training and test rows. `TensorRingDensity` has its default
+settings, but that a category which a fold has not seen counts as missing in *Class*.
 """
 
 import argparse
@@ -119,9 +119,7 @@ def density(table: Table, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def ours(names: list[str], budget: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     def score(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        model = rd.TensorRingDensity(shared_covariances=True, budget=budget, random_state=0).fit(
-            pd.DataFrame(train, columns=names)
-        )
+        model = rd.TensorRingDensity(budget=budget, random_state=0).fit(pd.DataFrame(train, columns=names))
         return np.asarray(model.score_samples(pd.DataFrame(test, columns=names)))
 
     return score
@@ -146,7 +144,7 @@ def imputation(table: Table, args: argparse.Namespace) -> list[dict[str, Any]]:
             filled = method(np.where(hide, np.nan, numbers), categorical, 0)
             results[name] = judged(table, numbers, hide, filled, filled)
         begin = time.perf_counter()
-        model = rd.TensorRingDensity(shared_covariances=True, budget=args.budget, random_state=0).fit(frame)
+        model = rd.TensorRingDensity(budget=args.budget, random_state=0).fit(frame)
         seconds = time.perf_counter() - begin
         filled, drawn = (coded(table, model.impute(frame, method, random_state=0)) for method in ("mean", "sample"))
         results[OURS] = judged(table, numbers, hide, filled, drawn)
@@ -225,7 +223,7 @@ def classification(table: Table, args: argparse.Namespace) -> list[dict[str, Any
         begin = time.perf_counter()
         types = {table.target: "categorical"}
         model = rd.TensorRingDensity(
-            shared_covariances=True, budget=args.budget, column_types=types, handle_unknown="missing", random_state=0
+            budget=args.budget, column_types=types, handle_unknown="missing", random_state=0
         ).fit(train)
         found = {OURS: np.asarray(model.predict(test, table.target))}
         seconds += time.perf_counter() - begin

@@ -145,7 +145,7 @@ def _timed(run: Run, seed: int, folder: Path) -> Row:
     row = run(seed, folder)
     weights = folder / WEIGHTS
     spent = _read(weights)["seconds"] if weights.is_file() else time.perf_counter() - begin
-    return row | {"seconds": spent}
+    return row | {"seconds": spent + row.get("further seconds", 0.0)}  # of what followed that training
 
 
 def named(candidates: Mapping[str, Any], parts: Sequence[str] | None) -> dict[str, Any]:
@@ -161,6 +161,8 @@ def named(candidates: Mapping[str, Any], parts: Sequence[str] | None) -> dict[st
 def summary(results: list[Row], metrics: Sequence[str]) -> Row:
     row: Row = {"seeds": len(results)}
     for metric in metrics:
+        if not all(metric in result for result in results):  # of runs from before it was measured
+            continue
         values = np.array([result[metric] for result in results])
         digits = 2 if np.abs(values).max() >= 2 else 3
         spread = f" ± {values.std(ddof=1):.{digits}f}" if len(results) > 1 else ""

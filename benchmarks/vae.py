@@ -1,26 +1,30 @@
 """What does a learned prior bring to a variational autoencoder?
 
-The same encoder and decoder under ten priors with about as many parameters: the paper's Tables 1 (bounds) and 7.
+The same encoder and decoder under thirteen priors with about as many parameters: the paper's Tables 1 (bounds) and 7.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import autoencoder, report, training
 from .measure import default_device
 
 TEXT = """\
-Bounds on the test images in nats per image, with one code (*elbo*, its *reconstruction* and *kl*) and
-importance-weighted (*iwae*). Values are means over seeds with their standard deviation. All candidates have the same
-networks, optimiser and updates. Learned priors have nearly equal numbers of parameters; a standard Gaussian has none,
-and a mixture has 1 000 components on MNIST, which gives it as many as the TRIP. TRIP and the mixture are refitted to
-latent codes: on MNIST after the first epoch and then every five epochs up to the twentieth, on the digits after epochs
-3, 15 and 27 of 62. The refit is a mixture per dimension with new random cores (*paper*), or exact EM in the order of
-mutual information. *Exp*: cores are exponentials of the parameters instead of absolute values, so that a step of Adam
-changes all entries in proportion; most entries are small. *Fixed* priors stay as they were initialised. The last epoch
-is tested. A tighter bound, where shown, is that of all test images plus the *gain* of more samples on the first 200 of
-them."""
+Bounds on the test images in nats per image, with one code (*elbo*, its *reconstruction* and *kl*) and importance-
+weighted (*iwae*). Values are means over seeds with their standard deviation. All candidates have the same networks,
+optimiser and updates. Learned priors have nearly equal numbers of parameters; a standard Gaussian has none, and a
+mixture has 1 000 components on MNIST, which gives it as many as the TRIP. TRIP and the mixture are refitted to latent
+codes: on MNIST after the first epoch and then every five epochs up to the twentieth, on the digits after epochs 3, 15
+and 27 of 62. The refit is a mixture per dimension with new random cores (*paper*), or exact EM in the order of mutual
+information. *Exp*: cores are exponentials of the parameters instead of absolute values, so that a step of Adam changes
+all entries in proportion; most entries are small. *CP from mixture*: CP cores with a Gaussian for every hidden state,
+refitted as a mixture of codes. *VampTRIP*: a train of the encoder's posteriors at pseudo-inputs. *Equal time*, where
+shown: as many updates as each prior makes while the slowest makes those of the first table. *Fixed* priors stay as they
+were initialised. The last epoch is tested. A tighter bound, where shown, is that of all test images plus the *gain* of
+more samples on the first 200 of them."""
+
+GROUPS = 2  # of pseudo-inputs, through which a VampTRIP switches
 
 PUBLISHED = """\
 For scale, published with fully connected networks of 2 x 300 units, 40 latents and 5 000 importance samples on
@@ -30,27 +34,31 @@ dynamically binarised MNIST (Tomczak and Welling 2018): Gaussian −84.45, VampP
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     autoencoder.add_arguments(parser, datasets=["digits", "mnist-static", "mnist-dynamic"])
     parser.add_argument("--priors", nargs="+", help="only those with these names, or parts of them")
+    parser.add_argument("--equal-time", action="store_true", help="also for as long as the slowest (measure alone)")
     autoencoder.add_final_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
-    sections, finals = {}, {}
+    sections: dict[str, list[dict[str, Any]]] = {}
+    timed, finals = {}, {}
     for name in args.datasets:
         found = candidates(autoencoder.settings()[name], name)
-        sections[name] = autoencoder.study(args, name, found, args.priors)
+        rows = sections[name] = autoencoder.study(args, name, found, args.priors)
+        if args.equal_time and rows:
+            timed[f"{name}, equal time"] = autoencoder.equal_time(args, name, found, rows)
         if args.final_samples:
             chosen = training.named(found, args.priors)
             finals[f"{name}, {args.final_samples} samples"] = autoencoder.final(args, name, chosen)
     text = TEXT + ("\n\n" + PUBLISHED if any(name.startswith("mnist-dynamic") for name in args.datasets) else "")
     env = report.environment(default_device())
     picture = figure(sections)
-    tables = {title: rows for title, rows in (sections | finals).items() if rows}
+    tables = {title: rows for title, rows in (sections | timed | finals).items() if rows}
     report.write(args.out, "vae", "Priors of a variational autoencoder", text, tables, env, picture)
 
 
 def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder.Candidate]:
     """The priors; sizes follow from the number of parameters of the TRIP."""
-    from adapters import TRIP, FlowPrior, GaussianMixturePrior, GaussianPrior, VampPrior
+    from adapters import TRIP, FlowPrior, GaussianMixturePrior, GaussianPrior, VampPrior, VampTRIP
 
     d, n = setting.latents, setting.components
     budget = d * (2 * n + n * setting.rank**2)
@@ -62,9 +70,19 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
     def trip(seed: int, rank: int = setting.rank, nonnegative: Any = "abs", **options: Any) -> Any:
         return TRIP(d, n, rank, seed=seed, nonnegative=nonnegative, mean_range=(-3.0, 3.0), **options)
 
+    def cp(seed: int, rank: int) -> Any:
+        return TRIP(d, rank=rank, seed=seed, core="cp", private_components=True)
+
+    def vamp_trip(seed: int, inputs: int) -> Callable[[Any], Any]:
+        return lambda encoder: VampTRIP(encoder, shape, d, inputs, GROUPS, seed=seed)
+
     def flow(base: Callable[[int], Any], size: float) -> Callable[[int], Any]:
         return lambda seed: FlowPrior(base(seed), "nsf", **sized_flow(d, size))
 
+    ranks = range(2, 400)
+    rank, half_cp = (nearest(ranks, lambda m: parameters(cp(0, m)), size) for size in (budget, budget / 2))
+    inputs = nearest(range(2, pseudo_inputs + 1), lambda k: parameters(vamp_trip(0, k)(lambda x: x)), budget)
+    mixed = setting.again(method="mixture")
     make, em = autoencoder.Candidate, setting.again(method="em", order="mutual_information")
     return {
         "N(0, I)": make(lambda seed: GaussianPrior(d)),
@@ -74,21 +92,38 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
         "TRIP, learned (paper)": make(trip, setting.again(method="gmm")),
         "TRIP, learned (EM, order by MI)": make(trip, em),
         "TRIP, learned (EM, order by MI, exp)": make(lambda seed: trip(seed, nonnegative="exp"), em),
+        "TRIP, CP from mixture": make(lambda seed: cp(seed, rank), mixed),
         "VampPrior": make(lambda seed: lambda encoder: VampPrior(encoder, shape, d, pseudo_inputs, seed=seed)),
+        "VampTRIP": make(lambda seed: vamp_trip(seed, inputs)),
         "flow": make(flow(lambda seed: GaussianPrior(d), budget)),
         "flow + TRIP": make(flow(lambda seed: trip(seed, rank=half_rank), budget / 2)),
+        "flow + TRIP, CP": make(flow(lambda seed: cp(seed, half_cp), budget / 2), mixed),
     }
 
 
-def sized_flow(d: int, parameters: float) -> dict[str, Any]:
+def parameters(prior: Any) -> int:
+    """How many a prior learns."""
+    return sum(parameter.numel() for parameter in prior.parameters())
+
+
+def nearest(values: Sequence[int], size: Callable[[int], float], wanted: float) -> int:
+    """The value, of which sizes grow, whose size is nearest to what is wanted."""
+    best, distance = values[0], abs(size(values[0]) - wanted)
+    for value in values[1:]:
+        if (found := abs(size(value) - wanted)) > distance:
+            break
+        best, distance = value, found
+    return best
+
+
+def sized_flow(d: int, wanted: float) -> dict[str, Any]:
     """Options of a spline flow with about that many parameters."""
     from adapters import FlowPrior, GaussianPrior
 
     def size(width: int) -> int:
-        flow = FlowPrior(GaussianPrior(d), "nsf", transforms=2, hidden_features=(width, width))
-        return sum(p.numel() for p in flow.parameters())
+        return parameters(FlowPrior(GaussianPrior(d), "nsf", transforms=2, hidden_features=(width, width)))
 
-    width = min(range(2, 400, 2), key=lambda w: abs(size(w) - parameters))
+    width = nearest(range(2, 400, 2), size, wanted)
     return {"transforms": 2, "hidden_features": (width, width)}
 
 

@@ -115,8 +115,8 @@ class CVAE(Baseline):
         tables: list[Tensor] = self.predictor(self._features(x))
         return tables
 
-    def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return self.prior.sample(n), self._rows(n, y)
+    def _sample_codes(self, n: int, y: Tensor | None, temperature: float) -> tuple[Tensor, Tensor | None]:
+        return self.prior.sample(n, temperature=temperature), self._rows(n, y)
 
     def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
         features, y = self._features(x), self._rows(len(x), y)
@@ -185,8 +185,9 @@ class JointBaseline(Baseline):
         tables: list[Tensor] = self.predictor(self.encoder(x).mean)
         return tables
 
-    def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return self.experts(self._rows(n, y)).sample(), None
+    def _sample_codes(self, n: int, y: Tensor | None, temperature: float) -> tuple[Tensor, Tensor | None]:
+        posterior = self.experts(self._rows(n, y))
+        return posterior.mean + temperature * (posterior.sample() - posterior.mean), None
 
     def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.prior.log_prob(z), log_prob_known(self.predictor(z), self._rows(len(z), y))

@@ -30,17 +30,24 @@ class AttributeVAE(VAE):
         """log p(y_j | x) of all values of each attribute, (batch, N_j), for images (batch, C, H, W)."""
 
     @torch.no_grad()
-    def sample(self, n: int, y: Tensor | None = None) -> Tensor:
+    def sample(self, n: int, y: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
         """n images (n, C, H, W) with attributes y, (a,) for all or (n, a); those that are NaN are free.
+
+        Args:
+            n: how many.
+            y: attributes; None: all are free.
+            temperature: factor of the standard deviations of the Gaussians that codes are drawn from. Below 1 images
+                are less varied than those of the model, and follow another density; see `Prior.sample`.
 
         Raises:
             TypeError: if y is no tensor of real numbers.
-            ValueError: if its shape does not fit, or a value is out of its range.
+            ValueError: if its shape does not fit, a value is out of its range, or the temperature is negative.
         """
-        return self.generate(*self._sample_codes(integer_of("n", n, least=0), y))
+        temperature = nonnegative_of("temperature", temperature)
+        return self.generate(*self._sample_codes(integer_of("n", n, least=0), y, temperature))
 
     @abstractmethod
-    def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _sample_codes(self, n: int, y: Tensor | None, temperature: float) -> tuple[Tensor, Tensor | None]:
         """Codes (n, d) given attributes, and the attributes as `decode` is to see them."""
 
     def _rows(self, n: int, y: Tensor | None) -> Tensor:
@@ -129,8 +136,8 @@ class ConditionalVAE(AttributeVAE):
         tables = self.prior.attribute_posterior(z.masked_fill(unknown, 0.0), log=True)
         return [table.masked_fill(unknown, torch.nan) for table in tables]
 
-    def _sample_codes(self, n: int, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return self.prior.sample(n, y), None
+    def _sample_codes(self, n: int, y: Tensor | None, temperature: float) -> tuple[Tensor, Tensor | None]:
+        return self.prior.sample(n, y, temperature=temperature), None
 
     def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         return super()._log_prior(z, y) if y is None else self.prior.log_probs(z, y)

@@ -174,9 +174,9 @@ class VAE(LightningModule):
         return self.decode(z, y).mean
 
     @torch.no_grad()
-    def sample(self, n: int) -> Tensor:
-        """n images, (n, C, H, W)."""
-        return self.generate(self.prior.sample(n))
+    def sample(self, n: int, *, temperature: float = 1.0) -> Tensor:
+        """n images, (n, C, H, W); see `Prior.sample` for the temperature of their codes."""
+        return self.generate(self.prior.sample(n, temperature=temperature))
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ringdist.estimator.frames import is_frame, raw_columns
 from ringdist.estimator.learner import Learner, Options
 from ringdist.estimator.parameters import check_parameters, plain_rank
 from ringdist.estimator.questions import Questions
+from ringdist.estimator.stacking import MOST_RINGS
 from ringdist.estimator.structures import alone, as_gaussian, structures_of
 from ringdist.interop import files, mixtures
 from ringdist.ring_mixture import RingMixture, load
@@ -51,8 +52,8 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             become atoms, which have a probability of their own.
         shared_covariances: whether real columns may share a covariance (`rd.MultivariateGaussianMixture`): none of
             them, the strongly correlated ones or all, chosen by held-out likelihood, if neither rank nor components are
-            given. Tables of correlated measurements gain much. Of columns that share one, `condition` refuses an
-            interval, and `probability` two of them.
+            given. Tables of correlated measurements gain much. Events of one or two of these
+            columns are exact, those of more to 1e-4 as a rule (`rd.TruncatedMultivariateGaussianMixture`).
         handle_unknown: how to treat a category that fit did not see: "error"; "missing", as a missing entry; "rare",
             as the rare categories, which fit then merges, or as missing if there are none.
         categorical_features: which columns are categorical. "auto": as `column_types` says. "from_dtype": pandas'
@@ -111,7 +112,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         order: Literal["mutual_information", "random", "given"] | Sequence[int | str] = "mutual_information",
         topology: Literal["ring", "train"] = "train",
         column_types: Literal["auto"] | Mapping[Any, str] = "auto",
-        shared_covariances: bool = False,
+        shared_covariances: bool = True,
         handle_unknown: Unknown = "error",
         categorical_features: Any = "auto",
         budget: float | None = 20.0,
@@ -170,11 +171,11 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         )
         rows, shares = tables.encode(columns, X, self.handle_unknown)
         kept, weight = fitting.weighted(X, rows, sample_weight)
-        rows, weight, share = rows[kept], weight[kept], shares[kept].sum(axis=1)
+        rows, weight, log_share = rows[kept], weight[kept], shares[kept].sum(axis=1)
         learn, held_out = fitting.split(len(rows), self.validation_fraction, rng)
         unit = units.units_of(rows[learn], weight[learn], columns)
         learner = self._learner(unit.standard(rows), weight, columns, unit, labels, learn, rng)
-        result, setting = fitting.learnt(
+        result, stack = fitting.learnt(
             learner,
             held_out,
             rank=None if self.rank == "auto" else plain_rank(self.rank),
@@ -185,14 +186,15 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             budget=self.budget,
             rng=rng,
         )
-        columns = as_gaussian(columns, learner.structures[setting.structure])
         ring = units.in_units(result.ring, unit, columns, self._names())
+        for share in stack:
+            columns = as_gaussian(columns, learner.structures[share.setting.structure])
         self._set_fitted(columns, is_frame(X), labels, ring)
         self.history_ = {
             name: [float(value - shift) for value in result.history[name]]
             for name, shift in {
-                "train": _shift(unit, rows[learn], weight[learn], columns, share[learn]),
-                "validation": _shift(unit, rows[held_out], np.ones(held_out.size), columns, share[held_out]),
+                "train": _shift(unit, rows[learn], weight[learn], columns, log_share[learn]),
+                "validation": _shift(unit, rows[held_out], np.ones(held_out.size), columns, log_share[held_out]),
             }.items()
             if name in result.history
         }
@@ -208,7 +210,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             columns,
             labels,
             self.topology,
-            4 if self.num_rings == "auto" else int(self.num_rings),
+            MOST_RINGS if self.num_rings == "auto" else int(self.num_rings),
             rng,
         )
         options = Options(

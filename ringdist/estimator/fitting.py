@@ -15,14 +15,14 @@ from sklearn.utils.validation import _check_sample_weight
 
 from ringdist import ordering
 from ringdist.estimator.columns import Column
-from ringdist.estimator.learner import EPOCHS, SEARCH_EPOCHS, Learner, Setting
+from ringdist.estimator.learner import EPOCHS, SEARCH_EPOCHS, Learner, Setting, Share
 from ringdist.estimator.selection import FLOOR, SEARCH, SMOOTHING, Search, Tried, folds_of, sampled
+from ringdist.estimator.stacking import in_orders, stacked
 from ringdist.learning.fitting import FitResult
 from ringdist.variables import Categorical, GaussianMixture
 
 MORE_EPOCHS = 2  # times those of a comparison, for a setting that still gained at its end
 FEW_FOLDS = 2  # where the smoothing alone is chosen
-GAIN = 1e-3  # nats a row by which a further ring has to be better
 
 
 def weighted(X: Any, rows: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -100,8 +100,8 @@ def learnt(
     num_rings: int | None,
     budget: float | None,
     rng: np.random.RandomState,
-) -> tuple[FitResult, Setting]:
-    """The last fit, and the setting that was chosen for it.
+) -> tuple[FitResult, Sequence[Share]]:
+    """The last fit, and the rings that were chosen for it.
 
     Args:
         learner: of all rows, those that are held out for good among them.
@@ -128,21 +128,25 @@ def learnt(
     if held_out.size:
         learn = np.setdiff1d(np.arange(n), held_out)
         setting = given if fixed else search(learner, [(learn, held_out)]).best().setting
-        return learner.fit(setting, learn, held_out), setting
+        return learner.fit(setting, learn, held_out), [Share(setting)]
     if fixed or n < 2:
-        result = learner.fit_rings(given, num_rings or 1, None)
+        stack = in_orders(Share(given), num_rings or 1)
+        result = learner.fit_rings(stack)
         _warn_unless_converged(learner, result, None)
-        return result, given
+        return result, stack
     some = sampled(n, rng)
     part = learner if some is None else learner.part(some)
     folds = FEW_FOLDS if rank is not None and components is not None else None
     looked = search(part, folds_of(len(part.rows), rng, folds))
     best = looked.best()
-    number = num_rings or _number_of_rings(looked, best, deadline)
-    epochs = _last_epochs(learner, best, rank)
-    result = learner.fit_rings(best.setting, number, epochs)
-    _warn_unless_converged(learner, result, epochs)
-    return result, best.setting
+    if num_rings is None:
+        chosen = stacked(looked, best, deadline, began + most)
+        stack = [Share(tried.setting, _last_epochs(learner, tried, rank), weight) for tried, weight in chosen]
+    else:
+        stack = in_orders(Share(best.setting, _last_epochs(learner, best, rank)), num_rings)
+    result = learner.fit_rings(stack)
+    _warn_unless_converged(learner, result, stack[0].epochs)
+    return result, stack
 
 
 def _last_epochs(learner: Learner, best: Tried, rank: Any) -> int | None:
@@ -152,21 +156,6 @@ def _last_epochs(learner: Learner, best: Tried, rank: Any) -> int | None:
     if not learner.is_full_batch:
         return None
     return best.epochs if 0 < best.epochs < SEARCH_EPOCHS - 1 else MORE_EPOCHS * SEARCH_EPOCHS
-
-
-def _number_of_rings(search: Search, best: Tried, deadline: float) -> int:
-    """As many rings in further orders as held-out rows gain by equal shares of them."""
-    total, number = best.values, 1
-    while number < len(search.learner.orders) and time.perf_counter() + best.seconds < deadline:
-        parts = []
-        for learn, held_out in search.folds:
-            fit = search.learner.fit(best.setting, learn, held_out, place=number, last=False)
-            parts.append(search.values_of(fit, held_out))
-        more = np.logaddexp(total + math.log(number), np.concatenate(parts)) - math.log(number + 1)
-        if more.mean() < total.mean() + GAIN:
-            break
-        total, number = more, number + 1
-    return number
 
 
 def _warn_unless_converged(learner: Learner, result: FitResult, epochs: int | None) -> None:

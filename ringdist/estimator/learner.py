@@ -18,6 +18,7 @@ from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.rings import weighted
 from ringdist.learning.starts import initialize
+from ringdist.ring_mixture import RingMixture
 from ringdist.variables import as_family
 
 EPOCHS = 200  # at most, of all rows at once
@@ -42,6 +43,7 @@ class Setting(NamedTuple):
         floor: least variance of a component, relative to its column's.
         structure: which columns share a covariance, an index into `Learner.structures`; 0 for none.
         shrinkage: as `fit_em` has it, of covariance matrices.
+        place: of the order of the columns, an index into `Learner.orders`.
     """
 
     rank: int | Sequence[int]
@@ -50,6 +52,21 @@ class Setting(NamedTuple):
     floor: float
     structure: int = 0
     shrinkage: float = 0.0
+    place: int = 0
+
+
+class Share(NamedTuple):
+    """A ring of those that are kept.
+
+    Args:
+        setting: what it is learnt with.
+        epochs: at most; None for those of the options.
+        weight: of the ring; None where the weights are those of highest likelihood.
+    """
+
+    setting: Setting
+    epochs: int | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,19 +140,17 @@ class Learner:
         learn: np.ndarray | slice,
         held_out: np.ndarray | None,
         *,
-        place: int = 0,
         epochs: int | None = None,
         last: bool = True,
     ) -> FitResult:
         """A ring learnt from some of the rows, the best one on those held out.
 
         Args:
-            place: of the order among `orders`.
             epochs: at most, in the place of those of the options.
             last: whether it is the fit that is kept, with restarts and progress as the user asks for.
         """
         rows, options = self.rows[learn], self.options
-        sites, seed = self.structures[setting.structure], self.seed + place
+        sites, seed = self.structures[setting.structure], self.seed + setting.place
         variables = self.variables(setting.structure, setting.components)
         batch = self._batch(len(rows))
         start = initialize(
@@ -143,7 +158,7 @@ class Learner:
             variables,
             setting.rank,
             columns=sites,
-            order=sites_in_order(sites, self.orders[place]),
+            order=sites_in_order(sites, self.orders[setting.place]),
             topology=options.topology,
             core=self._core(setting),
             method=self._method(setting),
@@ -174,12 +189,14 @@ class Learner:
         )
         return result if batch is None else FitResult(result.ring.to(dtype=np.float64), result.history)
 
-    def fit_rings(self, setting: Setting, number: int, epochs: int | None) -> FitResult:
-        """All rows learnt by one ring, or by several in different orders and weighted by their likelihood."""
-        fits = [self.fit(setting, slice(None), None, place=c, epochs=epochs) for c in range(number)]
-        if number == 1:
+    def fit_rings(self, stack: Sequence[Share]) -> FitResult:
+        """All rows learnt by one ring, or by several of which the mixture is taken."""
+        fits = [self.fit(share.setting, slice(None), None, epochs=share.epochs) for share in stack]
+        if len(fits) == 1:
             return fits[0]
-        return FitResult(weighted([fit.ring for fit in fits], self._sample), fits[0].history)
+        rings, weights = [fit.ring for fit in fits], [share.weight for share in stack]
+        mixture = weighted(rings, self._sample) if None in weights else RingMixture(rings, weights)
+        return FitResult(mixture, fits[0].history)
 
     def has_converged(self, history: dict[str, list[float]]) -> bool:
         """Whether full batches gained hardly anything at the end, or steps have become short."""

@@ -89,16 +89,16 @@ class Search:
         found.sort(key=lambda tried: tried.setting.structure)
         best = found[0]
         for tried in found[1:]:
-            best = tried if self._is_better(tried, best) else best
+            best = tried if self.is_better(tried.values, best.values) else best
         return best
 
     def _started(self, structure: int) -> Tried:
         """A setting of middle size, and where rows are few the smallest one too."""
         sizes = self._sizes(structure)
-        first = self._try(sizes[self._start(structure, len(sizes))])
+        first = self.outcome(sizes[self._start(structure, len(sizes))])
         if len(self.learner.rows) > FEW_ROWS:
             return first
-        return max(first, self._try(sizes[0]), key=lambda tried: tried.mean)
+        return max(first, self.outcome(sizes[0]), key=lambda tried: tried.mean)
 
     def _explored(self, best: Tried) -> Tried:
         """What is better than a setting, one thing at a time changed."""
@@ -151,15 +151,15 @@ class Search:
         for rank, components in sizes[at + 1 :]:
             if not self._has_time(best, GROWTH) or failures > 1:
                 break
-            found = self._try(best.setting._replace(rank=rank, components=components))
-            better = self._is_better(found, best)
+            found = self.outcome(best.setting._replace(rank=rank, components=components))
+            better = self.is_better(found.values, best.values)
             best, failures = (found, 0) if better else (best, failures + 1)
         if best is not first:
             return best
         for rank, components in reversed(sizes[:at]):
             if not self._has_time(best, 1.0):
                 break
-            found = self._try(best.setting._replace(rank=rank, components=components))
+            found = self.outcome(best.setting._replace(rank=rank, components=components))
             if found.mean < best.mean:
                 break
             best = found
@@ -176,13 +176,14 @@ class Search:
         for setting in moves(best.setting):
             if not self._has_time(best, 1.0):
                 break
-            found = self._try(setting)
-            if not self._is_better(found, best) and not (ties and found.mean == best.mean):
+            found = self.outcome(setting)
+            if not self.is_better(found.values, best.values) and not (ties and found.mean == best.mean):
                 break
             best, moved = found, True
         return best, moved
 
-    def _try(self, setting: Setting) -> Tried:
+    def outcome(self, setting: Setting) -> Tried:
+        """What a setting brings on held-out rows; remembered."""
         if setting in self.tried:
             return self.tried[setting]
         began = time.perf_counter()
@@ -207,13 +208,13 @@ class Search:
         """(n',) log-likelihoods of held-out rows."""
         return log_probs(fit.ring, self.learner.rows[held_out])
 
-    def _is_better(self, found: Tried, best: Tried) -> bool:
-        """By more than a part of what chance could make of it."""
-        if not np.isfinite(found.mean):
+    def is_better(self, found: np.ndarray, best: np.ndarray) -> bool:
+        """Whether log-likelihoods (n',) of held-out rows gain more than a part of what chance could make of it."""
+        if not np.isfinite(found.mean()):
             return False
-        if not np.isfinite(best.mean):
+        if not np.isfinite(best.mean()):
             return True
-        gain = found.values - best.values
+        gain = found - best
         errors = min(1.0, max(NOISE[0], NOISE[1] / math.sqrt(len(gain))))
         least = max(GAIN * self.learner.rows.shape[1] / 100, errors * float(gain.std()) / math.sqrt(len(gain)))
         return float(gain.mean()) > least

@@ -13,6 +13,7 @@ import numpy as np
 
 from ringdist.estimator.columns import Column
 from ringdist.estimator.families import LOCATION_SCALE
+from ringdist.estimator.structures import as_gaussian
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import (
@@ -83,7 +84,7 @@ def in_units(model: Any, units: Units, columns: Sequence[Column], names: Sequenc
 def _ring_in_units(
     ring: TensorRing, units: Units, columns: Sequence[Column], names: Sequence[str] | None
 ) -> TensorRing:
-    variables = []
+    columns, variables = as_gaussian(columns, ring.columns), []
     for own, variable in zip(ring.columns, ring.variables, strict=True):
         labels = [None if names is None else names[k] for k in own]
         if len(own) > 1:

@@ -18,8 +18,9 @@ from ringdist.learning.data import Model
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.rings import log_probs, mixture_weights
-from ringdist.learning.starts import initialize
+from ringdist.learning.starts import initialize, placed_variables
 from ringdist.network.evidence import unmasked
+from ringdist.network.layout import Columns
 from ringdist.ordering.tours import successive
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
@@ -50,7 +51,7 @@ class Setting:
     rank: int = 32
     smoothing: float = 0.5
     start: Literal["mixture", "chains"] = "mixture"
-    given: bool = False  # whether columns stay in their own order
+    given: bool = False  # whether variables follow each other as their first columns do
 
 
 class Fitted(NamedTuple):
@@ -83,6 +84,7 @@ def autofit(
     budget: float = 60.0,
     max_rings: int = 8,
     orders: Sequence[Sequence[int]] | None = None,
+    columns: Columns | None = None,
     num_components: int = 8,
     rng: Any = None,
     xp: ModuleType = np,
@@ -109,6 +111,7 @@ def autofit(
         budget: seconds of wall-clock time. A running fit is finished, so this is not a hard limit.
         max_rings: maximal number of trains.
         orders: orders of the columns, the best first; None uses `ordering.diverse` of their mutual information.
+        columns: of every variable its columns of x, as in `initialize`.
         num_components: of continuous columns, as in `initialize`.
         rng: seed.
         xp, dtype, device: of the result, as in `initialize`.
@@ -146,13 +149,14 @@ def autofit(
         raise ValueError(f"sample_weight must have shape {rows.shape[:1]}, found {weight.shape}")
     rows, weight, held_out = _split(rows, weight, validation, generator)
     both = np.concatenate([rows, held_out])
-    placed = initialize(both, variables, 1, num_components=num_components, topology="train", rng=0).variables
+    placed, sites = placed_variables(both, variables, columns, num_components)
     search = _Search(
         rows,
         weight,
         held_out,
         placed,
-        _Orders(orders if orders is not None else _by_information(rows, placed), free=orders is None),
+        sites,
+        _Orders(orders if orders is not None else _by_information(rows, placed, sites), free=orders is None),
         deadline=start + budget,
         budget=budget,
         seed=int(generator.integers(2**31)),
@@ -170,6 +174,7 @@ class _Search:
     weight: np.ndarray | None
     held_out: np.ndarray
     variables: Sequence[Variable]
+    columns: Sequence[Sequence[int]]
     orders: _Orders
     deadline: float
     budget: float
@@ -190,7 +195,8 @@ class _Search:
             core="cp",
             topology="train",
             method=setting.start,
-            order=range(len(self.variables)) if setting.given else self.orders.get(place),
+            order=self._own_order() if setting.given else self.orders.get(place),
+            columns=self.columns,
             rng=seed,
             **near,
             **self.target,
@@ -216,6 +222,10 @@ class _Search:
         self.tell(f"{setting}, order {place}: {values.mean():.4f} in {seconds:.1f} s")
         self.tried.append(Fitted(setting, ring, values, history, seconds))
         return self.tried[-1]
+
+    def _own_order(self) -> list[int]:
+        """The variables as the first columns of each follow each other."""
+        return sorted(range(len(self.columns)), key=lambda i: min(self.columns[i]))
 
     def _epochs(self, setting: Setting) -> int:
         if setting.start == "mixture":
@@ -326,8 +336,10 @@ class _Orders:
         return self._found[place] if place < len(self._found) else None
 
 
-def _by_information(rows: np.ndarray, variables: Sequence[Variable]) -> Iterator[tuple[int, ...]]:
+def _by_information(
+    rows: np.ndarray, variables: Sequence[Variable], columns: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, ...]]:
     real = GaussianMixture([0.0], [1.0])
     known = [v if isinstance(v, Categorical) or as_family(v).width > 1 else real for v in variables]
-    information = ordering.dependence(rows, known)
+    information = ordering.dependence(rows, known, columns)
     return successive(information, "train")

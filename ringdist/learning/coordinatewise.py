@@ -77,8 +77,7 @@ def _updated(ring: TensorRing, site: _Site, floor: Any) -> tuple[Core, Any, Evid
             variable = variable.update(site.values, responsibilities)
             check_device(variable.arrays().values(), ring.prototype, f"{ring.describe_site(k)}: what update returns")
         else:
-            damped = site.m_step.damped(family, statistics, share)
-            variable = family.from_statistics(damped, *([] if floor is None else [floor])).variable
+            variable = site.m_step.variable(family, statistics, share, floor)
         ring = ring.replaced(k, ring.links[k], variable)
         evidence = Evidence.of_site(ring, k, site.values)
     return core, variable, evidence

@@ -93,9 +93,10 @@ class MStep:
     Args:
         pseudocount: added to every expected count, in rows.
         smoothing: added to the counts of every conditional distribution, in rows, spread evenly over its entries.
-        shrinkage: rows for each column of a wide variable, by which its covariances come near each other.
+        shrinkage: rows for each column of a wide variable, by which its correlations come near each other.
         step: 1 for the maximiser itself, less for a damped step towards it.
         reduce: sums an array over processes.
+        num_factors: of the covariances of wide variables, None for any covariances.
     """
 
     pseudocount: float
@@ -104,6 +105,7 @@ class MStep:
     weights: Weights
     reduce: Reduce | None = None
     shrinkage: float = 0.0
+    num_factors: int | None = None
 
     def factor(self, factor: Array, sums: Array, environment: Array, axes: Axes) -> Array:
         """C / G with its largest entry at 1, zero where both vanish."""
@@ -140,7 +142,17 @@ class MStep:
         number = xp.sum(entries, axis=axes, keepdims=True)
         return entries * (self.pseudocount + self.smoothing / xp.where(number > 0, number, 1.0))
 
-    def damped(self, variable: Any, statistics: dict[str, Array], share: Array | None) -> dict[str, Array]:
+    def variable(self, family: Any, statistics: dict[str, Array], share: Array | None, least_std: Any) -> Any:
+        """The variable that statistics lead to.
+
+        Args:
+            share: what the model expects of a row, for a damped step.
+            least_std: as `Family.from_statistics` has it, or None.
+        """
+        found = self._damped(family, statistics, share)
+        return family.from_factors(found, 0.0 if least_std is None else least_std, self.num_factors).variable
+
+    def _damped(self, variable: Any, statistics: dict[str, Array], share: Array | None) -> dict[str, Array]:
         """Between the statistics that the model expects of a row and those of the batch, per row, with the prior."""
         rows = self.shrinkage * variable.width
         if self.step == 1 or share is None:

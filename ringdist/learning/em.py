@@ -39,6 +39,7 @@ def fit_em(
     pseudocount: float = 0.0,
     smoothing: float = 0.0,
     shrinkage: float = 0.0,
+    num_factors: int | None = None,
     tied: bool = False,
     variance_floor: float = 1e-4,
     least_stds: Sequence[float | None] | None = None,
@@ -75,9 +76,13 @@ def fit_em(
         tied: fit one factor for all factors of equal name and shape, and one variable for all of equal kind. With CP
             cores in a train this is a homogeneous hidden Markov model. The start must be tied too, as made by
             `rd.initialize(..., tied=True)`.
-        shrinkage: for wide variables, rows per column that are added with the mean covariance S̄ within components. The
-            covariance of a component with n rows and w columns is (n S + shrinkage w S̄) / (n + shrinkage w). 0 is no
-            shrinkage. About 1 is better on held-out rows if components have fewer than some 10 w rows each.
+        shrinkage: for wide variables, rows per column that are added to each component with the pooled correlations
+            within components: (n S + shrinkage w T) / (n + shrinkage w) is the covariance of a component with n rows
+            and w columns. T has the variances (n diag S + shrinkage V) / (n + shrinkage), with V their geometric mean
+            over components. 0 is no shrinkage. About 1 is better on held-out rows if components have few rows.
+        num_factors: for wide variables, the number q of factors of each covariance Λ Λᵀ + Ψ, with Λ (w, q) and Ψ
+            diagonal: a mixture of factor analysers (Ghahramani and Hinton 1996). The covariances of `ring` are replaced
+            by nearby ones of this form first; then the likelihood never decreases. 0: diagonal; None: unrestricted.
         variance_floor: least variance of a Gaussian component, relative to the variance of its column. For a wide
             variable, covariances are at least the diagonal matrix of these, in every direction.
         least_stds: least standard deviation of a component by column, in the unit of its family (logarithms for a
@@ -121,6 +126,9 @@ def fit_em(
     }.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be finite and not negative, found {value}")
+    known = isinstance(num_factors, int | np.integer) and not isinstance(num_factors, bool) and num_factors >= 0
+    if num_factors is not None and not known:
+        raise ValueError(f"num_factors must be None or an integer of at least 0, found {num_factors!r}")
     if step_decay != "linear" and not (isinstance(step_decay, float | int) and 0.5 < step_decay <= 1):
         raise ValueError(f"step_decay must be 'linear' or lie in (0.5, 1] for steps to converge, found {step_decay!r}")
     rings = ring.rings if isinstance(ring, RingMixture) else (ring,)
@@ -136,7 +144,7 @@ def fit_em(
     held_out = None if validation is None else TrainingData(rings[0], validation)
     generator = numpy_generator(rng, rings[0], draws=batch_size is not None or restarts > 1)
     merged = data if batch_size is not None else merge_equal_rows(rings[0], data)
-    em = _EM(pseudocount, smoothing, shrinkage, tied, variance_floor, step_decay, batch_size, reduce)
+    em = _EM(pseudocount, smoothing, shrinkage, num_factors, tied, variance_floor, step_decay, batch_size, reduce)
     given = None if least_stds is None else [given_stds(member, least_stds) for member in rings]
 
     def fit(restart: int) -> EpochLog:
@@ -174,6 +182,7 @@ class _EM:
     pseudocount: float
     smoothing: float
     shrinkage: float
+    num_factors: int | None
     tied: bool
     variance_floor: float
     step_decay: float | Literal["linear"]
@@ -212,6 +221,8 @@ class _EM:
         return self._prepared_ring(model)
 
     def _prepared_ring(self, model: TensorRing) -> TensorRing:
+        if self.num_factors is not None:
+            model = model.with_values(model.links, [f.factored(self.num_factors).variable for f in model.families])
         if not has_normal_form(model):
             return coordinatewise.balanced(model)
         return normalized_factors(model) if self.tied else normal_form(model)
@@ -305,7 +316,8 @@ class _EM:
         return float((steps + 2.0) ** -self.step_decay)
 
     def _m_step(self, step: float, total: float, batch: float) -> MStep:
-        return MStep(self.pseudocount, self.smoothing, step, Weights(total, batch), self.reduce, self.shrinkage)
+        prior = self.shrinkage, self.num_factors
+        return MStep(self.pseudocount, self.smoothing, step, Weights(total, batch), self.reduce, *prior)
 
     def _sum(self, data: TrainingData, *values: float) -> Any:
         """Each number summed over the processes; a float for one number, else a NumPy array."""

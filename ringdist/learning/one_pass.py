@@ -127,8 +127,7 @@ def maximised(
         family, floor = ring.families[k], floors.get(k)
         if statistics[k] is not None:
             share = expected[k].components[0] if expected else None
-            damped = m_step.damped(family, statistics[k], share)
-            variables[k] = family.from_statistics(damped, *([] if floor is None else [floor])).variable
+            variables[k] = m_step.variable(family, statistics[k], share, floor)
         elif k in found.observed:
             xp = namespace(ring.prototype)
             values, responsibilities = (xp.concat(parts) for parts in zip(*found.observed[k], strict=True))

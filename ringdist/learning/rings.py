@@ -9,11 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from ringdist import ordering
-from ringdist.backend import to_numpy
+from ringdist.backend import is_array, to_numpy
 from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
-from ringdist.learning.starts import initialize
+from ringdist.learning.starts import initialize, placed_variables
+from ringdist.network.evidence import unmasked
+from ringdist.network.layout import Columns
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import Variable
@@ -26,6 +28,7 @@ def fit_mixture(
     *,
     num_rings: int = 4,
     orders: Sequence[Sequence[int]] | None = None,
+    columns: Columns | None = None,
     topology: Literal["ring", "train"] = "train",
     core: Literal["dense", "cp"] = "cp",
     num_components: int = 8,
@@ -46,10 +49,11 @@ def fit_mixture(
 
     Args:
         x: (n, d) data, NaN where missing.
-        variables: the d families, as in `initialize`.
+        variables: the families, as in `initialize`.
         rank: of every bond.
         num_rings: number of rings, at least 1.
         orders: one order for each ring; None uses `ringdist.ordering.diverse` of the mutual information.
+        columns: of every variable its columns of x, as in `initialize`.
         topology, core, num_components, xp, dtype, device: as in `initialize`.
         together: whether to fit all rings once more, together.
         validation: (n', d) rows for the choice of epochs and weights.
@@ -81,13 +85,23 @@ def fit_mixture(
     seeds = np.random.default_rng(rng).integers(2**31, size=2 * num_rings + 1).tolist()
     layout: dict[str, Any] = {"topology": topology, "core": core, "xp": xp, "dtype": dtype, "device": device}
     if orders is None:
-        placed = initialize(x, variables, 1, num_components=num_components, topology=topology, rng=0).variables
-        orders = ordering.diverse(ordering.dependence(x, placed), int(num_rings), topology)
+        x = unmasked(x)
+        rows = to_numpy(x) if is_array(x) else np.asarray(x)
+        placed, sites = placed_variables(rows, variables, columns, num_components)
+        orders = ordering.diverse(ordering.dependence(rows, placed, sites), int(num_rings), topology)
     learning = {"sample_weight": sample_weight, "validation": validation, **options}
     rings, history = [], None
     for r, order in enumerate(orders):
         start = initialize(
-            x, variables, rank, num_components=num_components, method="mixture", order=order, rng=seeds[2 * r], **layout
+            x,
+            variables,
+            rank,
+            num_components=num_components,
+            method="mixture",
+            order=order,
+            columns=columns,
+            rng=seeds[2 * r],
+            **layout,
         )
         fitted = fit_em(start, x, rng=seeds[2 * r + 1], **learning)
         rings.append(fitted.ring)

@@ -115,21 +115,14 @@ def initialize(
     """
     x = unmasked(x)
     x = to_numpy(x) if is_array(x) else np.asarray(x)
-    sites = _columns(x, variables, columns)
     if method not in ("quantile", "kmeans", "mixture", "chains"):
         raise ValueError(f"method must be quantile, kmeans, mixture or chains, found {method!r}")
     if method == "chains" and (topology, core) != ("train", "cp"):
         raise ValueError(f"a mixture of chains is a train of cp cores, found topology {topology!r} and core {core!r}")
     if not 0 <= spread <= 1:
         raise ValueError(f"spread must be between 0 and 1, found {spread}")
-    if num_components < 1:
-        raise ValueError(f"num_components must be at least 1, found {num_components}")
     target = dtype_name(dtype) if dtype is not None else default_dtype(backend_of_namespace(xp))
-    precision = np.float32 if "float32" in (target, x.dtype.name) else np.float64
-    placed = [
-        _variable(x[:, own], variable, num_components, method, own, precision)
-        for own, variable in zip(sites, variables, strict=True)
-    ]
+    placed, sites = _placed_variables(x, variables, columns, num_components, method, target)
     known = [converted_variable(variable, np, None, None) for variable in placed]
     ring = TensorRing.random(
         placed,
@@ -174,6 +167,32 @@ def initialize(
         return _tied(ring, shares)
     cores = [_by_component(core, share * share.size) for core, share in zip(ring.links, shares, strict=True)]
     return TensorRing(cores, ring.variables, ring.order, ring.columns)
+
+
+def placed_variables(
+    x: np.ndarray,
+    variables: Sequence[Variable | type | functools.partial[Any] | None],
+    columns: Columns | None,
+    num_components: int,
+) -> tuple[list[Variable], list[list[int]]]:
+    """NumPy variables with their components on the data x (n, d), in the order of `variables`; the columns of each."""
+    placed, sites = _placed_variables(x, variables, columns, num_components, "quantile", "float64")
+    return [converted_variable(variable, np, "float64", None) for variable in placed], sites
+
+
+def _placed_variables(
+    x: np.ndarray, variables: Sequence[Any], columns: Columns | None, num_components: int, method: str, dtype: str
+) -> tuple[list[Variable], list[list[int]]]:
+    """As `placed_variables`, given variables as they are; components are no narrower than the dtype or x can hold."""
+    sites = _columns(x, variables, columns)
+    if num_components < 1:
+        raise ValueError(f"num_components must be at least 1, found {num_components}")
+    precision = np.float32 if "float32" in (dtype, x.dtype.name) else np.float64
+    placed = [
+        _variable(x[:, own], variable, num_components, method, own, precision)
+        for own, variable in zip(sites, variables, strict=True)
+    ]
+    return placed, sites
 
 
 def _tied(ring: TensorRing, shares: Sequence[np.ndarray]) -> TensorRing:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from ringdist.backend import Array, namespace
+from ringdist.backend import Array, astype, backend_name, like, namespace
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI, log_between
 
 LATTICE = 2**11  # points
@@ -23,6 +24,20 @@ def between(z: Array, low: Array, high: Array) -> Array:
     """The number of the interval that is nearest to z."""
     xp = namespace(z)
     return xp.minimum(xp.maximum(z, low), high)
+
+
+def last_of(holds: Callable[[Array], Array], left: Array, right: Array, bits: int) -> Array:
+    """Where a condition of points (M, q), true up to some point and false beyond, changes between left and right (M,).
+
+    By bisection; for JAX, where many small operations cost more than large ones, in 64 parts at a time.
+    """
+    xp, own = namespace(left), 6 if backend_name(left) == "jax" else 1
+    shares = like(np.arange(1, 2**own) / 2**own, left)
+    for _ in range(bits // own):
+        width = right - left
+        count = xp.sum(astype(holds(left[:, None] + width[:, None] * shares), left.dtype), axis=1)
+        left, right = left + width * (count / 2**own), left + width * ((count + 1) / 2**own)
+    return 0.5 * (left + right)
 
 
 def slope_of(z: Array, rho: Array, scale: Array, start: Array, end: Array, width: Array) -> Array:

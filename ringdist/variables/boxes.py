@@ -9,13 +9,14 @@ but the last, whose share is a difference of normal distribution functions:
 - K = 2: the integrand is log-concave (Prékopa 1973). Gauss-Legendre panels cover where it is not e^−45 of its largest
   value, with ends where Φ(β) or Φ(α) changes. Relative error below 1e-10 in float64, whatever correlation and tail.
 - K >= 3: y = Φ⁻¹(u) between bounds, one column after the other, on a lattice of 2^11 points u with the tent transform
-  (Genz 1992; Hickernell 2002), the same for all: near 1e-4 of the mass, less exact as correlations come near 1 or the
-  box is far in a tail of several columns at once.
+  (Genz 1992; Hickernell 2002), the same for all: 1e-4 of the mass as a rule, less exact as correlations come near 1,
+  with more columns, or far in a tail of several columns at once.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ from ringdist.backend import (
     to_numpy,
     uniform,
 )
-from ringdist.variables.box_functions import LATTICE, between, finite, lattice, moments_between, slope_of
+from ringdist.variables.box_functions import LATTICE, between, finite, last_of, lattice, moments_between, slope_of
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI, draw_standard, log_between
 from ringdist.variables.panels import NODES, Panels
 
@@ -48,9 +49,10 @@ FLAT = 9.0  # standard deviations from which a normal distribution function does
 PARTS = 4  # panels on each side of the mode
 BREAKS = (-9.0, -4.5, -1.5, 1.5, 4.5, 9.0)  # ends of panels around a change, in its width
 MILD = 0.5  # width of a change from which panels need no further ends
-MODE_STEPS, EXPONENT_STEPS = 48, 9  # of bisections
+MODE_BITS, EXPONENT_BITS = 48, 12  # of searches
 LEAST_EXPONENT = -60.0  # of the distance, a power of two, in which the integrand falls by DROP
-ROUNDS = 4000  # of proposals until a draw is given up
+AT_ONCE = 2**22  # numbers that are in memory together
+ROUNDS = 1000  # of proposals until a draw is given up
 _T, _W = np.polynomial.legendre.leggauss(NODES)
 _LEGENDRE = np.linalg.inv(np.polynomial.legendre.legvander(_T, NODES - 1))
 
@@ -111,7 +113,8 @@ class Box:
 
     def log_mass(self) -> Array:
         """log P(low <= X <= high), of the leading shape."""
-        return self.xp.reshape(logsumexp(self.rule.logs), self.shape)
+        (logs,) = self._in_parts(lambda box: (logsumexp(box.rule.logs),))
+        return self.xp.reshape(logs, self.shape)
 
     # ------------------------------------------------------------------------------------ two columns
 
@@ -151,22 +154,22 @@ class Box:
         nearest = between(0 * middle, xp.minimum(low + FLAT * scale, middle), xp.maximum(high - FLAT * scale, middle))
         ends = between(0 * first, first, final), between(rho * nearest, first, final)
         left, right = xp.minimum(*ends), xp.maximum(*ends)
-        for _ in range(MODE_STEPS):
-            z = 0.5 * (left + right)
-            rising = slope_of(z, rho, scale, *(stop_gradient(part[:, 0]) for part in last(z[:, None]))) > 0
-            left, right = xp.where(rising, z, left), xp.where(rising, right, z)
-        mode = 0.5 * (left + right)
+
+        def rising(z: Array) -> Array:
+            spread = (part[:, None] for part in (rho, scale))
+            return slope_of(z, *spread, *(stop_gradient(part) for part in last(z))) > 0
+
+        mode = last_of(rising, left, right, MODE_BITS)
         top = stop_gradient(log_integrand(mode[:, None]))[:, 0]
         reach = math.sqrt(2 * DROP)  # the logarithm of the integrand is at least as curved as −z² / 2
 
         def distance(sign: float) -> Array:
+            def near(exponent: Array) -> Array:
+                z = between(mode[:, None] + sign * 2.0**exponent, first[:, None], final[:, None])
+                return stop_gradient(log_integrand(z)) > (top - DROP)[:, None]
+
             small, large = 0 * mode + LEAST_EXPONENT, 0 * mode + math.log2(reach)
-            for _ in range(EXPONENT_STEPS):
-                exponent = 0.5 * (small + large)
-                z = between(mode + sign * 2.0**exponent, first, final)
-                near = stop_gradient(log_integrand(z[:, None]))[:, 0] > top - DROP
-                small, large = xp.where(near, exponent, small), xp.where(near, large, exponent)
-            return 2.0**large
+            return 2.0 ** (last_of(near, small, large, EXPONENT_BITS) + 0.1)
 
         lower, upper = xp.maximum(mode - distance(-1.0), first), xp.minimum(mode + distance(1.0), final)
         parts = like(np.arange(1, PARTS) / PARTS, mode)
@@ -204,6 +207,7 @@ class Box:
                 break
             logs = logs + log_between(start, end, width)
             y = draw_standard(start, end, width, u[:, :, j])
+            y = between(xp.where(xp.isnan(y), start, y), start, end)
             drawn.append(y)
             outer.append(centre + scale * y)
         return _Rule(xp.stack(outer, axis=-1), logs, centre, scale, start, end, width)
@@ -212,6 +216,12 @@ class Box:
 
     def moments(self) -> tuple[Array, Array]:
         """E[X | low <= X <= high] (..., K), and the covariances (..., K, K)."""
+        means, covariances = self._in_parts(Box._moments)
+        return self.xp.reshape(means, (*self.shape, self.size)), self.xp.reshape(
+            covariances, (*self.shape, *2 * (self.size,))
+        )
+
+    def _moments(self) -> tuple[Array, Array]:
         xp, size = self.xp, self.size
         if size == 1:
             means, covariances = self._beside()._joint()
@@ -225,8 +235,7 @@ class Box:
             rows = xp.stack([covariances[:, 0, 0], cross], axis=-1), xp.stack([cross, others[1][:, 1, 1]], axis=-1)
             covariances = xp.stack(rows, axis=-2)
         means = self.means + self.stds * means
-        covariances = covariances * self.stds[:, :, None] * self.stds[:, None, :]
-        return xp.reshape(means, (*self.shape, size)), xp.reshape(covariances, (*self.shape, size, size))
+        return means, covariances * self.stds[:, :, None] * self.stds[:, None, :]
 
     def _joint(self, outer: int = 0) -> tuple[Array, Array]:
         """Means (M, K) and covariances (M, K, K) in standard deviations from the means."""
@@ -260,6 +269,10 @@ class Box:
             ValueError: if a box of three or more columns has so little mass that no proposal was accepted.
         """
         stream = Stream(rng, self.start)
+        (values,) = self._in_parts(lambda box: (box._drawn(stream),))
+        return stop_gradient(self.xp.reshape(values, (*self.shape, self.size)))
+
+    def _drawn(self, stream: Stream) -> Array:
         u, v, w = (uniform(stream.next(), (self.start.shape[0],), self.start) for _ in range(3))
         match self.size:
             case 1:
@@ -268,9 +281,7 @@ class Box:
                 z = self._drawn_pair(u, v, w)
             case _:
                 z = self._accepted(stream)
-        xp = self.xp
-        values = xp.clip(self.means + self.stds * z, min=finite(self.low), max=finite(self.high))
-        return stop_gradient(xp.reshape(values, (*self.shape, self.size)))
+        return self.xp.clip(self.means + self.stds * z, min=finite(self.low), max=finite(self.high))
 
     def _drawn_pair(self, u: Array, v: Array, w: Array) -> Array:
         """The outer column by the inverse of its distribution function, then the other within its bounds."""
@@ -310,6 +321,15 @@ class Box:
             f"draws within intervals of three or more columns of one variable need a probability that is not tiny "
             f"given what is observed, found {open_rows.size} of {size} without an accepted draw in {ROUNDS}"
         )
+
+    def _in_parts(self, function: Callable[[Box], tuple[Array, ...]]) -> list[Array]:
+        """Arrays (M, ...) of the box, a bounded number of rows at a time."""
+        numbers = (1, 1, 512)[self.size] if self.size < 3 else LATTICE * self.size
+        rows, step = self.start.shape[0], max(1, AT_ONCE // numbers)
+        if rows <= step or not is_concrete(self.start):
+            return list(function(self))
+        parts = [function(self._rows(indices(range(i, min(i + step, rows)), self.start))) for i in range(0, rows, step)]
+        return [self.xp.concat(pieces) for pieces in zip(*parts, strict=True)]
 
     def _rows(self, index: Array) -> Box:
         square = self.correlations * self.stds[:, :, None] * self.stds[:, None, :]

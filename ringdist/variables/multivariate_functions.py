@@ -40,6 +40,7 @@ from ringdist.variables.gaussian_functions import HALF_LOG_2PI
 MOST_BITS = 62  # entries whose pattern is one integer
 CACHED = 2**18  # numbers of matrices that are multiplied side by side
 AT_ONCE = 2**23  # numbers of rows that are in memory together
+LEAST_SHARE = 1e-3  # of the mean variance of a column, which each component has at least in their geometric mean
 
 
 class Patterns(NamedTuple):
@@ -162,6 +163,25 @@ def correlations(covariances: Array) -> Array:
     xp = namespace(covariances)
     stds = xp.sqrt(xp.linalg.diagonal(covariances))
     return covariances / stds[:, :, None] / stds[:, None, :]
+
+
+def common_correlations(scatter: Array, count: Array, rows: float) -> Array:
+    """Covariances of the correlations within all components together and each component's own variances, (N, w, w).
+
+    To the variances of a component come `rows` rows of the geometric mean of those of all components: components may
+    be of very different widths, and what they share is rather their correlations.
+
+    Args:
+        scatter: sums of squares about the means, (N, w, w). count: of how many rows, (N,).
+    """
+    xp, total = namespace(scatter), namespace(count).sum(count)
+    within = xp.sum(scatter, axis=0) / xp.where(total > 0, total, 1.0)
+    variances = xp.linalg.diagonal(within)
+    own = xp.linalg.diagonal(scatter) / xp.where(variances > 0, variances, 1.0)  # (N, w), of mean variance 1
+    shares = xp.clip(own / xp.where(count > 0, count, 1.0)[:, None], min=LEAST_SHARE)
+    typical = xp.exp(xp.sum(count[:, None] * xp.log(shares), axis=0) / xp.where(total > 0, total, 1.0))
+    stds = xp.sqrt(xp.clip(own + rows * typical, min=0.0) / (count[:, None] + rows))
+    return within * stds[:, :, None] * stds[:, None, :]
 
 
 def floored(covariances: Array, least: Array) -> Array:

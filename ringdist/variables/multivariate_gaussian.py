@@ -17,10 +17,18 @@ from ringdist.backend import (
     normal,
     take,
 )
+from ringdist.variables import factors
 from ringdist.variables.checks import check_covariances, check_names, check_values, floating
 from ringdist.variables.form import Form
 from ringdist.variables.gaussian import GaussianMixture
-from ringdist.variables.multivariate_functions import AT_ONCE, Given, by_rows, correlations, floored
+from ringdist.variables.multivariate_functions import (
+    AT_ONCE,
+    Given,
+    by_rows,
+    common_correlations,
+    correlations,
+    floored,
+)
 from ringdist.variables.multivariate_placing import centres_and_covariances
 from ringdist.variables.protocol import Family, rebuild
 
@@ -33,6 +41,7 @@ class MultivariateGaussianMixture(Family):
     By default the w columns of the variable follow each other in x; `TensorRing(..., columns=...)` places them
     anywhere. Given any observed entries of a row, densities, moments and draws of the others are those of the
     conditional Gaussian, exactly. A ring of one such variable with rank 1 is a Gaussian mixture with full covariances.
+    For few rows, see `num_factors` and `shrinkage` of `fit_em`.
 
     Args:
         means: (N, w) means, w >= 2, finite, in the units of the data.
@@ -57,6 +66,7 @@ class MultivariateGaussianMixture(Family):
     positive = ("stds",)
     streams = True
     has_variance = True
+    _noise: Array | None = None  # (N, w) Ψ of covariances ΛΛᵀ + Ψ that an M step has found, to start the next one from
 
     def __init__(
         self,
@@ -266,19 +276,22 @@ class MultivariateGaussianMixture(Family):
         }
 
     def shrunk(self, statistics: dict[str, Array], rows: float) -> dict[str, Array]:
-        """With `rows` in every component at its own mean, of the mean covariance within components."""
+        """With `rows` in every component at its own mean, of the correlations that components have in common.
+
+        Their variances are those of the component beside rows / width rows of the typical ones.
+        """
         if rows == 0:
             return statistics
         count, offset, square = (statistics[name] for name in ("count", "offset", "square"))
-        xp, stds = namespace(count), self.standard_deviations()
-        scale, total = stds[:, :, None] * stds[:, None, :], xp.sum(count)
-        shift = offset / xp.where(count > 0, count, 1.0)[:, None]
+        stds = self.standard_deviations()
+        scale = stds[:, :, None] * stds[:, None, :]
+        shift = offset / namespace(count).where(count > 0, count, 1.0)[:, None]
         moved = shift[:, :, None] * shift[:, None, :]
-        within = xp.sum((square - count[:, None, None] * moved) * scale, axis=0) / xp.where(total > 0, total, 1.0)
+        prior = common_correlations((square - count[:, None, None] * moved) * scale, count, rows / self.width) / scale
         return {
             "count": count + rows,
             "offset": offset + rows * shift,
-            "square": square + rows * (within / scale + moved),
+            "square": square + rows * (prior + moved),
         }
 
     def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Self:
@@ -289,6 +302,10 @@ class MultivariateGaussianMixture(Family):
             least_std: (w,), or one number: covariances are at least diag(least_std²), in that every eigenvalue of
                 diag(1 / least_std) Σ diag(1 / least_std) is at least 1. Beside it stands what rounding asks for.
         """
+        return self.from_factors(statistics, least_std, None)
+
+    def from_factors(self, statistics: dict[str, Array], least_std: Any, num_factors: int | None) -> Self:
+        """As in `Family`; the noise of every column is at least least_std²."""
         means, covariances = self._arrays["means"], self._arrays["covariances"]
         xp, stds = namespace(means), self.standard_deviations()
         eps = float(xp.finfo(means.dtype).eps)
@@ -305,7 +322,26 @@ class MultivariateGaussianMixture(Family):
         kept = xp.where(floor > 0, floor, 1.0)  # a constant column keeps its standard deviation if there is no floor
         rounding = xp.sqrt(16 * self.width * eps * xp.where(clear, variance, 0.0))
         least = xp.where(clear, xp.maximum(floor, rounding), kept)
-        scale = stds[:, :, None] * stds[:, None, :]
-        arrays = {"means": moved, "covariances": floored(found, least) * scale}
-        result: Any = self.with_arrays({name: astype(array, means.dtype) for name, array in arrays.items()})
+        return self._moved(moved, found, least, num_factors)
+
+    def factored(self, num_factors: int) -> Self:
+        eps = float(namespace(self._arrays["means"]).finfo(self._arrays["means"].dtype).eps)
+        least = 0 * self._arrays["means"] + (16 * self.width * eps) ** 0.5
+        return self._moved(self._arrays["means"], correlations(self._arrays["covariances"]), least, num_factors)
+
+    def _moved(self, means: Array, found: Array, least: Array, num_factors: int | None) -> Self:
+        """With these means and the best covariances for `found` (N, w, w); that and `least` in standard deviations."""
+        stds, noise = self.standard_deviations(), None
+        if num_factors is None or num_factors >= self.width - 1:  # every covariance has w - 1 factors
+            covariances = floored(found, least)
+        else:
+            start, steps = self._noise, factors.STEPS
+            if start is None:
+                start, steps = factors.FIRST_NOISE * stds * stds, factors.FIRST_STEPS
+            covariances, noise = factors.factored(found, start / stds / stds, least, num_factors, steps)
+            noise = astype(noise * stds * stds, means.dtype)
+        arrays = {"means": means, "covariances": covariances * stds[:, :, None] * stds[:, None, :]}
+        dtype = self._arrays["means"].dtype
+        result: Any = self.with_arrays({name: astype(array, dtype) for name, array in arrays.items()})
+        result._noise = noise
         return result

@@ -311,6 +311,17 @@ class Family:
         """
         raise NotImplementedError
 
+    def from_factors(self, statistics: dict[str, Array], least_std: Any, num_factors: int | None) -> Family:
+        """As `from_statistics`, with `num_factors` factors in the covariances of a wide variable; None: unrestricted.
+
+        It is a step towards the maximum, never below the current covariances if they have as many factors.
+        """
+        return self.from_statistics(statistics, least_std)
+
+    def factored(self, num_factors: int) -> Family:
+        """With nearby covariances of this number of factors if the variable is wide; else itself."""
+        return self
+
     # ------------------------------------------------------------------------------ for subclasses
 
     def _pick(self, name: str, component: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from ringdist.backend import Array, astype, like, namespace, stop_gradient, without_warnings
 from ringdist.variables.atoms import WithAtoms
 from ringdist.variables.checks import check_name
+from ringdist.variables.fixed import Fixed
 from ringdist.variables.foreign import as_family
 from ringdist.variables.form import Form
 from ringdist.variables.interval import Interval
@@ -17,7 +18,7 @@ from ringdist.variables.variable import Variable
 from ringdist.variables.within import widened
 
 
-class Truncated(Family):
+class Truncated(Fixed):
     """The components of a variable, each restricted to an interval and normalised on it.
 
     p(x | s, low <= X <= high) = p(x | s) / P(low <= X <= high | s) within the interval, 0 outside
@@ -49,8 +50,6 @@ class Truncated(Family):
                [0.    ],
                [0.9818]]))
     """
-
-    streams = True
 
     inner_family: Family
 
@@ -183,17 +182,6 @@ class Truncated(Family):
 
     def is_endless(self, x: Array) -> Any:
         return math.isinf(self.interval.high) and self.inner_family.is_endless(x)
-
-    # ------------------------------------------------------------------------------------ learning
-
-    def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
-        return {}
-
-    def expected_statistics(self, weights: Array) -> dict[str, Array]:
-        return {}
-
-    def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Self:
-        return self
 
     # ----------------------------------------------------------------------------------------- own
 

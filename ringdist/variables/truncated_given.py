@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from ringdist.backend import (
 from ringdist.variables.boxes import Box
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI
 from ringdist.variables.interval import Interval
-from ringdist.variables.multivariate_functions import Given
+from ringdist.variables.multivariate_functions import Given, by_rows
 
 
 class GivenBox:
@@ -131,6 +132,15 @@ class GivenBox:
         return is_concrete(observed) and bool(self.xp.all(observed))
 
 
+def by_rows_that_observe(function: Callable[[Array], Array], numbers_per_row: int, rows: Array) -> Array:
+    """`by_rows` of rows (b, width); where none observes anything all have one result."""
+    xp, missing = namespace(rows), namespace(rows).isnan(rows)
+    if rows.shape[0] > 1 and is_concrete(missing) and bool(xp.all(missing)):
+        found = function(rows[:1])
+        return xp.broadcast_to(found, (rows.shape[0], *found.shape[1:])) + 0
+    return by_rows(function, numbers_per_row, rows)
+
+
 def log_joint_of_one(means: Array, covariances: Array, intervals: Sequence[Interval], x: Array) -> Array:
     """log p(x, box | s), (..., N), of the first of W columns x (...), for means (..., N, W)."""
     xp, hidden = namespace(x), [j for j, interval in enumerate(intervals) if j > 0 and not interval.is_unbounded]
@@ -168,6 +178,19 @@ def moments(means: Array, covariances: Array, intervals: Sequence[Interval], wid
         moved = xp.where(here, expected[..., position][..., None], moved)
         found = xp.where(here[:, None] & here, spread[..., position, position][..., None, None], found)
     return moved, found
+
+
+def log_mass_of_products(means: Iterable[Array], covariances: Iterable[Array], intervals: Iterable[Any]) -> Array:
+    """log P(both boxes) of the Gaussians that products of every two components are, (N, N')."""
+    (m, n), (c, e) = means, covariances
+    both = [a.intersection(b) for a, b in zip(*intervals, strict=True)]
+    if any(interval is None for interval in both):
+        return 0 * m[:, None, 0] * n[None, :, 0] - math.inf
+    xp, total = namespace(m, n), c[:, None] + e[None]
+    gain = xp.linalg.solve(total, xp.broadcast_to(c[:, None], total.shape)).mT  # C (C + E)^-1
+    shift = (gain @ (n[None] - m[:, None])[..., None])[..., 0]
+    product = gain @ xp.broadcast_to(e[None], total.shape)
+    return Box(m[:, None] + shift, 0.5 * (product + product.mT), *ends(both, m)).log_mass()
 
 
 def whole(means: Array, covariances: Array, columns: Sequence[int], low: Array, high: Array) -> Box:

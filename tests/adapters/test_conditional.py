@@ -208,6 +208,24 @@ def test_samples_meet_conditions():
         assert part.mean().item() == pytest.approx(mean, abs=5 * part.std().item() / 4000**0.5)
 
 
+def test_the_temperature_scales_what_codes_are_drawn_from(model):
+    y = torch.tensor([4.0, 1.0])
+    drawn = []
+    for temperature in (1.0, 0.5, 0.0):
+        torch.manual_seed(1)
+        drawn.append(model._sample_codes(50, y, temperature)[0])
+    whole, half, means = drawn
+    if isinstance(model, ConditionalVAE):
+        means = means if not isinstance(model.prior, FlowPrior) else model.prior.to_base(means)
+        assert len(means[:, 0].double().round(decimals=4).unique()) <= 4  # the components' own
+        assert half.var(0).sum() < whole.var(0).sum()
+    else:
+        torch.testing.assert_close(half, (whole + means) / 2)
+        assert (means.std(0) < 1e-6).all()
+    with pytest.raises(ValueError, match="temperature"):
+        model.sample(2, y, temperature=-1.0)
+
+
 def test_any_subset_of_attributes(model):
     assert model.sample(6, attributes()).shape == (6, 1, 8, 8)
     assert model.sample(3, torch.tensor([4, 2])).shape == model.sample(3).shape == (3, 1, 8, 8)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 from torch.utils.data import DataLoader, TensorDataset
 
-from adapters import TRIP, FlowPrior, GaussianPrior, VampPrior
+from adapters import TRIP, FlowPrior, GaussianPrior, VampPrior, VampTRIP
 from adapters.callbacks import Figures, Reinitialize, SeededSteps, forget_moments
 from adapters.data import Digits
 from adapters.data.base import ResumableLoader
@@ -158,8 +158,9 @@ def test_the_prior_has_its_own_learning_rate():
     assert [group["lr"] for group in groups] == [1e-2, 0.5]
 
 
-def test_a_vamp_prior_shares_the_encoder():
-    vae = small_vae(lambda encoder: VampPrior(encoder, (1, 8, 8), LATENTS, num_pseudo_inputs=5))
+@pytest.mark.parametrize("kind", [VampPrior, VampTRIP])
+def test_a_vamp_prior_shares_the_encoder(kind):
+    vae = small_vae(lambda encoder: kind(encoder, (1, 8, 8), LATENTS, num_pseudo_inputs=5))
     weight = vae.encoder.network[0].weight
     vae.prior.log_prob(torch.zeros(1, LATENTS)).sum().backward()
     assert weight.grad is not None and weight.grad.abs().sum() > 0

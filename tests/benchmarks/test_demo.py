@@ -7,9 +7,13 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from adapters.cli import main
+from adapters.data import Digits
 from benchmarks import demo
+from tests.adapters.command import tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,13 +29,46 @@ def test_a_run_of_one_epoch(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "EPOCHS", 1)
     monkeypatch.setattr(demo, "RANK", 2)
     monkeypatch.setattr(demo, "COMPONENTS", 2)
+    monkeypatch.setattr(demo, "CLUSTERS", 4)
     run("--out", tmp_path)
     printed = capsys.readouterr()
     scores = [float(score) for score in re.findall(r"-\d+\.\d\d", printed.out)]
-    assert len(scores) == 3 and all(-300 < score < -100 for score in scores), printed.out
+    assert len(scores) == 4 and all(-300 < score < -100 for score in scores), printed.out
     assert "epoch" in printed.err, "no progress bar"
     for name in ("completions.png", "samples.png"):
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_a_train_of_bands_reads_labels_off():
+    """With a quarter of the clusters; it knows the columns in the order of the table."""
+    train, valid, _ = demo.digits(np.random.default_rng(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "CLUSTERS", 10)
+        ring = demo.bands(train, seed=1)
+    assert demo.labels_read_off(ring, valid) > 0.7
+    assert list(demo.hide_label(valid)[0, :64]) == list(valid[0, :64])
+
+
+def test_the_judge_knows_real_digits():
+    data = Digits(strokes=True)
+    data.setup()
+    judge, right = demo.judge_of_digits(data)
+    assert right > 0.97
+    images = data.examples(50, "test")
+    assert (judge(images) == data.splits["test"].attributes[:50, 0].numpy()).mean() > 0.9
+    assert (judge(1 - images) == data.splits["test"].attributes[:50, 0].numpy()).mean() < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_sevens_are_drawn_and_judged(tmp_path, monkeypatch, capsys, command_line):
+    main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)])
+    monkeypatch.setattr(demo, "PRIOR_EPOCHS", 1)
+    checkpoint = next(tmp_path.rglob("step.ckpt"))
+    run("--out", tmp_path, "--sevens", checkpoint)
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"Of 64 thick sevens asked for .* finds \d+ sevens", printed)) == 2, printed
+    assert (tmp_path / "sevens.png").stat().st_size > 1000
 
 
 def test_the_summary_lists_the_newest_pictures(tmp_path, capsys):

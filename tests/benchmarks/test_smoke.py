@@ -65,24 +65,25 @@ def handwriting(folder: Path) -> None:
 
 
 TOYS = {
-    "acceleration": Toy("--datasets digits --repeats 1", figure=False),
-    "backends": Toy("--ranks 2 --repeats 1", needs=("jax",)),
-    "conditional": Toy("--datasets digits --seeds 1 --updates 2 --missing 0.5 --models CVAE --samples 20"),
-    "continuous": Toy("--images {data}/images.zip --patches 200 --epochs 1", photographs),
-    "cores": Toy("--ranks 3 --device cpu --repeats 1"),
+    "acceleration": Toy("--datasets digits --repeats 1", figure=False, slow=True),
+    "backends": Toy("--ranks 2 --repeats 1", needs=("jax",), slow=True),
+    "codes": Toy("--datasets digits --seeds 1 --updates 2 --epochs 1 --sizes 3", slow=True),
+    "conditional": Toy("--datasets digits --seeds 1 --updates 2 --missing 0.5 --models CVAE flow --samples 20"),
+    "continuous": Toy("--images {data}/images.zip --patches 200 --epochs 1", photographs, slow=True),
+    "cores": Toy("--ranks 3 --device cpu --repeats 1", slow=True),
     "density": Toy("--data {data} --datasets plants --ranks 2 --budget 1", binary("plants")),
-    "gan": Toy("--datasets digits --seeds 1 --updates 2 --priors gaussian --samples 20"),
+    "gan": Toy("--datasets digits --seeds 1 --updates 2 --priors N(0 --samples 20", slow=True),
     "gradients": Toy("--repeats 3 --ranks 2 --batches 4 --gaps 2"),
-    "memory": Toy("--ranks 2 --rows 100 --em-rows 20000 --repeats 1"),
-    "mixed": Toy("--repeats 1 --epochs 1"),
-    "ordering": Toy("--data {data} --random 1 --rows 50 --epochs 1", binary("nltcs", "plants")),
+    "memory": Toy("--ranks 2 --rows 100 --em-rows 20000 --repeats 1", slow=True),
+    "mixed": Toy("--repeats 1 --epochs 1", slow=True),
+    "ordering": Toy("--data {data} --random 1 --rows 50 --epochs 1", binary("nltcs", "plants"), slow=True),
     "precision": Toy("--ranks 3 --device cpu"),
     "profile": Toy("--ranks 2 --repeats 1"),
-    "rank": Toy("--datasets digits --seeds 1 --updates 2 --ranks 2 --samples 2"),
-    "scaling": Toy("--columns 4 8 --ranks 2 4 --repeats 1"),
-    "speed": Toy("--ranks 2 --device cpu --repeats 1"),
-    "topology": Toy("--mnist {data}/mnist.npz --ranks 2 --rows 60 --epochs 1 --restarts 1", handwriting),
-    "vae": Toy("--datasets digits --seeds 1 --updates 2 --samples 2 --priors N(0"),
+    "rank": Toy("--datasets digits --seeds 1 --updates 2 --ranks 2 --samples 2", slow=True),
+    "scaling": Toy("--columns 4 8 --ranks 2 4 --repeats 1", slow=True),
+    "speed": Toy("--ranks 2 --device cpu --repeats 1", slow=True),
+    "topology": Toy("--mnist {data}/mnist.npz --ranks 2 --rows 60 --epochs 1 --restarts 1", handwriting, slow=True),
+    "vae": Toy("--datasets digits --seeds 1 --updates 2 --samples 2 --priors N(0 VampTRIP CP --equal-time", slow=True),
 }
 ELSEWHERE = {"cuda", "em", "genomes", "sequences", "synthetic", "tables", "demo"}  # in a file of their own
 
@@ -96,10 +97,7 @@ def numbers(value: Any) -> Iterator[float]:
         yield float(value)
 
 
-@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning")
-@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning")
-@pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
-@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization:UserWarning")
+@pytest.mark.filterwarnings("default")  # libraries' advice does not matter here
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * toy.slow) for name, toy in TOYS.items()]
 )

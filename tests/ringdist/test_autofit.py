@@ -1,5 +1,7 @@
 """The library's own choice of rank, smoothing and number of rings."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -156,6 +158,71 @@ def test_the_weights_are_those_of_highest_likelihood():
     for _ in range(50):
         other = rng.dirichlet(200 * weights + 0.1)
         assert np.logaddexp.reduce(logs + np.log(other + 1e-12)[:, None], axis=0).mean() <= best + 1e-6
+
+
+def scattered() -> tuple[np.ndarray, list, list]:
+    """A table, and variables in another order than its columns: two pairs that share a covariance, and categories."""
+    rng = np.random.default_rng(11)
+    group = rng.integers(2, size=500)
+    first, second = (3 * group[:, None] + rng.normal(size=(500, 2)) @ [[1, 0.9], [0, 0.4]] for _ in range(2))
+    flipped = np.where(rng.random(500) < 0.1, 1 - group, group)
+    x = np.stack([first[:, 0], group, second[:, 1], first[:, 1], flipped, second[:, 0]], axis=1)
+    pair = functools.partial(rd.MultivariateGaussianMixture, names=[None, None])
+    return x, [pair, rd.Categorical(2), pair, None], [(5, 2), 4, (0, 3), 1]
+
+
+def fits(x: np.ndarray, variables: list, columns: list | None, orders: list | None) -> list:
+    """Of both functions that fit several rings, with the same choice of rows and seeds."""
+    common = {"columns": columns, "orders": orders, "num_components": 3, "validation": x[:100], "rng": 0}
+    return [
+        rd.autofit(x, variables, budget=1e-3, max_rings=1, **common)[0],
+        rd.fit_mixture(x, variables, 4, num_rings=1, max_epochs=3, **common)[0],
+    ]
+
+
+def rings_of(model) -> list:
+    return list(model.rings) if isinstance(model, rd.RingMixture) else [model]
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_variables_have_the_columns_they_are_given(wide):
+    x, variables, columns = scattered()
+    if not wide:  # then sites are columns
+        variables, columns = (
+            [None, rd.Categorical(2), rd.GaussianMixture, None, None, rd.GaussianMixture],
+            [5, 4, 0, 1, 2, 3],
+        )
+    listed = [k for own in columns for k in ([own] if isinstance(own, int) else own)]
+    orders = [[3, 0, 2, 1] if wide else [3, 5, 0, 2, 4, 1]]
+    both = fits(x, variables, columns, orders), fits(x[:, listed], variables, None, orders)
+    for found, expected in zip(*both, strict=True):
+        np.testing.assert_allclose(found.log_prob(x), expected.log_prob(x[:, listed]), rtol=1e-4)
+        for ring, other in zip(rings_of(found), rings_of(expected), strict=True):
+            names = [ring.columns[i] for i in ring.order]
+            assert names == [tuple(listed[k] for k in other.columns[i]) for i in other.order]
+
+
+def test_orders_are_those_of_the_variables():
+    x, variables, columns = scattered()
+    placed = rd.initialize(x, variables, 1, columns=columns, num_components=3, rng=0).variables
+    for model in fits(x, variables, columns, None):
+        dependence = rd.ordering.dependence(x, placed, columns)
+        allowed = {tuple(order) for order in (*rd.ordering.diverse(dependence, 2, "train"), [2, 3, 0, 1])}
+        for ring in rings_of(model):
+            assert sorted(ring.columns) == sorted((k,) if isinstance(k, int) else k for k in columns)
+            assert ring.order in allowed
+
+
+def test_columns_that_do_not_fit_are_refused():
+    x, variables, columns = scattered()
+    for wrong, message in (
+        ([(5, 2), 4, (0, 3), 4], "must be a permutation of 0..5"),
+        (columns[:3], "found 3 for 4 variables"),
+        ([(5, 2), 4, 0, 1], "variable 2 has 2 columns, found"),
+    ):
+        for fit in (rd.autofit, rd.fit_mixture):
+            with pytest.raises(ValueError, match=message):
+                fit(x, variables, columns=wrong, rng=0)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_questions_of_a_model_with_a_shared_covariance(model, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_shrinkage_draws_covariances_towards_their_mean(seed):
+def test_shrinkage_draws_correlations_towards_their_mean(seed):
     rng = np.random.default_rng(seed)
     n, w, rows = 60, 3, 0.5 + 2.0 * seed
     x = rng.normal(size=(n, w)) @ rng.normal(size=(w, w)) + rng.integers(3, size=(n, 1)) * 4
@@ -144,7 +144,12 @@ def test_shrinkage_draws_covariances_towards_their_mean(seed):
     count = weights.sum(axis=0)
     means = weights.T @ x / count[:, None]
     scatter = np.stack([((x - means[s]) * weights[:, [s]]).T @ (x - means[s]) for s in range(3)])
-    expected = (scatter + rows * w * scatter.sum(axis=0) / n) / (count + rows * w)[:, None, None]
+    pooled, own = scatter.sum(axis=0) / n, np.diagonal(scatter, axis1=1, axis2=2)
+    typical = np.exp(count @ np.log(own / count[:, None]) / n)
+    stds = np.sqrt((own + rows * typical) / (count + rows)[:, None])
+    common = pooled / np.sqrt(np.outer(np.diag(pooled), np.diag(pooled)))
+    prior = common * stds[:, :, None] * stds[:, None, :]
+    expected = (scatter + rows * w * prior) / (count + rows * w)[:, None, None]
     fitted, _ = rd.fit_em(start, x, max_epochs=1, variance_floor=0.0, shrinkage=rows)
     np.testing.assert_allclose(fitted.variables[0].covariances(), expected, rtol=1e-8)
     np.testing.assert_allclose(fitted.variables[0].means(), means, rtol=1e-8)

@@ -629,6 +629,21 @@ def test_shrunk_covariances_are_better_where_rows_are_few():
         rd.fit_em(start, x, shrinkage=-1.0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_components_of_different_widths_keep_them_when_shrunk(seed):
+    """Equal correlations and widths that differ by a factor of ten: what is common is not the covariance."""
+    rng = np.random.default_rng(seed)
+    mixing, width = rng.normal(size=(8, 8)), np.array([[0.1], [1.0]]) * 10.0 ** rng.uniform(-0.3, 0.3, size=(2, 8))
+    s = rng.integers(2, size=2040)
+    x = (rng.normal(size=(2040, 8)) @ mixing) * width[s] + 20 * s[:, None]
+    start = rd.initialize(x[:40], [rd.MultivariateGaussianMixture], 1, num_components=2, rng=0)
+    alone, together = (rd.fit_em(start, x[:40], max_epochs=20, shrinkage=rows)[0] for rows in (0.0, 1.0))
+    assert together.log_prob(x[40:]).mean() > alone.log_prob(x[40:]).mean() - 0.1
+    truth = width**2 * (mixing**2).sum(axis=0)
+    ratio = np.sort(together.variables[0].variances(), axis=0) / np.sort(truth, axis=0)
+    assert 0.2 < ratio.min() < ratio.max() < 2.5
+
+
 def test_shrinkage_of_mini_batches_is_that_of_all_rows():
     """With batches of all rows and steps near 1 the two agree but for the share of the model's own expectation."""
     x = data(300, 0.0)

@@ -9,6 +9,8 @@ from scipy import stats
 from ringdist.variables.boxes import Box
 from tests.ringdist.variables.test_multivariate_gaussian import covariances
 
+pytestmark = pytest.mark.slow_on("jax")
+
 inf = math.inf
 
 # Bounds of two standard columns, their correlation, and the logarithm of the mass by 40-digit quadrature.

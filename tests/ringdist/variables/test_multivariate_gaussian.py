@@ -208,7 +208,7 @@ def test_the_step_of_em_with_missing_entries(backend):
 
 
 @pytest.mark.parametrize("rows", [0.5, 20.0])
-def test_covariances_are_shrunk_to_their_mean(backend, rows):
+def test_covariances_are_shrunk_to_common_correlations(backend, rows):
     means, matrices = parameters(7)
     x, weights = partial_rows(60, seed=8), np.random.default_rng(9).dirichlet(np.ones(N), 60)
     weights[:, 2] *= 0.1
@@ -219,7 +219,13 @@ def test_covariances_are_shrunk_to_their_mean(backend, rows):
     counts = weights[~np.isnan(x).all(axis=1)].sum(axis=0)
     shared = np.tensordot(counts, alone, 1) / counts.sum()
     assert_close(backend.numpy(found.means()), expected, variable)
-    pulled = (counts[:, None, None] * alone + rows * shared) / (counts + rows)[:, None, None]
+    own = np.diagonal(alone, axis1=1, axis2=2)
+    typical = np.exp(counts @ np.log(own) / counts.sum())
+    own = own * counts[:, None] + rows / W * typical
+    stds = np.sqrt(own / (counts + rows / W)[:, None])
+    common = shared / np.sqrt(np.outer(np.diag(shared), np.diag(shared)))
+    prior = common * stds[:, :, None] * stds[:, None, :]
+    pulled = (counts[:, None, None] * alone + rows * prior) / (counts + rows)[:, None, None]
     assert_close(backend.numpy(found.covariances()), pulled, variable)
 
 

@@ -1,0 +1,51 @@
+"""Covariances of few factors: of w columns that q hidden numbers move together, each with noise of its own.
+
+    x = μ + Λ z + ε,  z ~ N(0, I_q),  ε ~ N(0, Ψ), Ψ diagonal,  so that  Σ = Λ Λᵀ + Ψ
+
+These are w (q + 1) numbers in the place of w (w + 1) / 2 (factor analysis; of every component of a mixture: mixtures of
+factor analysers, Ghahramani and Hinton 1996). The likelihood −(log det Σ + tr Σ⁻¹ S) / 2 of a scatter matrix S is
+maximised in Λ and in Ψ by turns (ECME, Liu and Rubin 1994):
+
+- given Ψ the best Λ is Ψ^½ U (D − I)₊^½, with the q greatest eigenvalues D and eigenvectors U of Ψ^-½ S Ψ^-½;
+- for this Λ the step of EM is Ψ ← diag(S − Λ Λᵀ).
+
+No step lowers the likelihood. Given Ψ alone, and not Λ, the first one is at least as good as any Λ before it.
+"""
+
+from __future__ import annotations
+
+from ringdist.backend import Array, namespace, value_range
+
+STEPS = 10  # of an M step, which starts from the noise of the one before it
+FIRST_STEPS = 200  # of covariances that have no factors yet
+FIRST_NOISE = 0.5  # of a column's variance; noise near 0 would hardly ever grow again
+
+
+def factored(scatter: Array, noise: Array, least: Array, num_factors: int, steps: int) -> tuple[Array, Array]:
+    """Covariances Λ Λᵀ + Ψ (N, w, w) of high likelihood, and the diagonals of Ψ, (N, w).
+
+    They are at least as good as any with the noise given and as many factors.
+
+    Args:
+        scatter: S (N, w, w), symmetric. noise: (N, w) to start from. least: (N, w), positive; Ψ is at least its square.
+    """
+    xp = namespace(scatter, noise, least)
+    variances, floor = xp.linalg.diagonal(scatter), least * least
+    noise = xp.maximum(noise, floor)
+    for _ in range(steps):
+        loadings = _loadings(scatter, noise, num_factors)
+        noise = xp.maximum(variances - xp.sum(loadings * loadings, axis=-1), floor)
+    loadings = _loadings(scatter, noise, num_factors)
+    covariances = loadings @ loadings.mT
+    places = value_range(noise.shape[1], noise)
+    return xp.where(places[:, None] == places, covariances + noise[:, :, None], covariances), noise
+
+
+def _loadings(scatter: Array, noise: Array, num_factors: int) -> Array:
+    """The best Λ for this noise, (N, w, w) with all columns but the last `num_factors` at 0."""
+    xp, stds = namespace(scatter, noise), namespace(noise).sqrt(noise)
+    values, vectors = xp.linalg.eigh(scatter / stds[:, :, None] / stds[:, None, :])  # the greatest last
+    width = noise.shape[1]
+    chosen = value_range(width, noise) >= width - num_factors
+    lengths = xp.sqrt(xp.where(chosen, xp.clip(values - 1.0, min=0.0), 0.0))
+    return stds[:, :, None] * vectors * lengths[:, None, :]
