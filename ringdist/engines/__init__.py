@@ -1,1 +1,1 @@
-"""How a ring is contracted: sweeps, trees of products, logarithms and other libraries."""
+"""Contraction of a ring: sweeps, trees of products, logarithms and other libraries."""

@@ -1,13 +1,14 @@
-"""Products of a ring's matrices along the cut ring: row-scaled linear numbers, and logarithms as their oracle.
+"""Products of a ring's matrices along the cut ring: row-scaled linear numbers, and logarithms as the reference.
 
 A state is the product of some consecutive matrices `A_k(x_k) = Σ_s p(x_k | s) Q_k[s]` for every row of data: shape
-(b, r, m), the value of the cut bond first. `push` multiplies one more matrix on the right; backward, on the left of a
-state that is kept transposed, so that both directions are one function.
+(b, r, m), the value of the cut bond first. `push` multiplies by one more matrix on the right. Backward, it multiplies
+on the left of a state that is stored transposed, so both directions share one function.
 
 `Linear` divides each row of the state (each value of the cut bond) by its own sum every few products and keeps the
-logarithm beside it. All terms are non-negative, so every entry is right to rounding unless it underflows; `low` is the
-smallest entry seen. Where that is below `threshold`, a second run with every entry raised to at least the threshold
-bounds the true result from above: rows whose two results agree are right, the others are left to `Log` (see `rescue`).
+logarithm beside it. All terms are non-negative, so every entry is correct up to rounding unless it underflows; `low` is
+the smallest entry of the run. If it is below `threshold`, a second run with every entry raised to at least the
+threshold bounds the true result from above. Rows whose two results agree are correct; the others are recomputed by
+`Log` (see `rescue`).
 """
 
 from __future__ import annotations
@@ -76,12 +77,12 @@ class Linear:
         return State(identity(rank, core)[None, :, :], logs, None, is_start=True)
 
     def push(self, state: State, k: int, *, backward: bool = False) -> State:
-        """The state with the matrix of column k multiplied on (on the left of its transpose if backward)."""
+        """The state times the matrix of column k (on the left of its transpose if backward)."""
         core = self.cores[k].transposed() if backward else self.cores[k]
         return self.advance(state, core, self.evidence.weights(k), backward=backward)
 
     def advance(self, state: State, core: Core, weights: Array, *, backward: bool = False) -> State:
-        """The state with the matrix Σ_s weights[s] core[s] multiplied on."""
+        """The state times the matrix Σ_s weights[s] core[s]."""
         if state.is_start and state.values.shape[1] > 1:
             values = core.matrix(weights, LINEAR)
         else:
@@ -91,7 +92,7 @@ class Linear:
     def rescale(self, values: Array, state: State, *, always: bool = False) -> State:
         """The new values, every row divided by its sum if it is time to.
 
-        Only then is the smallest entry looked for: what was flushed to zero since the last time has grown by a factor
+        Only then is the smallest entry determined: what was flushed to zero since the last time has grown by a factor
         that is part of the threshold.
         """
         if state.age + 1 < self.interval and not always:

@@ -1,13 +1,13 @@
-"""How many numbers may be in memory at once, and how many rows that allows: the one place for such limits."""
+"""All memory limits: how many numbers may be in memory at once, and how many rows that allows."""
 
 from __future__ import annotations
 
 from ringdist.backend import Array, on_accelerator
 
 AT_ONCE = 2**26  # in everything that one chunk of rows needs (float64: half a gigabyte)
-STORED = 2**27  # states and matrices that a backward pass finds stored; beyond, it computes them again
+STORED = 2**27  # states and matrices stored for a backward pass; beyond, they are recomputed
 ACCELERATED = 8  # times as many where one more chunk is a few hundred more launches
-REMEMBERED = 2**24  # in what a ring keeps from call to call beside its cores
+REMEMBERED = 2**24  # in what a ring caches between calls
 TEMPORARY = 2**23  # in one temporary that is written and read at once: more would only leave the cache
 CACHED = 2**18  # of the matrices that a CPU multiplies side by side
 

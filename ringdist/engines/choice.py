@@ -2,8 +2,8 @@
 
 `sweep` carries an (r, m) state around the ring from its thinnest bond; `tree` multiplies all matrices pairwise in
 ⌈log2 d⌉ batched steps, on a CPU the products of segments, which it sweeps side by side; `log` is the sweep by
-logsumexp, the oracle and the fallback of the others; `opt_einsum` and `tensornetwork` hand the same network to those
-libraries.
+logsumexp, the reference and the fallback of the others; `opt_einsum` and `tensornetwork` contract the same network with
+those libraries.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def log_mass(ring: Network, evidence: Evidence, engine: Engine) -> Array:
 
 
 def choose_engine(ring: Network, evidence: Evidence) -> Engine:
-    """The tree where launching operations costs more than its extra arithmetic, b d m² (m − r), else the sweep.
+    """The tree if launching operations costs more than its extra arithmetic, b d m² (m − r), otherwise the sweep.
 
     On a CPU also the sweep for cores that are not dense, where cores would have to be padded one by one before they can
     be multiplied together, and where the padded matrices of all rows and columns would be too many.

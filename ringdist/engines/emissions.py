@@ -1,7 +1,7 @@
-"""The emissions of CP cores stacked, so that what is asked of each is one operation for all.
+"""Stacked emissions of CP cores, so that one operation serves all of them.
 
-Bringing the cores of live parameters near 1 is bound by calls. Emissions of equal shape in one array have their sizes
-found, and are divided, together.
+Scaling the cores of live parameters is bound by calls. Emissions of equal shape are stacked in one array, so their
+scales are determined, and they are divided, together.
 """
 
 from __future__ import annotations

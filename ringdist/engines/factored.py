@@ -1,9 +1,9 @@
-"""A sweep through CP cores in PyTorch, with a backward pass of its own.
+"""A sweep through CP cores in PyTorch, with its own backward pass.
 
 A column multiplies the state S by left · diag(h) · right, where h = w · emission are the weights of the hidden states.
-Kept for the backward pass are the states T = S · left alone: h and T · diag(h) are formed again, at the cost of N / m
-of a product and of one multiplication. With D the gradient of the next state, that of `right` is (T diag(h))ᵀ D; with
-D' = D rightᵀ that of h is Σ_r T D', and D' diag(h) goes on to the left. Everything but the kept states stays in a CPU's
+Only the states T = S · left are stored for the backward pass. h and T · diag(h) are recomputed, at the cost of N / m of
+a product and of one multiplication. With D the gradient of the next state, that of `right` is (T diag(h))ᵀ D; with D' =
+D rightᵀ that of h is Σ_r T D', and D' diag(h) goes on to the left. Everything but the kept states stays in a CPU's
 cache, and in a train a state is a matrix, one row for each row of data.
 """
 
@@ -31,7 +31,7 @@ def is_factored(linear: Linear) -> bool:
         linear.tracks_minimum
         and isinstance(linear.ring.prototype, Tensor)
         and all(isinstance(core, CPCore) for core in linear.cores)
-        and getattr(forward_ad, "_current_level", -1) < 0  # of derivatives forward nothing is known here
+        and getattr(forward_ad, "_current_level", -1) < 0  # forward-mode derivatives are not supported here
     )
 
 

@@ -1,10 +1,10 @@
 """A sweep whose backward pass needs little memory, in PyTorch.
 
-P_k = P_{k−1} A_k with P_1 = A_1, every few products divided by the sums of its rows. Between the passes only every
-√d-th P_k is kept. The backward pass computes those of one block at a time again and walks through them in reverse: with
-D_k the gradient of P_k, that of A_k is P_{k−1}ᵀ D_k, and D_{k−1} = D_k A_kᵀ. Four products a column instead of three,
-all of them into memory that is used again: fresh pages cost a CPU as much as the arithmetic on them. No A_k is kept,
-for to form it is no more than N / m of a product.
+P_k = P_{k−1} A_k with P_1 = A_1, every few products divided by the sums of its rows. Only every √d-th
+P_k is stored. The backward pass recomputes one block at a time and processes it in reverse: with
+D_k the gradient of P_k, that of A_k is P_{k−1}ᵀ D_k, and D_{k−1} = D_k A_kᵀ. This is four products per column instead
+of three. All are written into reused memory, because fresh pages cost a CPU as much as the arithmetic on them. A_k is
+not stored, because forming it costs only N / m of a product.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def lean_sweep(linear: Linear) -> Result:
 
 
 def lean_numbers(shapes: Sequence[tuple[int, ...]], cut: int) -> int:
-    """How many numbers it needs of one row, from the shapes of the cores and the rank of the thinnest bond."""
+    """Numbers in memory per row, from the shapes of the cores and the rank of the thinnest bond."""
     length, widest = _block_length(len(shapes)), max(max(shape[1:]) for shape in shapes)
     return (-(-len(shapes) // length) + length + 1) * cut * widest + 2 * widest**2
 
 
 def _block_length(d: int) -> int:
-    """Columns between two products that are kept: those d / L and the L of a block are fewest together."""
+    """Columns between two stored products: it minimises the sum of the d / L stored ones and the L of a block."""
     return math.isqrt(d)
 
 

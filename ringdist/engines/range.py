@@ -1,9 +1,9 @@
-"""Keeping linear numbers in range, and knowing when that failed.
+"""Keeping linear numbers in range, and detecting when this failed.
 
-A core is used divided by a power of two that brings its largest row sum Σ_s Σ_b Q[s, a, b] near 1, with the logarithm
-beside it; evidence weights are at most 1. A product with a state then cannot grow, so nothing overflows, and what is
-flushed to zero on the way to an entry is at most a few times the dtype's smallest normal number. An entry from
-`threshold` up has lost nothing that matters, whatever was lost in the products since the last rescaling.
+Each core is divided by a power of two that brings its largest row sum Σ_s Σ_b Q[s, a, b] near 1, and the logarithm is
+kept beside it. Evidence weights are at most 1. A product with a state then cannot grow, so nothing overflows. What is
+flushed to zero in the computation of an entry is at most a few times the dtype's smallest normal number. An entry above
+`threshold` has lost nothing that matters since the last rescaling.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def in_range(network: Network) -> InRange:
 
 
 def can_inspect_values(network: Network, evidence: Evidence | None = None) -> bool:
-    """Whether values decide what is done: not under tracing, and not where an unchecked ring's device would wait."""
+    """Whether control flow may depend on values: not under tracing, nor if the host would wait for the device."""
     arrays = [network.prototype] if evidence is None else [network.prototype, evidence.offset]
     return is_concrete(*arrays) and (network.validate or not on_accelerator(network.prototype))
 
 
 def threshold(network: Network) -> float:
-    """Entries from here up have lost nothing to underflow, whatever was flushed to zero on the way to them."""
+    """Entries above this have lost nothing that matters to underflow."""
     info = namespace(network.prototype).finfo(network.prototype.dtype)
     terms = max(math.prod(shape) + sum(shape) for shape in {core.shape for core in network.links})
     bits = LONGEST + (0 if network.is_dense else FACTOR_BITS)

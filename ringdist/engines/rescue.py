@@ -1,4 +1,4 @@
-"""Linear numbers first, and logarithms for the rows where underflow can have mattered."""
+"""Linear numbers first, then the log-space fallback for rows in which underflow may have mattered."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ringdist.network import Evidence, Network
 
 
 def robust(ring: Network, evidence: Evidence, compute: Callable[[Any], Result], tolerance: float) -> Array:
-    """`compute` on row-scaled numbers, and again on logarithms for the rows where underflow can have mattered.
+    """`compute` on row-scaled numbers, and again on logarithms for rows in which underflow may have mattered.
 
     Args:
         compute: from a `Linear` or a `Log` to a value (b, ...) and the smallest entry met (b,).
@@ -47,7 +47,7 @@ def rescue(
     exact: Callable[[Evidence], Array],
     tolerance: float,
 ) -> Array:
-    """The value of `linear`, with `exact` in its place for the rows where underflow can have mattered."""
+    """The value of `linear`, replaced by that of `exact` for rows in which underflow may have mattered."""
     value, low = linear(ring, evidence, False)
     if low is None:
         return value

@@ -1,4 +1,4 @@
-"""One matrix after the other around the ring, from its thinnest bond, and the states in between."""
+"""One matrix after another around the ring, from its thinnest bond, and the states in between."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sweep(ring: Network, evidence: Evidence, floored: bool) -> Result:
 
 
 def log_sweep(ring: Network, evidence: Evidence) -> Result:
-    """The log-mass of every row by logsumexp: the oracle of the other engines."""
+    """The log-mass of every row by logsumexp: the reference of the other engines."""
     return _contract(Log(ring, evidence))
 
 

@@ -1,4 +1,4 @@
-"""What is asked of a ring when it is made: shapes, and the values of cores."""
+"""Checks when a ring is made: shapes, and the values of cores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ringdist.variables import BUILT_IN, Family, Variable, as_family
 
 
 def value_spaces(variables: Sequence[Variable], layout: Layout) -> list[int | str]:
-    """What the density of every column is relative to: a number of categories, all counts, or the real line."""
+    """The base measure of every column: a number of categories, all counts, or the real line."""
     families = [as_family(variable) for variable in variables]
     spaces = [family.num_components if family.values_are_components else family.measure for family in families]
     return [spaces[i] for i, _ in layout.places]

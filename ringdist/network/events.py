@@ -1,7 +1,7 @@
 """Events: columns within an interval or among some categories, as evidence about the components.
 
-An event weighs every component of its column by the component's mass in it, as a value does by its density. Engines
-see the weights alone.
+An event weights every component of its column by the component's mass in it, as a value does by its density. Engines
+see only the weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ N = TypeVar("N", bound=Network)
 
 @dataclass(frozen=True)
 class Event:
-    """What is known of one column: an interval, or categories in ascending order."""
+    """The event of one column: an interval, or categories in ascending order."""
 
     column: int
     allowed: Interval | tuple[int, ...]

@@ -1,7 +1,7 @@
-"""Which columns of x belong to which variable: the one place where columns and sites meet.
+"""The columns of x that belong to each variable: the only place that maps columns to sites.
 
 A site is a place around the ring, with one variable and one core. Its variable covers one column, or several if it is
-wide. Which ones is free; unless it is said, the columns of the variables follow each other, those of variable 0 first.
+wide. These may be any columns; by default the columns of the variables follow each other, those of variable 0 first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arrays that belong to a ring: copies of a caller's, and its own, which nobody writes to any more."""
+"""Arrays that a ring owns: copies of the caller's arrays, and its own, which are not written to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rings within JAX's transformations."""
+"""Rings as JAX pytrees."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`Network`: the frozen structure of a ring, which engines and queries take and give.
+"""`Network`: the frozen structure of a ring, used by engines and queries.
 
-It holds cores, variables and their sequence around the ring, and knows nothing of what is computed with them.
+It has cores, variables and their sequence around the ring, and does not depend on the queries.
 `TensorRing` is this structure with the queries bound to it.
 """
 
@@ -259,11 +259,11 @@ class Network:
 
     @cached_property
     def _memory(self) -> dict[str, Any]:
-        """What has been computed from the cores."""
+        """Cached results."""
         return {}
 
     def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What `compute` makes of the cores: once if the ring owns them, else each time."""
+        """The result of `compute`: cached if the ring owns its cores, otherwise computed each time."""
         if not self.owns_cores or not is_concrete(self.prototype):
             return compute()
         if name not in self._memory:
@@ -275,7 +275,7 @@ class Network:
         return self._memory[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a ring is made of, and nothing computed from it."""
+        """The parts of the ring, without cached results."""
         return {name: self.__dict__[name] for name in ("links", "variables", "order", "validate", "scattered")}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
