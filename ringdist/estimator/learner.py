@@ -43,7 +43,7 @@ class Setting(NamedTuple):
         smoothing: rows added to every conditional distribution, or the user's pseudocount where there is one.
         floor: least variance of a component, relative to its column's.
         structure: which columns share a covariance, an index into `Learner.structures`; 0 for none.
-        shrinkage: as `fit_em` has it, of covariance matrices.
+        shrinkage, num_factors: as `fit_em` has them, of covariance matrices.
         place: of the order of the columns, an index into `Learner.orders`.
     """
 
@@ -53,6 +53,7 @@ class Setting(NamedTuple):
     floor: float
     structure: int = 0
     shrinkage: float = 0.0
+    num_factors: int | None = None
     place: int = 0
 
 
@@ -121,6 +122,10 @@ class Learner:
         """How many variables there are."""
         return len(self.structures[structure])
 
+    def widest(self, structure: int) -> int:
+        """Most columns that share a covariance."""
+        return max(map(len, self.structures[structure]))
+
     @property
     def has_numbers(self) -> bool:
         """Whether a column has components to choose a number of."""
@@ -180,6 +185,7 @@ class Learner:
             pseudocount=0.0 if options.pseudocount is None else options.pseudocount / largest,
             smoothing=setting.smoothing if options.pseudocount is None else 0.0,
             shrinkage=setting.shrinkage,
+            num_factors=setting.num_factors,
             least_stds=least_stds(sites, variables, self._sample, self.columns, self.units.unit, setting.floor),
             restarts=options.restarts if last else 1,
             patience=options.patience if last else min(3, options.patience or 3),

@@ -36,8 +36,9 @@ SMOOTHING = 0.5
 LOWER_SMOOTHINGS, HIGHER_SMOOTHINGS = (0.15, 0.05, 0.0), (1.5, 5.0)
 FLOOR = 1e-4  # of the variance of a component, relative to the column's
 LOWER_FLOORS, HIGHER_FLOORS = (1e-5, 1e-6, 1e-7), (1e-3, 1e-2, 0.1)
-SHRINKAGE = 0.2  # of small tables
-LOWER_SHRINKAGES, HIGHER_SHRINKAGES = (0.05, 0.0), (0.8, 3.0, 10.0)
+SHRINKAGE = 0.8  # of small tables
+LOWER_SHRINKAGES, HIGHER_SHRINKAGES = (0.2, 0.05, 0.0), (3.0, 10.0)
+FACTORED_WIDTH = 6  # columns that share a covariance, from which on fewer numbers for it are tried
 MOST_COMPONENTS = 128
 GAIN = 1e-3  # nats a row for 100 columns, below which nothing more is tried
 NOISE = 0.2, 5.0  # standard errors by which a larger setting must be better: at least, and of n rows times n^(-1/2)
@@ -107,6 +108,9 @@ class Search:
             best = self._either(best, _values("floor", LOWER_FLOORS), _values("floor", HIGHER_FLOORS))
         if best.setting.structure:
             best = self._either(best, _values("shrinkage", HIGHER_SHRINKAGES), _values("shrinkage", LOWER_SHRINKAGES))
+            width = self.learner.widest(best.setting.structure)
+            if width >= FACTORED_WIDTH and self._is_small:
+                best = self._moved(best, _values("num_factors", [width // 2, width // 4, 1]))[0]
         best = self._sized(best)
         if self.components is None and self.learner.has_numbers and len(self.learner.rows) >= SOME_ROWS:
             best = self._either(best, _scaled_components(2.0), _scaled_components(0.5))
