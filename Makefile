@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(UV) pip install --quiet --python $(PY) --constraint constraints.txt --build-constraint constraints.txt --compile-bytecode --editable ".[$(EXTRAS)]"
 	@touch $@
 
-demo: $(STAMP)  ## rings complete half-missing digits, are the prior of a VAE, and draw digits with wanted attributes
+demo: $(STAMP)  ## rings complete half-missing digits, are the prior of a VAE, and draw digits with requested attributes
 	$(PY) -m benchmarks demo
 	$(BIN)/ringdist fit --config adapters/configs/vae_digits.yaml --trainer.max_epochs 32 \
 	  --trainer.default_root_dir demo/vae_digits

@@ -7,12 +7,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import training, vae
-
-if TYPE_CHECKING:
-    from .conditional import Setting
+from .conditional_settings import Setting
 
 WEIGHT = 50.0  # of log p(y | z), as TELBO and JMVAE have it
 TRANSFORMS = 3  # layers of a flow
