@@ -81,8 +81,9 @@ class Completions(FittedTable):
 
         Args:
             X: (n, d) table.
-            method: "mean": for numbers the conditional mean given all observed entries of the row, rounded in an
-                integer column; for categories the most probable one; each entry separately. "sample": the missing
+            method: "mean": for numbers the conditional mean given all observed entries of the row (the median if the
+                mean does not exist, as of heavy-tailed Student-t components), rounded in an integer column; for
+                categories the most probable one; each entry separately. "sample": the missing
                 entries of a row drawn jointly. "mode": the most probable joint completion found, see `TensorRing.mode`.
             random_state: for method "sample": seed or `numpy.random.RandomState`, None for fresh randomness.
 
@@ -118,9 +119,13 @@ class Completions(FittedTable):
         return np.array([f"x{k}" for k in range(self.n_features_in_)], dtype=object)
 
     def _expected(self, given: Rows, missing: np.ndarray) -> np.ndarray:
-        """Conditional means, and the most probable category of categorical columns."""
+        """Conditional means, medians where no mean exists, and the most probable category of categorical columns."""
         numeric = missing & ~self.is_categorical_
-        completed = np.asarray(self.ring_.mean(given.rows)) if numeric.any() else given.rows.copy()
+        completed = np.array(self.ring_.mean(given.rows)) if numeric.any() else given.rows.copy()
+        endless = numeric & ~np.isfinite(completed)  # Student-t components of few degrees of freedom
+        for k in np.flatnonzero(endless.any(axis=0)):
+            rows = endless[:, k]
+            completed[rows, k] = np.asarray(self.ring_.quantile(int(k), 0.5, given.rows[rows]))
         for k in np.flatnonzero((missing & self.is_categorical_).any(axis=0)):
             gaps = missing[:, k]
             weights = np.asarray(self.ring_.component_posterior(int(k), given.rows[gaps]))

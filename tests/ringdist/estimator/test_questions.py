@@ -351,3 +351,15 @@ def test_values_that_a_type_cannot_hold():
         TensorRingDensity().fit({"x": [1.0, 2.0]})
     with pytest.raises(ValueError, match="every column once, found 'x' 2 times"):
         TensorRingDensity().fit(pd.DataFrame([[1.0, 2.0]], columns=["x", "x"]))
+
+
+def test_the_median_stands_for_a_mean_that_does_not_exist():
+    rng = np.random.default_rng(0)
+    shift = rng.choice([-30.0, 30.0], size=400)
+    frame = pd.DataFrame({"heavy": shift + rng.standard_t(0.5, 400), "side": np.where(shift > 0, "right", "left")})
+    model = rd.TensorRingDensity(column_types={"heavy": "student_t"}, budget=3, random_state=0).fit(frame)
+    holes = pd.DataFrame({"heavy": [np.nan, np.nan, 2.0], "side": ["left", "right", None]})
+    filled = model.impute(holes)
+    assert np.isnan(model.mean(holes[:2], "heavy")).any()  # so the test is about something
+    np.testing.assert_allclose(filled["heavy"], [-30, 30, 2], atol=2)
+    np.testing.assert_allclose(filled["heavy"][:2], model.quantile(holes[:2], "heavy", 0.5))
