@@ -48,6 +48,8 @@ from ringdist.backend.dispatch import (
     on_accelerator,
 )
 from ringdist.backend.functions import (
+    Piece,
+    compiled,
     erfcx,
     exponents,
     from_ordered_integers,
@@ -55,6 +57,7 @@ from ringdist.backend.functions import (
     log_scaled_sum,
     logsumexp,
     ordered_integers,
+    piecewise,
     reciprocal,
     safe_log,
     special,
@@ -65,6 +68,7 @@ from ringdist.backend.random import Stream, draw, gamma_logs, normal, poisson, u
 
 __all__ = [
     "Array",
+    "Piece",
     "Stream",
     "accumulator",
     "astype",
@@ -73,6 +77,7 @@ __all__ = [
     "cached_property",
     "can_reuse_memory",
     "checkpoint",
+    "compiled",
     "convert",
     "default_dtype",
     "draw",
@@ -104,6 +109,7 @@ __all__ = [
     "normal",
     "on_accelerator",
     "ordered_integers",
+    "piecewise",
     "poisson",
     "products_into",
     "reciprocal",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -66,6 +67,7 @@ def moments_between(start: Array, end: Array, width: Array) -> tuple[Array, Arra
     return mean, xp.clip(xp.minimum(variance, narrow), min=0.0)
 
 
+@functools.cache
 def lattice(dimensions: int) -> np.ndarray:
     """Points (LATTICE, dimensions) in (0, 1): multiples of roots of primes, folded by the tent transform."""
     primes = [n for n in range(2, 400) if all(n % k for k in range(2, n))]
