@@ -70,6 +70,15 @@ def compiled(function: Callable[..., Any], *arrays: Array) -> Any:
     return (_jitted(function) if backend_name(arrays[0]) == "jax" else function)(*arrays)
 
 
+def repeated(step: Callable[[Any], Any], state: Any, times: int) -> Any:
+    """A step from state to state, some times in a row; by JAX one compiled loop, whatever the number of times."""
+    if backend_name(state[0]) == "jax":
+        return sys.modules["jax"].lax.fori_loop(0, times, lambda _, current: step(current), state)
+    for _ in range(times):
+        state = step(state)
+    return state
+
+
 @functools.cache
 def _jitted(function: Callable[..., Any]) -> Callable[..., Any]:
     jitted: Callable[..., Any] = sys.modules["jax"].jit(function)

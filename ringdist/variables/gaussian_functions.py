@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, Piece, erfcx, is_array, like, namespace, piecewise, reciprocal, special
+from ringdist.backend import Array, Piece, erfcx, is_array, like, namespace, piecewise, reciprocal, repeated, special
 
 ROOT_HALF = math.sqrt(0.5)
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -179,9 +179,12 @@ def _fallen(a: Array, drop: Array) -> Array:
     """
     xp = namespace(a)
     t = xp.minimum(2 * drop / (a + xp.sqrt(a * a + 2 * drop) + (drop == 0)), drop / _hazard(a))
-    for _ in range(NEWTON):
-        t = xp.clip(t - (_drop(a, a + t, t) - drop) / _hazard(a + t), min=0.0)
-    return t
+
+    def nearer(state: tuple[Array]) -> tuple[Array]:
+        (t,) = state
+        return (xp.clip(t - (_drop(a, a + t, t) - drop) / _hazard(a + t), min=0.0),)
+
+    return repeated(nearer, (t,), NEWTON)[0]
 
 
 def _hazard(z: Array) -> Array:
