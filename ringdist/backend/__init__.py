@@ -48,6 +48,8 @@ from ringdist.backend.dispatch import (
     on_accelerator,
 )
 from ringdist.backend.functions import (
+    Piece,
+    compiled,
     erfcx,
     exponents,
     from_ordered_integers,
@@ -55,7 +57,9 @@ from ringdist.backend.functions import (
     log_scaled_sum,
     logsumexp,
     ordered_integers,
+    piecewise,
     reciprocal,
+    repeated,
     safe_log,
     special,
     times_power,
@@ -65,6 +69,7 @@ from ringdist.backend.random import Stream, draw, gamma_logs, normal, poisson, u
 
 __all__ = [
     "Array",
+    "Piece",
     "Stream",
     "accumulator",
     "astype",
@@ -73,6 +78,7 @@ __all__ = [
     "cached_property",
     "can_reuse_memory",
     "checkpoint",
+    "compiled",
     "convert",
     "default_dtype",
     "draw",
@@ -104,10 +110,12 @@ __all__ = [
     "normal",
     "on_accelerator",
     "ordered_integers",
+    "piecewise",
     "poisson",
     "products_into",
     "reciprocal",
     "records_gradient",
+    "repeated",
     "row_sums",
     "safe_log",
     "special",

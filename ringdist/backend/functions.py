@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ringdist.backend.arrays import astype, stop_gradient
-from ringdist.backend.dispatch import Array, backend_name, namespace
+from ringdist.backend.dispatch import Array, backend_name, is_concrete, namespace, on_accelerator
 
 FRACTIONS = 40  # of a continued fraction, which give all digits of float64
 
@@ -28,6 +30,59 @@ def reciprocal(x: Array) -> Array:
         return 1 / x
     scale = stop_gradient(1 / x)
     return scale / (x * scale)
+
+
+class Piece(NamedTuple):
+    """A function of some arrays where a mask is true, and arguments at which it is finite, used where it is not."""
+
+    mask: Array
+    function: Callable[..., Array]
+    safe: tuple[float, ...]
+
+
+def piecewise(pieces: Sequence[Piece], *arrays: Array) -> Array:
+    """What the functions of several pieces say where their masks are true; the masks exclude each other and cover all.
+
+    On the CPU each function is evaluated where it is asked for only, by JAX and on accelerators everywhere.
+    """
+    xp = namespace(*arrays)
+    everywhere = backend_name(arrays[0]) == "jax" or on_accelerator(arrays[0]) or not is_concrete(*arrays)
+    if everywhere:
+        found = None
+        for mask, function, safe in pieces:
+            value = function(*(xp.where(mask, a, b) for a, b in zip(arrays, safe, strict=True)))
+            found = value if found is None else xp.where(mask, value, found)
+        return found
+    for mask, function, _ in pieces:
+        if bool(xp.all(mask)):
+            return function(*arrays)
+    pieces = [piece for piece in pieces if bool(xp.any(piece.mask))]
+    arrays = tuple(xp.broadcast_arrays(*arrays))
+    found = xp.zeros_like(arrays[0])
+    for mask, function, _ in pieces:
+        mask = xp.broadcast_to(mask, found.shape)
+        found[mask] = function(*(a[mask] for a in arrays))
+    return found
+
+
+def compiled(function: Callable[..., Any], *arrays: Array) -> Any:
+    """function(*arrays), by JAX compiled as a whole; a function that lasts, as one of a module, is compiled once."""
+    return (_jitted(function) if backend_name(arrays[0]) == "jax" else function)(*arrays)
+
+
+def repeated(step: Callable[[Any], Any], state: Any, times: int) -> Any:
+    """A step from state to state, some times in a row; by JAX one compiled loop, whatever the number of times."""
+    if backend_name(state[0]) == "jax":
+        return sys.modules["jax"].lax.fori_loop(0, times, lambda _, current: step(current), state)
+    for _ in range(times):
+        state = step(state)
+    return state
+
+
+@functools.cache
+def _jitted(function: Callable[..., Any]) -> Callable[..., Any]:
+    jitted: Callable[..., Any] = sys.modules["jax"].jit(function)
+    return jitted
 
 
 def times_power(array: Array, exponent: Any) -> Array:

@@ -27,7 +27,7 @@ from ringdist.engines.budget import rows_within
 from ringdist.engines.rescue import robust
 from ringdist.network import Evidence, Network
 from ringdist.network.evidence import as_rows, plain, site_values
-from ringdist.variables import Family, first_reached
+from ringdist.variables import Family, crossing, first_reached
 
 
 def component_posterior(ring: Network, k: int | str, x: Any) -> Array:
@@ -258,10 +258,27 @@ def quantiles(family: Family, weights: Array, q: Array, shape: tuple[int, ...]) 
         repeated = xp.broadcast_to(xp.reshape(array, (*shape, *rest)), (*full, *rest))
         return xp.reshape(repeated, (-1, *rest))
 
-    if full != shape and family.means().ndim == 2:  # parameters of each row
-        family = family.with_arrays({name: spread(array) for name, array in family.arrays().items()})
-    value = _invert(family, spread(weights), xp.reshape(xp.broadcast_to(q, full), (-1,)))
+    if full != shape:
+        family = family.with_rows(spread)
+    invert = _invert_values if family.smooth and is_concrete(weights) else _invert
+    value = invert(family, spread(weights), xp.reshape(xp.broadcast_to(q, full), (-1,)))
     return xp.reshape(value, full)
+
+
+def _invert_values(family: Family, weights: Array, q: Array) -> Array:
+    """As `_invert`, to rounding, for a smooth distribution function that is costly."""
+    xp, (low, high) = namespace(weights), family.support
+    total, inside = xp.sum(weights, axis=-1), (q > 0) & (q < 1)
+    level = xp.where(inside, q, 0.5) * total
+    centres, scales = (like(part, weights) for part in family.surroundings())
+    centre = xp.sum(weights * centres, axis=-1) / total
+    spread = xp.sum(weights * ((centres - centre[:, None]) ** 2 + scales**2), axis=-1) / total
+
+    def excess(z: Array) -> Array:
+        return xp.sum(weights * like(family.cdf(z), weights), axis=-1) - level
+
+    value = crossing(excess, stop_gradient(centre), xp.sqrt(stop_gradient(spread)), low, high)
+    return xp.where(inside, value, xp.where(q > 0, like(high, value), like(low, value)))
 
 
 def _invert(family: Family, weights: Array, q: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ringdist.backend import Array, astype, indices, like, namespace
@@ -134,15 +134,8 @@ class _Joined(Family):
     def cdf(self, x: Array) -> Array:
         return namespace(x).concat([like(family.cdf(x), x) for family in self._families], axis=-1)
 
-    def arrays(self) -> dict[str, Array]:
-        return {f"{c}.{name}": array for c, own in enumerate(self._families) for name, array in own.arrays().items()}
-
-    def with_arrays(self, arrays: dict[str, Array]) -> Family:
-        families = [
-            family.with_arrays({name: arrays[f"{c}.{name}"] for name in family.arrays()})
-            for c, family in enumerate(self._families)
-        ]
-        return _Joined(families, self._prototype)
+    def with_rows(self, change: Callable[[Array], Array]) -> Family:
+        return _Joined([family.with_rows(change) for family in self._families], self._prototype)
 
     def means(self) -> Array:
         xp, means = namespace(self._prototype), [like(own.means(), self._prototype) for own in self._families]

@@ -20,7 +20,7 @@ from ringdist.variables.foreign import Foreign, as_family
 from ringdist.variables.form import Form
 from ringdist.variables.gaussian import GaussianMixture
 from ringdist.variables.interval import Interval
-from ringdist.variables.inversion import first_reached
+from ringdist.variables.inversion import crossing, first_reached
 from ringdist.variables.lognormal import LogNormalMixture
 from ringdist.variables.multivariate_gaussian import MultivariateGaussianMixture
 from ringdist.variables.negative_binomial import NegativeBinomialMixture
@@ -70,6 +70,7 @@ __all__ = [
     "as_family",
     "check_name",
     "column_scale",
+    "crossing",
     "first_reached",
     "log_density_within",
     "log_probability_within",

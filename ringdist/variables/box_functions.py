@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import numpy as np
 
-from ringdist.backend import Array, astype, backend_name, like, namespace
+from ringdist.backend import Array, namespace, repeated, stop_gradient
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI, log_between
 
 LATTICE = 2**11  # points
@@ -27,16 +28,18 @@ def between(z: Array, low: Array, high: Array) -> Array:
 
 
 def last_of(holds: Callable[[Array], Array], left: Array, right: Array, bits: int) -> Array:
-    """Where a condition of points (M, q), true up to some point and false beyond, changes between left and right (M,).
+    """Where a condition of points (M, 1), true up to some point and false beyond, changes between left and right (M,).
 
-    By bisection; for JAX, where many small operations cost more than large ones, in 64 parts at a time.
+    By bisection.
     """
-    xp, own = namespace(left), 6 if backend_name(left) == "jax" else 1
-    shares = like(np.arange(1, 2**own) / 2**own, left)
-    for _ in range(bits // own):
-        width = right - left
-        count = xp.sum(astype(holds(left[:, None] + width[:, None] * shares), left.dtype), axis=1)
-        left, right = left + width * (count / 2**own), left + width * ((count + 1) / 2**own)
+    xp = namespace(left)
+
+    def halved(ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        middle = 0.5 * (ends[0] + ends[1])
+        true = holds(middle[:, None])[:, 0]
+        return xp.where(true, middle, ends[0]), xp.where(true, ends[1], middle)
+
+    left, right = repeated(halved, (stop_gradient(left), stop_gradient(right)), bits)
     return 0.5 * (left + right)
 
 
@@ -66,6 +69,7 @@ def moments_between(start: Array, end: Array, width: Array) -> tuple[Array, Arra
     return mean, xp.clip(xp.minimum(variance, narrow), min=0.0)
 
 
+@functools.cache
 def lattice(dimensions: int) -> np.ndarray:
     """Points (LATTICE, dimensions) in (0, 1): multiples of roots of primes, folded by the tent transform."""
     primes = [n for n in range(2, 400) if all(n % k for k in range(2, n))]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, erfcx, is_array, like, namespace, reciprocal, special
+from ringdist.backend import Array, Piece, erfcx, is_array, like, namespace, piecewise, reciprocal, repeated, special
 
 ROOT_HALF = math.sqrt(0.5)
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -88,14 +88,33 @@ def _drawn(start: Array, end: Array, width: Array, u: Array) -> _Draw:
     xp = namespace(u)
     mirrored = start + end < 0
     near, far = xp.where(mirrored, -end, start), xp.where(mirrored, -start, end)
+    width = width + 0 * near if width.shape != near.shape else width
     in_tail, narrow = near > 0, xp.isfinite(far) & (width * far < NARROW)
-    a = xp.where(in_tail, near, 0.0)
-    finite = in_tail & xp.isfinite(far)
-    drop = xp.where(finite, _drop(a, xp.where(finite, far, 1.0), xp.where(finite, width, 1.0)), math.inf)
-    distance = _fallen(a, -xp.log1p(u * xp.expm1(-drop)))
-    short = _exponential(u, xp.where(narrow, near + 0.5 * width, 1.0), xp.where(narrow, width, 1.0))
-    z = _across(xp.where(in_tail, -1.0, near), xp.where(in_tail, 1.0, far), u)
-    return _Draw(xp.where(mirrored, -z, z), xp.where(narrow, short, distance), in_tail | narrow, mirrored)
+    by_end = in_tail | narrow
+    pieces = [
+        Piece(narrow, _narrow_distance, (0.5, 0.5, 1.0, 1.0)),
+        Piece(in_tail & ~narrow, _tail_distance, (0.5, 1.0, 1.5, 0.5)),
+        Piece(~by_end, lambda u, *rest: 0 * u, (0.5, 0.0, 1.0, 1.0)),
+    ]
+    distance = piecewise(pieces, u, near, far, width)
+    pieces = [
+        Piece(~by_end, _across, (0.5, -1.0, 1.0)),
+        Piece(by_end, lambda u, *rest: 0 * u, (0.5, -1.0, 1.0)),
+    ]
+    z = piecewise(pieces, u, near, far)
+    return _Draw(xp.where(mirrored, -z, z), distance, by_end, mirrored)
+
+
+def _narrow_distance(u: Array, near: Array, far: Array, width: Array) -> Array:
+    """Of a draw from the near end, where the density is exponential."""
+    return _exponential(u, near + 0.5 * width, width)
+
+
+def _tail_distance(u: Array, near: Array, far: Array, width: Array) -> Array:
+    """Of a draw from the near end of an interval above 0, which may be endless."""
+    xp, finite = namespace(u), namespace(u).isfinite(far)
+    drop = xp.where(finite, _drop(near, xp.where(finite, far, near + 1), xp.where(finite, width, 1.0)), math.inf)
+    return _fallen(near, -xp.log1p(u * xp.expm1(-drop)))
 
 
 def log_upper(z: Array) -> Array:
@@ -114,11 +133,12 @@ def log_between(low: Array, high: Array, width: Array) -> Array:
     near, far = xp.where(mirrored, -high, low), xp.where(mirrored, -low, high)
     across = near <= 0
     narrow = ~across & (width * (near + width) < 1)
-    tail = ~across & ~narrow
-    value = _log_across(xp.where(across, -near, 1.0), xp.where(across, far, 1.0))
-    ends = (xp.where(tail, part, safe) for part, safe in ((near, 1.0), (far, 3.0), (width, 2.0)))
-    value = xp.where(tail, _log_tail(*ends), value)
-    return xp.where(narrow, _log_narrow(xp.where(narrow, near, 0.0), xp.where(narrow, width, 1.0)), value)
+    pieces = [
+        Piece(across, lambda a, b, width: _log_across(-a, b), (-1.0, 1.0, 2.0)),
+        Piece(narrow, lambda a, b, width: _log_narrow(a, width), (0.0, 1.0, 1.0)),
+        Piece(~across & ~narrow, _log_tail, (1.0, 3.0, 2.0)),
+    ]
+    return piecewise(pieces, near, far, width)
 
 
 def _log_across(below: Array, above: Array) -> Array:
@@ -159,9 +179,12 @@ def _fallen(a: Array, drop: Array) -> Array:
     """
     xp = namespace(a)
     t = xp.minimum(2 * drop / (a + xp.sqrt(a * a + 2 * drop) + (drop == 0)), drop / _hazard(a))
-    for _ in range(NEWTON):
-        t = xp.clip(t - (_drop(a, a + t, t) - drop) / _hazard(a + t), min=0.0)
-    return t
+
+    def nearer(state: tuple[Array]) -> tuple[Array]:
+        (t,) = state
+        return (xp.clip(t - (_drop(a, a + t, t) - drop) / _hazard(a + t), min=0.0),)
+
+    return repeated(nearer, (t,), NEWTON)[0]
 
 
 def _hazard(z: Array) -> Array:
@@ -169,7 +192,7 @@ def _hazard(z: Array) -> Array:
     return math.sqrt(2 / math.pi) / erfcx(ROOT_HALF * z)
 
 
-def _across(low: Array, high: Array, u: Array) -> Array:
+def _across(u: Array, low: Array, high: Array) -> Array:
     """The z of low <= 0 <= high above which there is the share 1 − u of the mass between."""
     xp = namespace(u)
     upper, least = (0.5 * special("erfc", ROOT_HALF * end) for end in (low, high))

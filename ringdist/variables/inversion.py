@@ -1,10 +1,15 @@
-"""The numbers at which monotone functions pass a level, by bisection."""
+"""The numbers at which monotone functions pass a level, by bisection or, where they are costly, by their values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ringdist.backend import Array, from_ordered_integers, namespace, ordered_integers, without_warnings
+import numpy as np
+
+from ringdist.backend import Array, from_ordered_integers, like, namespace, ordered_integers, to_numpy, without_warnings
+
+GROWTH, GROWTHS = 4.0, 300  # of steps until two points are on either side
+SEARCHES = 100  # between them
 
 
 def first_reached(reached: Callable[[Array], Array], low: Array, high: Array) -> Array:
@@ -26,3 +31,81 @@ def first_reached(reached: Callable[[Array], Array], low: Array, high: Array) ->
             inside = reached(from_ordered_integers(middle, array))
             low, high = xp.where(inside, low, middle), xp.where(inside, middle, high)
     return from_ordered_integers(high, array)
+
+
+def crossing(excess: Callable[[Array], Array], centre: Array, scale: Array, low: float, high: float) -> Array:
+    """Where continuous increasing functions of numbers (n,) become positive, to rounding, between low and high (n,).
+
+    From a centre steps of growing multiples of the scale find points on either side; Chandrupatla's method, inverse
+    quadratic interpolation where it is safe and bisection where it is not, finds the zero in about ten values. −inf or
+    inf where there is no point on one side.
+
+    Args:
+        excess: from numbers (n,) to numbers (n,), which are negative at `low` and not at `high`.
+        centre, scale: (n,), concrete.
+    """
+
+    def values(z: np.ndarray) -> np.ndarray:
+        return to_numpy(excess(like(z, centre))).astype(np.float64)
+
+    step, z = to_numpy(scale).astype(np.float64), np.clip(to_numpy(centre).astype(np.float64), low, high)
+    with np.errstate(all="ignore"):
+        ends = _either_side(values, z, step, low, high)
+        found = _between(values, float(namespace(centre).finfo(centre.dtype).eps), *ends)
+    return like(found, centre)
+
+
+def _either_side(
+    values: Callable[[np.ndarray], np.ndarray], z: np.ndarray, step: np.ndarray, low: float, high: float
+) -> tuple[np.ndarray, ...]:
+    """Points below and above the crossing and their values, as far as these were asked for, else −1 and 1."""
+    a, b = np.full_like(z, low), np.full_like(z, high)
+    at_a, at_b = np.full_like(z, -1.0), np.full_like(z, 1.0)
+    known = np.zeros((2, len(z)), dtype=bool)
+    for _ in range(GROWTHS):
+        f = values(z)
+        above = f >= 0
+        a, at_a, b, at_b = (
+            np.where(above, a, z),
+            np.where(above, at_a, f),
+            np.where(above, z, b),
+            np.where(above, f, at_b),
+        )
+        known |= np.stack([~above, above])
+        reached = known | np.stack([a == low, b == high]) & np.isfinite([a, b])
+        if reached.all():
+            break
+        moved = np.clip(z + np.where(above, -step, step), low, high)
+        z, step = np.where(reached.all(axis=0), z, moved), step * GROWTH
+    return a, at_a, b, at_b
+
+
+def _between(
+    values: Callable[[np.ndarray], np.ndarray],
+    eps: float,
+    low: np.ndarray,
+    at_low: np.ndarray,
+    high: np.ndarray,
+    at_high: np.ndarray,
+) -> np.ndarray:
+    """The upper end of an interval of a few roundings in which values change their sign."""
+    b, fb, a, fa = low, at_low, high, at_high
+    t = np.full_like(a, 0.5)
+    done = ~np.isfinite(a) | ~np.isfinite(b)
+    for _ in range(SEARCHES):
+        best = np.where(np.abs(fa) < np.abs(fb), a, b)
+        least = (2 * eps * np.abs(best) + np.finfo(np.float64).tiny) / np.abs(b - a)
+        done = done | (least > 0.5) | (a == b)
+        if done.all():
+            break
+        x = np.where(done, a, a + np.clip(t, least, 1 - least) * (b - a))
+        f = values(np.where(np.isfinite(x), x, 0.0))
+        same = (f >= 0) == (fa >= 0)
+        c, fc = np.where(same, a, b), np.where(same, fa, fb)
+        b, fb = np.where(done | same, b, a), np.where(done | same, fb, fa)
+        a, fa = np.where(done, a, x), np.where(done, fa, f)
+        ratio, share = (a - b) / (c - b), (fa - fb) / (fc - fb)
+        safe = (share**2 < ratio) & ((1 - share) ** 2 < 1 - ratio)
+        quadratic = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
+        t = np.where(safe & np.isfinite(quadratic), quadratic, 0.5)
+    return np.where(fa >= 0, a, b)

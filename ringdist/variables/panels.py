@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringdist.backend import Array, draw, indices, namespace, safe_log, stop_gradient, take
+from ringdist.backend import Array, draw, indices, namespace, repeated, safe_log, stop_gradient, take
 
 NODES = 12  # values that a panel is known by
 HALVINGS = 50  # of a panel until a draw is found
@@ -59,11 +59,13 @@ class Panels:
         panel = draw(take(self.masses.T, component), u)
         coefficients = self._coefficients(panel * self.masses.shape[1] + component)
         level = 2 * coefficients[:, 0] * v
-        low, high = 0 * v - 1, 0 * v + 1
-        for _ in range(HALVINGS):
-            middle = 0.5 * (low + high)
+
+        def halved(ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            middle = 0.5 * (ends[0] + ends[1])
             reached = _below(coefficients, middle) >= level
-            low, high = xp.where(reached, low, middle), xp.where(reached, middle, high)
+            return xp.where(reached, ends[0], middle), xp.where(reached, middle, ends[1])
+
+        low, high = repeated(halved, (0 * v - 1, 0 * v + 1), HALVINGS)
         return panel, 0.5 * (low + high)
 
     def _coefficients(self, place: Array) -> Array:

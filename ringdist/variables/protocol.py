@@ -8,7 +8,7 @@ for every optional method. `as_family` converts any variable to a `Family`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -39,6 +39,7 @@ class Family:
         stacks: whether `stack` is available, so that one operation evaluates all columns of one `kind`
             and one N.
         streams: whether `statistics`, `expected_statistics` and `from_statistics` are available.
+        smooth: whether quantiles are searched by the values of `cdf`, which is continuous and costly.
         has_variance: whether `from_statistics` takes a least standard deviation into account.
         can_move: whether a sample has a pathwise gradient.
         tells_support: whether `in_support` is implemented directly, and not by calls to `check`.
@@ -51,6 +52,7 @@ class Family:
     values_are_components: bool = False
     stacks: bool = False
     streams: bool = False
+    smooth: bool = False
     has_variance: bool = False
     tells_support: bool = True
 
@@ -119,6 +121,12 @@ class Family:
         """The variable with other arrays in the places of its own, unchecked."""
         changed: Family = rebuild(self.form, arrays)
         return changed
+
+    def with_rows(self, change: Callable[[Array], Array]) -> Family:
+        """With arrays (b, ...) that have parameters of b rows changed; itself if there are none."""
+        if self.surroundings()[0].ndim == 1:
+            return self
+        return self.with_arrays({name: change(array) for name, array in self.arrays().items()})
 
     def free_arrays(self) -> dict[str, Array]:
         """The parameters by which gradient descent moves the variable; those that are `positive` by their logarithm."""
@@ -250,6 +258,10 @@ class Family:
 
     def _finding(self, value: float) -> str:
         return f"values must be finite, found {value:g}"
+
+    def surroundings(self) -> tuple[Array, Array]:
+        """Where the components are and over which distance, (N,), roughly: where the search of a quantile starts."""
+        return self.means(), self.standard_deviations()
 
     def centres(self) -> Array:
         """A point of each component near which its density is large, (N,), inside the support."""

@@ -205,6 +205,15 @@ def ends(intervals: Sequence[Interval], array: Array) -> tuple[Array, Array]:
     return like(low, array, accumulator(array)), like(high, array, accumulator(array))
 
 
+def described(names: Sequence[str | None], intervals: Sequence[Interval]) -> str:
+    """Columns by their names, those beyond them hidden, and which of them are in intervals."""
+    shown = "" if set(names) == {None} else f", names={list(names)!r}"
+    labels = [name or f"column {j}" for j, name in enumerate(names)] + ["hidden column"] * (len(intervals) - len(names))
+    within = [f", {label} in {i!r}" for label, i in zip(labels, intervals, strict=True) if not i.is_unbounded]
+    columns = "1 column" if len(names) == 1 else f"{len(names)} columns"
+    return f"{columns}{shown}{''.join(within)}"
+
+
 def _typical(interval: Interval) -> tuple[float, float]:
     """The mean and the variance of a Gaussian with mass in an interval."""
     if interval.is_unbounded:

@@ -34,6 +34,7 @@ from ringdist.variables.truncated import Truncated
 from ringdist.variables.truncated_given import (
     GivenBox,
     by_rows_that_observe,
+    described,
     ends,
     log_joint_of_one,
     log_mass_of_products,
@@ -49,10 +50,11 @@ class TruncatedMultivariateGaussianMixture(Fixed):
 
     x are the first `width` of the W columns, the others, h, are hidden: they are integrated over their intervals.
     `TensorRing.condition` makes this of a wide variable (`rd.MultivariateGaussianMixture`) of which an event restricts
-    columns; it stays one under marginals, which hide columns, and conditioning. Masses of boxes are right to 1e-10 for
-    at most two columns with an interval that are not observed; in a distribution function its own column counts too.
-    Those of more are integrated on a lattice: three and four columns to 1e-4 of the mass as a rule, six to 1e-3, at
-    worst to 1e-2. Draws within three intervals and more are proposals until one is accepted: exact, or refused.
+    columns; it stays one under marginals, which hide columns, and conditioning. Masses of boxes of at most two columns
+    with an interval that are not observed are right to 1e-10, of three to 1e-8 unless they nearly determine each other;
+    in a distribution function its own column counts too. Others, and moments of three columns and more, are integrated
+    on a lattice: to 1e-4 as a rule, six columns to 1e-3, at worst to 1e-2. Draws within three intervals and more are
+    proposals until one is accepted: exact, or refused.
 
     Learning leaves the parameters as they are; only cores are fitted.
 
@@ -78,6 +80,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
     """
 
     _remembered: Array | None
+    smooth = True
 
     def __init__(
         self,
@@ -122,12 +125,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         return intervals
 
     def __repr__(self) -> str:
-        names = "" if set(self.names) == {None} else f", names={list(self.names)!r}"
-        hidden = ["hidden column"] * (len(self.intervals) - self.width)
-        labels = [name or f"column {j}" for j, name in enumerate(self.names)] + hidden
-        within = [f", {labels[j]} in {self.intervals[j]!r}" for j in self._bounded]
-        columns = "1 column" if self.width == 1 else f"{self.width} columns"
-        return f"{type(self).__name__}({self.num_components} of {columns}{names}{''.join(within)})"
+        return f"{type(self).__name__}({self.num_components} of {described(self.names, self.intervals)})"
 
     @property
     def _bounded(self) -> list[int]:
@@ -223,6 +221,10 @@ class TruncatedMultivariateGaussianMixture(Fixed):
 
     def covariances(self) -> Array:
         return self._moments()[1]
+
+    def surroundings(self) -> tuple[Array, Array]:
+        variances = self._arrays["covariances"][..., 0, 0]
+        return self._arrays["means"][..., 0], namespace(variances).sqrt(variances)
 
     def conditional_means(self, x: Array) -> Array:
         """E[X | observed entries of x, s], (b, N, width), of x (b, width)."""
@@ -321,12 +323,10 @@ class TruncatedMultivariateGaussianMixture(Fixed):
 
     def log_mass(self) -> Array:
         """log P(box | s), (..., N)."""
-        bounded, means = self._bounded, self._arrays["means"]
+        bounded, (means, covariances) = self._bounded, (self._arrays[name] for name in ("means", "covariances"))
         if not bounded:
             return astype(0 * means[..., 0], accumulator(means))
-        return whole(
-            means, self._arrays["covariances"], bounded, *ends([self.intervals[j] for j in bounded], means)
-        ).log_mass()
+        return whole(means, covariances, bounded, *ends([self.intervals[j] for j in bounded], means)).log_mass()
 
     def _divisor(self) -> Array:
         """`log_mass`, 0 of components without mass; remembered if it has no gradient."""
