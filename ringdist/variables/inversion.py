@@ -108,4 +108,5 @@ def _between(
         safe = (share**2 < ratio) & ((1 - share) ** 2 < 1 - ratio)
         quadratic = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
         t = np.where(safe & np.isfinite(quadratic), quadratic, 0.5)
-    return np.where(fa >= 0, a, b)
+    found = np.where(fa >= 0, a, b)
+    return np.where(np.isinf(low), low, np.where(np.isinf(high), high, found))

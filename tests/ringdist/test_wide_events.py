@@ -191,6 +191,17 @@ def test_marginals_hide_columns_in_intervals(event):
         assert (np.abs(drawn.mean(axis=0) - part.mean()) < 5 * std / np.sqrt(5000)).all()
 
 
+def test_quantiles_need_few_values_of_a_distribution_function(event, monkeypatch):
+    ring = wide_ring(load_backend("numpy")).condition(event)
+    family, cdf, calls = rd.TruncatedMultivariateGaussianMixture, rd.TruncatedMultivariateGaussianMixture.cdf, []
+    monkeypatch.setattr(family, "cdf", lambda self, x: calls.append(1) or cdf(self, x))
+    values = ring.quantile("b", np.array([[0.0], [0.2], [0.5], [1.0]]), NOTHING[None])[:, 0]
+    assert 0 < len(calls) < 25
+    allowed = event.get("b", rd.Interval())
+    assert values[0] == allowed.low and values[3] == allowed.high
+    assert (np.diff(values) > 0).all()
+
+
 def test_files_and_permutations(tmp_path, event):
     ring = wide_ring(load_backend("numpy")).condition(event)
     for part in (ring, ring.marginal([0, 1, 5]), ring.marginal([2])):
