@@ -71,8 +71,6 @@ class Family:
         self.num_components, self.name, self._arrays, self._options = num_components, name, arrays, dict(options)
         return self
 
-    # ---------------------------------------------------------------------------------- what it is
-
     @property
     def variable(self) -> Any:
         """What the user holds: the variable itself, or the user's own object behind an adapter."""
@@ -149,8 +147,6 @@ class Family:
         name = "" if self.name is None else f", name={self.name!r}"
         return f"{type(self).__name__}({self.num_components}{name})"
 
-    # --------------------------------------------------------------------------------- the density
-
     def log_density(self, x: Array) -> Array:
         """log p(x | s), shape (..., N); −inf outside the support."""
         raise NotImplementedError
@@ -180,8 +176,6 @@ class Family:
         """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for a variable of the same family."""
         raise NotImplementedError
 
-    # ----------------------------------------------------------------- some columns of a wide variable, given others
-
     def sample_given(self, component: Array, x: Array | None, rng: Any) -> Array:
         """Rows x (n, width) of a wide variable, their NaN entries drawn given the others and the component (n,)."""
         raise NotImplementedError
@@ -209,8 +203,6 @@ class Family:
         """E[X | observed entries of x, s] of a wide variable, (b, N, width) for rows x (b, width)."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------------------------------ intervals
-
     def log_probability(self, low: float, high: float) -> Array:
         """log P(low <= X <= high | s), shape (N,), in the accumulator's dtype; −inf or inf for no bound."""
         return within.log_probability(within.widened(self), low, high)
@@ -234,8 +226,6 @@ class Family:
     def log_inner_within(self, other: Any, low: float, high: float) -> Array:
         """log ∫ p(x | s) q(x | t) dx over low <= x <= high, (N, N')."""
         raise ValueError(f"inner products within an interval need Gaussian components, found {self.kind.__name__}")
-
-    # --------------------------------------------------------------------------------- the support
 
     def in_support(self, x: Array) -> Array:
         """Which entries of x have a density, of the shape of x; NaN counts as inside."""
@@ -270,8 +260,6 @@ class Family:
     def scales(self) -> Array:
         """A distance over which the density of each component changes, (N,), finite."""
         return self.standard_deviations()
-
-    # ------------------------------------------------------------------------------------ learning
 
     @classmethod
     def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Family:
@@ -333,8 +321,6 @@ class Family:
     def factored(self, num_factors: int) -> Family:
         """With nearby covariances of this number of factors if the variable is wide; else itself."""
         return self
-
-    # ------------------------------------------------------------------------------ for subclasses
 
     def _pick(self, name: str, component: Array) -> Array:
         """The parameter of each component drawn, of the shape of `component`."""

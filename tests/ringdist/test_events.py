@@ -408,7 +408,7 @@ def test_draws_of_a_table_within_an_event(backend, case):
     ring, event = backend.ring(case), some_event(case)
     cells = oracle.configurations(case.shape)
     weights = mass(case, event, cells)
-    if weights.sum() == 0:
+    if weights.sum() == 0 or len(cells) == 1:
         return
     x = ring.sample_given(backend.array(nothing(case)), 4000, event=event, rng=backend.rng())
     found = oracle.counts(backend.numpy(x)[:, 0], case.shape).ravel()
