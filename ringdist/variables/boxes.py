@@ -40,7 +40,7 @@ from ringdist.backend import (
     to_numpy,
     uniform,
 )
-from ringdist.variables.box_functions import LATTICE, finite, lattice, moments_between
+from ringdist.variables.box_functions import LATTICE, between, finite, lattice, moments_between
 from ringdist.variables.box_rules import END, Rule, Standard, pair_rule, sequential_rule
 from ringdist.variables.box_triples import in_good_order, log_mass_of_three
 from ringdist.variables.gaussian_functions import draw_standard, log_between
@@ -165,9 +165,10 @@ def _standard(means: Array, square: Array, low: Array, high: Array) -> tuple[Sta
     """The columns in standard deviations (M, K) from their means, and these standard deviations."""
     xp = namespace(means)
     stds = xp.sqrt(xp.linalg.diagonal(square))
-    start, end = (xp.clip((finite(bound) - means) / stds, min=-END, max=END) for bound in (low, high))
-    gap = xp.where(xp.isinf(low) | xp.isinf(high), END, finite(high) - finite(low)) / stds
-    width = xp.clip(gap, min=0.0, max=2 * END)
+    reach = END * stds  # what is farther away is cut off before it is divided, which could overflow
+    start, end = ((between(bound, means - reach, means + reach) - means) / stds for bound in (low, high))
+    gap = xp.where(xp.isinf(low) | xp.isinf(high), reach, between(finite(high) - finite(low), 0 * reach, 2 * reach))
+    width = gap / stds
     return Standard(start, end, width, square / stds[:, :, None] / stds[:, None, :]), stds
 
 
