@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
@@ -259,7 +260,9 @@ def integer_of(label: str, value: int, *, least: int = 1) -> int:
 
 
 def nonnegative_of(label: str, value: float) -> float:
-    """The value if it is a weight; `ValueError` naming the rule else."""
+    """The value if it is a weight; `TypeError` or `ValueError` naming the rule else."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{label} must be a number, found {value!r}")
     if not 0 <= value < math.inf:
         raise ValueError(f"{label} must be finite and not negative, found {value}")
     return value

@@ -89,6 +89,8 @@ class FlowPrior(JointPrior):
         """u and log |det ∂f/∂z|; u is infinite where z is, for the base to say that there is no density."""
         z = self._checked(z)
         infinite = z.isinf().any(-1)
+        if not z.numel():  # zuko cannot reshape it
+            return z, z.sum(-1)
         with full_precision(z):
             inner, ladj = self.transform().call_and_ladj(z.masked_fill(infinite[..., None], 0.0))
         return inner.masked_fill(infinite[..., None], torch.inf), ladj

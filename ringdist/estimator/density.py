@@ -222,7 +222,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         structures = [alone(len(columns))]
         if self.shared_covariances:
             named = column_types.chosen_types(self.column_types, len(columns), labels)
-            structures = structures_of(rows[learn], columns, set(named))
+            structures = structures_of(rows[learn], columns, set(named), unit.unit)
         return Learner(rows, weight, columns, unit, structures, orders, options, self._rank_is_chosen, seed(rng))
 
     @property

@@ -186,7 +186,9 @@ class Learner:
             smoothing=setting.smoothing if options.pseudocount is None else 0.0,
             shrinkage=setting.shrinkage,
             num_factors=setting.num_factors,
-            least_stds=least_stds(sites, variables, self._sample, self.columns, self.units.unit, setting.floor),
+            least_stds=least_stds(
+                sites, variables, self.rows[self._some], self.columns, self.units.unit, setting.floor
+            ),
             restarts=options.restarts if last else 1,
             patience=options.patience if last else min(3, options.patience or 3),
             tolerance=self._tolerance(batch, last),
@@ -209,8 +211,10 @@ class Learner:
         if len(fits) == 1:
             return fits[0]
         rings, weights = [fit.ring for fit in fits], [share.weight for share in stack]
-        rows = self._sample if held_out is None else self.rows[held_out]
-        mixture = weighted(rings, rows) if None in weights else RingMixture(rings, weights)
+        some = self._some if held_out is None else held_out
+        if None in weights:
+            return FitResult(weighted(rings, self.rows[some], self.weight[some]), fits[0].history)
+        mixture = RingMixture(rings, weights)
         return FitResult(mixture, fits[0].history)
 
     def has_converged(self, history: dict[str, list[float]]) -> bool:
@@ -225,10 +229,10 @@ class Learner:
         """Whether all rows are learnt from at once."""
         return self._batch(len(self.rows)) is None
 
-    @cached_property
-    def _sample(self) -> np.ndarray:
+    @property
+    def _some(self) -> slice:
         """At most 20 000 rows, evenly spaced."""
-        return self.rows[:: max(1, len(self.rows) // 20_000)]
+        return slice(None, None, max(1, len(self.rows) // 20_000))
 
     def _core(self, setting: Setting) -> Literal["dense", "cp"]:
         if self.options.core != "auto":

@@ -34,7 +34,8 @@ def check_parameters(model: Any) -> None:
             continue
         positive = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
         if not positive or value < 0 or (name == "budget" and value == 0):
-            raise ValueError(f"{name} must be a finite number, not negative, found {value!r}")
+            rule = "a positive number" if name == "budget" else "a finite number, not negative"
+            raise ValueError(f"{name} must be {rule}, found {value!r}")
     if not (model.rank == "auto" if isinstance(model.rank, str) else _is_rank(model.rank)):
         raise ValueError(f"rank must be 'auto', a positive integer or one per bond, found {model.rank!r}")
 

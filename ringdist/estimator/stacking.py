@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
+from ringdist.estimator.families import LOCATION_SCALE
 from ringdist.estimator.learner import Share
 from ringdist.estimator.selection import Search, Tried
 from ringdist.estimator.structures import as_gaussian
@@ -39,8 +40,8 @@ def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tu
     for place in range(1, len(search.learner.orders)):
         if time.perf_counter() + best.seconds < deadline:
             search.outcome(best.setting._replace(place=place))
-    atoms = _atoms(search, best)
-    candidates = [t for t in search.tried.values() if np.isfinite(t.mean) and _atoms(search, t) == atoms]
+    space = _space(search, best)
+    candidates = [t for t in search.tried.values() if np.isfinite(t.mean) and _space(search, t) == space]
 
     def has_time(members: Sequence[Tried]) -> bool:
         return time.perf_counter() + search.times * sum(tried.seconds for tried in members) < end
@@ -67,10 +68,14 @@ def _grown(
     return stack
 
 
-def _atoms(search: Search, tried: Tried) -> list[Any]:
-    """The values with a probability of their own: densities of rings are comparable where these are equal."""
+def _space(search: Search, tried: Tried) -> list[Any]:
+    """What the densities of a ring are relative to, column by column: a mixture is of rings that agree on it."""
     learner = search.learner
-    return [tuple(column.atoms) for column in as_gaussian(learner.columns, learner.structures[tried.setting.structure])]
+    columns = as_gaussian(learner.columns, learner.structures[tried.setting.structure])
+    return [
+        (tuple(column.atoms), "real" if column.type in LOCATION_SCALE else (column.type, column.bounds))
+        for column in columns
+    ]
 
 
 class _Stack(NamedTuple):

@@ -22,9 +22,12 @@ SHARED = "gaussian", "lognormal", "student_t", "beta"  # types whose columns may
 STRONG = 0.3  # correlation of normal scores from which columns are linked
 MOST_ROWS = 5000  # that correlations are estimated from
 WIDEST = 64  # columns of one covariance
+SQUARES = 1e-140, 1e145  # between them squares keep all digits, also those of the least eigenvalues
 
 
-def structures_of(rows: np.ndarray, columns: Sequence[Column], fixed: set[int]) -> list[Structure]:
+def structures_of(
+    rows: np.ndarray, columns: Sequence[Column], fixed: set[int], unit: np.ndarray | None = None
+) -> list[Structure]:
     """No shared covariance; those of linked columns; and one of all columns of numbers.
 
     A column with values of their own stands alone, unless they are ends of a support that have not been seen.
@@ -32,6 +35,7 @@ def structures_of(rows: np.ndarray, columns: Sequence[Column], fixed: set[int]) 
     Args:
         rows: (n, d) as they are fitted, NaN where missing.
         fixed: columns whose type the user names.
+        unit: what columns are measured in, (d,); of those whose square is beyond the range of numbers none is shared.
     """
     d = len(columns)
     free = [
@@ -41,6 +45,7 @@ def structures_of(rows: np.ndarray, columns: Sequence[Column], fixed: set[int]) 
         and not (column.atoms and (column.type in LOCATION_SCALE or np.isin(rows[:, k], column.atoms).any()))
         and column.type in SHARED
         and (column.type == "gaussian" or k not in fixed)
+        and (unit is None or SQUARES[0] < unit[k] < SQUARES[1])
     ]
     found = [alone(d)]
     if 2 <= len(free):

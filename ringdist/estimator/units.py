@@ -98,7 +98,7 @@ def _ring_in_units(
 def _wide_in_units(variable: Any, units: Units, own: Sequence[int], names: Sequence[str | None]) -> Variable:
     arrays, unit = variable.arrays(), units.unit[list(own)]
     means = units.place[list(own)] + unit * arrays["means"]
-    return MultivariateGaussianMixture(means, arrays["covariances"] * unit[:, None] * unit, names=names)
+    return MultivariateGaussianMixture(means, arrays["covariances"] * (unit[:, None] * unit), names=names)
 
 
 def _in_units(variable: Variable, place: float, unit: float, column: Column, name: str | None) -> Variable:

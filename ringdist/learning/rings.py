@@ -112,18 +112,19 @@ def fit_mixture(
     return FitResult(mixture, history or {})
 
 
-def weighted(rings: Sequence[TensorRing], rows: Any) -> RingMixture:
-    """The rings with the weights of highest likelihood of some rows (n, d)."""
-    return RingMixture(rings, mixture_weights(np.stack([log_probs(ring, rows) for ring in rings])).tolist())
+def weighted(rings: Sequence[TensorRing], rows: Any, sample_weight: np.ndarray | None = None) -> RingMixture:
+    """The rings with the weights of highest likelihood of rows (n, d), which may have weights (n,) themselves."""
+    values = np.stack([log_probs(ring, rows) for ring in rings])
+    return RingMixture(rings, mixture_weights(values, sample_weight).tolist())
 
 
-def mixture_weights(values: np.ndarray) -> np.ndarray:
+def mixture_weights(values: np.ndarray, sample_weight: np.ndarray | None = None) -> np.ndarray:
     """The weights (K,) of K models of highest likelihood, from their log-likelihoods of n rows (K, n), by EM."""
     weights = np.full(len(values), 1 / len(values))
     relative = np.exp(values - values.max(axis=0))
     for _ in range(200):
         joint = weights[:, None] * relative
-        weights = (joint / joint.sum(axis=0)).mean(axis=1)
+        weights = np.average(joint / joint.sum(axis=0), axis=1, weights=sample_weight)
     return weights
 
 

@@ -196,7 +196,7 @@ def check_same_columns(rings: Sequence[TensorRing]) -> None:
 def _values(ring: TensorRing) -> list[tuple[int | str, tuple[float, float]]]:
     """What the values of every column are."""
     spaces = value_spaces(ring.variables, ring.layout)
-    return [(space, ring.families[i].support) for space, (i, _) in zip(spaces, ring.layout.places, strict=True)]
+    return [(space, ring.families[i].supports[j]) for space, (i, j) in zip(spaces, ring.layout.places, strict=True)]
 
 
 def _as_weights(weights: Any, rings: Sequence[TensorRing], validate: bool) -> Array:

@@ -181,7 +181,12 @@ def common_correlations(scatter: Array, count: Array, rows: float) -> Array:
     shares = xp.clip(own / xp.where(count > 0, count, 1.0)[:, None], min=LEAST_SHARE)
     typical = xp.exp(xp.sum(count[:, None] * xp.log(shares), axis=0) / xp.where(total > 0, total, 1.0))
     stds = xp.sqrt(xp.clip(own + rows * typical, min=0.0) / (count[:, None] + rows))
-    return within * stds[:, :, None] * stds[:, None, :]
+    return scaled(within, stds)
+
+
+def scaled(covariances: Array, stds: Array) -> Array:
+    """diag(stds) Σ diag(stds) of Σ (..., w, w), symmetric to the last bit, which it stays in any other precision."""
+    return 0.5 * (covariances + covariances.mT) * (stds[..., :, None] * stds[..., None, :])
 
 
 def floored(covariances: Array, least: Array) -> Array:
@@ -196,7 +201,7 @@ def floored(covariances: Array, least: Array) -> Array:
     xp = namespace(covariances)
     values, vectors = xp.linalg.eigh(covariances / least[:, :, None] / least[:, None, :])
     raised = (vectors * xp.clip(values, min=1.0)[:, None, :]) @ vectors.mT
-    raised = 0.5 * (raised + raised.mT) * least[:, :, None] * least[:, None, :]
+    raised = scaled(raised, least)
     return xp.where(stop_gradient(xp.min(values, axis=-1))[:, None, None] < 1, raised, covariances)
 
 

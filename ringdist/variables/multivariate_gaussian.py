@@ -28,6 +28,7 @@ from ringdist.variables.multivariate_functions import (
     common_correlations,
     correlations,
     floored,
+    scaled,
 )
 from ringdist.variables.multivariate_placing import centres_and_covariances
 from ringdist.variables.protocol import Family, rebuild
@@ -195,7 +196,7 @@ class MultivariateGaussianMixture(Family):
     def conditioned(self, x: Array, places: Sequence[int]) -> Family:
         given = self._given(x[None])
         free = given.free_factor()[0]
-        covariances = free @ free.mT * given.stds[:, :, None] * given.stds[:, None, :]
+        covariances = scaled(free @ free.mT, given.stds)
         return self._part(given.expected()[0], covariances, places)
 
     def conditional(self, x: Array, place: int) -> Family:
@@ -340,7 +341,7 @@ class MultivariateGaussianMixture(Family):
                 start, steps = factors.FIRST_NOISE * stds * stds, factors.FIRST_STEPS
             covariances, noise = factors.factored(found, start / stds / stds, least, num_factors, steps)
             noise = astype(noise * stds * stds, means.dtype)
-        arrays = {"means": means, "covariances": covariances * stds[:, :, None] * stds[:, None, :]}
+        arrays = {"means": means, "covariances": scaled(covariances, stds)}
         dtype = self._arrays["means"].dtype
         result: Any = self.with_arrays({name: astype(array, dtype) for name, array in arrays.items()})
         result._noise = noise

@@ -99,6 +99,11 @@ class Family:
     def names(self) -> tuple[str | None, ...]:
         return (self.name,)
 
+    @property
+    def supports(self) -> list[tuple[float, float]]:
+        """The support of each of its columns."""
+        return [self.support] * self.width
+
     @classmethod
     def stack(cls, variables: Sequence[Any]) -> Family:
         """One object for variables of equal form: its methods take x of shape (len(variables), rows)."""

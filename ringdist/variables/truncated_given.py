@@ -23,7 +23,7 @@ from ringdist.backend import (
 from ringdist.variables.boxes import Box
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI
 from ringdist.variables.interval import Interval
-from ringdist.variables.multivariate_functions import Given, by_rows
+from ringdist.variables.multivariate_functions import Given, by_rows, scaled
 
 
 class GivenBox:
@@ -71,7 +71,7 @@ class GivenBox:
     def covariances(self) -> Array:
         """Cov[X | observed, s] of each row, (b or 1, N, W, W); 0 for what is observed."""
         free, stds = self.given.free_factor(), self.given.stds
-        found = free @ free.mT * stds[:, :, None] * stds[:, None, :]
+        found = scaled(free @ free.mT, stds)
         return found if self.given.patterns.of_row is None else take(found, self.given.patterns.of_row)
 
     def box(self, component: Array | None = None) -> Box:

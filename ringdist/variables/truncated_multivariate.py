@@ -124,6 +124,10 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         intervals: tuple[Interval, ...] = self._options["intervals"]
         return intervals
 
+    @property
+    def supports(self) -> list[tuple[float, float]]:
+        return [(interval.low, interval.high) for interval in self.intervals[: self.width]]
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_components} of {described(self.names, self.intervals)})"
 
@@ -131,8 +135,6 @@ class TruncatedMultivariateGaussianMixture(Fixed):
     def _bounded(self) -> list[int]:
         """The columns with an interval that has an end."""
         return [j for j, interval in enumerate(self.intervals) if not interval.is_unbounded]
-
-    # --------------------------------------------------------------------------------- the density
 
     def log_density(self, x: Array) -> Array:
         """log p(observed entries | s), (..., N) of x (..., width), NaN where missing; of x (...) of one column."""
@@ -207,8 +209,6 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         found = by_rows(completed, self.num_components * len(self.intervals) ** 2, rows, flat)
         return found if x is not None else xp.reshape(found, (*component.shape, self.width))
 
-    # ------------------------------------------------------------------------------------- moments
-
     def means(self) -> Array:
         """E[X | s], (N, width), or (..., N) of one column."""
         return self._moments()[0][..., 0] if self.width == 1 else self._moments()[0]
@@ -233,8 +233,6 @@ class TruncatedMultivariateGaussianMixture(Fixed):
 
     def _moments(self) -> tuple[Array, Array]:
         return moments(self._arrays["means"], self._arrays["covariances"], self.intervals, self.width)
-
-    # ---------------------------------------------------------------------------- columns, given others
 
     @classmethod
     def of(cls, gaussian: MultivariateGaussianMixture) -> Self:
@@ -312,8 +310,6 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         mass = log_mass_of_products(means, covariances, (self.intervals, other.intervals))
         apart = self._gaussian.inner(other._gaussian)
         return apart * like(namespace(mass).exp(mass - self._divisor()[:, None] - other._divisor()[None, :]), apart)
-
-    # ----------------------------------------------------------------------------------------- own
 
     @property
     def _gaussian(self) -> Any:

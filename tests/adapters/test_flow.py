@@ -195,3 +195,10 @@ NONE = "y needs a base with attributes, found a TRIP"
 def test_errors_name_rule_and_finding(call, error, message):
     with pytest.raises(error, match=message):
         call(make(), make(base="trip"))
+
+
+def test_empty_batches():
+    prior = FlowPrior(JointTRIP(2, [2], rank=3, core="cp"))
+    z = torch.zeros(0, 2)
+    assert prior.log_prob(z).shape == (0,) and prior.attribute_posterior(z)[0].shape == (0, 2)
+    assert prior.log_prob_attributes(torch.zeros(0, 1), z).shape == (0,)

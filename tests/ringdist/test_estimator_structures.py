@@ -154,3 +154,29 @@ def test_shrinkage_draws_correlations_towards_their_mean(seed):
     fitted, _ = rd.fit_em(start, x, max_epochs=1, variance_floor=0.0, shrinkage=rows)
     np.testing.assert_allclose(fitted.variables[0].covariances(), expected, rtol=1e-8)
     np.testing.assert_allclose(fitted.variables[0].means(), means, rtol=1e-8)
+
+
+@pytest.mark.parametrize("batch_size", [None, 20])
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e5])
+def test_batches_learn_a_shared_covariance_too(batch_size, scale, tmp_path):
+    """They are learnt in single precision, whose covariances are symmetric also in double precision."""
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(200, 1))
+    x = scale * np.hstack([u, u + 0.3 * rng.normal(size=(200, 1)), -u + 0.2 * rng.normal(size=(200, 1))])
+    model = rd.TensorRingDensity(budget=1, batch_size=batch_size, random_state=0).fit(x)
+    assert any(len(own) > 1 for ring in getattr(model.ring_, "rings", [model.ring_]) for own in ring.columns)
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(rd.load(tmp_path / "model").log_prob(x), model.ring_.log_prob(x))
+
+
+@pytest.mark.parametrize("scale", [1e-161, 1e-200, 1e160, 1e200])
+def test_columns_whose_squares_leave_the_range_share_no_covariance(scale):
+    x = np.random.default_rng(0).normal(size=(60, 2)) @ [[1, 1], [0, 0.3]]
+    scores = [
+        rd.TensorRingDensity(budget=2, num_rings=1, rank=2, num_components=3, shared_covariances=shared, random_state=0)
+        .fit(values)
+        .score(values)
+        for shared, values in ((False, x), (True, x * scale))
+    ]
+    assert scores[1] + 2 * np.log(scale) == pytest.approx(scores[0], abs=1e-3)
+    assert np.isfinite(rd.TensorRingDensity(budget=1, random_state=0).fit(x * scale).score(x * scale))

@@ -318,3 +318,13 @@ def test_what_a_truncated_variable_cannot_be(change, error, message):
     arguments = {"means": np.zeros((1, 2)), "covariances": np.eye(2)[None], "intervals": [rd.Interval(0, 1)] * 2}
     with pytest.raises(error, match=message):
         rd.TruncatedMultivariateGaussianMixture(**{**arguments, **change})
+
+
+def test_mixtures_of_rings_of_which_one_is_wide_stay_mixtures_within_an_event(tmp_path):
+    wide = rd.TensorRing.random([rd.MultivariateGaussianMixture(np.zeros((1, 2)), np.eye(2)[None])], 1, rng=0)
+    alone = rd.TensorRing.random([rd.GaussianMixture([0.0], [1.0])] * 2, 1, rng=0)
+    within = rd.RingMixture([wide, alone], [0.5, 0.5]).condition({0: rd.Interval(0, 1)})
+    within.save(tmp_path / "mixture")
+    x = np.array([[0.5, -1.0], [0.1, np.nan]])
+    np.testing.assert_array_equal(rd.load(tmp_path / "mixture").log_prob(x), within.log_prob(x))
+    np.testing.assert_allclose(rd.RingMixture(within.rings, within.weights).log_prob(x), within.log_prob(x))

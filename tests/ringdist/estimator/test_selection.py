@@ -16,6 +16,7 @@ from ringdist import TensorRingDensity
 from ringdist.estimator.learner import Setting
 from ringdist.estimator.selection import Tried
 from ringdist.estimator.stacking import _grown
+from ringdist.learning.rings import mixture_weights
 
 
 def independent(train: np.ndarray, test: np.ndarray) -> float:
@@ -158,3 +159,20 @@ def test_large_tables_learn_from_batches():
     model = TensorRingDensity(random_state=0).fit(x)
     assert time.perf_counter() - began < 120
     assert model.score(x[:5000]) > independent(x, x[:5000]) + 3
+
+
+def test_weights_of_rings_count_rows_by_their_weight():
+    rng = np.random.default_rng(3)
+    x = rng.integers(3, size=(60, 4)).astype(float)
+    x[:20, 1:] = x[:20, :1]
+    weight = np.where(np.arange(60) < 20, 30.0, 1.0)
+    options = {"rank": 2, "num_rings": 3, "pseudocount": 0.0, "budget": None, "random_state": 0, "max_epochs": 5}
+    types = {"column_types": dict.fromkeys(range(4), "categorical")}
+    found = TensorRingDensity(**options, **types).fit(x, sample_weight=weight)
+    values = np.stack([ring.log_prob(x) for ring in found.ring_.rings])
+
+    def likelihood(weights):
+        return weight @ np.log(weights @ np.exp(values))
+
+    unweighted = mixture_weights(values)
+    assert likelihood(np.asarray(found.ring_.weights)) > likelihood(unweighted) + 1
