@@ -40,6 +40,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_every_part(ran):
     parts = read(ran / "out")["parts"]
     assert list(parts) == ["correctness", "speed", "limits", "training"]
@@ -52,6 +53,7 @@ def test_a_dry_run_measures_every_part(ran):
     assert max(file.stat().st_size for file in files) < 16e6
 
 
+@pytest.mark.slow
 def test_another_run_goes_on_with_what_is_there(ran):
     before = read(ran / "out")
     begin = time.monotonic()
@@ -84,6 +86,7 @@ def rows_of(value: object) -> list[dict]:
     return value["rows"] if isinstance(value, dict) else value
 
 
+@pytest.mark.slow
 def test_the_pages_of_a_run(ran, tmp_path):
     command("--publish", ran / "out", "--pages", tmp_path)
     pages = {path.stem: path.read_text() for path in tmp_path.glob("*.md")}
@@ -96,10 +99,12 @@ def test_the_pages_of_a_run(ran, tmp_path):
         assert (tmp_path / f"training-cuda-{picture}.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_dry_run_is_not_published_among_the_results(ran):
     assert "dry run is not published" in command("--publish", ran / "out", check=False).stderr
 
 
+@pytest.mark.slow
 def test_runs_of_different_kinds_do_not_share_a_folder(ran):
     found = command("--device", "cpu", "--minutes", 1, "--out", ran / "out", "--scratch", ran / "scratch", check=False)
     assert found.returncode == 1

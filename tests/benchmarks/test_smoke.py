@@ -68,7 +68,9 @@ TOYS = {
     "acceleration": Toy("--datasets digits --repeats 1", figure=False, slow=True),
     "backends": Toy("--ranks 2 --repeats 1", needs=("jax",), slow=True),
     "codes": Toy("--datasets digits --seeds 1 --updates 2 --epochs 1 --sizes 3", slow=True),
-    "conditional": Toy("--datasets digits --seeds 1 --updates 2 --missing 0.5 --models CVAE flow --samples 20"),
+    "conditional": Toy(
+        "--datasets digits --seeds 1 --updates 2 --missing 0.5 --models CVAE flow --samples 20", slow=True
+    ),
     "continuous": Toy("--images {data}/images.zip --patches 200 --epochs 1", photographs, slow=True),
     "cores": Toy("--ranks 3 --device cpu --repeats 1", slow=True),
     "density": Toy("--data {data} --datasets plants --ranks 2 --budget 1", binary("plants")),
@@ -78,7 +80,7 @@ TOYS = {
     "mixed": Toy("--repeats 1 --epochs 1", slow=True),
     "ordering": Toy("--data {data} --random 1 --rows 50 --epochs 1", binary("nltcs", "plants"), slow=True),
     "precision": Toy("--ranks 3 --device cpu"),
-    "profile": Toy("--ranks 2 --repeats 1"),
+    "profile": Toy("--ranks 2 --repeats 1", slow=True),
     "rank": Toy("--datasets digits --seeds 1 --updates 2 --ranks 2 --samples 2", slow=True),
     "scaling": Toy("--columns 4 8 --ranks 2 4 --repeats 1", slow=True),
     "speed": Toy("--ranks 2 --device cpu --repeats 1", slow=True),
