@@ -57,24 +57,10 @@ The score counts neighbours only, so the order with the least score is not the w
 random order. A tour that avoids dependent neighbours may alternate between groups, which would leave dependent columns
 two steps apart; this explanation has not been tested.
 
-Orders can be chosen in other ways too, which the library does not do. They were tried once, by hand, with trains of
-16 CP states and 10 epochs on 3000 to 4000 training rows of Plants and Jester (8 epochs on NLTCS), two or three seeds
-and the validation rows, whose means are given in nats:
-
-- *Maximum spanning tree* of mutual information, walked depth-first with small branches first and the root that keeps
-  its edges shortest. It is better than the tour of neighbours on Plants (−13.21, tour −13.29), worse on Jester
-  (−53.30, tour −53.20), and everywhere worse than the order of reach 0.9 (−13.12, −53.06, on NLTCS −5.966 beside
-  −5.970). As another start for the search with reach it leads to an order of the same score on Plants, and to one
-  that is 0.05 better on Jester and 0.004 worse on NLTCS.
-- *Columns moved in a fitted train* to the hidden state that explains them best given all others. The moves of all
-  columns to all places together cost up to two fits. None gained on NLTCS, one on Plants (0.03), one on Jester
-  (−0.003): the states are those that were learnt for the column where it stands.
-- *A small train* (rank 8, 5 epochs) fitted in each of 11 orders, its held-out likelihood to choose by: 0.05 better than
-  reach 0.9 on Jester, 0.07 worse on Plants, for four to five fits' time. In that time a mixture gains more from further
-  trains: two orders instead of one gain 0.22 on 500 rows of Jester.
-- *Kicks* of the order with reach 0.9, each followed by the search: ten take about half as long as a fit and may find
-  orders of a higher score. Two of three seeds gain 0.10 on Jester, the third nothing; Plants loses 0.015. A mixture of
-  three such orders gains 0.07 on 500 rows of Jester, for 2.7 seconds more; a third train costs 1.9 and gains 0.12."""
+Other ways to choose an order were tried while this was written, and left out, because none gained on Plants, Jester and
+NLTCS alike at equal time: a walk through the maximum spanning tree of mutual information, columns moved within a fitted
+train, a small train fitted in each of several orders, and random changes of an order followed by the search. There is
+no command for these trials."""
 
 
 def hidden_circle(rng: np.random.Generator, d: int = 24, stay: float = 0.85) -> tuple[data.Split, tuple[int, ...]]:
