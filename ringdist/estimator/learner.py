@@ -126,6 +126,13 @@ class Learner:
         """Most columns that share a covariance."""
         return max(map(len, self.structures[structure]))
 
+    def places(self, structure: int) -> list[int]:
+        """The orders that arrange the sites differently, as indices into `orders`."""
+        first: dict[tuple[int, ...], int] = {}
+        for place, order in enumerate(self.orders):
+            first.setdefault(tuple(sites_in_order(self.structures[structure], order)), place)
+        return list(first.values())
+
     @property
     def has_numbers(self) -> bool:
         """Whether a column has components to choose a number of."""

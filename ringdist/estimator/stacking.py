@@ -37,7 +37,7 @@ def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tu
         deadline: of `time.perf_counter`, after which no further order of the columns is tried.
         end: by which all of them should have been learnt from all rows.
     """
-    for place in range(1, len(search.learner.orders)):
+    for place in search.learner.places(best.setting.structure)[1:]:
         if time.perf_counter() + best.seconds < deadline:
             search.outcome(best.setting._replace(place=place))
     space = _space(search, best)
