@@ -12,16 +12,8 @@ from ringdist.queries import top_down
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import (  # noqa: E402
-    JointTRIP,
-    Prior,
-)
-from tests.adapters.priors.cases import (  # noqa: E402
-    RING,
-    D,
-    bananas,
-    make,
-)
+from adapters import JointTRIP, Prior  # noqa: E402
+from tests.adapters.priors.cases import RING, D, bananas, make  # noqa: E402
 
 
 def counted(monkeypatch, module, name: str) -> list:

@@ -7,15 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from tests.adapters.priors.cases import (  # noqa: E402
-    MARGINALISING,
-    D,
-    every_prior,
-    exact,
-    grid,
-    make,
-    nan,
-)
+from tests.adapters.priors.cases import MARGINALISING, D, every_prior, exact, grid, make, nan  # noqa: E402
 
 
 @every_prior

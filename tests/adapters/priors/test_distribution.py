@@ -5,13 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 zuko = pytest.importorskip("zuko")
 
-from tests.adapters.priors.cases import (  # noqa: E402
-    D,
-    every_prior,
-    exact,
-    grid,
-    make,
-)
+from tests.adapters.priors.cases import D, every_prior, exact, grid, make  # noqa: E402
 
 
 @every_prior

@@ -8,21 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import (  # noqa: E402
-    TRIP,
-    FlowPrior,
-    GaussianMixturePrior,
-    JointTRIP,
-    VampPrior,
-)
-from tests.adapters.priors.cases import (  # noqa: E402
-    D,
-    Encoder,
-    encoder,
-    make,
-    mixed,
-    nan,
-)
+from adapters import TRIP, FlowPrior, GaussianMixturePrior, JointTRIP, VampPrior  # noqa: E402
+from tests.adapters.priors.cases import D, Encoder, encoder, make, mixed, nan  # noqa: E402
 
 
 def gaussian_encoder(x):

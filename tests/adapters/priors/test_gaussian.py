@@ -8,14 +8,8 @@ import scipy.stats
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import (  # noqa: E402
-    GaussianMixturePrior,
-)
-from tests.adapters.priors.cases import (  # noqa: E402
-    D,
-    exact,
-    make,
-)
+from adapters import GaussianMixturePrior  # noqa: E402
+from tests.adapters.priors.cases import D, exact, make  # noqa: E402
 
 
 def test_kl_of_the_gaussian_prior():

@@ -9,18 +9,8 @@ import scipy.stats
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import (  # noqa: E402
-    JointTRIP,
-)
-from tests.adapters.priors.cases import (  # noqa: E402
-    RING,
-    D,
-    exact,
-    grid,
-    make,
-    mixed,
-    nan,
-)
+from adapters import JointTRIP  # noqa: E402
+from tests.adapters.priors.cases import RING, D, exact, grid, make, mixed, nan  # noqa: E402
 
 
 def test_attributes_sum_to_the_marginal():

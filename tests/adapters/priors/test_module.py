@@ -9,14 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from tests.adapters.priors.cases import (  # noqa: E402
-    MAKERS,
-    D,
-    encoder,
-    every_prior,
-    make,
-    nan,
-)
+from tests.adapters.priors.cases import MAKERS, D, encoder, every_prior, make, nan  # noqa: E402
 
 
 @every_prior

@@ -5,9 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import (  # noqa: E402
-    TRIP,
-)
+from adapters import TRIP  # noqa: E402
 from tests.adapters.priors.cases import (  # noqa: E402
     RING,
     D,

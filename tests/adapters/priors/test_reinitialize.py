@@ -9,19 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import (  # noqa: E402
-    TRIP,
-    FlowPrior,
-    GaussianMixturePrior,
-    GaussianPrior,
-    JointTRIP,
-)
-from tests.adapters.priors.cases import (  # noqa: E402
-    D,
-    bananas,
-    make,
-    nan,
-)
+from adapters import TRIP, FlowPrior, GaussianMixturePrior, GaussianPrior, JointTRIP  # noqa: E402
+from tests.adapters.priors.cases import D, bananas, make, nan  # noqa: E402
 
 
 @pytest.mark.parametrize("options", [{}, {"topology": "train"}, {"nonnegative": "softplus"}, {"nonnegative": "exp"}])

@@ -9,9 +9,7 @@ import scipy.stats
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import (  # noqa: E402
-    FlowPrior,
-)
+from adapters import FlowPrior  # noqa: E402
 from tests.adapters.priors.cases import (  # noqa: E402
     MARGINALISING,
     D,

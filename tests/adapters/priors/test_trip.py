@@ -7,14 +7,8 @@ import ringdist as rd
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import (  # noqa: E402
-    TRIP,
-)
-from tests.adapters.priors.cases import (  # noqa: E402
-    D,
-    bananas,
-    make,
-)
+from adapters import TRIP  # noqa: E402
+from tests.adapters.priors.cases import D, bananas, make  # noqa: E402
 
 
 def test_the_ring_is_live():

@@ -7,13 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import (  # noqa: E402
-    VampPrior,
-)
-from tests.adapters.priors.cases import (  # noqa: E402
-    D,
-    Encoder,
-)
+from adapters import VampPrior  # noqa: E402
+from tests.adapters.priors.cases import D, Encoder  # noqa: E402
 
 
 def test_the_vamp_prior_uses_the_encoder_without_owning_it():
