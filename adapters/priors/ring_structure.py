@@ -57,7 +57,7 @@ class Structure:
     def _shapes(self, k: int, left: int, right: int) -> dict[str, Shape]:
         if self.kind == "dense":
             return {"core": (self.sizes[k], left, right)}
-        shapes = {} if left == self.inner else {"left": (left, self.inner)}
+        shapes: dict[str, Shape] = {} if left == self.inner else {"left": (left, self.inner)}
         if not self.private[k]:
             shapes["emission"] = (self.sizes[k], self.inner)
         return shapes | {"right": (self.inner, right)}
