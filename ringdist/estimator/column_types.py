@@ -213,10 +213,12 @@ def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
     whole = notation.step == 1.0 and notation.notation in ("integer", "real", "decimal")
     if kind is None:
         atoms = _atoms(values, whole, label)
+        families.check_sizes(values, atoms, label)
         kind, bounds = families.chosen(values, atoms, whole, seed)
     else:
         families.check_values(kind, values, label)
         atoms = () if kind in families.COUNTS else repeats.atoms(values, label)
+        families.check_sizes(values, atoms, label)
         bounds = families.bounds_of(values) if kind == "beta" else None
     atoms = tuple(sorted({*atoms, *families.needed_atoms(kind)}))
     beside = values[~np.isin(values, atoms)]
