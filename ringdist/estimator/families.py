@@ -42,7 +42,6 @@ FAMILIES: dict[str, type[Family]] = {
     "poisson": PoissonMixture,
     "negative_binomial": NegativeBinomialMixture,
 }
-COUNTS = "count", "poisson", "negative_binomial"
 LOCATION_SCALE = "gaussian", "student_t"  # families that may be fitted in any unit and from any origin
 FEWEST_ROWS = 50  # to choose a family from
 MOST_ROWS = 1500
