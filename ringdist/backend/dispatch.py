@@ -165,7 +165,14 @@ def in_own_precision(method: Callable[Concatenate[H, P], R]) -> Callable[Concate
 
 
 def lasting(array: Array) -> AbstractContextManager[Any]:
-    """Within it results are made that are of use everywhere: PyTorch's inference tensors are not under autograd."""
+    """Within it results are made that are of use everywhere.
+
+    PyTorch's inference tensors cannot be used under autograd. While JAX traces a function, it also traces operations on
+    known arrays, unless it is told to evaluate them.
+    """
+    if backend_name(array) == "jax":
+        evaluating: AbstractContextManager[Any] = sys.modules["jax"].ensure_compile_time_eval()
+        return evaluating
     if backend_name(array) == "torch" and sys.modules["torch"].is_inference_mode_enabled():
         stack = ExitStack()
         torch = sys.modules["torch"]

@@ -17,6 +17,7 @@ from ringdist.backend import (
     is_concrete,
     largest_entries,
     largest_row_sums,
+    lasting,
     like_zeros,
     namespace,
     on_accelerator,
@@ -43,7 +44,10 @@ class InRange(NamedTuple):
 
 def in_range(network: Network) -> InRange:
     """The network's cores with row sums near 1; as they are where values cannot be inspected without a wait."""
-    return network.remembered("in_range", lambda: _in_range(network))
+    if not can_inspect_values(network):
+        return InRange(network.links, 0.0)
+    with lasting(network.prototype):
+        return network.remembered("in_range", lambda: _in_range(network))
 
 
 def can_inspect_values(network: Network, evidence: Evidence | None = None) -> bool:
@@ -66,8 +70,6 @@ def rescale_interval(network: Network) -> int:
 
 
 def _in_range(network: Network) -> InRange:
-    if not can_inspect_values(network):
-        return InRange(network.links, 0.0)
     cores, exponents = list(network.links), [0] * network.num_variables
     emissions, shifts = stacked_emissions(cores), dict[int, int]()
     stacked = {k for group in emissions if group.array is not None for k in group.columns}
