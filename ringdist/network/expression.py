@@ -63,7 +63,7 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
 
 
 class _Indices:
-    """Indices of an expression, some of which are one and the same because an identity joins them."""
+    """Indices of an expression; an identity makes the two indices that it joins equal."""
 
     def __init__(self, count: int):
         self._parent: list[int] = list(range(count))

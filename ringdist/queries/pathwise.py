@@ -82,7 +82,7 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
 
 
 def _forward_sweep(ring: Network, rows: Array, fixed: Array, nothing_given: bool) -> tuple[Array, Array, Array]:
-    """The moving samples (n, d), and on the way of each row the least density and the least mass in the products, (n,).
+    """The moving samples (n, d), and for each row the least density and the least mass in the products, (n,).
 
     The masses are relative to what the products were scaled by: one near underflow means that the paths with the mass
     may have been lost.

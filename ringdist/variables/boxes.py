@@ -87,7 +87,7 @@ class Box:
         return self.xp.reshape(logs, self.shape)
 
     def _with_others(self, logs: Array, sure: Array) -> Array:
-        """Masses (M,) of which those that are not sure are found on the lattice."""
+        """Masses (M,), of which those that are not certain are computed on the lattice."""
         place = nonzero_rows(~sure)
         if place.shape[0] == 0:
             return logs
@@ -139,7 +139,7 @@ class Box:
         )
 
     def _in_parts(self, kernel: Callable[..., tuple[Array, ...]], *others: Array) -> list[Array]:
-        """What a function of arrays (M, ...) says of the box and of others, a bounded number of rows at a time."""
+        """A function of the box's and other arrays (M, ...), evaluated for a bounded number of rows at a time."""
         arrays = (*self.arrays, *others)
         if not is_concrete(*arrays):
             return list(kernel(*arrays))

@@ -95,7 +95,7 @@ def log_gap(x: Array) -> Array:
     return xp.where(large, far, far + steps - xp.log1p(LARGE / small))
 
 
-def log_gap_slope(x: Array) -> Array:
+def log_gap_derivative(x: Array) -> Array:
     """The derivative of `log_gap`, 1 / x − ψ'(x)."""
     xp = namespace(x)
     large = x >= LARGE
@@ -108,7 +108,7 @@ def log_gap_slope(x: Array) -> Array:
 
 def trigamma(x: Array) -> Array:
     """ψ'(x) for x > 0."""
-    return 1 / x - log_gap_slope(x)
+    return 1 / x - log_gap_derivative(x)
 
 
 def inverse_log_gap(value: Array) -> Array:
@@ -118,5 +118,5 @@ def inverse_log_gap(value: Array) -> Array:
     for _ in range(6):
         x = xp.exp(logs)
         gap = log_gap(x)
-        logs = logs - (xp.log(gap) - xp.log(value)) * gap / (x * log_gap_slope(x))
+        logs = logs - (xp.log(gap) - xp.log(value)) * gap / (x * log_gap_derivative(x))
     return xp.exp(logs)
