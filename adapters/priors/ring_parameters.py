@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -237,6 +238,12 @@ class RingParameters(Reorderable, Prior):
     ) -> None:
         """Take over the order too; one that is no permutation is reported as a mismatch is, and so is another map."""
         saved = local_metadata.get("nonnegative", self.nonnegative)
+        if self.nonnegative != "abs" and "version" in local_metadata and "nonnegative" not in local_metadata:
+            warnings.warn(
+                f"{prefix}cores: saved by a version that did not note its nonnegative, which was 'abs' by default; "
+                f"they are read as {self.nonnegative!r}",
+                stacklevel=2,
+            )
         if saved != self.nonnegative:
             lists[-1].append(f"{prefix}cores: saved with nonnegative={saved!r}, found {self.nonnegative!r} here")
             return

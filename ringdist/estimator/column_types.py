@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ringdist.estimator import families, repeats, scalars
-from ringdist.estimator.columns import Column, Unknown
+from ringdist.estimator.columns import COUNTS, Column, Unknown
 from ringdist.estimator.frames import Raw, clock_of, only_integers, only_numbers
 
 TYPES = ("categorical", *families.FAMILIES)
@@ -213,10 +213,12 @@ def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
     whole = notation.step == 1.0 and notation.notation in ("integer", "real", "decimal")
     if kind is None:
         atoms = _atoms(values, whole, label)
+        families.check_sizes(values, atoms, label)
         kind, bounds = families.chosen(values, atoms, whole, seed)
     else:
         families.check_values(kind, values, label)
-        atoms = () if kind in families.COUNTS else repeats.atoms(values, label)
+        atoms = () if kind in COUNTS else repeats.atoms(values, label)
+        families.check_sizes(values, atoms, label)
         bounds = families.bounds_of(values) if kind == "beta" else None
     atoms = tuple(sorted({*atoms, *families.needed_atoms(kind)}))
     beside = values[~np.isin(values, atoms)]

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ringdist.estimator.frames import Raw, only_numbers
-from ringdist.estimator.scalars import Scalars
+from ringdist.estimator.scalars import CLOCKS, Scalars
 
 Unknown = Literal["error", "missing", "rare"]
+COUNTS = "count", "poisson", "negative_binomial"  # types of integers that have probabilities, not densities
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,22 @@ class Column:
         """Number of codes of a categorical column."""
         levels = 0 if self.categories is None else self.categories.size
         return levels - max(0, self.rare.size - 1)
+
+    @property
+    def half_step(self) -> float:
+        """Half the distance between values that a density stands for, which are rounded to."""
+        return 0.0 if self.categories is not None or self.type in COUNTS else 0.5 * self.scalars.step
+
+    @property
+    def end(self) -> float:
+        """The least number whose density stands for a value that may occur."""
+        return self.scalars.low - self.half_step
+
+    def in_notation(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of any shape: dates and durations as the user writes them, all others as floats."""
+        if self.scalars.notation not in CLOCKS:
+            return values
+        return np.asarray(self.scalars.from_float(values.reshape(-1), "")).reshape(values.shape)
 
     def encode(self, raw: Raw, unknown: Unknown = "error") -> tuple[np.ndarray, np.ndarray | None]:
         """(n,) float64: real numbers, or codes; NaN where missing. And log shares within the rare levels, if any.

@@ -22,6 +22,7 @@ from ringdist.estimator.parameters import check_parameters, plain_rank
 from ringdist.estimator.questions import Questions
 from ringdist.estimator.stacking import MOST_RINGS
 from ringdist.estimator.structures import alone, as_gaussian, structures_of
+from ringdist.estimator.supports import within_supports
 from ringdist.interop import files, mixtures
 from ringdist.ring_mixture import RingMixture, load
 
@@ -35,6 +36,11 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
 
     `ring_` is in the units of the data: log-densities are per unit of each numeric column. For a column of integers, a
     unit is the distance between them.
+
+    A column without negative numbers has none in samples and completions. Where its Gaussian or Student-t components
+    have mass below 0, for 5 of the rows or more, they are truncated there (`rd.Truncated`): a negative number then has
+    density 0. Smaller masses, and those of columns that share a covariance, count as mass at 0 in samples, `cdf`,
+    `quantile` and `probability`.
 
     Args:
         rank: of every bond, or one per bond (see `TensorRing.ranks`). "auto": chosen.
@@ -85,7 +91,8 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         ring_: the fitted `ringdist.TensorRing`, or `ringdist.RingMixture` of several: numeric columns in the units of
             the data, categorical ones by code, with the names of the columns if the data has them.
         column_types_: type of every column, by its name, or its index if columns have no names.
-        history_: per epoch the mean log-likelihood per row of "train" and, with `validation_fraction`, "validation".
+        history_: per epoch the mean log-likelihood per row of "train" and, with `validation_fraction`, "validation",
+            before components are truncated.
         categories_: for each column the array of categories in the order of their codes, or None if it is numeric.
         is_categorical_: (d,) booleans.
         n_iter_: number of epochs run.
@@ -191,6 +198,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         ring = units.in_units(result.ring, unit, columns, self._names())
         for share in stack:
             columns = as_gaussian(columns, learner.structures[share.setting.structure])
+        ring = within_supports(ring, columns, rows[learn])
         self._set_fitted(columns, is_frame(X), labels, ring)
         self.history_ = {
             name: [float(value - shift) for value in result.history[name]]

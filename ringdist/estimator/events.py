@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ringdist.estimator.columns import Column, level_of, listed
-from ringdist.estimator.families import COUNTS
+from ringdist.estimator.families import LOCATION_SCALE
 from ringdist.estimator.frames import Raw, is_missing
 from ringdist.variables import Interval
 
@@ -86,11 +86,13 @@ def _numbers(column: Column, values: Sequence[Any]) -> np.ndarray:
 def _interval(column: Column, value: Interval) -> Interval:
     """Of a column of integers under a density, all that is rounded to its integers; of one with an end, all beyond."""
     low, high, step = value.low, value.high, column.scalars.step
-    if step and column.type not in COUNTS:
+    if column.half_step:
         low = (math.ceil(low / step - 1e-9) - 0.5) * step if math.isfinite(low) else low
         high = (math.floor(high / step + 1e-9) + 0.5) * step if math.isfinite(high) else high
         if low >= high:
             raise ValueError(f"{column.label}: {value!r} holds no value of the column, which are multiples of {step:g}")
+    if column.type in LOCATION_SCALE and high < column.end:  # where the density may be positive, but no value is
+        return Interval(None, -float(np.finfo(np.float64).max))
     if value.low <= column.scalars.low and value.high >= column.scalars.low:
         low = -math.inf
     return Interval(None if low == -math.inf else low, None if high == math.inf else high)

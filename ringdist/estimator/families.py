@@ -42,7 +42,6 @@ FAMILIES: dict[str, type[Family]] = {
     "poisson": PoissonMixture,
     "negative_binomial": NegativeBinomialMixture,
 }
-COUNTS = "count", "poisson", "negative_binomial"
 LOCATION_SCALE = "gaussian", "student_t"  # families that may be fitted in any unit and from any origin
 FEWEST_ROWS = 50  # to choose a family from
 MOST_ROWS = 1500
@@ -52,6 +51,7 @@ EXTENT = 0.5  # of a column of shares
 LARGEST_COUNT = 100  # of a typical row: a density is as good for larger ones, and quicker
 SKEWED, HEAVY = 1.0, 2.0  # skewness and excess kurtosis
 FEW = 3  # rows
+SIZES = 1e-304, 1e306  # between them components and samples stay in range: a component may be narrower than its column
 GRID = 1 / math.sqrt(2 * math.pi)  # least standard deviation in steps of a column: no density above 1 a step
 
 
@@ -146,6 +146,31 @@ def check_values(
     wrong = wrong[~np.isin(wrong, atoms)]
     if wrong.size:
         raise ValueError(f"{label}: a {kind} column holds {rule}, found {wrong[0]:g}; {remedy}")
+
+
+def check_sizes(values: np.ndarray, atoms: Sequence[float], label: str) -> None:
+    """Raise `ValueError` unless values (n,) are in a unit in which densities and samples stay in range.
+
+    The density of subnormal numbers exceeds the range of float64, as samples beyond the largest numbers do.
+    """
+    size = float(np.abs(values).max(initial=0.0))
+    if size > SIZES[1]:
+        raise ValueError(
+            f"{label}: numbers must be at most {SIZES[1]:g} in size, found {values[np.abs(values).argmax()]:g}; divide "
+            "the column by a power of ten, or replace the entry by NaN where it stands for a missing one"
+        )
+    beside = values[~np.isin(values, atoms)]
+    size = float(np.abs(beside).max(initial=0.0))
+    if size == 0:
+        return
+    eps = 5 * float(np.finfo(np.float64).eps)
+    scale = size * float(column_scale((beside / size).mean(), (beside / size).std(), eps))
+    if scale < SIZES[0]:
+        finding = f"at most {size:g}" if size < SIZES[0] else f"a standard deviation of {scale:.2g}"
+        raise ValueError(
+            f"{label}: numbers must differ by {SIZES[0]:g} or more, found {finding}; multiply the column by a power of "
+            "ten, such as 1e200, or drop it if its values stand for zero"
+        )
 
 
 def needed_atoms(kind: str) -> tuple[float, ...]:

@@ -18,10 +18,9 @@ from ringdist.estimator import events
 from ringdist.estimator.access import after_fit
 from ringdist.estimator.columns import Column
 from ringdist.estimator.completions import Completions
-from ringdist.estimator.families import COUNTS
 from ringdist.estimator.fitting import seed
-from ringdist.estimator.scalars import CLOCKS
 
+TOGETHER = 4096  # quantiles
 SAMPLES = 4000  # of a Monte Carlo estimate of mutual information
 
 
@@ -92,7 +91,7 @@ class Questions(Completions):
                 raise ValueError(f"{asked.label}: categories that are not numbers have no mean; ask predict_proba")
             return np.asarray(self.predict_proba(X, column) @ asked.categories.astype(np.float64))
         values = np.asarray(self.ring_.mean(self._encoded(X, {k}).rows))[:, k]
-        return self._as_numbers(asked, values)
+        return asked.in_notation(values)
 
     def cdf(self, X: Any, column: Any) -> np.ndarray:
         """P(column <= its entry | the other known entries of the row), (n,), exact.
@@ -102,14 +101,14 @@ class Questions(Completions):
                 entries have zero mass.
         """
         k = self._ordered(column)
-        rows = self._encoded(X).rows.copy()
+        asked, rows = self._columns[k], self._encoded(X).rows.copy()
         if np.isnan(rows[:, k]).any():
             raise ValueError(
-                f"{self._columns[k].label}: the point of a cdf must be given in every row, found none in row "
+                f"{asked.label}: the point of a cdf must be given in every row, found none in row "
                 f"{int(np.isnan(rows[:, k]).argmax())}"
             )
-        rows[:, k] += self._half_step(self._columns[k])
-        return np.asarray(self.ring_.cdf(k, rows))
+        rows[:, k] += asked.half_step
+        return np.where(rows[:, k] < asked.end, 0.0, np.asarray(self.ring_.cdf(k, rows)))
 
     def quantile(self, X: Any, column: Any, q: Any) -> np.ndarray:
         """The least value of a column whose cdf, given the other known entries of the row, is at least q.
@@ -139,15 +138,19 @@ class Questions(Completions):
         if levels.ndim > 1 or not ((levels >= 0) & (levels <= 1)).all():
             raise ValueError(f"{asked.label}: q must be a probability or a list of some, in [0, 1], found {q!r}")
         rows = self._encoded(X, {k}).rows
-        found = [np.asarray(self.ring_.quantile(k, level, rows)) for level in np.atleast_1d(levels).tolist()]
-        values = np.stack(found, axis=-1)
+        some = max(1, TOGETHER // max(1, levels.size))
+        found = [
+            np.asarray(self.ring_.quantile(k, np.atleast_1d(levels)[:, None], rows[i : i + some])).T
+            for i in range(0, len(rows), some)
+        ]
+        values = np.concatenate(found)
         if asked.categories is not None:
             values = asked.categories[values.astype(np.int64)]
         else:
-            half, step = self._half_step(asked), asked.scalars.step
+            half, step = asked.half_step, asked.scalars.step
             if half:
                 values = np.where(np.isfinite(values), np.ceil((values - half) / step - 1e-9) * step, values)
-            values = self._as_numbers(asked, np.clip(values, asked.scalars.low, asked.scalars.high))
+            values = asked.in_notation(np.clip(values, asked.scalars.low, asked.scalars.high))
         return np.asarray(values[:, 0] if levels.ndim == 0 else values)
 
     def probability(self, event: Mapping[Any, Any], X: Any = None) -> Any:
@@ -319,19 +322,6 @@ class Questions(Completions):
                     "predict_proba, or fit an ordered categorical dtype"
                 )
         return k
-
-    def _half_step(self, column: Column) -> float:
-        """Half the distance between values that a density stands for, which are rounded to."""
-        if column.categories is not None or column.type in COUNTS:
-            return 0.0
-        return 0.5 * column.scalars.step
-
-    def _as_numbers(self, column: Column, values: np.ndarray) -> np.ndarray:
-        """Dates and durations in their own notation, all else as floats."""
-        if column.scalars.notation not in CLOCKS:
-            return values
-        flat = column.scalars.from_float(values.reshape(-1), "")
-        return np.asarray(flat).reshape(values.shape)
 
     def _over(self, keep: Sequence[int], ring: Any) -> Self:
         """The fitted estimator of some of the columns, with their ring."""

@@ -51,7 +51,8 @@ class Scalars:
         """The nearest values that may occur."""
         if self.step:
             values = np.round(values / self.step) * self.step
-        return np.clip(values, self.low, self.high)
+        largest = float(np.finfo(np.float64).max)  # heavy tails may reach beyond
+        return np.clip(values, max(self.low, -largest), min(self.high, largest))
 
     def from_float(self, values: np.ndarray, dtype: str) -> np.ndarray:
         """(n,) numbers, none of them missing, in the user's notation and dtype, as far as NumPy has it."""

@@ -129,6 +129,7 @@ class _Joined(Family):
     def __init__(self, families: Sequence[Family], prototype: Array):
         self._families, self._prototype = list(families), prototype
         self.integer, self.support = families[0].integer, families[0].support
+        self.smooth = any(family.smooth for family in families) and all(own.measure == "reals" for own in families)
         self._set(sum(family.num_components for family in families), families[0].name, {})
 
     def cdf(self, x: Array) -> Array:
@@ -138,11 +139,19 @@ class _Joined(Family):
         return _Joined([family.with_rows(change) for family in self._families], self._prototype)
 
     def means(self) -> Array:
-        xp, means = namespace(self._prototype), [like(own.means(), self._prototype) for own in self._families]
-        rows = [part.shape[0] for part in means if part.ndim == 2]
+        return self._side_by_side([family.means() for family in self._families])
+
+    def surroundings(self) -> tuple[Array, Array]:
+        centres, scales = zip(*(family.surroundings() for family in self._families), strict=True)
+        return self._side_by_side(centres), self._side_by_side(scales)
+
+    def _side_by_side(self, parts: Sequence[Array]) -> Array:
+        """Parameters (N,) or (b, N) of the families, (..., Σ N)."""
+        xp, parts = namespace(self._prototype), [like(part, self._prototype) for part in parts]
+        rows = [part.shape[0] for part in parts if part.ndim == 2]
         if rows:
-            means = [xp.broadcast_to(part, (rows[0], part.shape[-1])) for part in means]
-        return xp.concat(means, axis=-1)
+            parts = [xp.broadcast_to(part, (rows[0], part.shape[-1])) for part in parts]
+        return xp.concat(parts, axis=-1)
 
     def is_endless(self, x: Array) -> Any:
         found = self._families[0].is_endless(x)

@@ -76,3 +76,23 @@ def test_masked_entries_are_missing():
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         rd.fit_mixture(np.zeros((4, 2)), [rd.Categorical(2)] * 2, **options)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_weights_are_the_best_ones_however_alike_the_models(seed):
+    """EM alone takes thousands of steps between models that hardly differ."""
+    rng = np.random.default_rng(seed)
+    count, n = int(rng.integers(2, 7)), 400
+    values = rng.normal(size=n) + 10.0 ** rng.uniform(-3, 1) * rng.normal(size=(count, n))
+    values[rng.random(values.shape) < 0.05] = -np.inf
+    values[:, 0] = -np.inf  # a row that no model explains
+    rows = rng.integers(0, 3, n).astype(float) if seed % 2 else None
+    weights = mixture_weights(values, rows)
+    assert (weights >= 0).all() and weights.sum() == pytest.approx(1)
+    share = np.ones(n - 1) if rows is None else rows[1:]
+    density = np.exp(values[:, 1:])
+    gains = density / (weights @ density) @ share / share.sum()
+    assert gains.max() < 1 + 1e-8  # which bounds what other weights could gain
+    twice = mixture_weights(np.concatenate([values, values]), rows)
+    np.testing.assert_allclose(twice[:count] + twice[count:], weights, atol=1e-4)
+    np.testing.assert_allclose(mixture_weights(np.full((count, 3), -np.inf)), 1 / count)

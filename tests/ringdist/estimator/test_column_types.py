@@ -214,6 +214,44 @@ def test_a_change_of_unit_by_any_power_changes_nothing():
         )
 
 
+@pytest.mark.parametrize("exponent", [-323, -320, -315, -310, -306])
+@pytest.mark.parametrize("shape", ["normal", "positive", "constant", "beside_an_atom", "close"])
+def test_subnormal_columns_are_refused_with_the_remedy(exponent, shape):
+    """Their density is beyond the range of numbers; it was -inf or NaN without a word."""
+    rng = np.random.default_rng(-exponent)
+    unit, z = 10.0**exponent, rng.normal(size=240)
+    x = {
+        "normal": z * unit,
+        "positive": np.exp(z) * unit,
+        "constant": np.full(240, unit),
+        "beside_an_atom": np.where(rng.random(240) < 0.5, 5.0, 40 * z * unit),
+        "close": 1e-300 + 10.0 ** max(-312, min(exponent, -308)) * z,
+    }[shape]
+    frame = pd.DataFrame({"x": x, "y": z})
+    with pytest.raises(ValueError, match=r"column 0 \('x'\): numbers must differ by 1e-304 or more.*multiply the col"):
+        quick(column_types={"x": "gaussian"}).fit(frame)
+
+
+@pytest.mark.parametrize("value", [1e307, -1.7e308])
+def test_numbers_near_the_end_of_the_range_are_refused_with_the_remedy(value):
+    frame = pd.DataFrame({"x": [*np.random.default_rng(0).normal(size=50), value]})
+    with pytest.raises(ValueError, match=r"column 0 \('x'\): numbers must be at most 1e\+306.*divide the column"):
+        quick().fit(frame)
+
+
+@pytest.mark.parametrize("scale", [1e-303, 1e305])
+@pytest.mark.parametrize("kind", ["gaussian", "student_t", "lognormal"])
+def test_columns_of_any_other_size_work(scale, kind):
+    rng = np.random.default_rng(3)
+    z = {"gaussian": rng.normal, "student_t": lambda size: rng.standard_t(3, size)}.get(kind, rng.random)(size=200)
+    x = np.column_stack([z * scale, z + rng.normal(size=200)])
+    model = quick(column_types={0: kind}).fit(x)
+    drawn, same = model.sample(200, random_state=0), quick(column_types={0: kind}).fit(x / [scale, 1])
+    assert np.isfinite(drawn).all() and np.abs(drawn[:, 0]).max() < 50 * np.abs(x[:, 0]).max()
+    np.testing.assert_allclose(model.score(x), same.score(x / [scale, 1]) - np.log(scale), rtol=1e-4)
+    assert ((model.cdf(x, 0) >= 0) & (model.cdf(x, 0) <= 1)).all()
+
+
 # ------------------------------------------------------------------------------------------------ missing entries
 
 

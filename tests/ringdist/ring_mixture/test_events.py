@@ -152,3 +152,29 @@ def test_conditionals_of_events_are_saved(numpy_backend, tmp_path):
     again = rd.load(tmp_path / "given")
     x = np.array(list(itertools.product([0, np.nan], [0.5, 2.0, np.nan], [1, np.nan])))
     np.testing.assert_array_equal(again.log_prob(x), given.log_prob(x))
+
+
+def test_quantiles_of_wide_columns_in_events_need_few_values_of_a_distribution_function(monkeypatch):
+    """Each value is an integral on a lattice: bisection took one for every bit of the number."""
+    rng = np.random.default_rng(0)
+
+    def ring(components: int) -> rd.TensorRing:
+        factor = rng.normal(size=(components, 4, 4))
+        covariances = factor @ factor.mT + 0.3 * np.eye(4)
+        size = rd.MultivariateGaussianMixture(rng.normal(size=(components, 4)), covariances, names=list("abcd"))
+        cores = [rng.random((components, 1, 2)), rng.random((2, 2, 1))]
+        return rd.TensorRing(cores, [size, rd.Categorical(2)], columns=[[0, 1, 2, 3], [4]])
+
+    mixture = rd.RingMixture([ring(2), ring(3)], [0.4, 0.6])
+    given = mixture.condition({"a": rd.Interval(0, None), "b": rd.Interval(-1, 2), 4: 1})
+    rows, levels = np.array([[np.nan, np.nan, 0.3, np.nan], [np.nan] * 4]), np.array([[0.1], [0.6]])
+    family, cdf, calls = rd.TruncatedMultivariateGaussianMixture, rd.TruncatedMultivariateGaussianMixture.cdf, []
+    monkeypatch.setattr(family, "cdf", lambda self, x: calls.append(1) or cdf(self, x))
+    for k in ("a", "d"):
+        calls.clear()
+        values = given.quantile(k, levels, rows)
+        assert values.shape == (2, 2) and 0 < len(calls) < 50  # of two rings together
+        points = np.broadcast_to(rows, (2, 2, 4)).copy()
+        points[..., "abcd".index(k)] = values
+        assert_close(given.cdf(k, points), np.broadcast_to(levels, (2, 2)), given, rtol=1e-9)
+    assert_close(given.quantile("a", np.array([0.0, 1.0]), rows[1]), np.array([0.0, np.inf]), given)
