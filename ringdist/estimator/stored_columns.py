@@ -1,4 +1,4 @@
-"""Columns as JSON can hold them, and back; what a file says is checked before it is believed."""
+"""Columns as JSON objects, and back, with checks of all values in a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUMERIC = ("type", "atoms", "bounds", "scalars", "dtype")
 
 
 def to_json(column: Column) -> dict[str, Any]:
-    """The column as JSON can hold it, the inverse of `from_json`; `ValueError` for categories of another kind."""
+    """The column as a JSON object, the inverse of `from_json`; `ValueError` for categories of another kind."""
     if column.categories is None:
         written = column.scalars
         return {
