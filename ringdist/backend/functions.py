@@ -104,8 +104,8 @@ def exponents(array: Array) -> Array:
     lift = 2.0 ** (2 - math.frexp(float(info.eps))[1])  # out of the subnormal numbers
     small = array < float(info.smallest_normal)
     logs = xp.log2(xp.where(array > 0, array * xp.where(small, lift, 1.0), 1.0))
-    whole = xp.floor(logs) + 1 - xp.where(small, math.log2(lift), 0.0)
-    return xp.where(array > 0, whole, 0.0)
+    integers = xp.floor(logs) + 1 - xp.where(small, math.log2(lift), 0.0)
+    return xp.where(array > 0, integers, 0.0)
 
 
 def without_warnings(array: Array) -> contextlib.AbstractContextManager[Any]:

@@ -145,8 +145,8 @@ def _scales(x: np.ndarray, variables: Sequence[Variable]) -> list[_Scale]:
     bins = int(np.clip(np.sqrt(n / _ROWS_PER_CELL), _FEWEST_BINS, _MOST_BINS))
     scales = []
     for k, variable in enumerate(variables):
-        whole = as_family(variable).integer and lowest[k] >= 0
-        if whole and highest[k] < variable.num_components <= _MOST_LEVELS:
+        is_integer = as_family(variable).integer and lowest[k] >= 0
+        if is_integer and highest[k] < variable.num_components <= _MOST_LEVELS:
             scales.append(_categories(variable.num_components))
         else:
             scales.append(_ranks(np.asarray(sample[:, k], dtype=np.float64), bins))
