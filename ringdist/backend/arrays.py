@@ -173,7 +173,9 @@ def sum_by_index(values: Array, index: Array, size: int) -> Array:
 
 def unstack(array: Array, axis: int = 0) -> Sequence[Array]:
     """The slices along an axis."""
-    if backend_name(array) == "torch":  # array-api-compat moves the axis by what `torch.vmap` has no rule for
+    if (
+        backend_name(array) == "torch"
+    ):  # array-api-compat uses an operation without a rule for `torch.vmap`
         return array.unbind(axis)
     return namespace(array).unstack(array, axis=axis)
 

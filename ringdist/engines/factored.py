@@ -60,7 +60,7 @@ class _Product(NamedTuple):
     logs: Tensor  # (b, r) of the scale of its rows
     low: Tensor  # (b,) smallest entry met
     kept: list[Tensor | None]  # of every column S, where it has a left factor, and T
-    scales: dict[int, Tensor]  # by which the rows of the state behind a column were divided
+    scales: dict[int, Tensor]  # divisors of the rows of the state after a column
 
 
 def _forward(
@@ -155,9 +155,9 @@ class _Diagonal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         plan, needed, saved = ctx.plan, ctx.needs_input_grad[1:], ctx.saved_tensors
-        count, behind = len(needed), len(needed) + 2 * len(needed) // PARTS
-        operands, kept = saved[:count], saved[count:behind]
-        scales = dict(zip(ctx.places, saved[behind:], strict=True))
+        count, end = len(needed), len(needed) + 2 * len(needed) // PARTS
+        operands, kept = saved[:count], saved[count:end]
+        scales = dict(zip(ctx.places, saved[end:], strict=True))
         if torch.is_grad_enabled():
             return None, *_recorded(plan, operands, scales, gradient, needed)
         gradients: list[Tensor | None] = []

@@ -31,7 +31,7 @@ from ringdist.network import Evidence, Network
 LONGEST = 8  # products between two rescalings at most
 NEAR_ONE = 0.25, 2.0  # row sums of cores that are used as they are: growth by 2^LONGEST is in the threshold
 BITS = 40  # by which categories may shrink a state between two rescalings
-FACTOR_BITS = 16  # by which what is flushed in the middle of a core of several factors may grow on the way out of it
+FACTOR_BITS = 16  # largest growth of a flushed entry inside a core of several factors
 
 
 class InRange(NamedTuple):
@@ -77,7 +77,7 @@ def _in_range(network: Network) -> InRange:
             shift = _shift(_norm(core))
             cores[k] = _divided(core, shift)
         elif shift := _shift(size.norm):
-            if k in stacked and "left" not in cores[k].arrays():  # the emission stands first, and is divided below
+            if k in stacked and "left" not in cores[k].arrays():  # the emission comes first and is divided below
                 shifts[k] = shift
             else:
                 cores[k] = _divided(cores[k], shift)

@@ -17,7 +17,7 @@ from ringdist.interop.tensorfile import fields
 _KINDS = {"f": "float", "i": "int", "u": "int", "b": "bool", "O": "str"}
 _TYPES = {"float": float, "int": int, "bool": bool, "str": str}
 _DTYPE = re.compile(r"[A-Za-z0-9\[\], /_+:-]{0,60}")
-_CATEGORICAL = ("ordered", "rare", "dtype")  # beside what files of the first version have
+_CATEGORICAL = ("ordered", "rare", "dtype")  # in addition to those of files of the first version
 _NUMERIC = ("type", "atoms", "bounds", "scalars", "dtype")
 
 

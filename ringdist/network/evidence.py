@@ -100,7 +100,7 @@ def check_values(ring: Network, rows: Array) -> None:
     for sites in ring.groups:
         families = [ring.families[i] for i in sites]
         values = values_of(ring, rows, sites)
-        if not is_concrete(values):  # within `jax.jit` also what is made of constants
+        if not is_concrete(values):  # within `jax.jit` results of constants are traced too
             return
         if families[0].stacks and families[0].tells_support:
             if bool(xp.all(families[0].stack(families).in_support(values))):

@@ -38,7 +38,7 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
     if len(set(sites)) != len(sites):
         raise ValueError(f"open columns must differ, and be of different variables, found {list(open)}")
     d = network.num_variables
-    indices = _Indices(2 * d)  # of bonds and, behind them, of components
+    indices = _Indices(2 * d)  # of bonds, followed by those of components
     operands: list[Array] = []
     terms: list[list[int]] = []
     for j, k in enumerate(network.order):

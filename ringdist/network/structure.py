@@ -32,7 +32,7 @@ from ringdist.variables import Family, Variable, as_family
 class Network:
     """Cores and variables in their order around a ring; see `TensorRing` for the arguments."""
 
-    links: tuple[Core, ...]  # the cores by site, arrays as `DenseCore`: what engines and queries work with
+    links: tuple[Core, ...]  # the cores by site, for engines and queries; arrays are `DenseCore`s
     variables: tuple[Variable, ...]
     order: tuple[int, ...]
     validate: bool
@@ -99,7 +99,7 @@ class Network:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"rings are immutable: {name} cannot be deleted")
 
-    # ------------------------------------------------------------------------------------------------ what it is
+    # --------------------------------------------------------------------------------------------- properties
 
     @cached_property
     def cores(self) -> tuple[Any, ...]:

@@ -254,8 +254,8 @@ def _weighted(core: Core, weights: Array) -> Core:
     factors, _, component = core.subscripts.partition("->")
     for (name, array), letters in zip(core.arrays().items(), factors.split(","), strict=True):
         if component[0] in letters:
-            behind = len(letters) - letters.index(component[0]) - 1
-            shaped = namespace(array).reshape(weights, (-1, *[1] * behind))
+            later = len(letters) - letters.index(component[0]) - 1
+            shaped = namespace(array).reshape(weights, (-1, *[1] * later))
             return core.with_arrays({**core.arrays(), name: array * shaped})
     raise ValueError(f"a core must have its components in some factor, found {core.subscripts}")
 

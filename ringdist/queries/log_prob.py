@@ -24,7 +24,7 @@ from ringdist.network import Evidence, Network
 from ringdist.network.events import Events
 from ringdist.network.evidence import as_table, checked
 
-MANY = 256  # rows beside which it costs little that every part of them reads the cores once more
+MANY = 256  # rows for which reading the cores once more in each part costs little
 
 
 def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:

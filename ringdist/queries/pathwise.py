@@ -161,7 +161,7 @@ def _moved(family: Family, weights: Array, column: Array, evidence: Array, typic
     cdf = xp.sum(weights * like(family.cdf(value), weights), axis=-1)
     log_density = stop_gradient(like(family.log_density(value), weights))
     density = xp.sum(stop_gradient(weights) * xp.exp(log_density), axis=-1)
-    density = xp.where(free & ~missing, density, 1.0)  # what stands still must not divide by zero
+    density = xp.where(free & ~missing, density, 1.0)  # entries without a gradient must not divide by zero
     value = xp.where(free, moving(value, cdf, density), evidence)
     return xp.where(missing, xp.nan, value), density
 

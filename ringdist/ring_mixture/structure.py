@@ -70,7 +70,7 @@ class Mixture:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._set(state["rings"], state["linear"], state["logs"], state["validate"])
 
-    # ------------------------------------------------------------------------------------------------ what it is
+    # --------------------------------------------------------------------------------------------- properties
 
     @property
     def weights(self) -> Array:

@@ -165,7 +165,7 @@ def _standard(means: Array, square: Array, low: Array, high: Array) -> tuple[Sta
     """The columns in standard deviations (M, K) from their means, and these standard deviations."""
     xp = namespace(means)
     stds = xp.sqrt(xp.linalg.diagonal(square))
-    reach = END * stds  # what is farther away is cut off before it is divided, which could overflow
+    reach = END * stds  # larger distances are clipped first, because their quotient could overflow
     start, end = ((between(bound, means - reach, means + reach) - means) / stds for bound in (low, high))
     gap = xp.where(xp.isinf(low) | xp.isinf(high), reach, between(finite(high) - finite(low), 0 * reach, 2 * reach))
     width = gap / stds

@@ -33,7 +33,7 @@ def as_family(variable: Variable) -> Family:
 class Foreign(Family):
     """An adapter around a variable `v` of another class. `variable` is v again, `kind` its class.
 
-    Methods that return a variable return it behind the adapter.
+    Methods that return a variable return it in an adapter.
     """
 
     def __init__(self, variable: Any):

@@ -18,7 +18,7 @@ from ringdist.backend import Array, dtype_name, namespace, special
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 NEAR = 0.1  # |x − λ| / (x + λ) below which D is summed as a series
 TERMS = [1 / (2 * k + 3) for k in range(8)]  # (atanh(v) − v) / v³ in powers of v²
-# Asymptotic series in powers of x⁻²: of x δ(x), of x² times what the next functions are beside their leading terms.
+# Asymptotic series in powers of x⁻²: of x δ(x), and of x² times the next functions without their leading terms.
 DELTA = [1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156]
 PSI = [1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12]
 PSI_SLOPE = [1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6]

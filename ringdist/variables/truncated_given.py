@@ -173,7 +173,7 @@ def moments(means: Array, covariances: Array, intervals: Sequence[Interval], wid
     weights = xp.linalg.solve(own, cross.mT)  # (..., N, K, width)
     moved = seen[0] + xp.sum(weights * (expected - take(means, inner, axis=-1))[..., None], axis=-2)
     found = seen[1] - weights.mT @ (own - spread) @ weights
-    for position, j in enumerate(bounded):  # of what is restricted itself, without the rounding of a product
+    for position, j in enumerate(bounded):  # moments of the restricted columns themselves, without rounding
         here = like(np.arange(width) == j, means, xp.bool)
         moved = xp.where(here, expected[..., position][..., None], moved)
         found = xp.where(here[:, None] & here, spread[..., position, position][..., None, None], found)
