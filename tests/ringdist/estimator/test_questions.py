@@ -256,7 +256,7 @@ NUMBERS = "a gaussian one; ask mean, cdf or quantile"
         (lambda m, f: m.predict_proba(f, 17), r"no column 17"),
         (lambda m, f: m.predict_proba(f, "height"), rf"column 1 \('height'\).*{NUMBERS}"),
         (lambda m, f: m.classes_of("age"), r"column 2 \('age'\)"),
-        (lambda m, f: m.mean(f, "job"), r"column 0 \('job'\): categories that are not numbers have no mean"),
+        (lambda m, f: m.mean(f, "job"), r"column 0 \('job'\): only numbers have a mean"),
         (lambda m, f: m.cdf(f, "job"), r"column 0 \('job'\).*need an order"),
         (lambda m, f: m.quantile(f, "height", 1.5), r"column 1 \('height'\): q must be.*found 1.5"),
         (lambda m, f: m.cdf(f.drop(columns="age"), "age"), r"column 2 \('age'\): the point.*row 0"),
