@@ -46,9 +46,8 @@ def column_of(name: Any, place: Mapping[Any, int]) -> int:
         return place[name]
     elif 0 <= name < len(place) and not isinstance(name, bool):
         return int(name)
-    raise ValueError(
-        f"there is no column {name!r}; {near(name, list(place))}name one of the columns {', '.join(map(repr, place))}"
-    )
+    known = ", ".join(map(repr, place))
+    raise ValueError(f"there is no column {name!r}; columns are {known}; {near(name, list(place))}name one of them")
 
 
 def as_event(column: Column, value: Any) -> Event:

@@ -263,7 +263,7 @@ NUMBERS = "a gaussian one; ask mean, cdf or quantile"
         (lambda m, f: m.score_samples(f.assign(salary=1)), r"no column 'salary' in fit.*drop\(columns=\['salary'\]\)"),
         (lambda m, f: m.score_samples(pd.concat([f, f[["age"]]], axis=1)), r"every column once, found 'age' 2 times"),
         (lambda m, f: m.score_samples({"salary": 1}), r"names the column 'salary'"),
-        (lambda m, f: m.score_samples({"age": [1, 2], "job": ["cook"]}), r"one length, found \[1, 2\]"),
+        (lambda m, f: m.score_samples({"age": [1, 2], "job": ["cook"]}), r"one length.*found {'age': 2, 'job': 1}"),
         (lambda m, f: m.score_samples(f.head(0)), r"at least one row"),
         (lambda m, f: m.score_samples(f.assign(height="tall")), r"column 1 \('height'\).*holds numbers, found 'tall'"),
         (lambda m, f: m.score_samples(f.assign(age=np.inf)), r"column 2 \('age'\).*infinity; replace it by NaN"),
@@ -272,7 +272,7 @@ NUMBERS = "a gaussian one; ask mean, cdf or quantile"
         (lambda m, f: m.probability({"job": rd.Interval(0, 1)}), r"column 0 \('job'\): categories have no order.*set"),
         (lambda m, f: m.probability({"job": set()}), r"column 0 \('job'\).*at least one category"),
         (lambda m, f: m.probability({"height": 170.0}), r"column 1 \('height'\).*rd.Interval.*no probability"),
-        (lambda m, f: m.probability({"height": {170.0, 180.0}}), r"column 1 \('height'\).*disjoint intervals add up"),
+        (lambda m, f: m.probability({"height": {170.0, 180.0}}), r"column 1 \('height'\).*Interval\(170, 180\)"),
         (
             lambda m, f: m.probability({"age": rd.Interval(20.2, 20.4)}),
             r"column 2 \('age'\).*holds no value.*multiples",
