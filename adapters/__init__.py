@@ -1,8 +1,8 @@
 """Learnable priors for generative models in PyTorch: the tensor ring induced prior (TRIP) and its rivals.
 
-Every prior is a `torch.nn.Module` with `log_prob`, `sample`, `sample_given`, `rsample` and `reinitialize`, and returns
-a `torch.distributions.Distribution` when called. `expected_reward` differentiates expectations over a prior, and
-`adapters.interop` loads priors trained with other code.
+Every prior is a `torch.nn.Module` with the methods `log_prob`, `sample`, `sample_given`, `rsample` and
+`reinitialize`. Calling a prior returns a `torch.distributions.Distribution`. `expected_reward` differentiates
+expectations over a prior, and `adapters.interop` loads priors trained with other code.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when it is first asked for: `ringdist --help` needs no PyTorch."""
+    """Import a public name on first access, so that `ringdist --help` does not import PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "adapters.objectives" if name == "expected_reward" else "adapters.priors"
@@ -50,5 +50,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Names that are there, and those that would be imported."""
+    """The names of the module, including those that are imported on first access."""
     return sorted({*globals(), *__all__})

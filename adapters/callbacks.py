@@ -1,4 +1,4 @@
-"""Lightning callbacks: re-initialisation of the prior, noise that a resumed run repeats, figures."""
+"""Lightning callbacks: re-initialisation of the prior, reproducible noise, figures."""
 
 from __future__ import annotations
 
@@ -27,42 +27,52 @@ from adapters.priors.ring_fit import Method
 from adapters.priors.ring_start import NewOrder
 from adapters.seeding import derived_seed, epoch_of
 
-MODEL_NOISE = 1  # the number that tells it from what data modules draw at the same place
+MODEL_NOISE = 1  # separates the model's random numbers from those that data modules draw at the same step
 
 
 class SeededSteps(Callback):
     """Seeds PyTorch's generators at every training step from the run's seed, the process, the epoch and the batch.
 
-    The noise of a step then does not depend on how the run came there: resumed runs repeat the unbroken one.
-    `ImageData` draws the pixels of a step by its process, epoch and batch; the seed here has one number more, so that
-    the model's noise is not made of the same random numbers.
+    The noise of a step is then the same in a resumed run and in an uninterrupted one. `ImageData` derives its random
+    numbers from process, epoch and batch; the seed here has an additional number, so that the model's noise differs.
+
+    Examples:
+        >>> from lightning.pytorch import Trainer
+        >>> from adapters.callbacks import SeededSteps
+        >>> trainer = Trainer(callbacks=[SeededSteps()], accelerator="cpu", logger=False)
     """
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed this step."""
+        """Set the seed of this step."""
         torch.manual_seed(derived_seed(trainer.global_rank, epoch_of(trainer), batch_idx, MODEL_NOISE))
 
 
 class Reinitialize(Callback):
-    """The paper's re-initialisation: after the first epoch and every five, the prior is fitted to latent codes anew.
+    """The paper's re-initialisation: the prior is fitted to latent codes after the first epoch and every five epochs.
 
-    The codes are draws from q(z | x) of training images; the prior of a `ConditionalVAE` is given their attributes too.
-    It takes place before the first batch of an epoch, so that a run resumed from any checkpoint neither misses nor
-    repeats it. Moments that the optimiser holds of parameters that changed are forgotten; all others are kept.
+    The codes are samples from q(z | x) for training images; a `ConditionalVAE` also passes their attributes. The prior
+    is fitted before the first batch of an epoch, so a run that is resumed from any checkpoint neither omits nor repeats
+    it. The optimiser's moments of changed parameters are reset.
 
     Args:
         first: epochs before the first re-initialisation.
-        every: epochs between it and each further one; None: there is but one.
-        last: epoch after which there is none; None: no limit.
-        num_codes: at most; the official code takes 2 000.
-        method: of `prior.reinitialize`, where it has several: "gmm" (the paper's) or "em".
-        order: of `prior.reinitialize`: "mutual_information" also rearranges the ring.
-        max_epochs: of EM, where the method is "em".
+        every: epochs between re-initialisations; None: only one.
+        last: last epoch with a re-initialisation; None: no limit.
+        num_codes: largest number of codes; 2 000 in the official code.
+        method: of `prior.reinitialize`, if it has several: "gmm" (the paper's), "mixture" or "em".
+        order: of `prior.reinitialize`: "mutual_information" also reorders the ring.
+        max_epochs: of `prior.reinitialize` with the method "em".
 
     Raises:
         TypeError: if first, every, num_codes or max_epochs is not an integer.
         ValueError: if one of them is less than 1, or an option is unknown; when training starts, if the model has no
-            latent codes, its prior no such re-initialisation, or weights would be averaged over a re-ordering.
+            latent codes, its prior has no such re-initialisation, or weights would be averaged over a re-ordering.
+
+    Examples:
+        >>> from adapters.callbacks import Reinitialize
+        >>> callback = Reinitialize(first=1, every=5, method="em", order="mutual_information")
+        >>> [epoch for epoch in range(12) if callback.is_due(epoch)]
+        [1, 6, 11]
     """
 
     def __init__(
@@ -88,19 +98,19 @@ class Reinitialize(Callback):
         self.options = {name: value for name, value in options.items() if value is not None}
 
     def is_due(self, epoch: int) -> bool:
-        """Whether the prior is fitted anew before this epoch, counted from 0."""
+        """Whether the prior is re-initialised before this epoch, counted from 0."""
         if epoch < self.first or (self.last is not None and epoch > self.last):
             return False
         return epoch == self.first if self.every is None else (epoch - self.first) % self.every == 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse options that the prior's re-initialisation does not have, before anything is learned."""
+        """Raise `ValueError` if the prior's re-initialisation does not have these options."""
         if not isinstance(pl_module, VAE):
             raise ValueError(
                 f"re-initialisation is from the codes of a VAE's encoder, found {type(pl_module).__name__}"
             )
         prior = pl_module.prior
-        while isinstance(prior, FlowPrior):  # whose base is re-initialised
+        while isinstance(prior, FlowPrior):  # re-initialises its base
             prior = prior.base
         if type(prior).reinitialize is Prior.reinitialize:
             raise ValueError(f"{type(prior).__name__} cannot be re-initialised from latent codes")
@@ -110,7 +120,7 @@ class Reinitialize(Callback):
             raise ValueError(f"{type(prior).__name__}.reinitialize does not take {self.options}: {error}") from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse averages of weights over a re-ordering of the ring, as far as they can be foreseen."""
+        """Raise `ValueError` if weights will be averaged over a re-ordering of the ring, as far as this is known."""
         for callback in self._averaging(trainer):
             begin = first_averaged_epoch(callback)
             end = trainer.max_epochs or -1
@@ -123,13 +133,13 @@ class Reinitialize(Callback):
                 )
 
     def _averaging(self, trainer: Trainer) -> list[Callback]:
-        """Callbacks that average weights, where re-initialisations re-order the ring."""
+        """Callbacks that average weights; none unless re-initialisations re-order the ring."""
         kinds = StochasticWeightAveraging | WeightAveraging
         callbacks: list[Callback] = trainer.callbacks
         return [callback for callback in callbacks if "order" in self.options and isinstance(callback, kinds)]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Fit the prior anew, where it is time."""
+        """Re-initialise the prior if it is due."""
         if batch_idx == 0 and self.is_due(epoch_of(trainer)):
             if begun := [callback for callback in self._averaging(trainer) if has_averaged(callback)]:
                 raise ValueError(f"{type(begun[0]).__name__} has averaged weights when the ring is to be re-ordered")
@@ -138,27 +148,36 @@ class Reinitialize(Callback):
                 torch.manual_seed(seed)
                 codes, attributes = latent_codes(pl_module, image_data(trainer), self.num_codes, seed)
                 rows = (codes, attributes) if isinstance(pl_module, ConditionalVAE) else (codes,)
-                before = {name: value.clone() for name, value in pl_module.prior.state_dict().items()}
+                previous = {name: value.clone() for name, value in pl_module.prior.state_dict().items()}
                 pl_module.prior.reinitialize(*rows, **self.options)
-            if trainer.world_size > 1:  # the same codes everywhere, but not every fit is the same to the last bit
+            if trainer.world_size > 1:  # the codes are the same in all processes, but fits may differ by rounding
                 pl_module.prior.load_state_dict(trainer.strategy.broadcast(pl_module.prior.state_dict()))
-            forget_moments(trainer.optimizers, pl_module.prior, before)
+            forget_moments(trainer.optimizers, pl_module.prior, previous)
 
 
 class Figures(Callback):
-    """Pictures of a run, written after validation into `figures/` beside its logs, each over the previous one.
+    """Pictures of a run, which replace those in the folder `figures` of its logs after validation.
 
-    Samples; the prior's density over two latent dimensions (paper Fig. 4); the curves of the CSV log. Where the model
-    has an encoder, codes of training images over the density, and images above their reconstructions. Where the prior
-    has conditionals, rows of images on a walk through its modes (`mode_hopping`, paper Fig. 5). Where the model has
-    categorical attributes, a row of images for each value of the first one, all else free; of a `ConditionalVAE` also
-    reconstructions of training images, and below them the same with one attribute changed, to each of its values.
+    - Every model: samples, the prior's density over two latent dimensions (paper Fig. 4), curves of the CSV log.
+    - A model with an encoder: codes of training images over the density, and images above their reconstructions.
+    - A prior with conditionals: rows of images on walks through its modes (`mode_hopping`, paper Fig. 5).
+    - A model with categorical attributes: a row of images for each value of the first attribute, others unknown.
+    - A `ConditionalVAE`: reconstructions of training images, and below them the images with one attribute changed.
 
     Args:
-        every: epochs.
-        num_images: in the grids.
-        dimensions: the two latent dimensions.
-        num_codes: over the density.
+        every: epochs between pictures.
+        num_images: images in a grid.
+        dimensions: the two latent dimensions of the density.
+        num_codes: codes over the density.
+
+    Raises:
+        TypeError: if a number is not an integer.
+        ValueError: if it is less than 1.
+
+    Examples:
+        >>> from lightning.pytorch import Trainer
+        >>> from adapters.callbacks import Figures
+        >>> trainer = Trainer(callbacks=[Figures(every=5, dimensions=(0, 3))], accelerator="cpu", logger=False)
     """
 
     def __init__(
@@ -169,7 +188,7 @@ class Figures(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw all but the curves, where it is time."""
+        """Draw all pictures except the curves every `every` epochs, and after the last epoch."""
         last = trainer.current_epoch + 1 == trainer.max_epochs
         if not trainer.sanity_checking and trainer.log_dir and (last or (trainer.current_epoch + 1) % self.every == 0):
             with torch.random.fork_rng():
@@ -236,20 +255,20 @@ class Figures(Callback):
 
 
 def first_averaged_epoch(callback: Callback) -> int:
-    """The first epoch whose weights become part of an average, as far as it is known; else a later one than any."""
+    """The first epoch whose weights become part of an average; `sys.maxsize` if it is not known."""
     if isinstance(callback, StochasticWeightAveraging):
         return callback.swa_start
     return 0 if type(callback).should_update is WeightAveraging.should_update else sys.maxsize
 
 
 def has_averaged(callback: Callback) -> bool:
-    """Whether a callback's average holds weights by now."""
+    """Whether a callback has averaged weights."""
     average = getattr(callback, "_average_model", None)
     return isinstance(average, AveragedModel) and int(average.n_averaged) > 0
 
 
 def image_data(trainer: Trainer) -> ImageData:
-    """The run's data module; `TypeError` if it is not one that can hand out training images."""
+    """The run's data module; `TypeError` if it is not an `ImageData`."""
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, ImageData):
         raise TypeError(f"this callback needs an ImageData as data module, found {type(data).__name__}")
@@ -258,7 +277,7 @@ def image_data(trainer: Trainer) -> ImageData:
 
 @torch.no_grad()
 def draw_changes(model: ConditionalVAE, data: ImageData, path: Path, columns: int = 8) -> None:
-    """Draw training images as the model reconstructs them, and below them with one attribute changed to each value."""
+    """Draw reconstructions of training images, and below them the images with one attribute changed to each value."""
     x, y = (rows.to(model.device) for rows in next(data.training_rows(columns, derived_seed(2))))
     z, rows, labels = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x)], ["reconstruction"]
     for j, kind in enumerate(model.attributes):
@@ -278,7 +297,7 @@ def attribute_label(data: ImageData, attribute: int, value: int) -> str:
 
 @torch.no_grad()
 def latent_codes(model: VAE, data: ImageData, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draws from the posterior, one for each of n training images, (n, d), and their attributes (n, a)."""
+    """Samples from the posterior, one for each of n training images, (n, d), and their attributes (n, a)."""
     codes, attributes = [], []
     for x, y in data.training_rows(n, seed):
         attributes.append(y.to(model.device))
@@ -286,9 +305,9 @@ def latent_codes(model: VAE, data: ImageData, n: int, seed: int) -> tuple[Tensor
     return torch.cat(codes), torch.cat(attributes)
 
 
-def forget_moments(optimizers: Sequence[Optimizer], prior: nn.Module, before: dict[str, Tensor]) -> None:
-    """Drop what optimisers have gathered about those parameters of the prior that are no longer what they were."""
+def forget_moments(optimizers: Sequence[Optimizer], prior: nn.Module, previous: dict[str, Tensor]) -> None:
+    """Reset the optimisers' moments of those parameters that differ from the previous state."""
     for name, parameter in prior.named_parameters():
-        if not torch.equal(parameter, before[name]):
+        if not torch.equal(parameter, previous[name]):
             for optimizer in optimizers:
                 getattr(optimizer, "optimizer", optimizer).state.pop(parameter, None)

@@ -1,7 +1,6 @@
 """The `ringdist` command: training by Lightning's command line, and commands for trained models.
 
-Nothing here imports PyTorch or Lightning before a command is known, so that help and misspelt commands are answered
-at once.
+PyTorch and Lightning are imported only after a command is known, so that help and misspelt commands are fast.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-TRAINING = {  # subcommands of `adapters.training_cli.RingdistCLI`, and what they do
+TRAINING = {  # subcommands of `adapters.training_cli.RingdistCLI` and their descriptions
     "fit": "Train a model, or resume a run with --ckpt_path.",
     "validate": "Evaluate a model on validation images.",
     "test": "Evaluate a model on test images.",
@@ -26,7 +25,15 @@ COMMANDS = {  # functions of `adapters.commands`, with the first lines of their 
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; what is wrong with a user's files is told in one line, with exit status 2."""
+    """Run the command line; an error in a user's files is reported in one line, with exit status 2.
+
+    Args:
+        args: the arguments; None: those of the process.
+
+    Examples:
+        >>> from adapters.cli import main
+        >>> main(["fit", "--config", "adapters/configs/vae_digits.yaml"])  # doctest: +SKIP
+    """
     given = list(sys.argv[1:] if args is None else args)
     if not given or given[0] in ("-h", "--help"):
         parser().print_help(sys.stdout if given else sys.stderr)
@@ -37,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What prints the help; commands have parsers of their own."""
+    """The parser that prints the help; each command has its own parser."""
     listed = {"Training": TRAINING, "Trained models": COMMANDS}
     width = max(map(len, TRAINING | COMMANDS))
     parts = [
@@ -54,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(given: list[str], args: Sequence[str] | None) -> None:
-    """Run the command in `given`; args is what `main` was called with, as Lightning wants to know."""
+    """Run the command in `given`; `args` are the arguments of `main`, which Lightning reads itself."""
     from adapters.errors import DivergenceError, InputError
 
     try:
@@ -81,7 +88,7 @@ def run_command(given: list[str]) -> None:
 
 
 def fail(message: str) -> NoReturn:
-    """Tell what is wrong in one line and end with status 2."""
+    """Report an error in one line and exit with status 2."""
     print(f"ringdist: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2) from None
 

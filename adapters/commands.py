@@ -44,13 +44,21 @@ def sample(
     """Draw images from a trained model.
 
     Args:
-        ckpt_path: a checkpoint that `ringdist fit` wrote.
+        ckpt_path: a checkpoint of `ringdist fit`.
         output: the picture to write, e.g. samples.png.
         n: number of images.
-        attributes: what they shall be, e.g. digit=7,thickness=thick, by the names of the run's data and of its
-            categories, or their codes 0, 1, ...; all others are free.
-        seed: of the draws.
-        run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
+        attributes: requested attributes, e.g. digit=7,thickness=thick, with the names in the run's data, and names or
+            codes 0, 1, ... of categories; all other attributes are free.
+        seed: seed of the samples.
+        run_config: the run's config.yaml, for models with your own classes, which a checkpoint may not import.
+
+    Raises:
+        InputError: if the checkpoint cannot be read or is of another kind of model, or an argument breaks a rule.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from adapters.commands import sample
+        >>> sample("model.ckpt", Path("sevens.png"), n=16, attributes="digit=7")  # doctest: +SKIP
     """
     check_picture(output)
     if n < 1:
@@ -82,13 +90,21 @@ def hop(
     """Draw walks through the modes of a trained model's prior.
 
     Args:
-        ckpt_path: a checkpoint that `ringdist fit` wrote.
+        ckpt_path: a checkpoint of `ringdist fit`.
         output: the picture to write, one row per walk, e.g. hops.png.
         rows: number of walks.
-        steps: of each walk.
-        num_dimensions: latent dimensions that are drawn anew, given all others, in each step.
-        seed: of the draws.
-        run_config: the run's config.yaml, for models with classes of your own, which a checkpoint cannot name.
+        steps: number of steps of each walk.
+        num_dimensions: latent dimensions that are redrawn in each step, given all others.
+        seed: seed of the samples.
+        run_config: the run's config.yaml, for models with your own classes, which a checkpoint may not import.
+
+    Raises:
+        InputError: if the checkpoint cannot be read or its prior has no conditionals, or an argument breaks a rule.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from adapters.commands import hop
+        >>> hop("model.ckpt", Path("hops.png"), rows=4)  # doctest: +SKIP
     """
     check_picture(output)
     model = Checkpoint.read(ckpt_path, read_config(run_config)).generator()
@@ -122,26 +138,33 @@ def fit_prior(
 ) -> None:
     """Fit a prior to the codes of a trained autoencoder, and save the model with it.
 
-    Encoder and decoder stay as they are. What is printed is the mean log p(z) of codes of test images under N(0, I),
-    the model's own prior and the new one: one draw from q(z | x) for each image, so that differences are those of
-    the evidence lower bound, in nats per image.
+    Encoder and decoder are unchanged. The command prints the mean log p(z) of codes of test images under N(0, I), the
+    model's own prior and the new one. There is one sample of q(z | x) for each image, so differences between the rows
+    are differences of the evidence lower bound, in nats per image.
 
     Args:
-        ckpt_path: a checkpoint that `ringdist fit` wrote, of a VAE or a ConditionalVAE.
-        output: the checkpoint to write; by default beside the other, with the prior's name behind its own.
-        prior: a class of `adapters`, by default TRIP, or JointTRIP for a ConditionalVAE; or a YAML file with its
-            class_path and init_args, for any other one.
-        prior_args: its arguments, e.g. rank=32,num_components=20; latents and attributes are known.
-        method: of the prior's `reinitialize`; rings are fitted by em unless another is given.
-        order: of a ring; mutual_information by default.
-        max_epochs: of EM.
-        num_codes: of training images, at most.
-        epochs: of gradient steps on codes of all training images after the fit, with early stopping on those of
+        ckpt_path: a checkpoint of `ringdist fit`, of a VAE or a ConditionalVAE.
+        output: the checkpoint to write; by default in the same folder, with the prior's name appended.
+        prior: a class of `adapters`, by default TRIP, or JointTRIP for a ConditionalVAE; or a YAML file with
+            class_path and init_args, for any other class.
+        prior_args: arguments of the prior, e.g. rank=32,num_components=20; latents and attributes are known.
+        method: of the prior's `reinitialize`; em by default for rings.
+        order: order of a ring; mutual_information by default.
+        max_epochs: epochs of EM.
+        num_codes: largest number of codes of training images.
+        epochs: epochs of gradient steps on codes of all training images after the fit, with early stopping on codes of
             validation images (`adapters.prior_phase.fit_prior`); a flow needs some.
-        learning_rate: of these.
-        samples: a picture of 64 images drawn with the new prior, e.g. samples.png.
-        seed: of the codes, the fit and the draws.
-        run_config: the run's config.yaml, for classes of your own, which a checkpoint cannot name.
+        learning_rate: of the gradient steps.
+        samples: a picture of 64 images from the new prior, e.g. samples.png.
+        seed: seed of codes, fit and samples.
+        run_config: the run's config.yaml, for models with your own classes, which a checkpoint may not import.
+
+    Raises:
+        InputError: if the checkpoint cannot be read or is not of such a model, or an argument breaks a rule.
+
+    Examples:
+        >>> from adapters.commands import fit_prior
+        >>> fit_prior("model.ckpt", prior="TRIP", prior_args="rank=32,num_components=20")  # doctest: +SKIP
     """
     if samples is not None:
         check_picture(samples)
@@ -178,7 +201,7 @@ def fit_prior(
 
 
 def print_table(head: str, rows: Mapping[str, Mapping[str, float]]) -> None:
-    """Values in columns by their names, rows by theirs; what a row does not have is left out."""
+    """Print a table with a row for each label and a column for each name; missing entries are blank."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     width = max(len(head), *map(len, rows))
     print(f"{head:<{width}}", *(f"{name:>14}" for name in names))
@@ -198,18 +221,26 @@ def evaluate(
 ) -> None:
     """Compare images drawn from a trained model with the test images of its data.
 
-    Where a classifier of the model's attributes is the judge, also how many of those of test images it finds in images
-    drawn for them.
+    With a classifier of the model's attributes, the command also prints which share of requested attributes (those of
+    test images) the classifier finds in images generated for them.
 
     Args:
-        ckpt_path: a checkpoint that `ringdist fit` wrote.
-        features: whose features are compared: "inception" for the FID, or a checkpoint of an AttributeClassifier.
-        n: number of images drawn.
-        batch_size: images drawn at once; the draws depend on it.
-        seed: of the draws.
-        weights: torch-fidelity's file for Inception, where it cannot be fetched.
+        ckpt_path: a checkpoint of `ringdist fit`.
+        features: the network whose features are compared: "inception" for the FID, or a checkpoint of an
+            AttributeClassifier.
+        n: number of generated images.
+        batch_size: number of images generated at once; the samples depend on it.
+        seed: seed of the samples.
+        weights: torch-fidelity's file for Inception, if it cannot be downloaded.
         device: of PyTorch, e.g. cuda.
-        run_config: the run's config.yaml, for classes of your own, which a checkpoint cannot name.
+        run_config: the run's config.yaml, for models with your own classes, which a checkpoint may not import.
+
+    Raises:
+        InputError: if a checkpoint cannot be read or is of another kind, or an argument breaks a rule.
+
+    Examples:
+        >>> from adapters.commands import evaluate
+        >>> evaluate("model.ckpt", features="classifier.ckpt", n=1000)  # doctest: +SKIP
     """
     if n < 2 or batch_size < 1:
         raise InputError(f"n must be at least 2 and batch_size at least 1, found {n} and {batch_size}")
@@ -237,7 +268,7 @@ def evaluate(
 def attribute_row(
     specification: str, model: AttributeVAE, names: Sequence[str], categories: Mapping[str, Sequence[str]]
 ) -> Tensor:
-    """Attributes (a,) from NAME=VALUE,..., NaN where free; `InputError` naming the part that is wrong, and its rule."""
+    """Attributes (a,) from NAME=VALUE,..., NaN where free; `InputError` naming the invalid part and the rule."""
     if len(names) != len(model.attributes):
         raise other_attributes(names, len(model.attributes))
     y = torch.full((len(names),), torch.nan, device=model.device)
@@ -259,7 +290,7 @@ def attribute_row(
 
 
 def attribute_value(text: str, categories: Sequence[str]) -> float:
-    """A number, or the code of a category; `ValueError` naming the categories if it is neither."""
+    """A number, or the code of a category; `ValueError` listing the categories if the text is neither."""
     if text in categories:
         return float(categories.index(text))
     try:
@@ -271,7 +302,7 @@ def attribute_value(text: str, categories: Sequence[str]) -> float:
 
 
 def described(y: Tensor, names: Sequence[str], categories: Mapping[str, Sequence[str]]) -> str:
-    """Attributes (a,) in words, by the names of their values where they have some; free ones are left out."""
+    """Attributes (a,) in words, with the names of categories; free attributes are omitted."""
     return ", ".join(
         f"{name} {value_name(value, categories.get(name, ()))}"
         for name, value in zip(names, y.tolist(), strict=True)
@@ -282,20 +313,20 @@ def described(y: Tensor, names: Sequence[str], categories: Mapping[str, Sequence
 def found_attributes(
     model: AttributeVAE, judge: AttributeClassifier, data: ImageData, n: int, batch_size: int
 ) -> dict[str, str]:
-    """Which share of requested attributes, those of n test images, the judge finds in the images drawn for them."""
-    known = data.splits["test"].attributes
-    requests = known[torch.randint(len(known), (n,))].to(model.device)
-    found = satisfaction(judge, ((model.sample(len(y), y), y) for y in requests.split(batch_size)))
-    shares = dict(zip(("all", *data.attribute_names), (found.accuracy, *found.accuracies), strict=True))
+    """The shares of requested attributes, those of n test images, that the judge finds in images generated for them."""
+    test_attributes = data.splits["test"].attributes
+    requests = test_attributes[torch.randint(len(test_attributes), (n,))].to(model.device)
+    result = satisfaction(judge, ((model.sample(len(y), y), y) for y in requests.split(batch_size)))
+    shares = dict(zip(("all", *data.attribute_names), (result.accuracy, *result.accuracies), strict=True))
     return {f"requested and found, {name}": f"{share:.4f}" for name, share in shares.items()}
 
 
 def load_features(name: str, weights: Path | None = None) -> nn.Module:
-    """A feature network by its name; `InputError` if there is no such one.
+    """A feature network by its name; `InputError` if there is none.
 
     Args:
         name: "inception", or a checkpoint of an `AttributeClassifier`.
-        weights: as of `inception_features`.
+        weights: as in `inception_features`.
     """
     if name == INCEPTION:
         return inception_features(weights)

@@ -1,4 +1,4 @@
-"""Figures that people look at: matplotlib `Figure` objects and grids of images, without global plotting state."""
+"""Figures of a training run: matplotlib `Figure` objects and grids of images, without global plotting state."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ from torchvision.utils import make_grid, save_image
 
 from adapters.priors import FlowPrior, Prior
 
-LEAST_SIDE = 72  # pixels of an image in a grid
+LEAST_HEIGHT = 72  # in pixels, of an image in a grid
 NATS = {"elbo", "iwae", "kl", "reconstruction", "attributes", "prediction"}  # logged quantities in nats
 GAP = 2  # pixels between images
 DPI = 100
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, creating its folder."""
+    """Write a figure to a file, and create the folder.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from matplotlib.figure import Figure
+        >>> from adapters.figures import save
+        >>> save(Figure(), Path("figures/empty.png"))
+        >>> Path("figures/empty.png").is_file()
+        True
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
@@ -37,18 +46,26 @@ def save_grid(
     column_labels: Sequence[str] = (),
     title: str = "",
 ) -> None:
-    """Write images (n, C, H, W) with values in [0, 1] as a grid, creating its folder; small ones are enlarged.
+    """Write images (n, C, H, W) with values in [0, 1] as a grid, and create the folder; small images are enlarged.
 
     Args:
         images: row by row.
-        path: of the picture.
-        columns: number of them; None: as many as rows, about.
-        row_labels: what stands left of the rows; none if empty.
-        column_labels: what stands above the columns; none if empty.
-        title: above all; none if empty.
+        path: file of the picture.
+        columns: number of columns; None: about as many as rows.
+        row_labels: labels left of the rows.
+        column_labels: labels above the columns.
+        title: title of the picture.
 
     Raises:
         ValueError: if there are more labels than rows or columns.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from adapters.figures import save_grid
+        >>> save_grid(torch.rand(6, 1, 8, 8), Path("noise.png"), columns=3, row_labels=["first", "second"])
+        >>> Path("noise.png").is_file()
+        True
     """
     columns = columns or max(1, round(len(images) ** 0.5))
     rows = math.ceil(len(images) / columns)
@@ -58,7 +75,7 @@ def save_grid(
             f"found {len(row_labels)} and {len(column_labels)}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    factor = math.ceil(LEAST_SIDE / images.shape[-2])
+    factor = math.ceil(LEAST_HEIGHT / images.shape[-2])
     enlarged = images.clamp(0, 1).repeat_interleave(factor, -2).repeat_interleave(factor, -1)
     grid = make_grid(enlarged, nrow=columns, padding=GAP, pad_value=1.0)
     if not (row_labels or column_labels or title):
@@ -72,7 +89,7 @@ def save_grid(
 def _labelled(
     grid: Tensor, side: Sequence[int], row_labels: Sequence[str], column_labels: Sequence[str], title: str
 ) -> Figure:
-    """A picture (C, H, W) of images with these sides, pixel by pixel, with labels around it."""
+    """A grid (C, H, W) of images with these sides, at its resolution, with labels around it."""
     _, height, width = grid.shape
     figure = Figure(figsize=(width / DPI, height / DPI))
     ax = figure.add_axes((0, 0, 1, 1))
@@ -87,7 +104,22 @@ def _labelled(
 
 
 def interleaved(upper: Tensor, lower: Tensor, columns: int = 8) -> Tensor:
-    """Rows of `columns` images, those of `upper` and `lower` in turn: images above their reconstructions."""
+    """Rows of `columns` images, alternately from `upper` and `lower`: images above their reconstructions.
+
+    Args:
+        upper: (n, C, H, W).
+        lower: (n, C, H, W).
+        columns: images in a row.
+
+    Returns:
+        (2 n, C, H, W).
+
+    Examples:
+        >>> import torch
+        >>> from adapters.figures import interleaved
+        >>> interleaved(torch.tensor([1, 2, 3, 4]), torch.tensor([5, 6, 7, 8]), columns=2)
+        tensor([1, 2, 5, 6, 3, 4, 7, 8])
+    """
     return torch.cat([part for pair in zip(upper.split(columns), lower.split(columns), strict=True) for part in pair])
 
 
@@ -95,12 +127,26 @@ def interleaved(upper: Tensor, lower: Tensor, columns: int = 8) -> Tensor:
 def prior_density(
     prior: Prior, codes: Tensor | None = None, dimensions: tuple[int, int] = (0, 1), *, points: int = 100
 ) -> Figure:
-    """The prior's density over two latent dimensions, all others marginalised, and codes (n, d) over it, if given.
+    """The prior's marginal density of two latent dimensions, as in Figure 4 of the paper, and codes over it.
 
-    Like Figure 4 of the paper. Of a flow, which cannot marginalise, a histogram of samples stands for the density.
+    A flow cannot marginalise; for a flow a histogram of samples is drawn instead.
+
+    Args:
+        prior: any prior.
+        codes: (n, d) latent codes, drawn as points; None: no points.
+        dimensions: the two latent dimensions.
+        points: grid points along each axis.
 
     Raises:
         ValueError: if the dimensions are not two different ones of the prior.
+
+    Examples:
+        >>> from adapters import TRIP
+        >>> from adapters.figures import prior_density
+        >>> prior = TRIP(4, num_components=3, rank=2)
+        >>> figure = prior_density(prior, prior.sample(100), dimensions=(0, 2), points=20)
+        >>> [axes.get_title() for axes in figure.axes]
+        ['prior and codes of training images', '']
     """
     i, j = dimensions
     if i == j or not {i, j} <= set(range(prior.num_latents)):
@@ -130,7 +176,7 @@ def prior_density(
 
 
 def _marginal(prior: Prior, dimensions: tuple[int, int], axes: list[Tensor]) -> Tensor:
-    """p(z_i, z_j) on a grid, first dimension along the columns."""
+    """p(z_i, z_j) on a grid, with the first dimension along the columns."""
     second, first = torch.meshgrid(axes[1], axes[0], indexing="ij")
     z = torch.full((first.numel(), prior.num_latents), torch.nan, device=prior.device, dtype=prior.dtype)
     z[:, dimensions[0]], z[:, dimensions[1]] = first.flatten().to(z), second.flatten().to(z)
@@ -138,11 +184,19 @@ def _marginal(prior: Prior, dimensions: tuple[int, int], axes: list[Tensor]) -> 
 
 
 def training_curves(log: Path, attributes: Sequence[str] = ()) -> Figure:
-    """The columns train_* and val_* of a CSV log over epochs, one panel for each quantity.
+    r"""The columns train_* and val_* of a CSV log over epochs, one panel for each quantity.
 
     Args:
         log: the file.
         attributes: names of the data's attributes, for the titles of accuracy_0, accuracy_1, ...
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from adapters.figures import training_curves
+        >>> log = Path("metrics.csv")
+        >>> _ = log.write_text("epoch,train_elbo,val_elbo\n0,-30,\n0,,-28\n1,-25,\n")
+        >>> [axes.get_title() for axes in training_curves(log).axes]
+        ['elbo']
     """
     curves = read_curves(log)
     quantities = sorted({name.partition("_")[2] for name in curves})
@@ -161,14 +215,23 @@ def training_curves(log: Path, attributes: Sequence[str] = ()) -> Figure:
 
 
 def _unit(quantity: str) -> str:
-    """What a logged quantity is measured in, as far as it has a unit."""
+    """The unit of a logged quantity; empty if it has none."""
     if quantity.startswith("accuracy"):
         return "share"
     return "nats per image" if quantity in NATS else ""
 
 
 def read_curves(log: Path) -> dict[str, list[tuple[int, float]]]:
-    """(epoch, value) of every train_* and val_* column of a CSV log."""
+    r"""(epoch, value) of every train_* and val_* column of a CSV log; empty cells are skipped.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from adapters.figures import read_curves
+        >>> log = Path("metrics.csv")
+        >>> _ = log.write_text("epoch,train_elbo,val_elbo\n0,-30,\n0,,-28\n1,-25,\n")
+        >>> read_curves(log)
+        {'train_elbo': [(0, -30.0), (1, -25.0)], 'val_elbo': [(0, -28.0)]}
+    """
     curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
     with log.open(newline="") as file:
         for row in csv.DictReader(file):

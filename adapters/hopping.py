@@ -10,24 +10,35 @@ from adapters.priors.base import Rng, generator_of, integer_of
 
 
 def mode_hopping(prior: Prior, rows: int, steps: int, num_dimensions: int = 5, *, rng: Rng = None) -> Tensor:
-    """Walks that draw a few random dimensions anew in each step, given all others.
+    """Walks that redraw a few random dimensions in each step, given all others.
 
-    Every step leaves the prior invariant (it is a Gibbs step), so that each code of a walk is a sample of the prior,
-    and a change of component takes the walk to another mode.
+    Every step is a Gibbs step, which leaves the prior invariant. Each code of a walk is therefore a sample of the
+    prior, and when a component changes, the walk moves to another mode.
 
     Args:
         prior: one that can sample given some entries.
         rows: number of walks.
-        steps: of each.
-        num_dimensions: drawn anew in a step.
-        rng: a seed or a generator; None: PyTorch's global one.
+        steps: number of steps of each walk.
+        num_dimensions: dimensions redrawn in a step.
+        rng: a seed or a generator; None: PyTorch's global generator.
 
     Returns:
         Codes (rows, steps + 1, d).
 
     Raises:
         NotImplementedError: if the prior has no conditionals.
-        ValueError: if a number is less than 1, or num_dimensions more than d.
+        TypeError: if a number is not an integer.
+        ValueError: if a number is less than 1, or num_dimensions is more than d.
+
+    Examples:
+        >>> from adapters import TRIP
+        >>> from adapters.hopping import mode_hopping
+        >>> walks = mode_hopping(TRIP(6, num_components=3, rank=2), rows=2, steps=4, num_dimensions=1, rng=0)
+        >>> walks.shape
+        torch.Size([2, 5, 6])
+        >>> (walks[:, 1:] != walks[:, :-1]).sum(-1)  # dimensions that change in each step
+        tensor([[1, 1, 1, 1],
+                [1, 1, 1, 1]])
     """
     integer_of("rows", rows)
     integer_of("steps", steps)
@@ -36,7 +47,7 @@ def mode_hopping(prior: Prior, rows: int, steps: int, num_dimensions: int = 5, *
     generator = generator_of(rng, prior.device)
     walk = [prior.sample(rows, rng=generator)]
     for _ in range(steps):
-        chance = torch.rand(rows, prior.num_latents, generator=generator, device=prior.device)
-        chosen = chance.argsort(dim=1)[:, :num_dimensions]
-        walk.append(prior.sample_given(walk[-1].scatter(1, chosen, torch.nan), rng=generator))
+        noise = torch.rand(rows, prior.num_latents, generator=generator, device=prior.device)
+        redrawn = noise.argsort(dim=1)[:, :num_dimensions]
+        walk.append(prior.sample_given(walk[-1].scatter(1, redrawn, torch.nan), rng=generator))
     return torch.stack(walk, dim=1)

@@ -1,4 +1,4 @@
-"""Checks of what users give the `ringdist` command: each failure is an `InputError` that names the rule."""
+"""Checks of the `ringdist` command's arguments and files: each failure is an `InputError` that names the rule."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from adapters.priors.base import Attribute
 
 
 def set_seed(seed: int) -> None:
-    """Of all libraries; `InputError` if it is none."""
+    """Set the seed of all libraries; `InputError` if it is out of range."""
     if not 0 <= seed < 2**32:
         raise InputError(f"seed must be in 0..2^32 - 1, found {seed}")
     seed_everything(seed, verbose=False)
 
 
 def check_features(name: str, network: nn.Module, image_shape: Sequence[int], device: str) -> None:
-    """`InputError` if the network does not take images (C, H, W)."""
+    """Raise `InputError` if the network does not accept images (C, H, W)."""
     try:
         with evaluating(network):
             network(torch.zeros(1, *image_shape, device=device))
@@ -36,7 +36,7 @@ def check_features(name: str, network: nn.Module, image_shape: Sequence[int], de
 
 
 def check_attributes(data: ImageData, kinds: Sequence[Attribute]) -> None:
-    """`InputError` naming the first image whose attributes a model of these kinds does not have."""
+    """Raise `InputError` naming the first image whose attributes do not fit a model with attributes of these kinds."""
     names = data.attribute_names
     for name, kind in zip(names, kinds, strict=False):
         if name in data.categories and kind == "continuous":
@@ -60,7 +60,7 @@ def check_attributes(data: ImageData, kinds: Sequence[Attribute]) -> None:
 
 
 def check_shapes(model: nn.Module, data: ImageData) -> None:
-    """`InputError` naming the part of a model that does not fit the data or the prior, found with one image."""
+    """Raise `InputError` naming the part of a model that does not fit the data or the prior; tests one image."""
     x = torch.zeros(1, *data.image_shape)
     if isinstance(model, VAE):
         with evaluating(model), torch.compiler.set_stance("force_eager"):
@@ -83,7 +83,7 @@ def _check_encoder(model: VAE, x: Tensor) -> None:
 
 
 def _check_decoder(model: VAE, x: Tensor) -> None:
-    """Through `decode`, because the decoder may see attributes beside codes."""
+    """Check through `decode`, because the decoder's input may include attributes."""
     d = model.prior.num_latents
     shape = "x".join(map(str, x.shape[1:]))
     try:
@@ -121,13 +121,13 @@ def other_attributes(names: Sequence[str], number: int) -> InputError:
 
 
 def check_picture(path: Path) -> None:
-    """`InputError` if a file's name does not end as that of a picture does."""
+    """Raise `InputError` if a file's name does not have the extension of a picture."""
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise InputError(f"{path}: must end in .png, .jpg or the like to say how to write a picture")
 
 
 def write_picture(images: Tensor, path: Path, columns: Sequence[str] | None = None, title: str = "") -> None:
-    """`figures.save_grid`; `InputError` if the file cannot be written."""
+    """Write images with `figures.save_grid`; `InputError` if the file cannot be written."""
     try:
         figures.save_grid(images, path, len(columns) if columns else None, column_labels=columns or (), title=title)
     except OSError as error:
@@ -135,15 +135,15 @@ def write_picture(images: Tensor, path: Path, columns: Sequence[str] | None = No
 
 
 def check_device(name: str) -> None:
-    """`InputError` if PyTorch has no such device here."""
+    """Raise `InputError` if PyTorch cannot use a device."""
     try:
         torch.zeros(1, device=name).item()
-    except (AssertionError, RuntimeError) as error:  # the former where PyTorch is built without CUDA
+    except (AssertionError, RuntimeError) as error:  # AssertionError if PyTorch is built without CUDA
         raise InputError(f"device {name!r} cannot be used here ({str(error).partition(chr(10))[0]})") from error
 
 
 def read_config(path: Path | None) -> str | None:
-    """The text of a configuration, if one is given; `InputError` if it cannot be read."""
+    """The text of a configuration, None for None; `InputError` if it cannot be read."""
     try:
         return None if path is None else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

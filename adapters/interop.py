@@ -1,10 +1,10 @@
 """Priors trained with other code: the paper's official TRIP module and GENTRL's prior.
 
-Both keep cores whose *squares* are the entries of the ring, and `log_stds` that are natural logarithms of standard
-deviations where they are used, whatever the initial values (squared deviations) suggest. Both add 1e-10 to every
-component's density, and again in the normalisation; here nothing is added, so log-densities agree where densities are
-well above that. A state dict holds `parameters.0`, `parameters.1`, ...: means and log_stds (N,) of each continuous
-variable in turn, then one core (N, m, m) per variable. It holds neither the variables' order nor their types.
+In both, the entries of the ring are the *squares* of the stored cores, and `log_stds` are used as natural logarithms of
+standard deviations, although their initial values suggest squares. Both add 1e-10 to every component's density, and
+again in the normalisation. Here nothing is added, so log-densities agree where densities are much larger than that. A
+state dict contains `parameters.0`, `parameters.1`, ...: means and log_stds (N,) of each continuous variable in turn,
+then one core (N, m, m) for each variable. It contains neither the order of the variables nor their types.
 """
 
 from __future__ import annotations
@@ -25,15 +25,23 @@ def trip_from_official(state_dict: Mapping[str, Tensor], *, categorical: Sequenc
 
     Args:
         state_dict: `module.state_dict()`.
-        categorical: which variables are discrete.
+        categorical: indices of the discrete variables.
 
     Returns:
-        A `TRIP`; with discrete variables a `JointTRIP`, whose latents are the continuous variables and whose attributes
-        are the discrete ones, each in the order of the file. Parameters have the dtype of the file's.
+        A `TRIP`. With discrete variables a `JointTRIP`: the continuous variables are its latents, and the discrete ones
+        its attributes, each in the order of the state dict. Parameters have the dtype of the state dict.
 
     Raises:
         ValueError: if names or shapes are not those of such a state dict, or the continuous variables differ in N.
         TypeError: if an index is not an integer.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.interop import trip_from_official
+        >>> tensors = [*(torch.randn(3) for _ in range(4)), torch.rand(3, 2, 2), torch.rand(3, 2, 2)]
+        >>> prior = trip_from_official({f"parameters.{i}": tensor for i, tensor in enumerate(tensors)})
+        >>> prior.num_latents, prior.num_components, prior.ranks
+        (2, 3, (2, 2))
     """
     return _converted(state_dict, categorical, None, "ring")
 
@@ -47,13 +55,13 @@ def trip_from_gentrl(
 ) -> TRIP | JointTRIP:
     """The prior of a state dict of GENTRL's `LP` module (insilicomedicine/GENTRL, Zhavoronkov et al. 2019).
 
-    GENTRL sums over both end bonds of a train; the sums are taken here once, so that the end bond has rank 1.
+    GENTRL sums over both end bonds of a train in every query. Here they are summed once, so the end bond has rank 1.
 
     Args:
         state_dict: `module.state_dict()`.
-        categorical: which variables are discrete.
-        order: `module.order`, the variables as they follow each other; GENTRL saves it beside the state dict.
-        topology: `module.tt_type`, "train" for "usual".
+        categorical: indices of the discrete variables.
+        order: `module.order`, the order of the variables, which GENTRL saves separately.
+        topology: `module.tt_type`, with "train" for "usual".
 
     Returns:
         As `trip_from_official`.
@@ -61,6 +69,14 @@ def trip_from_gentrl(
     Raises:
         ValueError: if names, shapes or order do not fit, or the continuous variables differ in N.
         TypeError: if an index is not an integer.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.interop import trip_from_gentrl
+        >>> tensors = [*(torch.randn(3) for _ in range(4)), torch.rand(3, 2, 2), torch.rand(3, 2, 2)]
+        >>> state = {f"parameters.{i}": tensor for i, tensor in enumerate(tensors)}
+        >>> trip_from_gentrl(state, order=[1, 0]).ranks
+        (1, 2)
     """
     check_option("topology", topology, ("train", "ring"))
     return _converted(state_dict, categorical, order, topology)
@@ -97,7 +113,7 @@ def _converted(
 def _parts(
     state_dict: Mapping[str, Tensor], categorical: Sequence[int]
 ) -> tuple[Tensor, Tensor, list[Tensor], set[int]]:
-    """Means and log-deviations (c, N), cores, and the indices of the discrete variables."""
+    """Means and log_stds (c, N), cores, and the indices of the discrete variables."""
     count = len(state_dict)
     discrete = {integer_of("an entry of categorical", k, least=0) for k in categorical}
     if set(state_dict) != {f"parameters.{i}" for i in range(count)}:

@@ -1,4 +1,4 @@
-"""Decoder likelihoods p(x | z): from a decoder's output to a distribution over images with values in [0, 1]."""
+"""Decoder likelihoods p(x | z): distributions over images with values in [0, 1] from a decoder's output."""
 
 from __future__ import annotations
 
@@ -17,10 +17,20 @@ LearnedStd = Literal["no", "shared", "pixel"]
 
 
 class Likelihood(nn.Module, ABC):
-    """From a decoder's output (batch, c', H, W) to a distribution over images (batch, C, H, W).
+    """The base class: maps a decoder's output (batch, c', H, W) to a distribution over images (batch, C, H, W).
 
-    The distribution has `log_prob(x)` of shape (batch,), `mean` and `sample()`, and calculates in single precision
-    at least, whatever autocast makes of the decoder.
+    The distribution has `log_prob(x)` of shape (batch,), `mean` and `sample()`. It computes in single precision at
+    least, also if the decoder runs under autocast. A subclass implements `pixels`.
+
+    Examples:
+        >>> import torch
+        >>> from torch.distributions import Laplace
+        >>> from adapters.likelihoods import Likelihood
+        >>> class LaplaceLikelihood(Likelihood):
+        ...     def pixels(self, *parameters):
+        ...         return Laplace(parameters[0], 0.1)
+        >>> LaplaceLikelihood()(torch.zeros(2, 1, 8, 8)).log_prob(torch.ones(2, 1, 8, 8)).shape
+        torch.Size([2])
     """
 
     outputs_per_channel = 1
@@ -30,17 +40,24 @@ class Likelihood(nn.Module, ABC):
         return self.outputs_per_channel * image_channels
 
     def forward(self, output: Tensor) -> Distribution:
-        """p(x | z)."""
+        """p(x | z) from the decoder's output (batch, c', H, W)."""
         parameters = at_least_single(output).chunk(self.outputs_per_channel, dim=1)
         return Independent(self.pixels(*parameters), output.ndim - 1)
 
     @abstractmethod
     def pixels(self, *parameters: Tensor) -> Distribution:
-        """The distribution of each value, independent of the others, from tensors of the images' shape."""
+        """The distribution of each value given z, from tensors (batch, C, H, W)."""
 
 
 class BernoulliLikelihood(Likelihood):
-    """Binary pixels: the output is the log-odds of a 1."""
+    """Binary pixels: the output is the log-odds of a 1.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.likelihoods import BernoulliLikelihood
+        >>> BernoulliLikelihood()(torch.zeros(1, 1, 2, 2)).log_prob(torch.ones(1, 1, 2, 2))  # 4 log ½
+        tensor([-2.7726])
+    """
 
     def pixels(self, *parameters: Tensor) -> Distribution:
         """Bernoulli(sigmoid(output))."""
@@ -51,12 +68,21 @@ class GaussianLikelihood(Likelihood):
     """N(output, std²) for real values.
 
     Args:
-        std: the standard deviation, fixed or to begin with.
-        learned: `"no"`; `"shared"`: one standard deviation for all values is learned; `"pixel"`: the decoder gives one
-            for each, as a factor of `std`.
+        std: the standard deviation, or its initial value.
+        learned: "no": std is fixed; "shared": one standard deviation for all values is learned; "pixel": the decoder
+            outputs one for each value, as a factor of `std`.
 
     Raises:
-        ValueError: if std is not positive or `learned` unknown.
+        ValueError: if std is not positive, or `learned` is unknown.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.likelihoods import GaussianLikelihood
+        >>> likelihood = GaussianLikelihood(0.2, learned="pixel")
+        >>> likelihood.num_channels(3)
+        6
+        >>> likelihood(torch.zeros(1, 6, 8, 8)).stddev[0, 0, 0, 0]
+        tensor(0.2000)
     """
 
     def __init__(self, std: float = 0.1, learned: LearnedStd = "no"):
@@ -77,13 +103,21 @@ class GaussianLikelihood(Likelihood):
 class DiscretizedLogisticLikelihood(Likelihood):
     """Probabilities of grey levels: a logistic distribution integrated over each level's interval (PixelCNN++).
 
-    The lowest and highest level take the tails (Salimans et al. 2017, arXiv:1701.05517, section 2.1, one component).
+    The lowest and the highest level include the tails (Salimans et al. 2017, arXiv:1701.05517, section 2.1, with one
+    component).
 
     Args:
-        levels: number of levels, k / (levels − 1) for k = 0, 1, …; 256 for 8-bit images.
+        levels: number of levels; the values are k / (levels − 1) for k = 0, 1, …; 256 for 8-bit images.
 
     Raises:
         ValueError: if there are fewer than two levels.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.likelihoods import DiscretizedLogisticLikelihood
+        >>> distribution = DiscretizedLogisticLikelihood(levels=3)(torch.zeros(1, 2, 1, 1))
+        >>> sum(distribution.log_prob(torch.full((1, 1, 1, 1), k / 2)).exp() for k in range(3))
+        tensor([1.0000])
     """
 
     outputs_per_channel = 2
@@ -95,26 +129,40 @@ class DiscretizedLogisticLikelihood(Likelihood):
         self.levels = levels
 
     def pixels(self, *parameters: Tensor) -> Distribution:
-        """Location: a half plus the first output; scale: exp of the second, a twentieth to begin with."""
+        """Location: ½ plus the first output; scale: exp(−3) ≈ 1/20 times the exponential of the second."""
         location, log_scale = parameters
         return DiscretizedLogistic(location + 0.5, log_scale - 3.0, self.levels)
 
 
 class PaperLikelihood(Likelihood):
-    """The reconstruction term of the paper's tables: −Σ (x − x̂)² / C on the scale [−1, 1], x̂ the tanh of the output.
+    """The reconstruction term of the paper's tables: −Σ (x − x̂)² / C on the scale [−1, 1], with x̂ = tanh(output).
 
-    The official code sums squared errors over height and width and averages over batch and channels; up to a constant
-    this is a Gaussian of variance C / 2 on that scale. Not a normalised density: compare only with the same scale.
+    The official code sums squared errors over height and width and averages them over batch and channels. Up to a
+    constant this is a Gaussian of variance C / 2 on that scale. It is not a normalised density: bounds with it are only
+    comparable with the paper's.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.likelihoods import PaperLikelihood
+        >>> PaperLikelihood()(torch.zeros(1, 1, 2, 2)).log_prob(torch.ones(1, 1, 2, 2))  # x̂ = 0, four times 1²
+        tensor([-4.0000])
     """
 
     def pixels(self, *parameters: Tensor) -> Distribution:
-        """A Gaussian without its normaliser; tanh on [−1, 1] is a sigmoid of twice the output on [0, 1]."""
+        """An unnormalised Gaussian; tanh on [−1, 1] is a sigmoid of twice the output on [0, 1]."""
         mean = torch.sigmoid(2 * parameters[0])
         return UnnormalizedNormal(mean, math.sqrt(mean.shape[1] / 8), validate_args=False)
 
 
 class UnnormalizedNormal(Normal):
-    """A Gaussian whose `log_prob` leaves the normaliser out and is 0 at the mean; a sample is the mean, noise-free."""
+    """A Gaussian whose `log_prob` omits the normaliser, so it is 0 at the mean; a sample is the mean, without noise.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.likelihoods import UnnormalizedNormal
+        >>> UnnormalizedNormal(0.0, 2.0).log_prob(torch.tensor([0.0, 2.0]))
+        tensor([-0.0000, -0.5000])
+    """
 
     def log_prob(self, value: Tensor) -> Tensor:
         """−(value − mean)² / (2 std²)."""
@@ -126,12 +174,23 @@ class UnnormalizedNormal(Normal):
 
 
 class DiscretizedLogistic(Distribution):
-    """P(level k) = F((k + ½) / (levels − 1)) − F((k − ½) / (levels − 1)), F a logistic cdf, tails to the outer levels.
+    """P(level k) = F((k + ½) / (levels − 1)) − F((k − ½) / (levels − 1)) with a logistic cdf F.
 
-    Values are k / (levels − 1) in [0, 1].
+    Values are k / (levels − 1) in [0, 1]. The lowest and the highest level include the tails.
 
     Args:
-        location: of any shape. log_scale: of the same shape. levels: their number.
+        location: of any shape.
+        log_scale: of the same shape.
+        levels: number of levels.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.likelihoods import DiscretizedLogistic
+        >>> distribution = DiscretizedLogistic(torch.tensor(0.5), torch.tensor(-1.0), levels=3)
+        >>> distribution.log_prob(torch.tensor([0.0, 0.5, 1.0])).exp()
+        tensor([0.3364, 0.3273, 0.3364])
+        >>> distribution.mean
+        tensor(0.5000)
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the signature of torch.distributions)
@@ -142,19 +201,19 @@ class DiscretizedLogistic(Distribution):
         super().__init__(location.shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log P, from σ(a) − σ(b) = σ(a) σ(−b) (1 − exp(b − a)): exact in the far tails too, nothing is clamped."""
+        """log P, computed as σ(a) − σ(b) = σ(a) σ(−b) (1 − exp(b − a)), which is accurate in the far tails too."""
         steps = self.levels - 1
         level = torch.round(value * steps)
         inverse_scale = torch.exp(-self.log_scale)
         above = ((level + 0.5) / steps - self.location) * inverse_scale
         below = ((level - 0.5) / steps - self.location) * inverse_scale
-        to_the_right, to_the_left = functional.logsigmoid(above), functional.logsigmoid(-below)
-        inside = to_the_right + to_the_left + torch.log(-torch.expm1(-inverse_scale / steps))
-        return torch.where(level <= 0, to_the_right, torch.where(level >= steps, to_the_left, inside))
+        log_cdf, log_survival = functional.logsigmoid(above), functional.logsigmoid(-below)
+        inside = log_cdf + log_survival + torch.log(-torch.expm1(-inverse_scale / steps))
+        return torch.where(level <= 0, log_cdf, torch.where(level >= steps, log_survival, inside))
 
     @property
     def mean(self) -> Tensor:
-        """The expectation, Σ_k k P(k) / (levels − 1) = Σ_{k ≥ 1} P(level ≥ k) / (levels − 1)."""
+        """The mean, Σ_k k P(k) / (levels − 1) = Σ_{k ≥ 1} P(level ≥ k) / (levels − 1)."""
         steps = self.levels - 1
         edges = (torch.arange(steps, device=self.location.device, dtype=self.location.dtype) + 0.5) / steps
         inverse_scale = torch.exp(-self.log_scale)
@@ -164,7 +223,7 @@ class DiscretizedLogistic(Distribution):
         return total / steps
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """A logistic draw, rounded to its level."""
+        """Logistic samples, rounded to their levels."""
         steps = self.levels - 1
         with torch.no_grad():
             uniform = torch.rand(self._extended_shape(sample_shape), device=self.location.device)

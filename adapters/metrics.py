@@ -1,7 +1,7 @@
-"""How close generated images are to real ones, over the features of a network.
+"""Distances between generated and real images, computed from the features of a network.
 
-Only the Fréchet distance over the features of Inception is called FID; over another network it is the Fréchet distance
-over that network's features, and the two are not comparable.
+FID is the Fréchet distance for the features of the Inception network. Fréchet distances for other networks are not
+comparable with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from adapters.errors import InputError
 
 
 class Distances(NamedTuple):
-    """Generated images against real ones: the Fréchet distance (0 is best), precision and recall (1 is best)."""
+    """Fréchet distance (0 is best), precision and recall (1 is best) of generated images.
+
+    Examples:
+        >>> from adapters.metrics import Distances
+        >>> Distances(frechet=1.5, precision=0.8, recall=0.6).recall
+        0.6
+    """
 
     frechet: float
     precision: float
@@ -29,19 +35,27 @@ class Distances(NamedTuple):
 def distances(
     real: Iterable[Tensor], generated: Iterable[Tensor], features: nn.Module, *, neighbours: int = 3
 ) -> Distances:
-    """Compare two sets of images over the features of a network, which is used in evaluation mode.
+    """Compare two sets of images by the features of a network in evaluation mode.
 
-    The images pass through one batch at a time; the features of all of them are held.
+    Images are processed batch by batch; the features of all images are held in memory.
 
     Args:
         real: batches of images (n, C, H, W) in [0, 1], on the network's device.
-        generated: likewise.
+        generated: batches of images, likewise.
         features: network (n, C, H, W) -> (n, f).
-        neighbours: of `precision_recall`.
+        neighbours: k of `precision_recall`.
 
     Raises:
         ValueError: if the network's outputs are not finite rows of one length, one for each image, or a set has fewer
             than two images or no more than `neighbours`.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.metrics import distances
+        >>> images = torch.rand(2, 20, 1, 4, 4, generator=torch.Generator().manual_seed(0))  # two batches
+        >>> frechet, precision, recall = distances(images, images, torch.nn.Flatten())
+        >>> round(frechet, 6), precision, recall
+        (0.0, 1.0, 1.0)
     """
     with evaluating(features):
         rows = [_features_of(real, features, "real"), _features_of(generated, features, "generated")]
@@ -51,16 +65,23 @@ def distances(
 def frechet_distance(real_features: Iterable[Tensor], fake_features: Iterable[Tensor]) -> float:
     """‖μ − μ'‖² + Tr(Σ + Σ' − 2 (Σ Σ')^½) of the Gaussians fitted to features (Heusel et al. 2017, arXiv:1706.08500).
 
-    With Σ = R Rᵀ and Σ' = R' R'ᵀ the root's trace is the sum of the singular values of Rᵀ R': no root of a matrix that
-    is not symmetric is taken, so fewer rows than features do no harm. It is computed in double precision from running
-    moments: memory is O(f²), whatever the number of batches.
+    With Σ = R Rᵀ and Σ' = R' R'ᵀ, the trace of the root is the sum of the singular values of Rᵀ R'. This avoids the
+    square root of a non-symmetric matrix and is stable with fewer rows than features. The computation is in double
+    precision from running moments, so memory is O(f²) for any number of batches.
 
     Args:
         real_features: batches (n, f).
-        fake_features: likewise.
+        fake_features: batches (n', f).
 
     Raises:
         ValueError: if the batches are not finite and of one f, or there are fewer than two rows on either side.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.metrics import frechet_distance
+        >>> rows = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+        >>> round(frechet_distance([rows], [rows + 1]), 4)  # the means differ by (1, 1, 1)
+        3.0
     """
     real, fake = _moments(real_features, "real"), _moments(fake_features, "generated")
     if real.mean.shape != fake.mean.shape:
@@ -76,18 +97,29 @@ def precision_recall(
 ) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991).
 
-    Precision is the share of generated rows that are no further from some real row than that one's k-th nearest
-    neighbour among the real rows; recall is the same with the roles exchanged.
+    A generated row is precise if its distance to some real row is at most that row's distance to its k-th nearest
+    neighbour among the real rows. Precision is the share of such rows. Recall is the same with real and generated rows
+    exchanged.
 
     Args:
         real_features: (n, f).
         fake_features: (n', f).
         neighbours: k.
-        chunk_size: rows whose distances to all others are held at once. It decides memory, not the result.
+        chunk_size: rows whose distances to all others are in memory at once; the result does not depend on it.
+
+    Returns:
+        Precision and recall.
 
     Raises:
         ValueError: if the features are not finite matrices of the same f with more than k rows, or k or chunk_size is
             less than 1.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.metrics import precision_recall
+        >>> rows = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+        >>> precision_recall(rows, rows[:100] / 10)  # close to real rows, but with too little variety
+        (1.0, ...)
     """
     for name, value in (("neighbours", neighbours), ("chunk_size", chunk_size)):
         if value < 1:
@@ -115,10 +147,18 @@ def precision_recall(
 
 
 class InceptionFeatures(nn.Module):
-    """Images (n, 1 or 3, H, W) in [0, 1] -> (n, 2048), as the published FID takes them: 8 bits, 299x299 pixels.
+    """Images (n, 1 or 3, H, W) in [0, 1] -> (n, 2048), with the preprocessing of the published FID: 8 bits, 299x299.
 
     Args:
-        network: torch-fidelity's, of images in uint8.
+        network: torch-fidelity's feature extractor of images in uint8.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.metrics import InceptionFeatures
+        >>> network = lambda pixels: (pixels.float().mean((2, 3)),)  # instead of Inception, whose weights are large
+        >>> InceptionFeatures(network)(torch.ones(2, 1, 8, 8))
+        tensor([[255., 255., 255.],
+                [255., 255., 255.]])
     """
 
     num_features = 2048
@@ -128,20 +168,25 @@ class InceptionFeatures(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """The pooled activations before the classifier; a grey image is one with three equal channels."""
+        """The pooled activations before the classifier; grey images get three equal channels."""
         pixels = (x.clamp(0, 1) * 255).round().to(torch.uint8)
         return self.network(pixels.expand(-1, 3, -1, -1))[0]
 
 
 def inception_features(weights: Path | None = None) -> nn.Module:
-    """The Inception network of the published FID, through torch-fidelity.
+    """The Inception network of the published FID, from torch-fidelity.
 
     Args:
-        weights: torch-fidelity's file; None: that in the cache of `torch.hub`, fetched if it is not there.
+        weights: torch-fidelity's file; None: the file in the cache of `torch.hub`, which is downloaded if necessary.
 
     Raises:
         ImportError: if torch-fidelity is not installed.
-        InputError: if the file can be neither found nor fetched, or is another one.
+        InputError: if the file can be neither found nor downloaded, or is not the weights file.
+
+    Examples:
+        >>> from adapters.metrics import inception_features
+        >>> inception_features().num_features  # doctest: +SKIP
+        2048
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
@@ -151,15 +196,26 @@ def inception_features(weights: Path | None = None) -> nn.Module:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; the weights are at {URL_INCEPTION_V3}")
     try:
-        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would run a pickle's code
+        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity itself would execute a pickle's code
         return InceptionFeatures(FeatureExtractorInceptionV3("inception", ["2048"], str(path))).eval()
-    except Exception as error:  # fed with other bytes, an unpickler raises whatever it stumbles over
+    except Exception as error:  # an unpickler raises errors of many kinds for other files
         raise InputError(f"{path}: not the Inception weights of {URL_INCEPTION_V3}") from error
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode and without gradients, each of its modules in its own mode again afterwards."""
+    """A context with the network in evaluation mode and without gradients; afterwards each module has its mode again.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.metrics import evaluating
+        >>> network = torch.nn.Dropout()
+        >>> with evaluating(network):
+        ...     network(torch.ones(3))
+        tensor([1., 1., 1.])
+        >>> network.training
+        True
+    """
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -171,7 +227,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _fetched(address: str) -> Path:
-    """The file in the cache of `torch.hub`, fetched if it is not there."""
+    """The file in the cache of `torch.hub`, downloaded if it is not there."""
     name = address.rpartition("/")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not path.is_file():
@@ -188,20 +244,20 @@ def _fetched(address: str) -> Path:
 
 @dataclass(frozen=True)
 class _Moments:
-    """Number of rows, mean (f,) and sum of outer products of deviations (f, f), in double precision."""
+    """Number of rows, mean (f,) and scatter matrix (f, f) about the mean, in double precision."""
 
     count: int
     mean: Tensor
     scatter: Tensor
 
     def merge(self, other: _Moments) -> _Moments:
-        """Those of both sets together (Chan et al. 1983): no difference of large numbers, however far the mean."""
-        count, step = self.count + other.count, other.mean - self.mean
-        scatter = self.scatter + other.scatter + self.count * other.count / count * torch.outer(step, step)
-        return _Moments(count, self.mean + other.count / count * step, scatter)
+        """The moments of the union (Chan et al. 1983), without cancellation for means far from 0."""
+        count, shift = self.count + other.count, other.mean - self.mean
+        scatter = self.scatter + other.scatter + self.count * other.count / count * torch.outer(shift, shift)
+        return _Moments(count, self.mean + other.count / count * shift, scatter)
 
     def root(self) -> Tensor:
-        """R (f, r) with the unbiased covariance R Rᵀ, r its numerical rank."""
+        """R (f, r) such that R Rᵀ is the unbiased covariance, with r its numerical rank."""
         values, vectors = torch.linalg.eigh(self.scatter / (self.count - 1))
         kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
         return vectors[:, kept] * values[kept].sqrt()
@@ -245,11 +301,11 @@ def _check_rows(rows: Tensor, name: str) -> None:
 
 
 def _radii(rows: Tensor, neighbours: int, chunk_size: int) -> Tensor:
-    """The distance of each row to its k-th nearest fellow, (n,)."""
-    nearest = [_pairwise(chunk, rows).kthvalue(neighbours + 1) for chunk in rows.split(chunk_size)]  # itself is first
+    """The distance of each row to its k-th nearest neighbour, (n,)."""
+    nearest = [_pairwise(chunk, rows).kthvalue(neighbours + 1) for chunk in rows.split(chunk_size)]  # 1st is itself
     return torch.cat([found.values for found in nearest])
 
 
 def _pairwise(rows: Tensor, others: Tensor) -> Tensor:
-    """Distances (n, n'); by differences, as only so those of equal rows are 0 exactly."""
+    """Euclidean distances (n, n'), computed from differences so that those of equal rows are exactly 0."""
     return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,4 +1,4 @@
-"""Convolutional encoders and decoders: the paper's for 32x32 and 64x64 images, smaller ones for 8x8 and 28x28."""
+"""Convolutional encoders and decoders: those of the paper, and smaller ones for 8x8 and 28x28 images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,19 @@ class ConvEncoder(nn.Sequential):
     Args:
         image_shape: (C, H, W); H and W are multiples of 2 ** len(channels).
         num_outputs: two per latent dimension for a Gaussian encoder.
-        channels: of the convolutions, from the image on: 64-128-256-512 in the paper; (32, 64) suits 8x8 and 28x28.
-        norm: behind every convolution but the first: "layer" in critics with a gradient penalty, which is defined for
-            single images, so that "batch" will not do there.
+        channels: of the convolutions, starting at the image; (64, 128, 256, 512) in the paper, and (32, 64) suits
+            8x8 and 28x28 images.
+        norm: normalisation after every convolution except the first: None, "batch" or "layer". The gradient penalty of
+            a critic is defined for single images, which excludes "batch".
 
     Raises:
         ValueError: if the image cannot be halved that often, channels are missing, or the norm is unknown.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.networks import ConvEncoder
+        >>> ConvEncoder((1, 8, 8), num_outputs=16, channels=(32, 64))(torch.zeros(5, 1, 8, 8)).shape
+        torch.Size([5, 16])
     """
 
     def __init__(
@@ -41,23 +48,29 @@ class ConvEncoder(nn.Sequential):
     ):
         size = smallest_size(image_shape, channels)
         layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(pairwise((image_shape[0], *channels))):
-            layers += [nn.Conv2d(before, after, KERNEL, stride=2, padding=KERNEL // 2)]
-            layers += [*_norm(norm if i else None, after), nn.LeakyReLU(SLOPE)]
+        for i, (inputs, outputs) in enumerate(pairwise((image_shape[0], *channels))):
+            layers += [nn.Conv2d(inputs, outputs, KERNEL, stride=2, padding=KERNEL // 2)]
+            layers += [*_norm(norm if i else None, outputs), nn.LeakyReLU(SLOPE)]
         super().__init__(*layers, nn.Flatten(), nn.Linear(channels[-1] * size[0] * size[1], num_outputs))
 
 
 class ConvDecoder(nn.Sequential):
-    """The encoder backwards, with transposed convolutions: (batch, num_inputs) -> (batch, C', H, W), unbounded.
+    """The reverse of `ConvEncoder`, with transposed convolutions: (batch, num_inputs) -> (batch, C', H, W), unbounded.
 
     Args:
         num_inputs: latent dimensions.
-        image_shape: (C', H, W); C' is what the likelihood asks for, see `Likelihood.num_channels`.
-        channels: as in `ConvEncoder`, from the image on.
-        norm: before every non-linearity: "batch" in generators of adversarial models.
+        image_shape: (C', H, W); the likelihood determines C', see `Likelihood.num_channels`.
+        channels: as in `ConvEncoder`, starting at the image.
+        norm: normalisation before every non-linearity: None, "batch" (as in generators) or "layer".
 
     Raises:
-        ValueError: as in `ConvEncoder`.
+        ValueError: as `ConvEncoder`.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.networks import ConvDecoder
+        >>> ConvDecoder(4, (1, 8, 8), channels=(32, 64))(torch.zeros(5, 4)).shape
+        torch.Size([5, 1, 8, 8])
     """
 
     def __init__(
@@ -72,8 +85,8 @@ class ConvDecoder(nn.Sequential):
             nn.Linear(num_inputs, channels[-1] * size[0] * size[1]),
             nn.Unflatten(1, (channels[-1], *size)),
         ]
-        for before, after in pairwise((*reversed(channels), image_shape[0])):
-            layers += [*_norm(norm, before), nn.LeakyReLU(SLOPE), _doubling(before, after)]
+        for inputs, outputs in pairwise((*reversed(channels), image_shape[0])):
+            layers += [*_norm(norm, inputs), nn.LeakyReLU(SLOPE), _upsampling(inputs, outputs)]
         super().__init__(*layers)
 
 
@@ -82,6 +95,14 @@ class GaussianEncoder(nn.Module):
 
     Args:
         network: x -> (batch, 2 d).
+
+    Examples:
+        >>> import torch
+        >>> from adapters.networks import GaussianEncoder
+        >>> encoder = GaussianEncoder(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2 * 4)))
+        >>> posterior = encoder(torch.zeros(5, 1, 8, 8))
+        >>> posterior.batch_shape, posterior.event_shape
+        (torch.Size([5]), torch.Size([4]))
     """
 
     def __init__(self, network: nn.Module):
@@ -89,23 +110,46 @@ class GaussianEncoder(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Independent:
-        """q(z | x), in single precision at least, whatever autocast makes of the network."""
+        """q(z | x), in single precision at least, also if the network runs under autocast."""
         return diagonal_gaussian(self.network(x))
 
 
 def at_least_single(outputs: Tensor) -> Tensor:
-    """Outputs in single precision, whatever autocast made of them; those in double precision stay as they are."""
+    """Outputs in float32 if they are in half precision; those in float32 and float64 are unchanged.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.networks import at_least_single
+        >>> at_least_single(torch.zeros(2, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
 def diagonal_gaussian(outputs: Tensor) -> Independent:
-    """N(mean, diag std²) from means and logarithms of standard deviations (batch, 2 d), in float32 at least."""
+    """N(mean, diag std²) from means and logarithms of standard deviations (batch, 2 d), in float32 at least.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.networks import diagonal_gaussian
+        >>> diagonal_gaussian(torch.zeros(1, 4)).log_prob(torch.zeros(1, 2))  # −log 2π
+        tensor([-1.8379])
+    """
     mean, log_std = at_least_single(outputs).chunk(2, dim=-1)
     return Independent(Normal(mean, torch.exp(log_std), validate_args=False), 1)
 
 
 def smallest_size(image_shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int]:
-    """Height and width after halving once per entry of `channels`; `ValueError` if a number does not do."""
+    """Height and width of an image (C, H, W) after halving both once for each entry of `channels`.
+
+    Raises:
+        ValueError: if a number is not positive, or the image cannot be halved that often.
+
+    Examples:
+        >>> from adapters.networks import smallest_size
+        >>> smallest_size((3, 64, 32), (64, 128, 256))
+        (8, 4)
+    """
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(f"image_shape must be three positive numbers (C, H, W), found {list(image_shape)}")
     if not channels or min(channels) < 1:
@@ -120,7 +164,7 @@ def smallest_size(image_shape: Sequence[int], channels: Sequence[int]) -> tuple[
 
 
 def _norm(name: Norm | None, channels: int) -> list[nn.Module]:
-    """No layer, or one that normalises each channel over a batch, or each image over its channels and pixels."""
+    """No layer, a batch normalisation of each channel, or a layer normalisation of each image."""
     if name is not None and name not in get_args(Norm):
         raise ValueError(f"norm must be None or one of {', '.join(get_args(Norm))}, found {name!r}")
     if name is None:
@@ -128,6 +172,6 @@ def _norm(name: Norm | None, channels: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(channels) if name == "batch" else nn.GroupNorm(1, channels)]
 
 
-def _doubling(before: int, after: int) -> nn.ConvTranspose2d:
-    """A layer that doubles both sides."""
-    return nn.ConvTranspose2d(before, after, KERNEL, stride=2, padding=KERNEL // 2, output_padding=1)
+def _upsampling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    """A layer that doubles height and width."""
+    return nn.ConvTranspose2d(inputs, outputs, KERNEL, stride=2, padding=KERNEL // 2, output_padding=1)

@@ -1,4 +1,4 @@
-"""Expectations over a learned prior whose gradients reach the prior."""
+"""Differentiable expectations over a learned prior."""
 
 from __future__ import annotations
 
@@ -23,29 +23,40 @@ def expected_reward(
     baseline: Baseline = "leave_one_out",
     rng: Rng = None,
 ) -> Tensor:
-    """An estimate of E[reward(z)] over n codes from the prior, a scalar whose gradient estimates the expectation's.
+    """An estimate of E[reward(z)] from n codes of the prior, a scalar whose gradient estimates that of the expectation.
 
-    Gradients reach the prior's parameters and whatever else the reward depends on. For the prior there are three
-    estimators, all unbiased with the leave-one-out baseline:
+    Gradients reach the prior's parameters and all parameters of the reward. There are three estimators of the prior's
+    gradient, which are all unbiased with the leave-one-out baseline:
 
     - "reinforce": the score function, ∇log p(z_i) (r_i − b_i) (paper Eq. 10). The reward need not be differentiable.
-    - "hybrid": ∇r(z_i) for the means and standard deviations of the Gaussians, the score function for the rest, the
-      cores of a ring, the weights of a mixture (`Prior.sample_components`).
-    - "pathwise": z moves with its conditional distribution functions (`TensorRing.pathwise`). No score function, but
-      its variance grows steeply with the gap between modes.
+    - "hybrid": ∇r(z_i) for the means and standard deviations of the Gaussians, and the score function for the cores of
+      a ring or the weights of a mixture (`Prior.sample_components`).
+    - "pathwise": implicit reparameterisation by conditional distribution functions (`TensorRing.pathwise`), without a
+      score function. Its variance grows steeply with the distance between modes.
 
     Args:
         prior: any prior; a fixed one is only sampled.
-        reward: from codes (n, d) to (n,), each row on its own.
-        n: codes drawn, at least 2 where there is a score function.
+        reward: maps codes (n, d) to rewards (n,), row by row.
+        n: number of codes, at least 2 with a score function.
         estimator: of the prior's gradient.
-        baseline: b_i, the mean reward of the other codes, or of all ("mean", as in the paper), which makes the
-            score function's part of the gradient (n − 1)/n of what it should be.
-        rng: a seed or a generator; None: PyTorch's global one.
+        baseline: b_i: the mean reward of the other codes, or of all codes ("mean", as in the paper), which scales the
+            score function part of the gradient by (n − 1)/n.
+        rng: a seed or a generator; None: PyTorch's global generator.
+
+    Returns:
+        A scalar.
 
     Raises:
-        TypeError: if the reward is no floating point tensor.
+        TypeError: if n is not an integer, or the reward is not a floating point tensor.
         ValueError: if n is too small, an option is unknown, or the reward is not (n,).
+
+    Examples:
+        >>> from adapters import TRIP, expected_reward
+        >>> prior = TRIP(3, num_components=5, rank=4)
+        >>> loss = -expected_reward(prior, lambda z: -(z - 2).square().sum(-1), n=64)
+        >>> loss.backward()
+        >>> prior.means.grad.shape, prior.cores[0].grad.shape
+        (torch.Size([3, 5]), torch.Size([3, 5, 4, 4]))
     """
     check_option("estimator", estimator, get_args(Estimator))
     check_option("baseline", baseline, get_args(Baseline))

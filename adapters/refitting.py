@@ -1,4 +1,4 @@
-"""Another prior for a trained autoencoder: built like the run's model, fitted to its codes, saved as a checkpoint."""
+"""A new prior for a trained autoencoder: built like the run's model, fitted to its codes, saved as a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from adapters.priors import JointPrior, Prior
 from adapters.priors.ring_prior import RingPrior
 from ringdist.interop.atomic import write_atomically
 
-PARTS = "state_dict", "pytorch-lightning_version", "epoch", "global_step"  # of a checkpoint that are kept, beside ours
-OURS = "ringdist_"
+KEPT_KEYS = "state_dict", "pytorch-lightning_version", "epoch", "global_step"  # of a checkpoint
+KEPT_PREFIX = "ringdist_"
 
 
 class Codes(NamedTuple):
-    """One draw from q(z | x) for each of n images, (n, d), and the images' attributes (n, a)."""
+    """One sample of q(z | x) for each of n images, (n, d), and the images' attributes (n, a)."""
 
     z: Tensor
     y: Tensor
 
 
 def autoencoder(checkpoint: Checkpoint) -> VAE:
-    """The model of a checkpoint; `InputError` unless it is one whose prior is an argument of its own."""
+    """The model of a checkpoint; `InputError` unless it is a VAE with its prior as an argument."""
     model = checkpoint.model()
     if not isinstance(model, VAE):
         raise InputError(f"{checkpoint.path}: codes are those of a VAE's encoder, found {type(model).__name__}")
@@ -51,13 +51,13 @@ def init_args(settings: Any) -> dict[str, Any]:
 
 
 def specification(name: str | None, options: str | None, model: VAE) -> dict[str, Any]:
-    """Class and arguments of a prior for the codes of a model; `InputError` if they are not those of one.
+    """Class and arguments of a prior for the codes of a model; `InputError` if they are not valid.
 
     Args:
-        name: of a class of `adapters`; None: `JointTRIP` for a model with a joint prior, `TRIP` for others. Or a YAML
-            file with `class_path` and `init_args`.
+        name: a class of `adapters`, or a YAML file with `class_path` and `init_args`; None: `JointTRIP` for a model
+            with a joint prior, `TRIP` for others.
         options: NAME=VALUE,... in YAML, further arguments of the class.
-        model: whose latents and attributes it is for.
+        model: the model, which determines latents and attributes.
     """
     joint = isinstance(model, ConditionalVAE)
     name = name or ("JointTRIP" if joint else "TRIP")
@@ -76,17 +76,17 @@ def specification(name: str | None, options: str | None, model: VAE) -> dict[str
 
 
 def is_prior(value: object) -> bool:
-    """Whether it is a class of priors of which there are objects."""
+    """Whether a value is a class of priors that is not abstract."""
     return inspect.isclass(value) and issubclass(value, Prior) and not inspect.isabstract(value)
 
 
 def is_joint(prior: Prior) -> TypeGuard[JointPrior]:
-    """Whether it is over attributes too; a flow is where its base is."""
+    """Whether a prior has attributes; a flow has those of its base."""
     return isinstance(prior, JointPrior) and bool(prior.attributes)
 
 
 def arguments(text: str | None) -> dict[str, Any]:
-    """NAME=VALUE,... as a dictionary, values in YAML; `InputError` naming the part that is not one."""
+    """NAME=VALUE,... as a dictionary, with values in YAML; `InputError` naming the first invalid part."""
     found: dict[str, Any] = {}
     for part in text.split(",") if text else ():
         name, equals, value = (word.strip() for word in part.partition("="))
@@ -111,13 +111,15 @@ def from_file(path: Path) -> dict[str, Any]:
 
 
 def with_prior(checkpoint: Checkpoint, model: VAE, prior: dict[str, Any]) -> tuple[Checkpoint, LightningModule]:
-    """The run with another prior in its configuration, and its model: the old networks, the new prior not fitted."""
+    """The run with another prior in its configuration, and its model with the old networks and the unfitted prior."""
     config = checkpoint.content.get(CONFIG) if checkpoint.config is None else checkpoint.config
     settings = copy.deepcopy(run_settings(checkpoint.path, config))
     settings["model"]["init_args"]["prior"] = prior
     text = yaml.safe_dump(settings, sort_keys=False)
-    own = {name: value for name, value in checkpoint.content.items() if name in PARTS or name.startswith(OURS)}
-    changed = Checkpoint(checkpoint.path, own | {CONFIG: text}, None if checkpoint.config is None else text)
+    kept = {
+        name: value for name, value in checkpoint.content.items() if name in KEPT_KEYS or name.startswith(KEPT_PREFIX)
+    }
+    changed = Checkpoint(checkpoint.path, kept | {CONFIG: text}, None if checkpoint.config is None else text)
     fresh = changed.built("model", LightningModule)
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("prior.")}
     state |= {name: value for name, value in fresh.state_dict().items() if name.startswith("prior.")}
@@ -132,7 +134,7 @@ def with_prior(checkpoint: Checkpoint, model: VAE, prior: dict[str, Any]) -> tup
 
 @torch.no_grad()
 def codes_of(model: VAE, data: ImageData, stage: Stage, most: int | None = None) -> Codes:
-    """One code for each image of a split, or for so many of them."""
+    """One code for each image of a split, or for `most` random training images."""
     z, y, found = [], [], 0
     batches = data.rows(stage) if most is None else data.training_rows(most, 0)
     for images, attributes in batches:
@@ -143,12 +145,12 @@ def codes_of(model: VAE, data: ImageData, stage: Stage, most: int | None = None)
 
 
 def fit_to_codes(prior: Prior, codes: Codes, **options: Any) -> None:
-    """`reinitialize` by the codes, and by attributes where the prior has some; rings by EM in a new order by default.
+    """Re-initialise a prior from codes, and from attributes if it has any; by default, rings by EM with a new order.
 
-    A prior without such a re-initialisation stays as it is, if no option is given: it may be learned afterwards.
+    A prior that cannot be re-initialised is unchanged if no option is given, because it may be trained afterwards.
 
     Raises:
-        InputError: if the prior has no such re-initialisation, or not these options, or refuses the codes.
+        InputError: if the prior cannot be re-initialised with these options, or the codes are not valid.
     """
     given = {name: value for name, value in options.items() if value is not None}
     innermost = prior
@@ -168,7 +170,7 @@ def fit_to_codes(prior: Prior, codes: Codes, **options: Any) -> None:
 
 @torch.no_grad()
 def log_likelihoods(prior: Prior, codes: Codes) -> dict[str, float]:
-    """Mean log p(z) of codes in nats, and log p(y_observed | z) where the prior has attributes."""
+    """Mean log p(z) of codes in nats, and mean log p(y_observed | z) if the prior has attributes."""
     parts = zip(codes.z.split(1024), codes.y.split(1024), strict=True)
     log_prior, attributes = [], []
     for z, y in parts:
@@ -180,7 +182,7 @@ def log_likelihoods(prior: Prior, codes: Codes) -> dict[str, float]:
 
 
 def write_checkpoint(checkpoint: Checkpoint, model: LightningModule, path: Path) -> None:
-    """The run with the model's weights as a file; `InputError` if it cannot be written."""
+    """Write the run with the model's weights to a file; `InputError` if this fails."""
     buffer = io.BytesIO()
     torch.save(checkpoint.content | {"state_dict": model.state_dict()}, buffer)
     try:

@@ -28,10 +28,10 @@ from adapters.models import AttributeClassifier, AttributeVAE
 
 
 class ConfigInCheckpoint(SaveConfigCallback):
-    """Writes the configuration beside the logs, as Lightning does, and into every checkpoint too.
+    """Writes the configuration to the log folder, as Lightning does, and also into every checkpoint.
 
-    Beside it go the names of the data's attributes and of their values, so that nobody needs the data to draw images
-    with some of them.
+    Checkpoints also contain the names of the data's attributes and of their values, so that images with given
+    attributes can be generated without the data.
     """
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -46,14 +46,18 @@ class ConfigInCheckpoint(SaveConfigCallback):
 
 
 class RingdistCLI(LightningCLI):
-    """Lightning's command line over any model and data module.
+    """Lightning's command line for any model and data module.
 
     Runs log to `trainer.default_root_dir`/version_N, as CSV and for TensorBoard, unless loggers are configured. All
-    randomness of training is a function of `seed_everything`, the epoch and the step (`SeededSteps`), so that
-    `fit --ckpt_path` ends where the unbroken run does.
+    random numbers of training are functions of `seed_everything`, the epoch and the step (`SeededSteps`), so that a run
+    resumed by `fit --ckpt_path` repeats an uninterrupted one.
+
+    Examples:
+        >>> from adapters.training_cli import RingdistCLI
+        >>> RingdistCLI(["fit", "--config", "adapters/configs/vae_digits.yaml"])  # doctest: +SKIP
     """
 
-    checkpoint: Mapping[str, Any] = MappingProxyType({})  # what --ckpt_path names, until it has been checked
+    checkpoint: Mapping[str, Any] = MappingProxyType({})  # the content of --ckpt_path, until it has been checked
 
     def __init__(self, args: Sequence[str] | None = None):
         super().__init__(
@@ -73,11 +77,11 @@ class RingdistCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and look at the checkpoint before anything is built or written."""
+        """Parse the arguments, and check the checkpoint before anything is built or written."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         path = config.get("ckpt_path")
-        if path is not None:  # Lightning builds the model that a checkpoint's hyperparameters name, if there are any
+        if path is not None:  # Lightning would build a model named in the checkpoint's hyperparameters
             known = class_paths(config.as_dict())
             self.checkpoint = read_checkpoint(path)
             found = foreign_names(self.checkpoint.get("hyper_parameters"))
@@ -87,7 +91,7 @@ class RingdistCLI(LightningCLI):
                 raise InputError(f"{path}: its hyperparameters name {foreign[0]}, which the configuration does not")
 
     def instantiate_classes(self) -> None:
-        """Build model, data and trainer; where a setting breaks a rule of ours, that rule is the error."""
+        """Build model, data and trainer; an `InputError` names the rule of this project that a setting breaks."""
         first = errors_of_networks(self.parser)
         try:
             super().instantiate_classes()
@@ -101,7 +105,7 @@ class RingdistCLI(LightningCLI):
             raise InputError(f"the configuration cannot be used: {cause}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, with two loggers that share one folder unless others are configured."""
+        """The trainer, by default with two loggers that share one folder."""
         settings = self._get(self.config_init, "trainer")
         if settings.get("logger") is None:
             root = settings.get("default_root_dir") or "runs"
@@ -113,9 +117,9 @@ class RingdistCLI(LightningCLI):
         """Compare checkpoint and data with the model before anything is written."""
         if self.checkpoint:
             check_states(self._get(self.config, "ckpt_path"), self.checkpoint["state_dict"], self.model.state_dict())
-            self.checkpoint = {}  # which Lightning reads itself
+            self.checkpoint = {}  # Lightning reads the file itself
         model, data = self.model, self.datamodule
-        # In one process, because it may have to fetch the data: what is wrong there is wrong in all of them.
+        # One process is enough, and it may have to download the data.
         if isinstance(data, ImageData) and self.trainer.is_global_zero:
             data.prepare_data()
             data.setup()
@@ -128,7 +132,7 @@ class RingdistCLI(LightningCLI):
 
 
 def _raised_here(error: BaseException) -> bool:
-    """Whether the error comes from our own code, and not from a class of the user's or a library."""
+    """Whether this project's code raised the error, and not a class of the user or a library."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

@@ -4,6 +4,7 @@ The same generator and critic (WGAN-GP) under fixed and learned priors: the pape
 """
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ candidates of a section have the same networks, optimiser and number of batches;
 as the TRIP.
 
 The estimators of the prior's gradient are those of `python -m benchmarks gradients`. The variational autoencoders are
-those of `python -m benchmarks vae`; on MNIST they model binarised images, and their means are compared. *Cost* is one
+those of `python -m benchmarks vae`; on MNIST they model binarised images, and their means are compared. *From codes*:
+such an autoencoder with the latents and channels of the adversarial model is trained first, and the CP ring that it has
+learned from a mixture of its codes is the prior at the start, fixed or learned on; its seconds are not counted. *Cost* is one
 round of training, four steps of the critic and one of the generator, without logging; rounds of all priors alternate.
 *Share* is the additional time relative to a round with N(0, I)."""
 
@@ -105,6 +108,8 @@ def main(args: argparse.Namespace) -> None:
         judge = Judge(args, name, setting, setting.images(args.data), "train")
         runs = {label: functools.partial(_train, args, judge, make) for label, make in candidates(setting).items()}
         if not args.two_time_scales:
+            runs |= from_codes(args, judge, name)
+        if not args.two_time_scales:
             sections[f"Cost, {name}"] = cost(judge)
         sections[f"WGAN-GP, {name}"] = [
             judge.reference(),
@@ -141,6 +146,22 @@ def candidates(setting: Setting) -> dict[str, Callable[[int], tuple[Any, Any]]]:
         "TRIP, learned, reinforce (paper)": trip("reinforce"),
         "TRIP, learned, hybrid": trip("hybrid"),
         "TRIP, learned, pathwise": trip("pathwise"),
+    }
+
+
+def from_codes(args: argparse.Namespace, judge: "Judge", name: str) -> dict[str, training.Run]:
+    """Runs that start from the prior of an autoencoder with the same latents, a ring from a mixture of its codes."""
+    like = autoencoder.settings()[AUTOENCODERS.get(name, name)]
+    setting = dataclasses.replace(like, latents=judge.setting.latents, channels=judge.setting.channels)
+    candidate = vae.candidates(setting, name)["TRIP, CP from mixture"]
+
+    def run(trainable: bool, seed: int, folder: Path) -> training.Row:
+        prior = autoencoder.train(args, setting, candidate, seed, folder / "autoencoder")[0].prior
+        return _train(args, judge, lambda _: (prior.requires_grad_(trainable), "hybrid"), seed, folder)
+
+    return {
+        "TRIP, CP from codes, fixed": functools.partial(run, False),
+        "TRIP, CP from codes, learned": functools.partial(run, True),
     }
 
 

@@ -1,4 +1,4 @@
-"""Images as Lightning data modules: batches are (images in [0, 1], attributes), NaN for an unknown attribute."""
+"""Images as Lightning data modules: batches are (images in [0, 1], attributes), with NaN for unknown attributes."""
 
 from adapters.data.base import ImageData, Split
 from adapters.data.files import ImageFolder

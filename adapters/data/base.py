@@ -1,4 +1,4 @@
-"""`ImageData`: what all data modules share; a data set adds one method that loads its images into tensors."""
+"""`ImageData`, the base class of data modules; a data set implements one method, which loads its images."""
 
 from __future__ import annotations
 
@@ -20,41 +20,62 @@ Stage = Literal["train", "val", "test"]
 
 
 class Split(NamedTuple):
-    """Rows of a data set: images (n, C, H, W) in uint8, attributes (n, a) in float32, NaN where unknown."""
+    """Rows of a data set: images (n, C, H, W) in uint8, attributes (n, a) in float32, NaN where unknown.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.data import Split
+        >>> split = Split(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5.0)[:, None])
+        >>> split.rows(torch.tensor([3, 1])).attributes.tolist()
+        [[3.0], [1.0]]
+    """
 
     images: Tensor
     attributes: Tensor
 
     def rows(self, index: Tensor) -> Split:
-        """The rows of an index."""
+        """The rows with these indices."""
         return Split(self.images[index], self.attributes[index])
 
 
 class ImageData(LightningDataModule):
-    """Images in memory as bytes, handed out as floats in [0, 1] together with their attributes.
+    """Images in memory as bytes, which batches contain as floats in [0, 1], together with their attributes.
 
-    What a run draws here is a function of the run's seed, the epoch and the step, and the loaders tell checkpoints how
-    far they are: a run resumed in mid-epoch sees the batches that the unbroken one sees.
+    A subclass implements `load`. All random numbers are functions of the run's seed, the epoch and the step, and the
+    loaders store their position in checkpoints. A run that is resumed in the middle of an epoch therefore continues
+    with the same batches as an uninterrupted one.
 
     Args:
         batch_size: of each process.
-        validation: how many training images, or which share of them, validate; of no effect where the data set comes
-            with images for validation.
-        binarization: None: grey levels; `"static"`: each pixel is drawn once, with its grey level as the probability
-            of a 1 and a fixed seed; `"dynamic"`: training images are drawn anew each time, the others statically.
-        split_seed: of the choice of validation images, of static binarisation and of the hidden entries, the same for
-            runs of every seed.
-        missing: which share of the attribute entries of the training images is hidden (NaN), each entry by itself;
-            other images keep theirs.
-        keep: names of the attributes handed out, in this order; None: all.
+        validation: number or share of the training images that are held out for validation; ignored if the data set has
+            its own validation images.
+        binarization: None: grey levels; "static": each pixel is sampled once, with its grey level as the probability of
+            a 1 and a fixed seed; "dynamic": training images are sampled in every epoch, the others statically.
+        split_seed: seed of the validation split, of static binarisation and of the hidden entries, independent of the
+            run's seed.
+        missing: share of the attribute entries of training images that are hidden (NaN), independently of each other.
+        keep: names of the attributes in batches, in this order; None: all.
 
     Raises:
         ValueError: if an argument is out of its range, or an attribute to keep is unknown.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.data import ImageData, Split
+        >>> class Noise(ImageData):
+        ...     attribute_names = ("kind",)
+        ...     def load(self):
+        ...         images = torch.randint(256, (100, 1, 8, 8), dtype=torch.uint8)
+        ...         test, train = self.cut(Split(images, torch.zeros(100, 1)), 0.1, "test")
+        ...         return {"train": train, "test": test}
+        >>> data = Noise(batch_size=32, validation=10)
+        >>> data.image_shape, {stage: len(split.images) for stage, split in data.splits.items()}
+        ((1, 8, 8), {'train': 80, 'test': 10, 'val': 10})
     """
 
     levels = 256
     attribute_names: Sequence[str] = ()
-    categories: Mapping[str, Sequence[str]] = MappingProxyType({})  # of attributes with names for the values 0, 1, ...
+    categories: Mapping[str, Sequence[str]] = MappingProxyType({})  # names of the values 0, 1, ... of some attributes
 
     def __init__(
         self,
@@ -85,7 +106,7 @@ class ImageData(LightningDataModule):
 
     @abstractmethod
     def load(self) -> dict[Stage, Split]:
-        """Read the data set: "train", "test" and, where it has one of its own, "val"."""
+        """Read the data set: "train", "test" and, if it has its own validation images, "val"."""
 
     # ------------------------------------------------------------------------------------------ Lightning's hooks
 
@@ -118,10 +139,10 @@ class ImageData(LightningDataModule):
         return self._loader("test", shuffle=False)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Bytes to floats, on the device of the model."""
+        """Convert bytes to floats, on the device of the model."""
         images, attributes = batch
         place = self._place() if self._draws() and self.trainer.training else None
-        # Lightning has brought all floats to the run's precision by now, but not what were bytes then.
+        # Lightning has converted floats to the run's precision before, but not bytes.
         return self._scaled(images, place).to(attributes.dtype), attributes
 
     # --------------------------------------------------------------------------------------------------- for users
@@ -134,11 +155,11 @@ class ImageData(LightningDataModule):
         return channels, height, width
 
     def training_rows(self, n: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of images as floats and their attributes, n different training rows in all (or as many as there are).
+        """Batches of images as floats and their attributes, from n different random training rows.
 
         Args:
-            n: number of rows.
-            seed: of their choice and order, and of dynamic binarisation.
+            n: number of rows, at most all.
+            seed: of the choice and order of the rows, and of dynamic binarisation.
         """
         self.setup()
         order = torch.randperm(len(self.splits["train"].images), generator=torch.Generator().manual_seed(seed))
@@ -154,12 +175,12 @@ class ImageData(LightningDataModule):
         yield from self._batches(stage, torch.arange(len(self.splits[stage].images)), 0)
 
     def examples(self, n: int, stage: Stage = "val") -> Tensor:
-        """The first n images of a split as floats, drawn as in the first batch of `rows`."""
+        """The first n images of a split as floats, binarised as in the first batch of `rows`."""
         self.setup()
         return self._scaled(self.splits[stage].images[:n], (0, 0) if stage == "train" and self._draws() else None)
 
     def summary(self) -> list[str]:
-        """Lines that tell a user what was found: the attributes, and the names of their values."""
+        """Lines that describe the data: the attributes, and the names of their values."""
         self.setup()
         named = (
             f"{name} ({listed(self.categories[name])})" if name in self.categories else name
@@ -168,10 +189,10 @@ class ImageData(LightningDataModule):
         return [f"attributes: {', '.join(named) or '(none)'}"]
 
     def origin(self, stage: Stage, row: int) -> str:
-        """Where the image in a row of a split is from, for messages."""
+        """A name for the image in a row of a split, for messages."""
         return f"image {row} of {stage}"
 
-    # ------------------------------------------------------------------------------------------------- the details
+    # -------------------------------------------------------------------------------------------- implementation
 
     def _loader(self, stage: Stage, shuffle: bool) -> ResumableLoader:
         trainer = self.trainer
@@ -223,21 +244,21 @@ class ImageData(LightningDataModule):
         return split._replace(attributes=split.attributes.masked_fill(hidden, torch.nan))
 
     def _batches(self, stage: Stage, order: Tensor, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows of a split as floats and attributes, training images drawn by the seed where they are drawn at all."""
+        """Rows of a split as floats and attributes; the seed is that of dynamic binarisation."""
         draws = stage == "train" and self._draws()
         for i, index in enumerate(order.split(self.batch_size)):
             images, attributes = self.splits[stage].rows(index)
             yield self._scaled(images, (seed, i) if draws else None), attributes
 
     def _place(self) -> tuple[int, int, int]:
-        """Process, epoch and batch: Lightning counts the batch when it has been transferred."""
+        """Process, epoch and batch; Lightning counts a batch after its transfer."""
         return self.trainer.global_rank, epoch_of(self.trainer), self.trainer.fit_loop.batch_idx + 1
 
     def _draws(self) -> bool:
         return self.binarization == "dynamic"
 
     def _scaled(self, images: Tensor, place: tuple[int, ...] | None) -> Tensor:
-        """Floats in [0, 1], with a place in the run: drawn from them."""
+        """Floats in [0, 1]; with a place in the run, binary samples with these probabilities."""
         scaled = images.float() / (self.levels - 1)
         if place is None:
             return scaled
@@ -246,26 +267,26 @@ class ImageData(LightningDataModule):
 
 
 def listed(values: Sequence[str], most: int = 12) -> str:
-    """Names of values 0, 1, ... as one text, cut off where there are many."""
+    """The names of the values 0, 1, ... in one line, abbreviated if there are more than `most`."""
     shown = ", ".join(f"{name} = {i}" for i, name in enumerate(values[:most]))
     return shown if len(values) <= most else f"{shown}, ... {values[-1]} = {len(values) - 1}"
 
 
 def value_name(value: float, categories: Sequence[str]) -> str:
-    """The name of a category's code, or the number where it has none."""
+    """The name of a category, or the number if it has no name."""
     return categories[int(value)] if categories and 0 <= value < len(categories) else f"{value:g}"
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader that goes on where a checkpoint was written: Lightning asks it for its state and hands that back."""
+    """A loader that resumes in the middle of an epoch: Lightning saves its state in checkpoints and restores it."""
 
-    _position = 0  # batches handed out in this epoch
-    _resumed: dict[str, int] | None = None  # the state of an interrupted run, until the next pass
+    _position = 0  # batches returned in this epoch
+    _resumed: dict[str, int] | None = None  # the state of an interrupted run, until the next iteration
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of one epoch, less those handed out before the interruption."""
-        # A generator starts when it is first asked, after Lightning has told the sampler the epoch. An interruption
-        # after the last batch leaves the next epoch whole, also where Lightning limits their number.
+        """The batches of one epoch, without those returned before the interruption."""
+        # This runs at the first `next`, when Lightning has set the sampler's epoch. After an interruption at the end of
+        # an epoch the next one is complete, also if Lightning limits the number of batches.
         state, self._resumed = self._resumed, None
         skip = state["position"] if state is not None and state["epoch"] == self._epoch else 0
         for i, batch in enumerate(super().__iter__()):
@@ -278,16 +299,16 @@ class ResumableLoader(DataLoader[Any]):
         return int(getattr(self.sampler, "epoch", 0))
 
     def state_dict(self) -> dict[str, int]:
-        """Which epoch this is, and how far it is."""
+        """The epoch, and the number of batches returned in it."""
         return {"epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next pass there, if it is one through the same epoch."""
+        """Skip these batches in the next iteration, if it is one of the same epoch."""
         self._resumed, self._position = state, state["position"]
 
 
 class _Rows(Dataset[tuple[Tensor, Tensor]]):
-    """A split as a map-style data set that gathers a whole batch at once."""
+    """A split as a map-style data set that returns a batch with a single indexing operation."""
 
     def __init__(self, split: Split):
         self.split = split

@@ -23,20 +23,37 @@ Mode = Literal["RGB", "L"]
 
 
 class ImageFolder(ImageData):
-    """Any folder or zip archive of images, with an optional table of attributes.
+    r"""A folder or zip archive of images, with an optional table of attributes.
 
-    Everything in it must be an image, but for hidden files and tables (.csv), of which one is used if it is named. Its
-    first column `image` holds the images' file names. Each other column is an attribute: numbers, or the names of
-    categories, which get the codes 0, 1, ... in alphabetical order (`categories`). Empty cells, and images without a
-    row, are unknown.
+    All files must be images, except hidden files and tables (.csv). One table may be named in `attributes`. Its first
+    column is `image`, the images' file names. Each other column is an attribute: numbers, or names of categories, which
+    get the codes 0, 1, ... in alphabetical order (`categories`). Empty cells are unknown, and so are the attributes of
+    images without a row.
 
     Args:
         path: the folder or archive.
         attributes: the table: a path, or a name inside the folder or archive.
-        size: the side to which images are scaled and cut around their middle; None: all have one size already.
-        mode: `"RGB"` or `"L"` (grey).
-        test: how many images test, or which share of them.
+        size: side of the images after scaling and a central crop; None: all images have one size.
+        mode: "RGB" or "L" (grey).
+        test: number or share of the images that are held out for testing.
         options: of `ImageData`.
+
+    Raises:
+        InputError: when the data are loaded, if a file or the table breaks a rule.
+        ValueError: as `ImageData`.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from adapters.data import ImageFolder
+        >>> Path("images").mkdir()
+        >>> for i in range(20):
+        ...     Image.new("L", (8, 8), 10 * i).save(f"images/{i}.png")
+        >>> rows = "".join(f"{i}.png,{'dark' if i < 10 else 'bright'}\n" for i in range(20))
+        >>> _ = Path("images/table.csv").write_text("image,shade\n" + rows)
+        >>> data = ImageFolder("images", "table.csv", mode="L")
+        >>> data.summary()
+        ['attributes: shade (bright = 0, dark = 1)']
     """
 
     def __init__(
@@ -50,11 +67,11 @@ class ImageFolder(ImageData):
     ):
         super().__init__(**options)
         self.path, self.attributes, self.size, self.mode, self.test = Path(path), attributes, size, mode, test
-        self.names: Sequence[str] = ()  # of the images, when they have been read
-        self.unused: Sequence[str] = ()  # tables in the folder or archive that are not
+        self.names: Sequence[str] = ()  # of the images, after loading
+        self.unused: Sequence[str] = ()  # tables in the folder or archive that are not used
 
     def load(self) -> dict[Stage, Split]:
-        """Training and test images, cut by the seed of the split."""
+        """Training and test images, split with `split_seed`."""
         with open_files(self.path) as files:
             table = self._table_name(files)
             self.names = [name for name in files.names if name != table and not is_table(name)]
@@ -65,7 +82,7 @@ class ImageFolder(ImageData):
         return {"train": train, "test": test}
 
     def summary(self) -> list[str]:
-        """Also which table is used, where the choice is not obvious."""
+        """As in `ImageData`; in addition the table in use, if the folder holds others."""
         lines = super().summary()
         if self.unused:
             used = "no table is used" if self.attributes is None else f"the table is {self.attributes}"
@@ -73,14 +90,14 @@ class ImageFolder(ImageData):
         return lines
 
     def origin(self, stage: Stage, row: int) -> str:
-        """The image's name."""
+        """The file of the image in a row of a split."""
         index = torch.arange(len(self.names))
-        test, train = self.cut(Split(index, index), self.test, "test")  # as in `load` and thereafter
+        test, train = self.cut(Split(index, index), self.test, "test")  # the same splits as in `load` and `setup`
         image = {"test": test, **self._validation_split(train)}[stage].images[row]
         return f"{self.path}: {self.names[int(image)]}"
 
     def _table_name(self, files: Files) -> str | None:
-        """The name of the table in the folder or archive, where it is given by name or by path; None if not there."""
+        """The table's name in the folder or archive, given by name or by path; None if it is not there."""
         if self.attributes is None or str(self.attributes) in files.names:
             return None if self.attributes is None else str(self.attributes)
         root, table = self.path.resolve(), Path(self.attributes).resolve()
@@ -102,12 +119,12 @@ class ImageFolder(ImageData):
 
 
 def is_table(name: str) -> bool:
-    """Whether a file is a table by its name."""
+    """Whether a file's name is that of a table."""
     return name.lower().endswith(".csv")
 
 
 class Files(NamedTuple):
-    """What a folder or archive holds: sorted names relative to it, hidden files left out, and how to read one."""
+    """The content of a folder or archive: sorted relative names without hidden files, and a function that reads one."""
 
     path: Path
     names: list[str]
@@ -116,7 +133,7 @@ class Files(NamedTuple):
 
 @contextmanager
 def open_files(path: Path) -> Iterator[Files]:
-    """A folder or zip archive; `InputError` if it is neither, or holds nothing, or a file in it cannot be read."""
+    """A folder or zip archive; `InputError` if it is neither, is empty, or a file in it cannot be read."""
     if path.is_dir():
         names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
         yield _files(path, names, lambda name: (path / name).read_bytes())
@@ -139,14 +156,14 @@ def _files(path: Path, names: Sequence[str], read: Callable[[str], bytes]) -> Fi
     def content(name: str) -> bytes:
         try:
             return read(name)
-        except Exception as error:  # broken archives make zipfile and zlib raise many kinds, encrypted ones others
+        except Exception as error:  # zipfile and zlib raise many kinds for damaged or encrypted archives
             raise InputError(f"{path}: {name} cannot be read ({error})") from error
 
     return Files(path, shown, content)
 
 
 def read_images(files: Files, names: Sequence[str], mode: Mode = "RGB", size: int | None = None) -> Tensor:
-    """The named images, (n, C, H, W) in uint8; `InputError` names a file that is no image or has another size."""
+    """The named images, (n, C, H, W) in uint8; `InputError` names a file that is not an image or has another size."""
     resize = None if size is None else v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size)])
     images: np.ndarray | None = None
     for i, name in enumerate(names):
@@ -175,7 +192,7 @@ def _decoded(files: Files, name: str) -> Image.Image:
         image.load()
     except UnidentifiedImageError as error:
         raise InputError(f"{files.path}: {name} is not an image") from error
-    except Exception as error:  # fed with other bytes, a decoder raises whatever it stumbles over
+    except Exception as error:  # decoders raise errors of many kinds for damaged files
         raise InputError(f"{files.path}: {name} cannot be read ({error})") from error
     return image
 
@@ -203,7 +220,7 @@ def read_attributes(
 ) -> tuple[list[str], dict[str, tuple[str, ...]], Tensor]:
     """Names of the attributes of the images, the categories of some, and values (n, a), NaN where unknown.
 
-    A column without any number holds the names of categories, whose values are their places in alphabetical order.
+    A column without any number contains names of categories, whose values are their positions in alphabetical order.
 
     Args:
         source: the table's name, for messages.
@@ -248,7 +265,7 @@ def read_attributes(
 
 
 def _category_names(cells: Sequence[str]) -> tuple[str, ...]:
-    """The different names in a column, sorted; none if there is a number in it."""
+    """The different names in a column, sorted; empty if any cell is a number."""
     known = {cell for cell in cells if not _is_unknown(cell)}
     return () if any(_is_number(cell) for cell in known) else tuple(sorted(known))
 
@@ -273,7 +290,7 @@ def _value(place: str, column: str, cell: str, names: Sequence[str]) -> float:
 
 
 def _rows(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table and the lines in which they end, without blank lines."""
+    """The last line number and the cells of each row of a table, without blank lines."""
     rows = csv.reader(io.StringIO(text))
     try:
         for row in rows:

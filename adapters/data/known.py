@@ -1,4 +1,4 @@
-"""Well-known data sets: digits of scikit-learn, MNIST, CIFAR-10, CelebA."""
+"""Well-known data sets: scikit-learn's digits, MNIST, CIFAR-10, CelebA."""
 
 from __future__ import annotations
 
@@ -41,10 +41,21 @@ class Digits(ImageData):
     """1 797 handwritten digits, 8x8, 17 grey levels, shipped with scikit-learn; the attribute is the digit.
 
     Args:
-        test: how many images test, or which share of them.
-        strokes: whether thickness (thin, medium, thick) and slant (left, upright, right) are attributes too: see
-            `stroke_thickness` and `slant`, cut at the terciles of the images that do not test.
+        test: number or share of the images that are held out for testing.
+        strokes: whether thickness (thin, medium, thick) and slant (left, upright, right) are attributes too: the
+            terciles of `stroke_thickness` and `slant` over the images that are not for testing.
         options: of `ImageData`.
+
+    Raises:
+        ValueError: as `ImageData`.
+
+    Examples:
+        >>> from adapters.data import Digits
+        >>> data = Digits(batch_size=64, strokes=True)
+        >>> data.setup()
+        >>> images, attributes = next(data.rows("test"))
+        >>> images.shape, attributes.shape, data.attribute_names
+        (torch.Size([64, 1, 8, 8]), torch.Size([64, 3]), ('digit', 'thickness', 'slant'))
     """
 
     levels = 17
@@ -55,10 +66,10 @@ class Digits(ImageData):
         self.test, self.strokes = test, strokes
 
     def load(self) -> dict[Stage, Split]:
-        """Training and test images, cut by the seed of the split."""
+        """Training and test images, split with `split_seed`."""
         images, labels = load_digits(return_X_y=True)
         test, train = self.cut(_split(images.reshape(-1, 8, 8), labels), self.test, "test")
-        return _described(self, {"train": train, "test": test})
+        return _with_attributes(self, {"train": train, "test": test})
 
 
 class MNIST(ImageData):
@@ -66,10 +77,22 @@ class MNIST(ImageData):
 
     Args:
         path: an .npz file with arrays x_train, y_train, x_test, y_test, or torchvision's folder.
-        download: whether torchvision may fetch the data into that folder.
-        strokes: whether thickness (thin, medium, thick) and slant (left, upright, right) are attributes too: see
-            `stroke_thickness` and `slant`, cut at the terciles of the images that do not test.
+        download: whether torchvision may download the data into that folder.
+        strokes: as in `Digits`.
         options: of `ImageData`.
+
+    Raises:
+        InputError: when the data are loaded, if they are not at the path.
+        ValueError: as `ImageData`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from adapters.data import MNIST
+        >>> images, digits = np.zeros((100, 28, 28), np.uint8), np.arange(100) % 10
+        >>> np.savez("mnist.npz", x_train=images, y_train=digits, x_test=images[:20], y_test=digits[:20])
+        >>> data = MNIST("mnist.npz", validation=10)
+        >>> data.image_shape, {stage: len(split.images) for stage, split in data.splits.items()}
+        ((1, 28, 28), {'train': 90, 'test': 20, 'val': 10})
     """
 
     attribute_names: Sequence[str] = ("digit",)
@@ -86,17 +109,32 @@ class MNIST(ImageData):
     def load(self) -> dict[Stage, Split]:
         """Training and test images."""
         if self.path.suffix == ".npz":
-            return _described(self, _read_arrays(self.path))
-        return _described(self, _parts(datasets.MNIST, self.path))
+            return _with_attributes(self, _read_arrays(self.path))
+        return _with_attributes(self, _parts(datasets.MNIST, self.path))
 
 
 class CIFAR10(ImageData):
     """50 000 + 10 000 photographs, 32x32; the attribute is the class.
 
     Args:
-        path: torchvision's folder, or a folder or zip of images laid out train|test/CLASS/NAME.
-        download: whether torchvision may fetch the data into that folder.
+        path: torchvision's folder, or a folder or zip archive of images laid out train|test/CLASS/NAME.
+        download: whether torchvision may download the data into that folder.
         options: of `ImageData`.
+
+    Raises:
+        InputError: when the data are loaded, if they are not at the path.
+        ValueError: as `ImageData`.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from adapters.data import CIFAR10
+        >>> for part in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        ...     Path("cifar", part).mkdir(parents=True)
+        ...     for i in range(10):
+        ...         Image.new("RGB", (32, 32)).save(f"cifar/{part}/{i}.png")
+        >>> CIFAR10("cifar").summary()
+        ['attributes: class (cat = 0, dog = 1)']
     """
 
     attribute_names = ("class",)
@@ -121,17 +159,26 @@ class CIFAR10(ImageData):
 
 
 class CelebA(ImageData):
-    """202 599 faces cut to their middle 160x160 pixels and scaled to 64x64, as in the paper, with up to 40 attributes.
+    """202 599 faces, cropped to their central 160x160 pixels and scaled to 64x64 as in the paper, with 40 attributes.
 
-    The default are the fourteen of `CELEBA_ATTRIBUTES`, all of them easy to see. The paper has fourteen too, but names
-    only Male, Young, Smiling, Eyeglasses, Wearing_Hat and Blond_Hair (Table 3); Bald, Bangs, Black_Hair, Brown_Hair,
-    Gray_Hair, Heavy_Makeup, Mouth_Slightly_Open and Mustache are our choice.
+    The default attributes are the fourteen of `CELEBA_ATTRIBUTES`, which are clearly visible in the images. The paper
+    has fourteen too, but names only Male, Young, Smiling, Eyeglasses, Wearing_Hat and Blond_Hair (Table 3); the others
+    are our choice.
 
     Args:
         path: torchvision's folder.
-        download: whether torchvision may fetch the data into that folder.
-        keep: names of the attributes wanted, in this order; None: the 40 of the data set.
-        options: of `ImageData`; the data set has validation images of its own.
+        download: whether torchvision may download the data into that folder.
+        keep: names of the attributes, in this order; None: all 40 of the data set.
+        options: of `ImageData`; the data set has its own validation images.
+
+    Raises:
+        InputError: when the data are loaded, if they are not at the path.
+        ValueError: as `ImageData`.
+
+    Examples:
+        >>> from adapters.data import CelebA
+        >>> CelebA("celeba", keep=["Smiling", "Male"]).image_shape  # doctest: +SKIP
+        (3, 64, 64)
     """
 
     def __init__(
@@ -150,7 +197,7 @@ class CelebA(ImageData):
             _torchvision(datasets.CelebA, self.path, download=True)
 
     def load(self) -> dict[Stage, Split]:
-        """The data set's own three parts."""
+        """Training, validation and test images of the data set."""
         return {"train": self._part("train"), "val": self._part("valid"), "test": self._part("test")}
 
     def _part(self, name: str) -> Split:
@@ -158,13 +205,13 @@ class CelebA(ImageData):
         part = _torchvision(datasets.CelebA, self.path, split=name, transform=cut)
         self.attribute_names = [attribute for attribute in part.attr_names if attribute]
         images = torch.empty((len(part), 3, 64, 64), dtype=torch.uint8)
-        for i in range(len(part)):  # into place: a list of them and its stack would need the memory twice
+        for i in range(len(part)):  # written in place, because a list and its stack would need twice the memory
             images[i] = part[i][0]
         return Split(images, part.attr[:, : len(self.attribute_names)].float())
 
 
 def _torchvision(kind: type, path: Path, **options: Any) -> Any:
-    """A data set of torchvision; `InputError` naming its folder if it is not there."""
+    """A data set of torchvision; `InputError` naming the folder if it cannot be read."""
     try:
         return kind(str(path), **options)
     except (OSError, RuntimeError) as error:
@@ -172,13 +219,13 @@ def _torchvision(kind: type, path: Path, **options: Any) -> Any:
 
 
 def _parts(kind: type, path: Path) -> dict[Stage, Split]:
-    """Training and test images of a data set of torchvision that holds them in memory."""
+    """Training and test images of a torchvision data set with arrays `data` and `targets`."""
     train, test = _torchvision(kind, path, train=True), _torchvision(kind, path, train=False)
     return {"train": _split(train.data, train.targets), "test": _split(test.data, test.targets)}
 
 
-def _described(data: Digits | MNIST, splits: dict[Stage, Split]) -> dict[Stage, Split]:
-    """The splits with their strokes as attributes, where the data set asks for them."""
+def _with_attributes(data: Digits | MNIST, splits: dict[Stage, Split]) -> dict[Stage, Split]:
+    """The splits, with thickness and slant as attributes if the data module asks for them."""
     if not data.strokes:
         return splits
     data.attribute_names = ("digit", *STROKES)
@@ -194,13 +241,14 @@ def _split(images: Any, labels: Any) -> Split:
 
 
 def _read_arrays(path: Path) -> dict[Stage, Split]:
-    """The splits in an .npz file; `InputError` names what is wrong with it."""
+    """The splits in an .npz file; `InputError` if a rule is broken."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
     try:
-        with path.open("rb") as source, np.load(source, allow_pickle=False) as file:  # which leaves broken ones open
+        # Given a path, np.load would leave a damaged file open.
+        with path.open("rb") as source, np.load(source, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except Exception as error:  # broken archives make zipfile, zlib and NumPy raise many kinds
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds for damaged archives
         raise InputError(f"{path}: not a readable .npz file ({error})") from error
     if missing := {"x_train", "y_train", "x_test", "y_test"} - arrays.keys():
         raise InputError(f"{path}: arrays {', '.join(sorted(missing))} are missing, found {', '.join(sorted(arrays))}")

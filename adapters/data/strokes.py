@@ -1,4 +1,4 @@
-"""Thickness and slant of handwritten strokes, measured on grey images, and classes of them as attributes."""
+"""Thickness and slant of handwritten strokes, measured in grey images, and their classes as attributes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,25 @@ CLASSES = (("thin", "medium", "thick"), ("left", "upright", "right"))  # what th
 def stroke_thickness(images: Tensor) -> Tensor:
     """Mean width of the strokes in pixels, (n,); NaN for an image without ink.
 
-    A stroke of length ℓ ≫ w and width w has area ℓ w and a border of length 2 ℓ, so w = 2 ∫I / ∫|∇I|: by the coarea
-    formula the total variation of an image with ink 1 on 0 is the length of its borders. Each cell of 2x2 pixels has
-    the mean of its differences as ∇I, which measures horizontal, vertical and diagonal borders exactly. No threshold is
-    needed, and the brightness of the ink is of no effect. Strokes under two pixels may count as wider than they are:
-    what falls between two columns is ink of half the brightness in both.
+    A stroke of width w and length ℓ ≫ w has area ℓ w and a border of length 2 ℓ, so w = 2 ∫I / ∫|∇I|: by the coarea
+    formula, the total variation of an image with ink 1 on background 0 is the length of the borders. ∇I is the mean of
+    the differences in each cell of 2x2 pixels, which measures horizontal, vertical and diagonal borders exactly. No
+    threshold is needed, and the brightness of the ink does not matter. Strokes thinner than two pixels may be
+    overestimated, because ink between two columns has half the brightness in both.
 
     Args:
-        images: (n, H, W), 0 where there is no ink; beyond the image there is none.
+        images: (n, H, W), 0 where there is no ink, as outside the image.
 
     Raises:
         ValueError: if images has another number of axes.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.data import stroke_thickness
+        >>> images = torch.zeros(2, 28, 28)
+        >>> images[0, 4:24, 13:15], images[1, 4:24, 12:16] = 1, 1  # vertical strokes, 2 and 4 pixels wide
+        >>> stroke_thickness(images)
+        tensor([1.8679, 3.4167])
     """
     return _measured(images, _thickness)
 
@@ -35,29 +43,36 @@ def stroke_thickness(images: Tensor) -> Tensor:
 def slant(images: Tensor) -> Tensor:
     """Angle in degrees by which the ink leans to the right of vertical, (n,); negative to the left.
 
-    atan(−μ₁₁ / μ₀₂), with the second moments of the ink about its centroid, rows counted downwards: the shear along the
-    rows that leaves columns and rows uncorrelated, as it is taken to deskew digits. The shape counts too: the top of a
-    7 pulls to the right. NaN where all ink is in one row, or there is none.
+    The angle is atan(−μ₁₁ / μ₀₂), with second moments of the ink about its centroid and rows counted downwards: the
+    shear along the rows that makes columns and rows uncorrelated, as in deskewing of digits. It depends on the shape
+    too: the top of a 7 increases it. It is NaN if all ink is in one row, or there is none.
 
     Args:
         images: as in `stroke_thickness`.
 
     Raises:
-        ValueError: as in `stroke_thickness`.
+        ValueError: as `stroke_thickness`.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.data import slant
+        >>> images = torch.stack([torch.eye(28), torch.eye(28).flip(1)])  # diagonals
+        >>> slant(images)
+        tensor([-45.,  45.])
     """
     return _measured(images, _slant)
 
 
 def terciles(values: Tensor, reference: Tensor) -> Tensor:
-    """0, 1 or 2 for values (n,) in the lower, middle or upper third of a reference (m,), NaN where a value is NaN."""
+    """0, 1 or 2 for values (n,) in the lower, middle or upper third of a reference (m,); NaN for NaN."""
     borders = reference.nanquantile(torch.tensor([1 / 3, 2 / 3], dtype=reference.dtype))
     return torch.bucketize(values, borders).to(values.dtype).masked_fill(values.isnan(), torch.nan)
 
 
 def with_strokes(splits: dict[Stage, Split]) -> dict[Stage, Split]:
-    """Splits of grey images with the classes of thickness and slant beside their attributes.
+    """Splits of grey images with classes of thickness and slant as additional attributes.
 
-    What is thin or thick, left or right, is decided by the training images alone.
+    The classes are the terciles of the training images.
     """
     measured = {stage: _measures(split) for stage, split in splits.items()}
     return {
@@ -76,7 +91,7 @@ def _measures(split: Split) -> tuple[Tensor, Tensor]:
 
 
 def _measured(images: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
-    """The measure of all images, in parts, because as floats they take several times the memory."""
+    """The measure of all images, in parts, because floats need several times the memory of bytes."""
     if images.ndim != 3:
         raise ValueError(f"images must have shape (n, H, W), found {tuple(images.shape)}")
     return torch.cat([measure(part.float()) for part in images.split(4096)])

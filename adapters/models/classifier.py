@@ -1,4 +1,4 @@
-"""A classifier of attributes: what a feature network is trained as, and what judges conditional samples."""
+"""A classifier of attributes, whose features serve as those of a metric, and which judges conditional samples."""
 
 from __future__ import annotations
 
@@ -15,23 +15,34 @@ from adapters.models.attributes import accuracies
 from adapters.models.vae import Batch
 from adapters.priors.base import attribute_rows
 
-UNKNOWN = -1  # in place of NaN among values
+UNKNOWN = -1  # replaces NaN in integer values
 
 
 class AttributeClassifier(LightningModule):
-    """p(y_j | x) for each attribute j: one network for all of them, a linear head for each.
+    """p(y_j | x) for each attribute j: a shared network, and a linear head for each attribute.
 
-    Called with images, it returns their features, so it serves `adapters.metrics.distances` as a network.
+    Called with images, it returns their features, so it can be the network of `adapters.metrics.distances`.
 
     Args:
         network: images (batch, C, H, W) -> features (batch, f).
         num_features: f.
-        sizes: number of values of each attribute; they are 0, 1, ... in the data, NaN where unknown.
+        sizes: number of values 0, 1, ... of each attribute; NaN is unknown.
         learning_rate: of Adam.
         betas: of Adam.
 
     Raises:
-        ValueError: if an attribute has fewer than two values; in use, if the data's attributes are others.
+        ValueError: if an attribute has fewer than two values; in training, if the data's attributes do not fit.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.models import AttributeClassifier
+        >>> from adapters.networks import ConvEncoder
+        >>> classifier = AttributeClassifier(ConvEncoder((1, 8, 8), 32, (8, 16)), 32, sizes=[10, 3])
+        >>> x = torch.rand(5, 1, 8, 8)
+        >>> classifier.features(x).shape, classifier.predict(x).shape
+        (torch.Size([5, 32]), torch.Size([5, 2]))
+        >>> [table.exp().sum(-1).round().tolist() for table in classifier.log_prob(x[:2])]
+        [[1.0, 1.0], [1.0, 1.0]]
     """
 
     def __init__(
@@ -53,17 +64,17 @@ class AttributeClassifier(LightningModule):
     # ---------------------------------------------------------------------------------------------------- queries
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the heads see of images (batch, C, H, W): features (batch, f)."""
+        """The features (batch, f) of images (batch, C, H, W), which the heads read."""
         features: Tensor = self.network(x)
         return features
 
     def features(self, x: Tensor) -> Tensor:
-        """The same in evaluation mode, without gradients."""
+        """The features (batch, f) in evaluation mode, without gradients."""
         with evaluating(self):
             return self(x)
 
     def log_prob(self, x: Tensor) -> list[Tensor]:
-        """log p(y_j | x) of all values of each attribute j, (batch, sizes[j]), in evaluation mode."""
+        """log p(y_j | x) for all values of each attribute j, (batch, sizes[j]), in evaluation mode."""
         with evaluating(self):
             return [logits.log_softmax(-1) for logits in self._logits(x)]
 
@@ -108,7 +119,7 @@ class AttributeClassifier(LightningModule):
         return loss
 
     def _values(self, attributes: Tensor) -> Tensor:
-        """Attributes as integers, `UNKNOWN` for NaN; `ValueError` if they are not those of `sizes`."""
+        """Attributes as integers, `UNKNOWN` for NaN; `ValueError` if they do not fit `sizes`."""
         return attribute_rows(attributes, self.sizes).nan_to_num(UNKNOWN).long()
 
     def _log_mean(self, name: str, value: Tensor, known: int) -> None:

@@ -20,7 +20,14 @@ Batch = tuple[Tensor, Tensor]  # images (batch, C, H, W) in [0, 1] and attribute
 
 
 class Elbo(NamedTuple):
-    """The parts of the evidence lower bound, each (batch,) in nats."""
+    """The parts of the evidence lower bound, each (batch,) in nats.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.models.vae import Elbo
+        >>> Elbo(reconstruction=torch.tensor([-9.0]), kl=torch.tensor([2.0]), attributes=torch.tensor([0.0])).elbo
+        tensor([-11.])
+    """
 
     reconstruction: Tensor
     kl: Tensor
@@ -28,37 +35,48 @@ class Elbo(NamedTuple):
 
     @property
     def elbo(self) -> Tensor:
-        """E_q[log p(x | z) + log p(y_observed | z)] − KL(q ‖ p(z)), whatever weights training gives the parts."""
+        """E_q[log p(x | z) + log p(y_observed | z)] − KL(q ‖ p(z)), without the weights of training."""
         return self.reconstruction + self.attributes - self.kl
 
 
 class VAE(LightningModule):
-    """log p(x) ≥ E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), q a diagonal Gaussian, p(z) any prior.
+    """log p(x) ≥ E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)), with a diagonal Gaussian q and any prior p(z).
 
-    The divergence is log q(z) − log p(z) at the sampled code, or the closed form where the prior has one. Testing
-    reports the tighter importance-weighted bound (Burda et al. 2016, arXiv:1509.00519).
+    The divergence is log q(z) − log p(z) at the sampled code, or the closed form if the prior has one. Validation and
+    testing also report the importance-weighted bound, which is tighter (Burda et al. 2016, arXiv:1509.00519).
 
-    Methods take the attributes y (batch, a) of a batch too: of no effect here, but in the models that derive from this.
+    Methods accept the attributes y (batch, a) of a batch. They are ignored here, but not in the subclasses.
 
     Args:
         encoder: network x -> (batch, 2 d), means and logarithms of standard deviations.
-        decoder: network z (batch, d) -> (batch, c', H, W), c' as the likelihood asks.
-        prior: over d latents; or a function from the encoder x -> q(z | x) to a prior, as a VampPrior needs it.
+        decoder: network z (batch, d) -> (batch, c', H, W); the likelihood determines c'.
+        prior: over d latents; or a function that returns a prior for the encoder x -> q(z | x), as for a VampPrior.
         likelihood: p(x | z), Bernoulli by default.
         learning_rate: of Adam.
         prior_learning_rate: of Adam for the prior; None: the same.
         betas: of Adam.
-        beta: the divergence's weight in training (Higgins et al. 2017); bounds are always reported with 1.
-        warm_up_steps: over which the weight grows linearly from 0 to beta.
-        analytic_kl: whether to use the closed form of the divergence where the prior has one.
+        beta: weight of the divergence in training (Higgins et al. 2017); reported bounds have weight 1.
+        warm_up_steps: number of steps over which the weight grows linearly from 0 to beta.
+        analytic_kl: whether to use the closed form of the divergence if the prior has one.
         val_samples: k of the importance-weighted bound in validation.
         test_samples: k of the importance-weighted bound in testing.
-        max_rows: images times samples decoded at once there: what bounds the memory.
+        max_rows: largest number of images times samples that are decoded at once for this bound, which limits memory.
 
     Raises:
         TypeError: if prior is neither a prior nor a function that returns one, or a number of steps, samples or rows is
-            no integer.
+            not an integer.
         ValueError: if such a number is too small.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import TRIP
+        >>> from adapters.models import VAE
+        >>> from adapters.networks import ConvDecoder, ConvEncoder
+        >>> encoder, decoder = ConvEncoder((1, 8, 8), 2 * 4, (8, 16)), ConvDecoder(4, (1, 8, 8), (8, 16))
+        >>> model = VAE(encoder, decoder, TRIP(4, num_components=5, rank=3))
+        >>> x = torch.rand(6, 1, 8, 8).round()
+        >>> model.elbo(x).elbo.shape, model.iwae(x, num_samples=10).shape, model.sample(2).shape
+        (torch.Size([6]), torch.Size([6]), torch.Size([2, 1, 8, 8]))
     """
 
     def __init__(
@@ -97,7 +115,7 @@ class VAE(LightningModule):
     # ---------------------------------------------------------------------------------------------------- queries
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
-        """q(z | x) of images (batch, C, H, W), and y as `decode` is to see it."""
+        """q(z | x) of images (batch, C, H, W), and the attributes to pass to `decode`."""
         return self.encoder(x), y
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
@@ -134,10 +152,9 @@ class VAE(LightningModule):
         Args:
             x: (batch, C, H, W).
             num_samples: k.
-            y: attributes; with those of them that the model knows it bounds log p(x, y_observed).
-            max_rows: images times samples decoded at once; None: the model's. It decides memory, not the result: each
-                sample draws its own noise for the whole batch, which only then is split where it has more rows, and
-                sums are accumulated as logarithms.
+            y: attributes (batch, a); in a model with attributes this is a bound of log p(x, y_observed).
+            max_rows: largest number of images times samples that are decoded at once; None: that of the model. The
+                result does not depend on it, because noise is drawn for the whole batch before it is split.
 
         Raises:
             TypeError: if a number is not an integer.
@@ -170,7 +187,7 @@ class VAE(LightningModule):
 
     @torch.no_grad()
     def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """The images (n, C, H, W) of codes (n, d): the means of p(x | z)."""
+        """Images (n, C, H, W) from codes (n, d): the means of p(x | z)."""
         return self.decode(z, y).mean
 
     @torch.no_grad()
@@ -188,9 +205,9 @@ class VAE(LightningModule):
 
     @property
     def divergence_weight(self) -> float:
-        """The weight of the divergence at this step of training."""
-        grown = min(1.0, (self.global_step + 1) / self.warm_up_steps) if self.warm_up_steps else 1.0
-        return self.beta * grown
+        """The weight of the divergence in the current training step."""
+        share = min(1.0, (self.global_step + 1) / self.warm_up_steps) if self.warm_up_steps else 1.0
+        return self.beta * share
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """−E_q[log p(x | z)] + weight · KL, averaged over the batch."""
@@ -207,7 +224,7 @@ class VAE(LightningModule):
         self._evaluate("test", batch, self.test_samples)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, with a learning rate of its own for the prior."""
+        """Adam, with a separate learning rate for the prior."""
         learned = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
             {"params": [p for name, p in learned if not name.startswith("prior.")], "lr": self.learning_rate},
@@ -216,12 +233,12 @@ class VAE(LightningModule):
         return torch.optim.Adam([group for group in groups if group["params"]], betas=self.betas)
 
     def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
-        """What training minimises, (batch,), and the bound that it reports."""
+        """The training objective, (batch,), and the bound to report."""
         bound = self.elbo(x, y)
         return self._weighted(bound), bound
 
     def _weighted(self, bound: Elbo) -> Tensor:
-        """The negative bound with training's weight of the divergence."""
+        """The negative bound with the current weight of the divergence."""
         return self.divergence_weight * bound.kl - bound.reconstruction - bound.attributes
 
     def _evaluate(self, stage: str, batch: Batch, num_samples: int) -> None:

@@ -25,38 +25,49 @@ Constraint = Literal["gradient_penalty", "clip", "spectral_norm", "none"]
 
 
 class WGAN(LightningModule):
-    """A generator and a prior that a critic cannot tell from the data: min over G, p of max over D (paper Eq. 8, 9).
+    """An adversarial model with a learned prior p: min over G and p, max over D (paper Eq. 8, 9).
 
     With the Wasserstein loss (Arjovsky et al. 2017, arXiv:1701.07875) the critic maximises E[D(x)] − E[D(G(z))] under
-    a Lipschitz constraint; with "gan" it maximises E[log σ(D(x))] + E[log σ(−D(G(z)))], and the generator maximises
-    E[log σ(D(G(z)))] (Goodfellow et al. 2014, arXiv:1406.2661). The prior learns together with the generator from
-    `expected_reward`. Batches train the critic; after every `critic_steps` of them the generator and the prior take a
-    step. Two time scales (Heusel et al. 2017) are two learning rates.
+    a Lipschitz constraint. With "gan" it maximises E[log σ(D(x))] + E[log σ(−D(G(z)))], and the generator maximises
+    E[log σ(D(G(z)))] (Goodfellow et al. 2014, arXiv:1406.2661). The prior is learned together with the generator by
+    `expected_reward`. Each batch trains the critic; every `critic_steps` batches, generator and prior take a step. Two
+    time scales (Heusel et al. 2017, arXiv:1706.08500) are two learning rates.
 
     Args:
-        generator: network z (batch, d) -> (batch, C, H, W), unbounded; a hyperbolic tangent maps it to images.
+        generator: network z (batch, d) -> (batch, C, H, W), unbounded; its hyperbolic tangent is the image.
         critic: network (batch, C, H, W), images scaled to [−1, 1] -> (batch, 1).
         prior: over d latents.
         loss: "wasserstein" or "gan".
-        constraint: on the critic: "gradient_penalty" (Gulrajani et al. 2017, arXiv:1704.00028), "clip" its weights,
-            "spectral_norm" of its layers (Miyato et al. 2018, arXiv:1802.05957), or "none".
+        constraint: of the critic: "gradient_penalty" (Gulrajani et al. 2017, arXiv:1704.00028), "clip" (its weights),
+            "spectral_norm" (of its layers, Miyato et al. 2018, arXiv:1802.05957), or "none".
         penalty: weight of the gradient penalty.
-        clip: largest absolute value of a weight, where they are clipped.
-        critic_steps: of the critic for each of the generator.
+        clip: largest absolute value of the critic's weights, with the constraint "clip".
+        critic_steps: steps of the critic for each step of the generator.
         estimator: of the prior's gradient, see `expected_reward`.
-        baseline: of the prior's gradient.
+        baseline: of the prior's gradient, see `expected_reward`.
         learning_rate: of Adam for the generator.
         critic_learning_rate: of Adam for the critic; None: the same.
         prior_learning_rate: of Adam for the prior; None: the same.
         betas: of Adam.
-        max_loss: a loss beyond this, or one that is not a number, stops the run; so does a gradient that is not finite.
-        channels_last: memory format of convolutions, which suits CUDA.
-        compile: whether `torch.compile` takes the generator; not the critic, whose penalty needs derivatives of
+        max_loss: a loss with a larger absolute value stops the run, and so does a loss or gradient that is not finite.
+        channels_last: whether convolutions use this memory format, which is faster on CUDA.
+        compile: whether to compile the generator. The critic is not compiled, because its gradient penalty needs second
             derivatives.
 
     Raises:
-        TypeError: if prior is no prior, or is or contains a VampPrior: there is no encoder here that it could share.
-        ValueError: if an option is unknown or critic_steps less than 1.
+        TypeError: if prior is not a prior, or is or contains a VampPrior, which needs an encoder.
+        ValueError: if an option is unknown, or critic_steps is less than 1.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import TRIP
+        >>> from adapters.models import WGAN
+        >>> from adapters.networks import ConvDecoder, ConvEncoder
+        >>> critic = ConvEncoder((1, 8, 8), 1, (8, 16), norm="layer")
+        >>> model = WGAN(ConvDecoder(4, (1, 8, 8), (8, 16), norm="batch"), critic, TRIP(4, num_components=5, rank=3))
+        >>> loss, gap = model.critic_loss(torch.rand(6, 1, 8, 8))
+        >>> loss.requires_grad, gap.requires_grad, model.sample(2).shape
+        (True, False, torch.Size([2, 1, 8, 8]))
     """
 
     def __init__(
@@ -85,7 +96,7 @@ class WGAN(LightningModule):
         innermost = prior
         while isinstance(innermost, FlowPrior):
             innermost = innermost.base
-        if isinstance(innermost, VampPrior):  # whose encoder would neither be learned nor saved
+        if isinstance(innermost, VampPrior):  # its encoder would be neither learned nor saved
             raise TypeError("a VampPrior needs a model with an encoder, such as a VAE; a WGAN has none")
         check_option("loss", loss, get_args(Loss))
         check_option("constraint", constraint, get_args(Constraint))
@@ -117,7 +128,7 @@ class WGAN(LightningModule):
 
     @torch.no_grad()
     def generate(self, z: Tensor) -> Tensor:
-        """The images (n, C, H, W) of codes (n, d), in [0, 1]."""
+        """Images (n, C, H, W) in [0, 1] from codes (n, d)."""
         return (self._images(z) + 1) / 2
 
     @torch.no_grad()
@@ -126,7 +137,7 @@ class WGAN(LightningModule):
         return self.generate(self.prior.sample(n))
 
     def critic_loss(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the critic minimises, and how much higher it values the real images, without gradient.
+        """The critic's loss, and the difference of its mean scores of real and generated images, without gradient.
 
         Args:
             x: real images (n, C, H, W) in [0, 1]; as many are generated.
@@ -134,38 +145,40 @@ class WGAN(LightningModule):
         real = 2 * x - 1
         with torch.no_grad():
             fake = self._images(self._codes(len(real)))
-        ours, theirs = self._verdicts(real), self._verdicts(fake)
-        gap = ours.mean() - theirs.mean()
-        loss = -gap if self.loss == "wasserstein" else -(F.logsigmoid(ours) + F.logsigmoid(-theirs)).mean()
+        real_scores, fake_scores = self._scores(real), self._scores(fake)
+        gap = real_scores.mean() - fake_scores.mean()
+        loss = -gap
+        if self.loss == "gan":
+            loss = -(F.logsigmoid(real_scores) + F.logsigmoid(-fake_scores)).mean()
         if self.constraint == "gradient_penalty":
             loss = loss + self.penalty * self._gradient_penalty(real, fake)
         return loss, gap.detach()
 
     def generator_loss(self, n: int) -> Tensor:
-        """What the generator and the prior minimise, on n generated images, 2 at least: baselines compare rewards."""
+        """The loss of generator and prior, from n generated images, at least 2 because of the baseline."""
         return -expected_reward(self.prior, self._reward, max(2, n), self.estimator, baseline=self.baseline)
 
     def _codes(self, n: int) -> Tensor:
-        """n codes from the prior: those of all steps until it changes are drawn at once, for little more than n."""
+        """n codes from the prior; those for all steps until its next change are drawn at once, which is cheaper."""
         if len(self._drawn) < n:
             self._drawn = self.prior.sample(n * self.critic_steps)
         codes, self._drawn = self._drawn[:n].to(self.device), self._drawn[n:]
         return codes
 
     def _images(self, z: Tensor) -> Tensor:
-        """In [−1, 1]."""
+        """Images in [−1, 1]."""
         images: Tensor = torch.tanh(self.generator(z))
         return images
 
-    def _verdicts(self, images: Tensor) -> Tensor:
-        """D of images in [−1, 1], (n,), in single precision at least, whatever autocast makes of the network."""
-        verdicts: Tensor = at_least_single(self.critic(images)).squeeze(1)
-        return verdicts
+    def _scores(self, images: Tensor) -> Tensor:
+        """D of images in [−1, 1], (n,), in single precision at least, also if the network runs under autocast."""
+        scores: Tensor = at_least_single(self.critic(images)).squeeze(1)
+        return scores
 
     # --------------------------------------------------------------------------------------------------- training
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """A step of the critic and, where it is time, one of generator and prior."""
+        """A step of the critic and, every `critic_steps` batches, one of generator and prior."""
         critic, generator = self._optimizers()
         loss, gap = self.critic_loss(batch[0])
         self._step(critic, loss)
@@ -183,17 +196,17 @@ class WGAN(LightningModule):
             self.log("train_generator", loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log how much higher the critic values unseen images than generated ones: an estimate of the distance."""
+        """Log the difference of the critic's mean scores of validation images and generated ones."""
         real = 2 * batch[0] - 1
-        gap = self._verdicts(real).mean() - self._verdicts(self._images(self.prior.sample(len(real)))).mean()
+        gap = self._scores(real).mean() - self._scores(self._images(self.prior.sample(len(real)))).mean()
         self.log("val_gap", gap, on_epoch=True, batch_size=len(real), sync_dist=True, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the codes that wait for the critic's next steps."""
+        """Add the codes that are drawn for the critic's next steps."""
         checkpoint["drawn"] = self._drawn.clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them over."""
+        """Restore the codes for the critic's next steps."""
         self._drawn = checkpoint["drawn"]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -207,15 +220,15 @@ class WGAN(LightningModule):
         ]
 
     def _reward(self, z: Tensor) -> Tensor:
-        """What the generator and the prior maximise, (n,)."""
-        verdicts = self._verdicts(self._images(z))
-        return verdicts if self.loss == "wasserstein" else F.logsigmoid(verdicts)
+        """The objective of generator and prior for each code, (n,)."""
+        scores = self._scores(self._images(z))
+        return scores if self.loss == "wasserstein" else F.logsigmoid(scores)
 
     def _gradient_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
-        """E[(‖∇D(x)‖ − 1)²] at points x between real and generated images."""
+        """E[(‖∇D(x)‖ − 1)²] at random points x between real and generated images."""
         share = torch.rand(len(real), *(1,) * (real.ndim - 1), device=real.device)
         between = torch.lerp(real, fake.to(real.dtype), share).requires_grad_()
-        (gradient,) = torch.autograd.grad(self._verdicts(between).sum(), between, create_graph=True)
+        (gradient,) = torch.autograd.grad(self._scores(between).sum(), between, create_graph=True)
         return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
     def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
@@ -229,14 +242,15 @@ class WGAN(LightningModule):
         return critic, generator
 
     def _check(self, loss: Tensor, gradients: Sequence[Tensor]) -> None:
-        """Stop before a step that would carry the damage into the parameters, and so into the next checkpoint.
+        """Raise `DivergenceError` before a step that would make parameters, and the next checkpoint, unusable.
 
-        A loss can be finite and its gradient not, such as that of a square root at 0.
+        The gradient of a finite loss may be infinite, as that of a square root at 0.
         """
-        steepest = torch.nn.utils.get_total_norm(gradients, torch.inf).to(loss.device)
-        number, gradient = torch.stack([loss.detach().float(), steepest.float()]).tolist()  # waits for a device once
-        if not abs(number) <= self.max_loss:
-            rule, found = f"the losses must stay within ±{self.max_loss:g}", number
+        largest = torch.nn.utils.get_total_norm(gradients, torch.inf).to(loss.device)
+        # Both are read at once, because reading a value waits for the device.
+        loss_value, gradient = torch.stack([loss.detach().float(), largest.float()]).tolist()
+        if not abs(loss_value) <= self.max_loss:
+            rule, found = f"the losses must stay within ±{self.max_loss:g}", loss_value
         elif not math.isfinite(gradient) and not self._scales_gradients:
             rule, found = "the gradients must be finite", gradient
         else:
@@ -248,5 +262,5 @@ class WGAN(LightningModule):
 
     @property
     def _scales_gradients(self) -> bool:
-        """Whether a scaler (16-mixed) multiplies gradients, which may overflow: it leaves out such steps by itself."""
+        """Whether a gradient scaler (16-mixed) is in use, which skips steps whose gradients overflow."""
         return getattr(self.trainer.precision_plugin, "scaler", None) is not None

@@ -1,4 +1,4 @@
-"""`Prior`: what every learnable prior is and does."""
+"""`Prior`, the base class of all learnable priors, and the checks of arguments that they share."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Attribute = int | Literal["continuous"]  # the number of values 0, 1, ..., or a 
 class Prior(nn.Module, ABC):
     """A distribution over latent codes z (d real numbers) as a module.
 
-    The public methods check their input, move it to the dtype of the prior's parameters, switch autocast off (densities
-    in half precision are worthless) and hand over to the methods of the same name with a leading underscore, which
-    are what a subclass writes. Random numbers come from PyTorch's global generator of the prior's device, so that
-    `torch.manual_seed` and checkpoints govern them, unless `rng` (a seed or a generator) is given.
+    The public methods check their input, convert it to the dtype of the prior's parameters, disable autocast (half
+    precision is too coarse for densities) and call the methods of the same name with a leading underscore, which a
+    subclass implements. Unless `rng` (a seed or a generator) is given, random numbers come from PyTorch's global
+    generator of the prior's device, so they follow `torch.manual_seed` and the random states in checkpoints.
 
     Args:
         num_latents: d.
@@ -33,10 +33,19 @@ class Prior(nn.Module, ABC):
     Raises:
         TypeError: if num_latents is not an integer.
         ValueError: if it is less than 1.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import TRIP, Prior
+        >>> prior = TRIP(num_latents=3, num_components=5, rank=4)
+        >>> z = prior.sample(2, rng=0)
+        >>> z[:, 2] = torch.nan  # marginalised by log_prob, drawn by sample_given
+        >>> isinstance(prior, Prior), prior.log_prob(z).shape, prior.sample_given(z).shape
+        (True, torch.Size([2]), torch.Size([2, 3]))
     """
 
     num_latents: int
-    attributes: tuple[Attribute, ...] = ()  # what y of `sample` says of a code, where a prior knows any
+    attributes: tuple[Attribute, ...] = ()  # kinds of the attributes y, where the prior has any
     has_rsample = True
 
     def __init__(self, num_latents: int):
@@ -45,17 +54,17 @@ class Prior(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the parameters, in which the prior calculates."""
+        """The dtype of the parameters, in which the prior computes."""
         return next(self.parameters()).dtype
 
     @property
     def is_learned(self) -> bool:
-        """Whether the distribution depends on anything that gradients are to reach."""
+        """Whether the distribution depends on a parameter that requires a gradient."""
         return any(parameter.requires_grad for parameter in self.parameters())
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     # ---------------------------------------------------------------------------------------------------- queries
@@ -67,7 +76,7 @@ class Prior(nn.Module, ABC):
             z: (..., d) latent codes. Gradients flow to them and to the prior's parameters.
 
         Returns:
-            (...) in the dtype of the prior's parameters; −inf where an entry is infinite.
+            (...), in the dtype of the prior's parameters; −inf where an entry is infinite.
 
         Raises:
             TypeError: if z is not a floating point tensor.
@@ -79,12 +88,11 @@ class Prior(nn.Module, ABC):
         """n independent samples, (n, d), without gradient.
 
         Args:
-            n: how many.
-            y: attributes, (a,) for all samples or (n, a), NaN where unknown, of a prior that has `attributes`.
-            temperature: factor of the components' standard deviations. At 1 samples follow the density; below 1 they
-                come closer to the means of their components, which are drawn with their own probabilities at every
-                temperature, and at 0 they are those means: less varied samples than the density's, of another
-                distribution. A flow applies it to its base.
+            n: number of samples.
+            y: attributes, (a,) for all samples or (n, a), NaN where unknown, for a prior that has `attributes`.
+            temperature: factor of the components' standard deviations. At 1 the samples follow the density. Below 1
+                they are closer to the means of their components, and at 0 they are these means. The components are
+                drawn with their own probabilities at every temperature. A flow passes the temperature to its base.
             rng: a seed or a generator; None: the global generator.
 
         Raises:
@@ -99,23 +107,23 @@ class Prior(nn.Module, ABC):
             return self._sample(n, y, temperature, self._generator(rng))
 
     def rsample(self, n: int, *, rng: Rng = None) -> Tensor:
-        """n independent samples, (n, d), through which gradients flow to the prior's parameters (pathwise)."""
+        """n independent samples, (n, d), with pathwise gradients for the prior's parameters."""
         n = integer_of("n", n, least=0)
         with full_precision(self.device):
             return self._rsample(n, self._generator(rng))
 
     def sample_components(self, n: int, *, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        """n samples that move with the Gaussians they are drawn from, and the density as a function of the rest.
+        """Samples that are differentiable in the components' Gaussians, and their log-density for the remaining part.
 
-        z = mean + std · noise of a component drawn with its probability: gradients flow through z to means and
-        standard deviations. What decides which component is drawn gets the score function,
-        ∇E[f(z)] = E[∇f(z) + f(z) ∇log p(z)]. Its p(z) sums over the components that could have drawn z, which leaves
-        less variance than the probability of the component that did (Rao-Blackwell). Nothing depends on how far apart
-        the components are.
+        z = mean + std · noise of a component that is drawn with its probability. Gradients flow through z to means and
+        standard deviations. The probabilities of the components get the score function instead:
+        ∇E[f(z)] = E[∇f(z) + f(z) ∇log p(z)]. Here p(z) sums over all components, which has less variance than the
+        probability of the drawn component alone (Rao-Blackwell). The variance does not grow with the distance between
+        components.
 
         Returns:
-            z (n, d), and (n,) log p(z) in nats, through which gradients reach the probabilities of components only; 0
-            where there is but one.
+            z (n, d), and log p(z) (n,) in nats, through which gradients reach the probabilities of components only. It
+            is 0 for a prior with a single component.
         """
         n = integer_of("n", n, least=0)
         with full_precision(self.device):
@@ -136,14 +144,14 @@ class Prior(nn.Module, ABC):
         """Mean and variance of each latent, (d,) each, exact and differentiable.
 
         Raises:
-            NotImplementedError: if they have no closed form, as behind a flow.
+            NotImplementedError: if they have no closed form, as for a flow.
         """
         raise NotImplementedError(
             f"the moments of a {type(self).__name__} have no closed form; estimate them from prior.sample(n)"
         )
 
     def entropy(self, n: int = 10_000, *, rng: Rng = None) -> Tensor:
-        """−E[log p(z)] in nats, a scalar: exact for a Gaussian; else an estimate from n samples, without gradient.
+        """−E[log p(z)] in nats, a scalar: exact for a Gaussian, otherwise an estimate from n samples without gradient.
 
         Raises:
             TypeError: if n is not an integer.
@@ -162,10 +170,10 @@ class Prior(nn.Module, ABC):
         return None
 
     def reinitialize(self, z: Tensor) -> None:
-        """Fit the prior to latent codes (n, d) anew, in place: optimisers keep their references to the parameters.
+        """Fit the prior to latent codes (n, d), in place: optimisers keep their references to the parameters.
 
         Raises:
-            NotImplementedError: if codes say nothing about this prior's parameters.
+            NotImplementedError: if this prior cannot be fitted to codes.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be re-initialised from latent codes")
 
@@ -178,10 +186,10 @@ class Prior(nn.Module, ABC):
         return PriorDistribution(self)
 
     def extra_repr(self) -> str:
-        """What is printed between the parentheses of the module."""
+        """The settings in the module's `repr`."""
         return f"num_latents={self.num_latents}"
 
-    # ------------------------------------------------------------------------------------- what a subclass writes
+    # ------------------------------------------------------------------------------- implemented by subclasses
 
     @abstractmethod
     def _log_prob(self, z: Tensor) -> Tensor: ...
@@ -204,7 +212,7 @@ class Prior(nn.Module, ABC):
         return real_rows("z", z, self.num_latents).to(self.dtype)
 
     def _log_density(self, rows: Tensor) -> Tensor:
-        """`_log_prob`, which is spared infinite entries: there is no density there, nor a gradient, but NaN."""
+        """`_log_prob` with infinite entries masked: the density there is 0, and its gradient would be NaN."""
         infinite = rows.isinf()
         with full_precision(rows):
             log_prob = self._log_prob(rows.masked_fill(infinite, 0.0))
@@ -215,15 +223,15 @@ class Prior(nn.Module, ABC):
 
 
 def full_precision(where: Tensor | torch.device) -> torch.autocast:
-    """Autocast switched off, on the device of a tensor."""
+    """A context with autocast disabled on a device, or on that of a tensor."""
     device = where.device if isinstance(where, Tensor) else where
     return torch.autocast(device.type, enabled=False)
 
 
 def generator_of(rng: Rng, device: torch.device) -> Generator:
-    """A seed's generator, the given one, or PyTorch's global generator of the device."""
+    """The generator of a seed, the given generator, or PyTorch's global generator of the device."""
     if rng is None and torch.compiler.is_compiling():
-        return None  # which stands for the global generator, and is what a graph can take
+        return None  # stands for the global generator; a graph cannot hold a generator object
     if isinstance(rng, torch.Generator):
         return rng
     if rng is not None:
@@ -235,7 +243,7 @@ def generator_of(rng: Rng, device: torch.device) -> Generator:
 
 
 def is_readable(*tensors: Tensor) -> bool:
-    """Whether values can be looked at: not while compiling, tracing or capturing, nor in transforms of `torch.func`."""
+    """Whether values can be read: not while compiling, tracing or capturing, nor in transforms of `torch.func`."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.maybe_current_level() is not None:
         return False
     if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
@@ -244,14 +252,14 @@ def is_readable(*tensors: Tensor) -> bool:
 
 
 def is_settled(*tensors: Tensor) -> bool:
-    """Whether what is made of the tensors depends on their values alone: no derivative is recorded, nothing traced."""
+    """Whether results depend on the tensors' values only: no derivative is recorded, and nothing is traced."""
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return False
     return is_readable(*tensors) and all(unpack_dual(tensor).tangent is None for tensor in tensors)
 
 
 def integer_of(label: str, value: int, *, least: int = 1) -> int:
-    """The value if it is an integer of at least `least`; `TypeError` or `ValueError` naming the rule else."""
+    """The value if it is an integer of at least `least`; otherwise a `TypeError` or `ValueError` naming the rule."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{label} must be an integer, found {value!r}")
     if value < least:
@@ -260,7 +268,7 @@ def integer_of(label: str, value: int, *, least: int = 1) -> int:
 
 
 def nonnegative_of(label: str, value: float) -> float:
-    """The value if it is a weight; `TypeError` or `ValueError` naming the rule else."""
+    """The value if it is finite and not negative; otherwise a `TypeError` or `ValueError` naming the rule."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{label} must be a number, found {value!r}")
     if not 0 <= value < math.inf:
@@ -275,7 +283,7 @@ def check_option(label: str, value: str, options: Sequence[str]) -> None:
 
 
 def real_rows(label: str, value: Tensor, width: int) -> Tensor:
-    """The value if it is a floating point tensor (..., width); `TypeError` or `ValueError` else."""
+    """The value if it is a floating point tensor (..., width); otherwise a `TypeError` or `ValueError`."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise TypeError(f"{label} must be a floating point tensor, found {_kind_of(value)}")
     if value.ndim == 0 or value.shape[-1] != width:
@@ -284,11 +292,15 @@ def real_rows(label: str, value: Tensor, width: int) -> Tensor:
 
 
 def attribute_rows(y: Tensor, attributes: Sequence[Attribute]) -> Tensor:
-    """Attributes (..., a) in floating point, NaN where unknown; `TypeError` or `ValueError` naming row and rule else.
+    """Attributes (..., a) in floating point, NaN where unknown; otherwise an error naming the row and the rule.
 
     Args:
-        y: a tensor of real or integers.
-        attributes: what they are; values are not looked at where they cannot be, as while compiling.
+        y: a tensor of floating point numbers or integers.
+        attributes: their kinds. Values are not checked where they cannot be read, as while compiling.
+
+    Raises:
+        TypeError: if y is not a tensor of real numbers.
+        ValueError: if its last axis is not a long, or a value is outside the range of its attribute.
     """
     if isinstance(y, Tensor) and not y.is_floating_point() and not y.is_complex():
         y = y.to(torch.get_default_dtype())
@@ -296,7 +308,7 @@ def attribute_rows(y: Tensor, attributes: Sequence[Attribute]) -> Tensor:
     if not is_readable(y):
         return y
     outside = torch.stack([_outside(y[..., i].reshape(-1), kind) for i, kind in enumerate(attributes)])
-    if bool(outside.any()):  # looked at once, because an accelerator has to be waited for
+    if bool(outside.any()):  # a single read, because reading a value waits for the accelerator
         i, row = outside.nonzero()[0].tolist()
         rule = "is a finite number" if attributes[i] == "continuous" else f"takes integers 0..{attributes[i] - 1}"
         raise ValueError(f"attribute {i} {rule}, found {y[..., i].reshape(-1)[row].item():g} in row {row}")
@@ -308,7 +320,7 @@ def _kind_of(value: object) -> str:
 
 
 def _outside(values: Tensor, kind: Attribute) -> Tensor:
-    """Which values are neither unknown nor those of an attribute of this kind."""
+    """Which values are neither NaN nor in the range of an attribute of this kind."""
     if kind == "continuous":
         return values.isinf()
     return ~(values.isnan() | ((values >= 0) & (values < kind) & (values == values.floor())))

@@ -1,4 +1,4 @@
-"""`PriorDistribution`: a prior seen as a distribution of `torch.distributions`."""
+"""`PriorDistribution`: a prior as a distribution of `torch.distributions`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.distributions import Distribution, constraints
 
 
 class Density(Protocol):
-    """What the distribution asks of a prior."""
+    """The methods of a prior that the distribution calls."""
 
     num_latents: int
     has_rsample: bool
@@ -24,24 +24,35 @@ class Density(Protocol):
         """n samples, (n, num_latents)."""
 
     def rsample(self, n: int) -> Tensor:
-        """n samples, (n, num_latents), through which gradients flow."""
+        """n samples, (n, num_latents), with pathwise gradients."""
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each latent."""
+        """Mean and variance of each latent, (num_latents,) each."""
 
     def entropy(self) -> Tensor:
-        """In nats."""
+        """The entropy in nats, a scalar."""
 
 
-_OF_A_RING = "mode", "cdf"  # what a ring has a method for
+_RING_METHODS = "mode", "cdf"  # methods of a TensorRing that a prior with a ring can be asked for instead
 
 
 class PriorDistribution(Distribution):
-    """A prior seen as a distribution: event shape (d,), the prior's own methods behind it.
+    """A prior as a `torch.distributions.Distribution` with event shape (d,), whose methods call those of the prior.
 
     Args:
-        prior: the prior; its parameters stay live.
-        batch_shape: of independent copies, as `expand` makes them.
+        prior: the prior, whose parameters are used as they are at each call.
+        batch_shape: shape of independent copies, as `expand` returns them.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import GaussianPrior
+        >>> distribution = GaussianPrior(2)()
+        >>> distribution
+        PriorDistribution()
+        >>> distribution.event_shape, distribution.sample((5, 3)).shape
+        (torch.Size([2]), torch.Size([5, 3, 2]))
+        >>> distribution.log_prob(torch.zeros(2))
+        tensor(-1.8379)
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the signature of torch.distributions)
@@ -49,7 +60,7 @@ class PriorDistribution(Distribution):
 
     def __init__(self, prior: Density, batch_shape: Sequence[int] = ()):
         self.prior = prior
-        # Values are not validated: NaN is no real number, but marginalises.
+        # Values are not validated: NaN is outside the support, but means that an entry is marginalised.
         super().__init__(torch.Size(batch_shape), torch.Size((prior.num_latents,)), validate_args=False)
 
     @property
@@ -72,13 +83,13 @@ class PriorDistribution(Distribution):
         return self.prior.sample(math.prod(shape)).reshape(*shape, self.prior.num_latents)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Samples of shape (*sample_shape, *batch_shape, d), through which gradients flow."""
+        """Samples of shape (*sample_shape, *batch_shape, d), with pathwise gradients."""
         shape = (*sample_shape, *self.batch_shape)
         return self.prior.rsample(math.prod(shape)).reshape(*shape, self.prior.num_latents)
 
     @property
     def mean(self) -> Tensor:
-        """E[z], (*batch_shape, d), exact; `NotImplementedError` behind a flow."""
+        """E[z], (*batch_shape, d), exact; `NotImplementedError` for a flow."""
         return self.prior.moments()[0].expand(self._extended_shape())
 
     @property
@@ -88,7 +99,7 @@ class PriorDistribution(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        """Of each latent, (*batch_shape, d), exact; `NotImplementedError` behind a flow."""
+        """The variance of each latent, (*batch_shape, d), exact; `NotImplementedError` for a flow."""
         return self.prior.moments()[1].expand(self._extended_shape())
 
     def cdf(self, value: Tensor) -> Tensor:
@@ -100,11 +111,12 @@ class PriorDistribution(Distribution):
         raise self._unavailable("icdf")
 
     def entropy(self) -> Tensor:
-        """In nats, batch_shape; exact for a Gaussian, else an estimate from 10 000 samples: `prior.entropy(n)`."""
+        """The entropy in nats, of shape batch_shape; see `Prior.entropy`."""
         return self.prior.entropy().expand(self.batch_shape)
 
     def _unavailable(self, name: str) -> NotImplementedError:
         kind = type(self.prior).__name__
-        hint = f"prior.ring has exact moments and conditionals, such as prior.ring.{name}" if name in _OF_A_RING else ""
-        hint = hint if hint and hasattr(self.prior, "ring") else "estimate it from prior.sample(n) and prior.log_prob"
+        hint = "estimate it from prior.sample(n) and prior.log_prob"
+        if name in _RING_METHODS and hasattr(self.prior, "ring"):
+            hint = f"prior.ring has exact moments and conditionals, such as prior.ring.{name}"
         return NotImplementedError(f"the distribution of a {kind} has no {name} of its own; {hint}")

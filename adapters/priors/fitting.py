@@ -1,4 +1,4 @@
-"""Gaussian mixtures fitted to latent codes with scikit-learn, where priors are re-initialised."""
+"""Gaussian mixtures fitted to latent codes with scikit-learn, for the re-initialisation of priors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from adapters.priors.base import real_rows
 
-LEAST_STD = 1e-3  # of a dimension in which the codes do not vary
+LEAST_STD = 1e-3  # the standard deviation in a dimension in which the codes do not vary
 
 
 def codes(z: Tensor, width: int, least: int) -> Tensor:
-    """Latent codes (n, width) to fit a prior to, without gradient and in float64.
+    """Latent codes (n, width), detached and in float64, after checks.
 
     Raises:
         TypeError: if z is not a floating point tensor.
-        ValueError: if z is no such table, has fewer than `least` rows, or an entry is NaN or infinite.
+        ValueError: if z is not an (n, width) table, has fewer than `least` rows, or an entry is NaN or infinite.
     """
     z = real_rows("z", z, width).detach()
     if z.ndim != 2:
@@ -46,7 +46,10 @@ def fit_gaussians(
     """A mixture with diagonal covariances, fitted by EM to codes (n, d), n >= num_components.
 
     Args:
-        z: finite codes. init: of the responsibilities; `"k-means++"` does not run k-means to its end.
+        z: finite codes.
+        num_components: K.
+        max_iter: iterations of EM.
+        init: initialisation of the responsibilities; "k-means++" takes the nearest of the chosen centres.
         seed: of the initialisation.
     """
     from sklearn.exceptions import ConvergenceWarning
@@ -61,7 +64,7 @@ def fit_gaussians(
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # A mixture that has not converged, or has two equal components, is still a good place to start from.
+        # A mixture that has not converged, or has two equal components, is still a good starting point.
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit(z.cpu().numpy())
     weights, means, variances = (
@@ -71,5 +74,5 @@ def fit_gaussians(
 
 
 def global_seed() -> int:
-    """A seed drawn from PyTorch's global generator, so that `torch.manual_seed` governs other libraries too."""
+    """A seed for other libraries from PyTorch's global generator, so that they follow `torch.manual_seed` too."""
     return int(torch.randint(2**31, ()))

@@ -11,29 +11,29 @@ from adapters.priors.base import Generator, Prior, Rng, check_option, full_preci
 from adapters.priors.joint_prior import JointPrior
 
 Kind = Literal["coupling", "nsf", "maf"]
-NEAR_IDENTITY = 1e-2  # what the last layer of a new network is multiplied by
+NEAR_IDENTITY = 1e-2  # factor of the last layer's weights in a new network
 
 
 class FlowPrior(JointPrior):
     """p(z, y) = p_base(f(z), y) |det ∂f/∂z| with an invertible network f.
 
-    Paper Table 7 is `FlowPrior(TRIP(...))`. Attributes of a `JointTRIP` pass around the flow:
-    p(y | z) = p_base(y | f(z)), in which the determinant cancels, is exact for any subset of unknown
-    attributes. What marginalises latents is not available: NaN in z and `sample_given` raise an error.
-    A flow given by name is near the identity to begin with.
+    `FlowPrior(TRIP(...))` is the model of the paper's Table 7. The flow transforms codes only, not the attributes of a
+    `JointTRIP`. The determinant cancels in p(y | z) = p_base(y | f(z)), which is therefore exact for any subset of
+    known attributes. A flow cannot marginalise latents: NaN in z and `sample_given` raise an error. A flow given by
+    name is initialised near the identity.
 
     Args:
         base: any prior; its own `trainable` decides whether it is learned.
-        flow: `"coupling"` (neural spline coupling layers, which are evaluated and inverted in two passes of their
-            networks), `"nsf"` (autoregressive neural splines, Durkan et al. 2019) or `"maf"` (masked autoregressive
-            flow, Papamakarios et al. 2017), or a zuko lazy transform from z to the base's space.
+        flow: "coupling" (neural spline coupling layers, evaluated and inverted in two passes of their networks), "nsf"
+            (autoregressive neural splines, Durkan et al. 2019, arXiv:1906.04032), "maf" (masked autoregressive flow,
+            Papamakarios et al. 2017, arXiv:1705.07057), or a zuko lazy transform from z to the base's space.
         trainable: whether the flow is learned.
-        options: of `zuko.flows.NSF` or `zuko.flows.MAF`, e.g. transforms=3, hidden_features=(64, 64), which are the
-            defaults.
+        options: of `zuko.flows.NSF` or `zuko.flows.MAF`; the defaults are zuko's, such as transforms=3 and
+            hidden_features=(64, 64).
 
     Raises:
         TypeError: if base is not a prior, or flow is neither a name nor a module.
-        ValueError: if the name is unknown, or options are given beside a module.
+        ValueError: if the name is unknown, or options are given together with a module.
 
     Examples:
         >>> import torch
@@ -64,13 +64,13 @@ class FlowPrior(JointPrior):
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
-        """Whether `rsample` is differentiable: where the base's is."""
+        """Whether `rsample` is differentiable, as that of the base."""
         return self.base.has_rsample
 
     # ---------------------------------------------------------------------------------------------------- the flow
 
     def to_base(self, z: Tensor) -> Tensor:
-        """u = f(z), the codes (..., d) as the base sees them.
+        """u = f(z), codes (..., d) in the space of the base.
 
         Raises:
             TypeError: if z is not a floating point tensor.
@@ -79,14 +79,14 @@ class FlowPrior(JointPrior):
         return self._inner(z)[0]
 
     def from_base(self, u: Tensor) -> Tensor:
-        """z = f⁻¹(u), the codes (..., d) of what the base draws; errors as of `to_base`."""
+        """z = f⁻¹(u), the inverse of `to_base`, (..., d); errors as `to_base`."""
         u = self._checked(u)
         with full_precision(u):
             inverse: Tensor = self.transform().inv(u)
         return inverse
 
     def _inner(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """u and log |det ∂f/∂z|; u is infinite where z is, for the base to say that there is no density."""
+        """u and log |det ∂f/∂z|; u is infinite where z is, so that the density of the base is 0 there."""
         z = self._checked(z)
         infinite = z.isinf().any(-1)
         if not z.numel():  # zuko cannot reshape it
@@ -111,14 +111,14 @@ class FlowPrior(JointPrior):
             y: (..., a) attributes; None: none is known.
 
         Raises:
-            TypeError, ValueError: as the base; ValueError if an entry of z is NaN, or y is given and the base has no
-                attributes.
+            TypeError, ValueError: as the base's `log_prob`.
+            ValueError: if an entry of z is NaN, or y is given and the base has no attributes.
         """
         inner, ladj = self._inner(z)
         return self.base.log_prob(inner, *self._given(y)) + ladj
 
     def log_probs(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(z) and log p(observed entries of y | z) in nats, (...) each, by one pass through the flow.
+        """log p(z) and log p(observed entries of y | z) in nats, (...) each, in one pass through the flow.
 
         Raises:
             TypeError, ValueError: as `log_prob`.
@@ -128,7 +128,7 @@ class FlowPrior(JointPrior):
         return marginal + ladj, attributes
 
     def log_prob_attributes(self, y: Tensor, z: Tensor) -> Tensor:
-        """log p(observed entries of y | z) in nats, (...), which is the base's at f(z).
+        """log p(observed entries of y | z) in nats, (...), that of the base at f(z).
 
         Raises:
             TypeError, ValueError: as `log_prob` and `JointTRIP.log_prob_attributes`.
@@ -144,7 +144,7 @@ class FlowPrior(JointPrior):
         return self.joint_base.attribute_posterior(self.to_base(z), log=log)
 
     def sample_attributes(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """Attributes (..., a): the unknown entries of y drawn given its known ones and z (..., d).
+        """Attributes (..., a): the unknown entries of y, drawn given its known ones and z (..., d).
 
         Raises:
             TypeError, ValueError: as `log_prob`.
@@ -155,7 +155,8 @@ class FlowPrior(JointPrior):
         """As `sample`, at temperature 1, with pathwise gradients.
 
         Raises:
-            TypeError, ValueError: as the base; ValueError if y is given and the base has no attributes.
+            TypeError, ValueError: as the base's `rsample`.
+            ValueError: if y is given and the base has no attributes.
         """
         return self.from_base(self.base.rsample(n, *self._given(y), rng=rng))
 
@@ -168,15 +169,16 @@ class FlowPrior(JointPrior):
         raise NotImplementedError("a FlowPrior cannot sample given some entries: it has no conditionals")
 
     def reinitialize(self, z: Tensor, y: Tensor | None = None, *arguments: Any, **options: Any) -> None:
-        """Re-initialise the base from the codes as the flow sees them, and their attributes; the flow stays as it is.
+        """Re-initialise the base from the transformed codes f(z) and their attributes; the flow is unchanged.
 
         Args:
             z: (n, d) codes.
             y: (n, a) attributes, if the base has any.
-            arguments, options: further ones of the base's `reinitialize`.
+            arguments, options: further arguments of the base's `reinitialize`.
 
         Raises:
-            TypeError, ValueError: as the base; ValueError if y is given and the base has no attributes.
+            TypeError, ValueError: as the base's `reinitialize`.
+            ValueError: if y is given and the base has no attributes.
         """
         with torch.no_grad():
             self.base.reinitialize(self.to_base(z), *self._given(y), *arguments, **options)
@@ -193,12 +195,12 @@ class FlowPrior(JointPrior):
         return self.base
 
     def _given(self, y: Tensor | None) -> tuple[Tensor, ...]:
-        """The further argument of the base's methods, if the base knows attributes."""
+        """The attributes as an argument of the base's methods, none if they are not given."""
         if y is not None and not self.attributes:
             raise ValueError(f"y needs a base with attributes, found a {type(self.base).__name__}")
         return () if y is None else (y,)
 
-    # ------------------------------------------------------------------------------------------- behind the queries
+    # -------------------------------------------------------------------------------------------- implementation
 
     def _log_prob(self, z: Tensor) -> Tensor:
         return self.log_prob(z)
@@ -218,7 +220,7 @@ class FlowPrior(JointPrior):
 
 
 def _transform(flow: Kind | nn.Module, features: int, options: dict[str, Any]) -> nn.Module:
-    """The lazy transform from z to the base's space."""
+    """The zuko lazy transform from z to the base's space."""
     if isinstance(flow, nn.Module):
         if options:
             raise ValueError(f"options belong to a flow given by name, found {', '.join(options)}")
@@ -238,11 +240,11 @@ def _transform(flow: Kind | nn.Module, features: int, options: dict[str, Any]) -
 
 @torch.no_grad()
 def _move_near_identity(transform: nn.Module) -> None:
-    """Make the parameters of univariate transforms small: splines and affine maps whose parameters are 0 do nothing."""
+    """Make the parameters of univariate transforms small: splines and affine maps with parameters 0 are identities."""
     for layer in transform.modules():
         if isinstance(hyper := getattr(layer, "hyper", None), nn.Sequential):
             last = [module for module in hyper.modules() if isinstance(module, nn.Linear)][-1]
             last.weight.mul_(NEAR_IDENTITY)
             last.bias.zero_()
-        for parameter in getattr(layer, "phi", ()):  # of a single feature, which has no network
+        for parameter in getattr(layer, "phi", ()):  # a transform of a single feature has no network
             parameter.mul_(NEAR_IDENTITY)

@@ -1,4 +1,4 @@
-"""Gaussian priors: N(mean, diag std²), N(0, I) to begin with, and mixtures of such."""
+"""Gaussian priors N(mean, diag std²), and mixtures of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,24 @@ from adapters.priors.mixture import LOG_2PI, DiagonalMixture, MixturePrior
 
 
 class GaussianPrior(Prior):
-    """p(z) = N(z; mean, diag std²), the standard normal N(0, I) to begin with.
+    """p(z) = N(z; mean, diag std²), initialised as the standard normal N(0, I).
 
     Args:
         num_latents: d.
         trainable: whether mean and log_std (each (d,)) are learned.
+
+    Raises:
+        TypeError: if num_latents is not an integer.
+        ValueError: if it is less than 1.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import GaussianPrior
+        >>> prior = GaussianPrior(2)
+        >>> prior.log_prob(torch.zeros(1, 2))  # −log 2π
+        tensor([-1.8379])
+        >>> prior.kl(torch.ones(3, 2), torch.ones(3, 2))
+        tensor([1., 1., 1.])
     """
 
     def __init__(self, num_latents: int, *, trainable: bool = False):
@@ -38,11 +51,11 @@ class GaussianPrior(Prior):
         return 0.5 * (ratio**2 + gap**2 - 1).sum(-1) - ratio.log().sum(-1)
 
     def reinitialize(self, z: Tensor) -> None:
-        """Mean and standard deviation of the latent codes z (n, d), n >= 2.
+        """Take the mean and the standard deviation of latent codes z (n, d), n >= 2.
 
         Raises:
             TypeError: if z is not a floating point tensor.
-            ValueError: if z is no (n, d) table of finite numbers.
+            ValueError: if z is not an (n, d) table of finite numbers.
         """
         z = codes(z, self.num_latents, least=2)
         with torch.no_grad():
@@ -54,7 +67,7 @@ class GaussianPrior(Prior):
         return self.mean, (2 * self.log_std).exp()
 
     def entropy(self, n: int = 10_000, *, rng: Rng = None) -> Tensor:
-        """−E[log p(z)] = Σ (log std + (1 + log 2π) / 2) in nats; `n` and `rng` do not matter."""
+        """−E[log p(z)] = Σ (log std + (1 + log 2π) / 2) in nats, exactly; `n` and `rng` are ignored."""
         return (self.log_std + (1 + LOG_2PI) / 2).sum()
 
     def _log_prob(self, z: Tensor) -> Tensor:
@@ -80,15 +93,29 @@ class GaussianPrior(Prior):
 
 
 class GaussianMixturePrior(MixturePrior):
-    """p(z) = Σ_k w_k N(z; means[k], diag stds[k]²), a mixture over all d dimensions at once.
+    """p(z) = Σ_k w_k N(z; means[k], diag stds[k]²), a mixture over all d dimensions.
 
-    To begin with, all weights are equal, the means uniform in [−1, 1] and the variances 1/e.
+    Initially all weights are equal, the means are uniform in [−1, 1] and the variances are 1/e.
 
     Args:
         num_latents: d.
-        num_components: K; the paper takes as many as TRIP has Gaussians, 1 000.
+        num_components: K; the paper uses as many as TRIP has Gaussians, 1 000.
         trainable: whether logits (K,), means (K, d) and log_stds (K, d) are learned.
         seed: of the means.
+
+    Raises:
+        TypeError: if a size or the seed is not an integer.
+        ValueError: if a size is less than 1, or the seed is negative.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import GaussianMixturePrior
+        >>> codes = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)) + 3
+        >>> prior = GaussianMixturePrior(2, num_components=4)
+        >>> before = prior.log_prob(codes).mean()
+        >>> prior.reinitialize(codes)
+        >>> bool(prior.log_prob(codes).mean() > before)
+        True
     """
 
     def __init__(self, num_latents: int, num_components: int = 1000, *, trainable: bool = True, seed: int = 0):
@@ -101,7 +128,7 @@ class GaussianMixturePrior(MixturePrior):
         self.log_stds = nn.Parameter(torch.full(shape, -0.5), requires_grad=trainable)
 
     def mixture(self) -> DiagonalMixture:
-        """The mixture over the live parameters."""
+        """The mixture with the current parameters."""
         return DiagonalMixture(torch.log_softmax(self.logits, dim=0), self.means, self.log_stds.exp())
 
     def reinitialize(self, z: Tensor, *, max_iter: int = 20) -> None:
@@ -110,11 +137,12 @@ class GaussianMixturePrior(MixturePrior):
         Random numbers come from PyTorch's global generator.
 
         Args:
-            z: the codes. max_iter: of EM.
+            z: the codes.
+            max_iter: iterations of EM.
 
         Raises:
             TypeError: if z is not a floating point tensor.
-            ValueError: if z is no (n, d) table of finite numbers with n >= K; the prior is left as it was.
+            ValueError: if z is not an (n, d) table of finite numbers with n >= K; the prior is then unchanged.
         """
         z = codes(z, self.num_latents, least=self.num_components)
         fitted = fit_gaussians(z, self.num_components, max_iter=max_iter, init="k-means++", seed=global_seed())

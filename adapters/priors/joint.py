@@ -20,24 +20,35 @@ from ringdist.queries.posterior import component_posteriors
 class JointTRIP(RingPrior, JointPrior):
     """p(z, y): a TRIP over d latents z and attributes y, any of which may be unknown (paper section 4).
 
-    Attributes are tensors (..., a), in a floating point dtype where some are NaN: unspecified, and marginalised. A
-    categorical attribute takes integers; a continuous one, which the paper leaves open, is a mixture of N
-    Gaussians as a latent is, and begins with the same means: standardise it. With no attributes given every method is
-    that of the marginal p(z), so that this is a prior like any other.
+    Attributes are tensors (..., a). An unknown attribute is NaN, which needs a floating point dtype, and is
+    marginalised. A categorical attribute is an integer. A continuous attribute is a mixture of N Gaussians, as a latent
+    is, with the same initial means, so it should be standardised; the paper has categorical attributes only. Without
+    attributes every method is that of the marginal p(z), like any other prior.
 
     Args:
         num_latents: d.
         attributes: the number of values of each attribute, or "continuous". Column d + i of `ring` and `order` is
             attribute i.
-        attribute_places: where attributes stand among all columns around the ring: "spread" evenly between latents,
-            "end", behind them, or the place of each in 0..d+a−1. `order` is then that of the latents alone, and
-            re-initialisation keeps the places. None: wherever `order` has them.
+        attribute_places: positions of the attributes among all columns around the ring: "spread" evenly between the
+            latents, "end" after them, or the position of each in 0..d+a−1. `order` is then that of the latents alone,
+            and re-initialisation keeps the positions. None: as in `order`.
         num_components, rank, order, seed, topology, trainable, core, private_components, nonnegative, mean_range, std:
             as in `TRIP`. Categorical attributes have an "emission" with private components too.
 
     Raises:
-        TypeError: if a size is not an integer, or attributes are no list.
+        TypeError: if a size is not an integer, or attributes are not a list.
         ValueError: if a size, attribute, order or option does not fit, or there is no attribute.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import JointTRIP
+        >>> prior = JointTRIP(4, attributes=[10, "continuous"], num_components=5, rank=3)
+        >>> y = torch.tensor([7.0, torch.nan])  # the second attribute is unknown
+        >>> z = prior.sample(3, y)
+        >>> z.shape, prior.log_prob(z, y.expand(3, 2)).shape, prior.log_prob(z).shape
+        (torch.Size([3, 4]), torch.Size([3]), torch.Size([3]))
+        >>> prior.attribute_posterior(z)[0].sum(-1)
+        tensor([1.0000, 1.0000, 1.0000], grad_fn=<SumBackward1>)
     """
 
     def __init__(
@@ -83,7 +94,7 @@ class JointTRIP(RingPrior, JointPrior):
             y: (..., a) attributes; None: none is known.
 
         Raises:
-            TypeError: if z is not a floating point tensor, or y no tensor of real numbers.
+            TypeError: if z is not a floating point tensor, or y is not a tensor of real numbers.
             ValueError: if a last axis does not fit, or an attribute is outside its range.
         """
         rows = self._joined(self._checked(z), y)
@@ -92,12 +103,12 @@ class JointTRIP(RingPrior, JointPrior):
     def attribute_posterior(self, z: Tensor, *, log: bool = False) -> list[Tensor]:
         """p(y_i | z) of each attribute: the probabilities of its values, (..., N_i), or their logarithms.
 
-        Of a continuous attribute they are those of its N components, whose `means` and `log_stds` are the rows behind
-        the latents'. NaN entries of z are marginalised.
+        For a continuous attribute they are the probabilities of its N components, whose `means` and `log_stds` are the
+        rows after those of the latents. NaN entries of z are marginalised.
 
         Args:
             z: (..., d) latent codes.
-            log: whether logarithms are returned, which are finite also where probabilities underflow.
+            log: whether to return logarithms, which are finite also where probabilities underflow.
 
         Raises:
             TypeError, ValueError: as `log_prob`.
@@ -109,7 +120,7 @@ class JointTRIP(RingPrior, JointPrior):
         return [part.reshape(*rows.shape[:-1], part.shape[-1]) for part in parts]
 
     def sample_attributes(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """Attributes (..., a): the unknown entries of y drawn given its known ones and z (..., d).
+        """Attributes (..., a): the unknown entries of y, drawn given its known ones and z (..., d).
 
         NaN entries of z are marginalised.
 
@@ -121,15 +132,16 @@ class JointTRIP(RingPrior, JointPrior):
     def sample(self, n: int, y: Tensor | None = None, *, temperature: float = 1.0, rng: Rng = None) -> Tensor:
         """n latent codes (n, d) given attributes y, (a,) for all or (n, a), without gradient; see `Prior.sample`.
 
-        Components are drawn given the attributes; the temperature then shrinks standard deviations of latents only.
+        Components are drawn given the attributes; the temperature scales standard deviations of latents only.
 
         Raises:
-            TypeError, ValueError: as `log_prob` and `Prior.sample`; ValueError if y has no mass.
+            TypeError, ValueError: as `log_prob` and `Prior.sample`.
+            ValueError: if the attributes have zero mass.
         """
         return super().sample(n, y, temperature=temperature, rng=rng)
 
     def rsample(self, n: int, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """As `sample`, with pathwise gradients; attributes that are not given are marginalised.
+        """As `sample` at temperature 1, with pathwise gradients; unknown attributes are marginalised.
 
         Raises:
             TypeError, ValueError: as `sample`.
@@ -141,11 +153,11 @@ class JointTRIP(RingPrior, JointPrior):
             ring = self._query_ring()
             with torch.no_grad():
                 drawn = ring.sample_given(rows, rng=self._generator(rng))
-            drawn[:, self.num_latents :] = rows[:, self.num_latents :]  # attributes that are not given are marginalised
+            drawn[:, self.num_latents :] = rows[:, self.num_latents :]  # unknown attributes stay NaN: marginalised
             return ring.pathwise(drawn, rows)[:, : self.num_latents]
 
     def sample_given(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """The NaN entries of z (..., d) drawn given its observed ones and those of y (..., a).
+        """The NaN entries of z (..., d), drawn given its observed ones and the known entries of y (..., a).
 
         Raises:
             TypeError, ValueError: as `sample`.
@@ -161,25 +173,26 @@ class JointTRIP(RingPrior, JointPrior):
         *,
         max_epochs: int = 10,
     ) -> None:
-        """Fit to latent codes z (n, d) and attributes y (n, a) anew, in place; see `TRIP.reinitialize`.
+        """Fit the prior to latent codes z (n, d) and attributes y (n, a), in place; see `TRIP.reinitialize`.
 
-        The components of a continuous attribute that takes fewer known values than there are components are not placed
-        anew: EM goes on from where they are, and the paper's procedure leaves them there.
+        The components of a continuous attribute with fewer different known values than components are not
+        re-initialised: EM starts from the current ones, and the paper's procedure keeps them.
 
         Raises:
-            TypeError, ValueError: as `TRIP.reinitialize` and `log_prob`; ValueError if a train would have to change
-                the shape of a core for its new order. The prior is then as it was.
+            TypeError, ValueError: as `TRIP.reinitialize` and `log_prob`.
+            ValueError: if the new order of a train would change the shape of a core. The prior is then unchanged.
         """
         z = codes(z, self.num_latents, least=max(2, self.num_components))
         self._reinitialize(self._joined(z, y), method, order, max_epochs)
 
     def _completed(self, z: Tensor, y: Tensor | None, rng: Rng) -> Tensor:
-        """Latents and attributes side by side, the NaN entries of both drawn given the others."""
+        """Latents and attributes side by side, (..., d + a), the NaN entries of both drawn given the others."""
         rows = self._joined(self._checked(z), y)
         with torch.no_grad(), full_precision(rows):
             return self._query_ring().sample_given(rows, rng=self._generator(rng))
 
     def _rows_given(self, n: int, y: Tensor) -> Tensor:
+        """n rows of unknown latents with the attributes y beside them, (n, d + a)."""
         z = torch.full((integer_of("n", n, least=0), self.num_latents), torch.nan, dtype=self.dtype, device=self.device)
         if isinstance(y, Tensor) and y.ndim == 1:
             y = y.expand(n, -1)
@@ -204,7 +217,7 @@ def _attributes(kinds: Sequence[Attribute]) -> list[Attribute]:
 
 
 def _attribute(kind: Attribute) -> Attribute:
-    """The kind if it is one; `TypeError` or `ValueError` naming the rule else."""
+    """The kind if it is valid; otherwise a `TypeError` or `ValueError` naming the rule."""
     if isinstance(kind, str):
         check_option("an attribute that is not a number of values", kind, ("continuous",))
         return kind

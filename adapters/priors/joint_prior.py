@@ -1,4 +1,4 @@
-"""`JointPrior`: what priors over latents and attributes have in common."""
+"""`JointPrior`, the base class of priors over latents and attributes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,24 @@ from adapters.priors.base import Prior, Rng, attribute_rows, is_readable
 class JointPrior(Prior):
     """p(z, y): a distribution over latents z and attributes y, any of which may be unknown.
 
-    Attributes are tensors (..., a), in a floating point dtype where some are NaN: unspecified, and marginalised. With
-    no attributes given every method is that of the marginal p(z), so that this is a prior like any other.
+    Attributes are tensors (..., a). An unknown attribute is NaN, which needs a floating point dtype, and is
+    marginalised. Without attributes every method is that of the marginal p(z), like any other prior.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import FlowPrior, JointPrior, JointTRIP
+        >>> prior = FlowPrior(JointTRIP(3, attributes=[2], num_components=4, rank=2))
+        >>> isinstance(prior, JointPrior)
+        True
+        >>> z, y = torch.zeros(1, 3), torch.tensor([[1.0]])
+        >>> marginal, conditional = prior.log_probs(z, y)
+        >>> torch.allclose(marginal + conditional, prior.log_prob(z, y), atol=1e-5)
+        True
     """
 
     @abstractmethod
     def log_prob(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """log p(z, observed entries of y) in nats, (...)."""
+        """log p(z, observed entries of y) in nats, (...), of z (..., d) and y (..., a)."""
 
     def log_probs(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """log p(z) and log p(observed entries of y | z) in nats, (...) each, computed together.
@@ -40,8 +51,9 @@ class JointPrior(Prior):
         """log p(observed entries of y | z) in nats, (...).
 
         Raises:
-            TypeError, ValueError: as `log_prob`; ValueError if p(z) is 0, as where an entry is infinite: nothing has a
-                probability given that. Where values cannot be looked at, as while compiling, the result is NaN there.
+            TypeError, ValueError: as `log_prob`.
+            ValueError: if p(z) is 0, as where an entry is infinite: conditional probabilities are then undefined. The
+                result is NaN instead where values cannot be read, as while compiling.
         """
         marginal = self.log_prob(z)
         if is_readable(marginal) and bool((empty := marginal.reshape(-1) == -torch.inf).any()):
@@ -54,4 +66,4 @@ class JointPrior(Prior):
 
     @abstractmethod
     def sample_attributes(self, z: Tensor, y: Tensor | None = None, *, rng: Rng = None) -> Tensor:
-        """Attributes (..., a): the unknown entries of y drawn given its known ones and z (..., d)."""
+        """Attributes (..., a): the unknown entries of y, drawn given its known ones and z (..., d)."""

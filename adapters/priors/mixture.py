@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians with diagonal covariances, and the priors that are such mixtures."""
+"""Mixtures of Gaussians with diagonal covariances, and the base class of priors that are mixtures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DiagonalMixture(NamedTuple):
         return self._emit(component, generator, temperature)
 
     def sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """n samples (n, d) that move with their components, and log p (n,) as a function of the weights."""
+        """n samples (n, d), differentiable in the components, and log p (n,), differentiable in the weights."""
         with torch.no_grad():
             component = draw(self.log_weights.expand(n, -1), generator)
         z = self._emit(component, generator)
@@ -40,12 +40,12 @@ class DiagonalMixture(NamedTuple):
         return z, fixed.log_prob(z.detach())
 
     def sample_given(self, z: Tensor, generator: Generator) -> Tensor:
-        """The NaN entries of z (n, d) drawn given the others."""
+        """The NaN entries of z (n, d), drawn given the others."""
         component = draw(self._joint(z), generator)
         return torch.where(z.isnan(), self._emit(component, generator), z)
 
     def rsample(self, n: int, generator: Generator) -> Tensor:
-        """n samples, (n, d), with pathwise gradients: dimension after dimension, the posterior of k carried along."""
+        """n samples, (n, d), with pathwise gradients, one dimension at a time, updating the posterior of k."""
         with torch.no_grad():
             z = self.sample(n, generator)
         log_weights = self.log_weights.expand(n, -1)
@@ -68,8 +68,8 @@ class DiagonalMixture(NamedTuple):
     def _joint(self, z: Tensor) -> Tensor:
         """log w_k + log p(observed entries | k), (..., K).
 
-        (z − μ)² / σ² is expanded so that memory is (..., K) and not (..., K, d). Float64, and distances from the centre
-        of the means, make up for the cancellation.
+        (z − μ)² / σ² is expanded, so memory is (..., K) instead of (..., K, d). Float64 and subtracting the centre of
+        the means limit the cancellation.
         """
         wide = torch.float32 if z.device.type == "mps" else torch.float64
         z, means, stds = z.to(wide), self.means.to(wide), self.stds.to(wide)
@@ -88,7 +88,7 @@ class DiagonalMixture(NamedTuple):
 
 
 class Mixture(Protocol):
-    """A distribution over codes of d dimensions whose parameters are tensors."""
+    """A mixture distribution over codes of d dimensions."""
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p of the observed entries of z (..., d), (...)."""
@@ -100,21 +100,21 @@ class Mixture(Protocol):
         """n samples, (n, d), the standard deviations multiplied by the temperature."""
 
     def sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """n samples (n, d) that move with their components, and log p (n,) as a function of the rest."""
+        """n samples (n, d), differentiable in the components, and log p (n,), differentiable in the rest."""
 
     def sample_given(self, z: Tensor, generator: Generator) -> Tensor:
-        """The NaN entries of z (n, d) drawn given the others."""
+        """The NaN entries of z (n, d), drawn given the others."""
 
     def rsample(self, n: int, generator: Generator) -> Tensor:
         """n samples, (n, d), with pathwise gradients."""
 
 
 class MixturePrior(Prior):
-    """A prior that is, at every moment, a `Mixture`."""
+    """A prior that is a `Mixture` of its current parameters."""
 
     @abstractmethod
     def mixture(self) -> Mixture:
-        """The mixture over the live parameters."""
+        """The mixture with the current parameters."""
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each latent, (d,) each, exact and differentiable."""
@@ -139,7 +139,7 @@ class MixturePrior(Prior):
 
 def draw(logits: Tensor, generator: Generator) -> Tensor:
     """One component per row of logits (n, K), (n,)."""
-    if logits.shape[0] == 0:  # which torch.multinomial refuses
+    if logits.shape[0] == 0:  # torch.multinomial does not accept empty input
         return torch.zeros(0, dtype=torch.long, device=logits.device)
     return torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator)[:, 0]
 

@@ -15,23 +15,23 @@ from adapters.priors.ring_parameters import RingParameters
 from adapters.priors.ring_structure import Factors, core_of
 
 Method = Literal["gmm", "em", "mixture"]
-PSEUDOCOUNT = 1e-2  # rows: keeps EM from cores with entries of zero, which gradients could not leave again
-SMOOTHING = 0.01  # the share of a start from a mixture that changes its cluster anywhere along the ring
-SPREAD = 0.04  # the same in each column where EM goes on, as in `rd.initialize`
-MIXTURE_EPOCHS = 20  # of EM for a mixture with attributes
-CLUSTER_ROWS = 0.1  # with the column's own shares, beside the rows of a cluster, in which attribute values are counted
+PSEUDOCOUNT = 1e-2  # rows; keeps entries of cores positive, because gradients could not leave a zero
+SMOOTHING = 0.01  # the probability that an initial mixture changes its cluster anywhere along the ring
+SPREAD = 0.04  # the same at each column, for a start that EM refines, as in `rd.initialize`
+MIXTURE_EPOCHS = 20  # epochs of EM for a mixture with attributes
+CLUSTER_ROWS = 0.1  # rows with the column's own frequencies that are added to each cluster
 
 
-class Values(NamedTuple):
-    """New values of all parameters: cores by column, means and log_stds of the Gaussian columns."""
+class ParameterValues(NamedTuple):
+    """New values of all parameters: factors of cores by column, means and log_stds of the Gaussian columns."""
 
     factors: list[Factors]
     means: Tensor
     log_stds: Tensor
 
 
-def by_gaussians(prior: RingParameters, rows: Tensor, columns: Sequence[int]) -> Values:
-    """A 1-D mixture per real column, cores drawn anew (the paper's procedure)."""
+def by_gaussians(prior: RingParameters, rows: Tensor, columns: Sequence[int]) -> ParameterValues:
+    """One-dimensional mixtures for all continuous columns, and random cores (the paper's procedure)."""
     means, log_stds = (parameter.detach().clone() for parameter in (prior.means, prior.log_stds))
     fitted = _fitted(prior, rows)
     for i, k in enumerate(prior._gaussians):
@@ -40,11 +40,11 @@ def by_gaussians(prior: RingParameters, rows: Tensor, columns: Sequence[int]) ->
         known = rows[~rows[:, k].isnan(), k : k + 1]
         fit = fit_gaussians(known, prior.num_components, max_iter=100, init="kmeans", seed=global_seed())
         means[i], log_stds[i] = fit.means[:, 0], fit.log_stds[:, 0]
-    return Values(prior._structure.random(columns, torch.default_generator), means, log_stds)
+    return ParameterValues(prior._structure.random(columns, torch.default_generator), means, log_stds)
 
 
-def by_em(prior: RingParameters, rows: Tensor, columns: Sequence[int], max_epochs: int) -> Values:
-    """Near a mixture of products where all ranks are equal, else random at the codes' quantiles; then exact EM."""
+def by_em(prior: RingParameters, rows: Tensor, columns: Sequence[int], max_epochs: int) -> ParameterValues:
+    """Exact EM from near a mixture of products if all ranks are equal, otherwise from components at quantiles."""
     if not prior.private_components:
         start = _near_mixture(prior, rows, columns, "quantile" if prior.one_rank is None else "mixture", SPREAD)
     elif prior.one_rank is not None:
@@ -56,8 +56,8 @@ def by_em(prior: RingParameters, rows: Tensor, columns: Sequence[int], max_epoch
     return _values(prior, fit.ring)
 
 
-def by_mixture(prior: RingParameters, rows: Tensor, columns: Sequence[int]) -> Values:
-    """A mixture of as many products as the rank, whose cluster hardly ever changes along the ring."""
+def by_mixture(prior: RingParameters, rows: Tensor, columns: Sequence[int]) -> ParameterValues:
+    """A mixture of as many products as the rank, whose cluster rarely changes along the ring."""
     if prior.one_rank is None:
         raise ValueError(f"a mixture is a ring of one rank for all bonds, found ranks {prior.ranks}")
     spread = SMOOTHING / len(columns)
@@ -66,35 +66,37 @@ def by_mixture(prior: RingParameters, rows: Tensor, columns: Sequence[int]) -> V
     return _values(prior, _near_mixture(prior, rows, columns, "mixture", spread))
 
 
-def _values(prior: RingParameters, ring: rd.TensorRing) -> Values:
+def _values(prior: RingParameters, ring: rd.TensorRing) -> ParameterValues:
+    """The parameters for which the prior is this ring."""
     arrays = [ring.variables[k].arrays() for k in prior._gaussians]
     means, stds = (torch.stack([own[name] for own in arrays]) for name in ("means", "stds"))
-    return Values(prior._structure.conformed(ring), means, stds.log())
+    return ParameterValues(prior._structure.conformed(ring), means, stds.log())
 
 
-def _ring(prior: RingParameters, values: Values, columns: Sequence[int]) -> rd.TensorRing:
+def _ring(prior: RingParameters, values: ParameterValues, columns: Sequence[int]) -> rd.TensorRing:
+    """The ring with these values of the parameters."""
     variables: list[Any] = list(prior._categories)
     for k, mean, log_std in zip(prior._gaussians, values.means, values.log_stds, strict=True):
         variables[k] = _gaussians(mean, log_std.exp())
-    return _moved(prior, values.factors, variables, columns)
+    return _as_ring(prior, values.factors, variables, columns)
 
 
-def _moved(
+def _as_ring(
     prior: RingParameters, factors: Sequence[Factors], variables: Sequence[Any], columns: Sequence[int]
 ) -> rd.TensorRing:
-    """A ring of these factors and Gaussians, in the dtype of the prior and where it is."""
+    """The ring with these factors and variables, in the dtype and on the device of the prior."""
     cores = [core_of({name: factor.double().cpu() for name, factor in own.items()}) for own in factors]
     return rd.TensorRing(cores, variables, columns).to(dtype=prior.dtype, device=prior.device)
 
 
 def _fitted(prior: RingParameters, rows: Tensor) -> Set[int]:
-    """The Gaussian columns whose components are placed anew: attributes need as many different values as components."""
+    """The Gaussian columns that are re-initialised: attributes need as many different values as components."""
 
-    def is_known(values: Tensor) -> bool:
+    def has_enough_values(values: Tensor) -> bool:
         known = values[~values.isnan()]
         return known.unique().numel() >= max(2, prior.num_components)
 
-    return {k for k in prior._gaussians if k < prior.num_latents or is_known(rows[:, k])}
+    return {k for k in prior._gaussians if k < prior.num_latents or has_enough_values(rows[:, k])}
 
 
 def _near_mixture(
@@ -104,12 +106,12 @@ def _near_mixture(
     method: Literal["quantile", "mixture"],
     spread: float,
 ) -> rd.TensorRing:
-    """Components at the codes' quantiles, which all clusters share."""
+    """The start of `rd.initialize`, whose components all clusters share."""
     fitted = _fitted(prior, rows)
-    before = prior._ring(prior.means.detach(), prior.log_stds.detach()).variables
+    current = prior._ring(prior.means.detach(), prior.log_stds.detach()).variables
     start = rd.initialize(
         rows.to(prior.dtype).cpu().numpy(),
-        [rd.GaussianMixture if k in fitted else variable for k, variable in enumerate(before)],
+        [rd.GaussianMixture if k in fitted else variable for k, variable in enumerate(current)],
         prior.ranks if prior.one_rank is None else prior.one_rank,
         num_components=prior.num_components,
         order=columns,
@@ -134,10 +136,10 @@ def _near_mixture(
 def _near_mixture_of_gaussians(
     prior: RingParameters, rows: Tensor, columns: Sequence[int], spread: float
 ) -> rd.TensorRing:
-    """A mixture of Gaussians with diagonal covariances and, in it, attributes: each cluster has its own components.
+    """A mixture of Gaussians with diagonal covariances and attributes, in which each cluster has its own components.
 
-    It is the ring that never changes its cluster. EM keeps zeros, so that of that ring is EM for the mixture, from the
-    mixture of the latents alone: this is how attributes take part, those unknown too.
+    The mixture is the ring that never changes its cluster. EM keeps zeros of cores, so EM of that ring is EM of the
+    mixture. It starts from the mixture of the latents alone, and accounts for attributes, also where some are unknown.
     """
     latents = rows[:, : prior.num_latents]
     fit = fit_gaussians(latents, prior.num_components, max_iter=100, init="k-means++", seed=global_seed())
@@ -173,17 +175,17 @@ def _mixture_ring(
     """Σ_c weights[c] ∏_k p_k(z_k | c) as a ring of CP cores."""
     inner = len(weights)
     for k, shapes in enumerate(prior._structure.shapes(columns)):
-        if "left" in shapes:  # the opening of a train
+        if "left" in shapes:  # the first core of a train
             factors[k]["left"] = weights[None, :]
-        stay = torch.eye(inner, dtype=weights.dtype)
-        factors[k]["right"] = stay if shapes["right"][1] == inner else stay.sum(1, keepdim=True)
+        identity = torch.eye(inner, dtype=weights.dtype)
+        factors[k]["right"] = identity if shapes["right"][1] == inner else identity.sum(1, keepdim=True)
     if prior.topology == "ring":
         factors[columns[-1]]["right"] = torch.diag(weights)
-    return _moved(prior, factors, variables, columns)
+    return _as_ring(prior, factors, variables, columns)
 
 
 def _smoothed(ring: rd.TensorRing, spread: float) -> rd.TensorRing:
-    """The ring with a share `spread` of each column's mass moving to a random state of the next bond."""
+    """The ring in which a share `spread` of each column's mass moves to a random state of the next bond."""
     cores = []
     for core in ring.cores:
         right = core.right
@@ -203,8 +205,8 @@ def _table(values: Tensor, responsibilities: Tensor, size: int) -> Tensor:
     """p(value | cluster), (size, clusters), from the rows (n,) whose value is known."""
     known = ~values.isnan()
     counts = torch.nn.functional.one_hot(values[known].long(), size).to(responsibilities)
-    share = (counts.sum(0) + 1) / (counts.sum() + size)
-    table = counts.T @ responsibilities[known] + CLUSTER_ROWS * share[:, None]
+    frequencies = (counts.sum(0) + 1) / (counts.sum() + size)
+    table = counts.T @ responsibilities[known] + CLUSTER_ROWS * frequencies[:, None]
     return table / table.sum(0)
 
 
@@ -212,7 +214,7 @@ def _by_responsibilities(values: Tensor, responsibilities: Tensor) -> rd.Gaussia
     """A Gaussian of each cluster from the rows (n,) whose value is known."""
     known = ~values.isnan()
     values, weights = values[known], responsibilities[known].T
-    held = weights.sum(1) + CLUSTER_ROWS
-    means = (weights @ values + CLUSTER_ROWS * values.mean()) / held
+    counts = weights.sum(1) + CLUSTER_ROWS
+    means = (weights @ values + CLUSTER_ROWS * values.mean()) / counts
     squares = (weights * (values - means[:, None]) ** 2).sum(1) + CLUSTER_ROWS * values.var(correction=0)
-    return rd.GaussianMixture(means, (squares / held).sqrt().clamp(min=LEAST_STD))
+    return rd.GaussianMixture(means, (squares / counts).sqrt().clamp(min=LEAST_STD))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import ringdist as rd
-from adapters.priors.averaging import Rearranged
+from adapters.priors.averaging import Reorderable
 from adapters.priors.base import Attribute, Prior, check_option, integer_of, is_settled
 from adapters.priors.ring_start import Order, Places, columns_of, initial_components, placed, places_of
 from adapters.priors.ring_structure import (
@@ -29,32 +30,32 @@ from ringdist.network.random import bond_ranks
 NUM_COMPONENTS = 10  # of each dimension, as in the paper
 
 
-class Kept(NamedTuple):
-    """A ring without gradient, and what it was made of."""
+class CachedRing(NamedTuple):
+    """A ring without gradients, and the order and the parameters it was built from."""
 
     ring: rd.TensorRing
     columns: tuple[int, ...]
     values: list[Tensor]
 
     def is_made_of(self, columns: tuple[int, ...], parameters: Sequence[Tensor]) -> bool:
-        """Whether it still is what order and parameters make."""
+        """Whether the order and the parameters are still the same."""
         return self.columns == columns and all(
             old.dtype == new.dtype and old.device == new.device and torch.equal(old, new)
             for old, new in zip(self.values, parameters, strict=True)
         )
 
 
-class RingParameters(Rearranged, Prior):
-    """A `ringdist.TensorRing` over num_latents Gaussian mixtures and, behind them, attributes.
+class RingParameters(Reorderable, Prior):
+    """A `ringdist.TensorRing` over num_latents Gaussian mixtures, followed by attributes.
 
-    `state_dict` holds `means` and `log_stds` (num_latents, N), with a further row for each continuous attribute;
-    `order`, the columns as they follow each other in the ring; and `cores.i`, the factors of cores before the map that
-    makes them non-negative, stacked for all columns that have a factor of that name and shape, ascending, in the order
-    of names and shapes: one parameter (columns, N, m, m') for a whole ring of dense cores of one shape.
+    The `state_dict` holds `means` and `log_stds` (num_latents, N), with an additional row for each continuous
+    attribute; `order`, the columns in their order around the ring; and `cores.i`, the factors of the cores before the
+    map that makes them non-negative. Factors of equal name and shape are stacked, columns in ascending order, into one
+    parameter. A ring of dense cores of one shape has a single parameter (columns, N, m, m').
     """
 
     order: Tensor
-    _kept: Kept | None = None  # of the last query without gradient
+    _cached: CachedRing | None = None  # of the last query without gradients
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class RingParameters(Rearranged, Prior):
     def _places_and_order(
         self, places: Places | None, order: Order, generator: torch.Generator
     ) -> tuple[tuple[int, ...] | None, list[int]]:
-        """Where attributes are to stay, if anywhere, and the columns around the ring."""
+        """The fixed positions of the attributes, if there are any, and the order of the columns around the ring."""
         count = len(self._categories)
         if places is None:
             return None, columns_of(order, count, generator)
@@ -119,17 +120,17 @@ class RingParameters(Rearranged, Prior):
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Of the bonds, in the sense of `TensorRing.ranks`."""
+        """The ranks of the bonds, as in `TensorRing.ranks`."""
         return self._ranks
 
     @property
     def one_rank(self) -> int | None:
-        """The rank of all bonds (of a train, of all but the first), or None if there are several."""
+        """The rank of all bonds (of all but the first in a train), or None if they differ."""
         rank = self._ranks[-1]
         return rank if self._ranks == tuple(bond_ranks(rank, len(self._ranks), self.topology)) else None
 
     def extra_repr(self) -> str:
-        """What is printed between the parentheses of the module."""
+        """The settings in the module's `repr`."""
         rank = f"{min(self._ranks)}..{max(self._ranks)}" if self.one_rank is None else self.one_rank
         attributes = f", attributes={list(self.attributes)}" if self.attributes else ""
         private = ", private_components=True" if self.private_components else ""
@@ -142,32 +143,34 @@ class RingParameters(Rearranged, Prior):
 
     @property
     def ring(self) -> rd.TensorRing:
-        """The ring over the live parameters, built anew; gradients flow, and values are not checked."""
+        """The ring with the current parameters, built at each access; gradients flow, and values are not checked."""
         return self._ring(self.means, self.log_stds)
 
     def _query_ring(self) -> rd.TensorRing:
-        """The ring; where no gradient is recorded, the same one until a parameter changes, and so is its log Z.
+        """The ring. Without gradients the same ring, with its log Z, is returned until a parameter changes.
 
-        The values themselves are compared, which takes a few per cent of the time of log Z: writes through `.data`, as
-        averages of weights make them, and those of fused optimisers escape version counters. A comparison would wait
-        for an accelerator, so there the ring is made anew.
+        The values are compared, which takes a few per cent of the time of log Z, because version counters miss writes
+        through `.data` (as in weight averaging) and those of fused optimisers. On an accelerator the comparison would
+        wait for the device, so the ring is always rebuilt there.
         """
         parameters = [self.means, self.log_stds, *iter(self.cores)]  # before 2.12 Dynamo cannot unpack the list itself
         if self.device.type != "cpu" or not is_settled(*parameters):
             return self.ring
         self._follow_order()
-        if self._kept is None or not self._kept.is_made_of(self._columns, parameters):
-            with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode would be of no use outside
-                ring = self._ring(self.means, self.log_stds, copy=True)  # its own, so that it remembers its log Z
-                self._kept = Kept(ring, self._columns, [parameter.detach().clone() for parameter in parameters])
-        return self._kept.ring
+        if self._cached is None or not self._cached.is_made_of(self._columns, parameters):
+            with torch.inference_mode(False), torch.no_grad():  # inference tensors could not be used outside that mode
+                ring = self._ring(
+                    self.means, self.log_stds, copy=True
+                )  # log Z is remembered for a ring's own arrays only
+                self._cached = CachedRing(ring, self._columns, [parameter.detach().clone() for parameter in parameters])
+        return self._cached.ring
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the ring that is kept: copies and pickles make their own."""
-        return {**super().__getstate__(), "_kept": None}
+        """The state without the cached ring, which copies and pickles build themselves."""
+        return {**super().__getstate__(), "_cached": None}
 
     def _ring(self, means: Tensor, log_stds: Tensor, *, copy: bool = False) -> rd.TensorRing:
-        """The live cores, or copies of them, with these Gaussians."""
+        """The ring with these Gaussians and the current cores, or copies of them."""
         if means.dtype not in (torch.float32, torch.float64):
             raise TypeError(
                 f"{type(self).__name__} calculates in float32 or float64, found parameters of {means.dtype}: keep them "
@@ -186,7 +189,7 @@ class RingParameters(Rearranged, Prior):
     # -------------------------------------------------------------------------------------------------- parameters
 
     def _arrange(self, columns: Sequence[int]) -> None:
-        """Remember the order as Python numbers; `ValueError` if the parameters have no place for its cores."""
+        """Store the order as Python integers; `ValueError` if its cores have other shapes than the parameters."""
         layout = self._structure.layout(columns)
         sizes = [(len(members), *shape) for (_, shape), members in layout.items()]
         found = [tuple(parameter.shape) for parameter in self.cores]
@@ -197,7 +200,7 @@ class RingParameters(Rearranged, Prior):
         self._columns, self._layout = tuple(columns), layout
 
     def _follow_order(self) -> None:
-        """Arrange by the buffer where someone wrote to it: averages of models and `ddp` copy buffers in place."""
+        """Follow the buffer `order` if it was written to: weight averaging and `ddp` copy buffers in place."""
         if torch.compiler.is_compiling() or self.order.is_inference():
             return
         seen = id(self.order), self.order._version
@@ -209,7 +212,7 @@ class RingParameters(Rearranged, Prior):
             self._seen = seen
 
     def _raw(self, factors: Sequence[Factors]) -> list[Tensor]:
-        """The factors of cores, one dictionary per column, as the values of the parameters."""
+        """The values of the parameters for these factors, one dictionary per column."""
         return [raw_of(stack, self.nonnegative) for stack in stacked(factors, self._layout)]
 
     def _write(self, factors: Sequence[Factors], means: Tensor, log_stds: Tensor, columns: Sequence[int]) -> None:
@@ -225,7 +228,7 @@ class RingParameters(Rearranged, Prior):
             self.order.copy_(torch.tensor(columns))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        """Beside the tensors, in the metadata, how they become cores."""
+        """Save the tensors, and in the metadata the map that makes cores non-negative."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", {})
         metadata.setdefault(prefix[:-1], {})["nonnegative"] = self.nonnegative
@@ -235,6 +238,12 @@ class RingParameters(Rearranged, Prior):
     ) -> None:
         """Take over the order too; one that is no permutation is reported as a mismatch is, and so is another map."""
         saved = local_metadata.get("nonnegative", self.nonnegative)
+        if self.nonnegative != "abs" and "version" in local_metadata and "nonnegative" not in local_metadata:
+            warnings.warn(
+                f"{prefix}cores: saved by a version that did not note its nonnegative, which was 'abs' by default; "
+                f"they are read as {self.nonnegative!r}",
+                stacklevel=2,
+            )
         if saved != self.nonnegative:
             lists[-1].append(f"{prefix}cores: saved with nonnegative={saved!r}, found {self.nonnegative!r} here")
             return

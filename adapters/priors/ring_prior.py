@@ -1,4 +1,4 @@
-"""What TRIP and JointTRIP share: queries of a tensor ring over live parameters, and its re-initialisation."""
+"""`RingPrior`, the base class of TRIP and JointTRIP: queries of the tensor ring, and its re-initialisation."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class RingPrior(RingParameters):
         return z[:, : self.num_latents]
 
     def _rows_given(self, n: int, y: Tensor) -> Tensor:
-        """n rows of unknown latents with the attributes beside them, for priors that have any."""
+        """n rows of unknown latents with the attributes beside them, for priors with attributes."""
         raise NotImplementedError(f"{type(self).__name__} has no attributes")
 
     def _components(self, n: int, rows: Tensor | None, generator: Generator) -> Tensor:
-        """The components that n samples come from, (n, num_latents), given the attributes of the rows if any."""
+        """The components of n samples, (n, num_latents), given the attributes in the rows, if there are any."""
         sizes = self._sizes[: self.num_latents]
         ring = self._ring(self.means.detach(), self.log_stds.detach())
         variables = [*map(rd.Categorical, sizes), *ring.variables[self.num_latents :]]
-        chosen = rd.TensorRing(ring.cores, variables, self._columns, validate=False, copy=False)
+        indices = rd.TensorRing(ring.cores, variables, self._columns, validate=False, copy=False)
         with torch.no_grad():
-            s = chosen.sample(n, rng=generator) if rows is None else chosen.sample_given(rows, rng=generator)
+            s = indices.sample(n, rng=generator) if rows is None else indices.sample_given(rows, rng=generator)
         return s[:, : self.num_latents].long()
 
     def _emit(self, s: Tensor, temperature: float, generator: Generator) -> Tensor:
-        """A code (n, num_latents) from these components."""
+        """Codes (n, num_latents) drawn from these components."""
         place = torch.arange(self.num_latents, device=s.device), s
         mean, std = self.means[place], self.log_stds[place].exp()
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
@@ -57,7 +57,7 @@ class RingPrior(RingParameters):
         return self._query_ring().sample_given(z, rng=generator)
 
     def _sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Components from the ring of their joint probabilities; attributes are marginalised."""
+        """Components are drawn from the ring over their indices; attributes are marginalised."""
         z = self._emit(self._components(n, None, generator), 1.0, generator)
         rows = F.pad(z.detach(), (0, len(self._sizes) - self.num_latents), value=torch.nan)
         return z, self._ring(self.means.detach(), self.log_stds.detach()).log_prob(rows)
@@ -72,9 +72,9 @@ class RingPrior(RingParameters):
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each latent, (d,) each, exact and differentiable."""
         ring, columns = self._query_ring(), range(self.num_latents)
-        nothing = torch.full((1, len(self._sizes)), torch.nan, dtype=self.dtype, device=self.device)
+        missing = torch.full((1, len(self._sizes)), torch.nan, dtype=self.dtype, device=self.device)
         with full_precision(self.device):
-            weights = torch.cat(component_posteriors(ring, nothing, columns))  # (d, N)
+            weights = torch.cat(component_posteriors(ring, missing, columns))  # (d, N)
             means, stds = self.means[: self.num_latents], self.log_stds[: self.num_latents].exp()
             mean = (weights * means).sum(1)
             return mean, (weights * (stds**2 + (means - mean[:, None]) ** 2)).sum(1)
@@ -82,7 +82,7 @@ class RingPrior(RingParameters):
     # ------------------------------------------------------------------------------------------- re-initialisation
 
     def _reinitialize(self, rows: Tensor, method: Method, order: NewOrder | None, max_epochs: int) -> None:
-        """From rows (n, columns), float64; NaN only in attributes."""
+        """Fit the parameters to rows (n, columns) in float64, with NaN in attributes only."""
         check_option("method", method, get_args(Method))
         if order is not None:
             check_option("order", order, get_args(NewOrder))
@@ -101,5 +101,5 @@ class RingPrior(RingParameters):
             self._write(*new, columns)
 
     def _families(self) -> list[Any]:
-        """One variable per column, in NumPy, of the right family; the parameters do not matter."""
+        """One NumPy variable of each column's family, with arbitrary parameters."""
         return [rd.GaussianMixture([0.0], [1.0]) if v is None else v for v in self._categories]

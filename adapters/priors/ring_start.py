@@ -1,4 +1,4 @@
-"""How a ring prior starts: its Gaussians, the order of its columns, and the places of attributes among latents."""
+"""Initial Gaussians of a ring prior, the order of its columns, and the positions of attributes among latents."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ NewOrder = Literal["mutual_information"]
 def initial_components(n: int, mean_range: Sequence[float] | None, std: float | None) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of n components of equal weight, (n,) each.
 
-    With a range the means are evenly spaced over it, and the standard deviation is an n-th of it unless given. Without,
-    the means are at the n-quantiles of a normal distribution whose variance and that of the components add up to 1;
-    the standard deviation is n^(-1/3), with which the mixture is within 0.013 nats of N(0, 1) for every n.
+    With a range, the means are evenly spaced over it, and the default of the standard deviation is an n-th of it.
+    Without a range, the means are at the n-quantiles of a normal distribution, scaled so that each latent has variance
+    1. The default of the standard deviation is then n^(-1/3): the mixture is within 0.013 nats of N(0, 1) for every n.
+
+    Raises:
+        ValueError: if the range is not two finite numbers in ascending order, or std is out of its range.
     """
     if mean_range is None:
         return _near_standard_normal(n, std)
@@ -56,7 +59,7 @@ def _check_std(std: float) -> None:
 
 
 def columns_of(order: Order, d: int, generator: torch.Generator | None = None, label: str = "columns") -> list[int]:
-    """The columns 0..d-1 as they follow each other around the ring."""
+    """The columns 0..d-1 in their order around the ring; `ValueError` or `TypeError` if it is not a permutation."""
     if isinstance(order, str):
         check_option("order", order, ("random", "given"))
         return list(range(d)) if order == "given" else torch.randperm(d, generator=generator).tolist()
@@ -67,22 +70,24 @@ def columns_of(order: Order, d: int, generator: torch.Generator | None = None, l
 
 
 def placed(latents: Sequence[int], attributes: Sequence[int], places: Sequence[int]) -> list[int]:
-    """The order in which attribute i stands at place i, and the latents follow each other in the others."""
+    """The order with attribute i at places[i], and the latents in their order at the remaining positions."""
     rest = iter(latents)
     at = dict(zip(places, attributes, strict=True))
     return [at[j] if j in at else next(rest) for j in range(len(latents) + len(attributes))]
 
 
 def places_of(places: Places, num_latents: int, num_attributes: int) -> tuple[int, ...]:
-    """Where the attributes stand among all columns, in the sense of `TensorRing.order`."""
+    """The positions of the attributes among all columns, as indices into `TensorRing.order`."""
     count = num_latents + num_attributes
     if isinstance(places, str):
         check_option("attribute_places", places, ("spread", "end"))
         if places == "end":
             return tuple(range(num_latents, count))
-        # attribute i behind the latents up to the middle of the i-th of as many equal parts
-        behind = [((2 * i + 1) * num_latents + num_attributes) // (2 * num_attributes) for i in range(num_attributes)]
-        return tuple(n + i for i, n in enumerate(behind))
+        # The latents are cut into as many equal parts; attribute i follows the middle of part i.
+        latents_before = [
+            ((2 * i + 1) * num_latents + num_attributes) // (2 * num_attributes) for i in range(num_attributes)
+        ]
+        return tuple(n + i for i, n in enumerate(latents_before))
     found = tuple(integer_of("an entry of attribute_places", place, least=0) for place in places)
     if len(found) != num_attributes or len(set(found)) < len(found) or max(found) >= count:
         raise ValueError(
@@ -95,26 +100,27 @@ def places_of(places: Places, num_latents: int, num_attributes: int) -> tuple[in
 def order_by_dependence(
     rows: np.ndarray, variables: Sequence[rd.Variable], topology: Topology, places: Sequence[int] | None
 ) -> list[int]:
-    """The order whose neighbours share most information in the rows (n, columns), NaN where missing.
+    """The order that maximises the mutual information of neighbours, from rows (n, columns), NaN where missing.
 
-    With places for the attributes, which are the last columns, the latents are ordered among themselves, and each
-    attribute gets the place whose neighbours it shares most information with. A ring of latents is turned, and a train
-    of them reversed, to the best of such positions.
+    If the positions of the attributes (the last columns) are given, the latents are ordered by themselves. Attributes
+    are then assigned to the positions so that the mutual information with their neighbours is largest, over all
+    rotations of a ring of latents, or both directions of a train.
     """
     if places is None:
         return list(rd.ordering.mutual_information(rows, variables, topology))
     d = len(variables) - len(places)
     dependence = rd.ordering.dependence(rows, variables)
     latents = list(rd.ordering.tour(dependence[:d, :d], topology)) if d > 1 else [0]
-    turned = [latents[j:] + latents[:j] for j in range(d)] if topology == "ring" else [latents, latents[::-1]]
-    _, best, latents = max((_assigned(dependence, own, places, topology) for own in turned), key=lambda found: found[0])
+    arrangements = [latents[j:] + latents[:j] for j in range(d)] if topology == "ring" else [latents, latents[::-1]]
+    assignments = (_assigned(dependence, arranged, places, topology) for arranged in arrangements)
+    _, best, latents = max(assignments, key=lambda found: found[0])
     return placed(latents, range(d, len(variables)), best)
 
 
 def _assigned(
     dependence: np.ndarray, latents: list[int], places: Sequence[int], topology: Topology
 ) -> tuple[float, list[int], list[int]]:
-    """What attributes share with their neighbours at their best places, these places, and the latents."""
+    """The mutual information of attributes with their neighbours at the best positions, the positions, the latents."""
     sides, d = _neighbours(latents, places, topology), len(latents)
     gain = np.array([[dependence[d + i, near].sum() for near in sides] for i in range(len(places))])
     rows, best = linear_sum_assignment(gain, maximize=True)
@@ -122,7 +128,7 @@ def _assigned(
 
 
 def _neighbours(latents: Sequence[int], places: Sequence[int], topology: Topology) -> list[list[int]]:
-    """Of each place the latents on both sides of it, beyond other attributes."""
+    """The nearest latents on both sides of each position, skipping other attributes."""
     d, found = len(latents), []
     for place in places:
         before = place - sum(other < place for other in places)

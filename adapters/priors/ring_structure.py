@@ -1,4 +1,4 @@
-"""What the cores of a ring prior are made of: the shapes of their factors, and the map that keeps them non-negative."""
+"""The cores of a ring prior: the shapes of their factors, and the map that keeps them non-negative."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Layout = dict[tuple[str, Shape], list[int]]  # from a factor's name and shape to
 
 @dataclass(frozen=True)
 class Structure:
-    """Kind and sizes of the cores of d columns, in whatever order these follow each other.
+    """Kind and sizes of the cores of d columns, for any order of the columns.
 
     A dense core has one factor, "core" (N, m, m'). A CP core has c = max(ranks) hidden states and up to three factors:
-    "left" (m, c) only where the left bond has another rank, so that elsewhere its value is the hidden state;
-    "emission" (N, c) unless every hidden state has a component of its own; and "right" (c, m').
+    "left" (m, c) only if the rank of the left bond is not c, otherwise the value of the bond is the hidden state;
+    "emission" (N, c) unless every hidden state has its own component; and "right" (c, m').
 
     Args:
         sizes: N of each column.
         ranks: of the bonds, in the sense of `TensorRing.ranks`.
         kind: of all cores.
-        private: per column, whether its hidden states have components of their own.
+        private: for each column, whether its hidden states have their own components.
     """
 
     sizes: tuple[int, ...]
@@ -48,7 +48,7 @@ class Structure:
         return max(self.ranks)
 
     def shapes(self, columns: Sequence[int]) -> list[dict[str, Shape]]:
-        """The shapes of each column's factors if this is their order."""
+        """The shapes of each column's factors in this order of the columns."""
         shapes: list[dict[str, Shape]] = [{} for _ in columns]
         for j, k in enumerate(columns):
             shapes[k] = self._shapes(k, self.ranks[j], self.ranks[(j + 1) % len(columns)])
@@ -57,12 +57,13 @@ class Structure:
     def _shapes(self, k: int, left: int, right: int) -> dict[str, Shape]:
         if self.kind == "dense":
             return {"core": (self.sizes[k], left, right)}
-        opening = {} if left == self.inner else {"left": (left, self.inner)}
-        emission = {} if self.private[k] else {"emission": (self.sizes[k], self.inner)}
-        return {**opening, **emission, "right": (self.inner, right)}
+        shapes: dict[str, Shape] = {} if left == self.inner else {"left": (left, self.inner)}
+        if not self.private[k]:
+            shapes["emission"] = (self.sizes[k], self.inner)
+        return shapes | {"right": (self.inner, right)}
 
     def layout(self, columns: Sequence[int]) -> Layout:
-        """Which columns share the name and shape of a factor if this is their order."""
+        """The columns that share the name and shape of a factor, in this order of the columns."""
         found: Layout = {}
         for k, shapes in enumerate(self.shapes(columns)):
             for key in shapes.items():
@@ -70,10 +71,10 @@ class Structure:
         return {key: found[key] for key in sorted(found)}
 
     def random(self, columns: Sequence[int], generator: torch.Generator) -> list[Factors]:
-        """Factors of exponential variates, one dictionary per column: Z is near 1, and the bonds are told apart.
+        """Factors of exponential variates, one dictionary per column: Z is near 1, and the bonds' values differ.
 
-        An end of a train of CP cores is left even, so that the columns there start as near to the mixture of equal
-        weights of their components as those inside.
+        The ends of a train of CP cores are uniform instead, so that the components of the columns there start with
+        nearly equal weights, as those of all other columns do.
         """
         if self.kind == "dense":
             variables = [rd.Categorical(size) for size in self.sizes]
@@ -85,16 +86,16 @@ class Structure:
         ]
 
     def conformed(self, ring: rd.TensorRing) -> list[Factors]:
-        """The factors of a ring's cores, one dictionary per column, with Z at 1: the same distribution.
+        """The factors of the cores of a ring in this structure, one dictionary per column, scaled to Z = 1.
 
-        A "left" that has no place here is multiplied onto the "right" of the core before.
+        A factor "left" that does not exist in this structure is multiplied into "right" of the previous core.
         """
         factors = [dict(core.arrays()) if isinstance(core, rd.CPCore) else {"core": core} for core in ring.cores]
         columns = list(ring.order)
         shapes = self.shapes(columns)
-        for before, k in zip([columns[-1], *columns[:-1]], columns, strict=True):
+        for previous, k in zip([columns[-1], *columns[:-1]], columns, strict=True):
             if "left" in factors[k] and "left" not in shapes[k]:
-                factors[before]["right"] = factors[before]["right"] @ factors[k].pop("left")
+                factors[previous]["right"] = factors[previous]["right"] @ factors[k].pop("left")
         scale = (-ring.log_normalizer() / len(columns)).exp()
         last = "core" if self.kind == "dense" else "right"
         return [{**own, last: own[last] * scale} for own in factors]
@@ -103,22 +104,22 @@ class Structure:
 def structure_of(
     sizes: Sequence[int], rank: int | Sequence[int], topology: Topology, kind: CoreKind, private: Sequence[bool]
 ) -> Structure:
-    """The structure; sizes of columns with private components are replaced by the number of hidden states."""
+    """The structure, in which columns with private components have as many components as hidden states."""
     ranks = tuple(bond_ranks(rank, len(sizes), topology))
     sizes = [max(ranks) if own else size for size, own in zip(sizes, private, strict=True)]
     return Structure(tuple(sizes), ranks, kind, tuple(private))
 
 
 def core_of(factors: Factors) -> Any:
-    """The core, or the array of a dense one."""
-    return factors["core"] if "core" in factors else _AS_CP.with_arrays(dict(factors))
+    """The array of a dense core, or the CP core with these factors."""
+    return factors["core"] if "core" in factors else _CP_TEMPLATE.with_arrays(dict(factors))
 
 
-_AS_CP = rd.CPCore(right=[[1.0]])  # of which others are made without checks, as compiling needs it
+_CP_TEMPLATE = rd.CPCore(right=[[1.0]])  # `with_arrays` replaces its factors without checks, as compiling needs
 
 
 def mapped_to_nonnegative(raw: Tensor, how: Nonnegative) -> Tensor:
-    """From any real numbers to the non-negative entries of cores."""
+    """The non-negative entries of cores from unconstrained parameters."""
     match how:
         case "abs":
             return raw.abs()
@@ -128,7 +129,7 @@ def mapped_to_nonnegative(raw: Tensor, how: Nonnegative) -> Tensor:
 
 
 def raw_of(factor: Tensor, how: Nonnegative) -> Tensor:
-    """A solution of `mapped_to_nonnegative(raw) = factor`; zeros become the smallest number if the map has none."""
+    """A solution of `mapped_to_nonnegative(raw) = factor`; zeros become the smallest positive number if necessary."""
     if how == "abs":
         return factor
     factor = factor.clamp(min=torch.finfo(factor.dtype).tiny)
@@ -136,10 +137,10 @@ def raw_of(factor: Tensor, how: Nonnegative) -> Tensor:
 
 
 def checked_kind(core: CoreKind, private_components: bool, topology: Topology | None) -> Topology:
-    """The topology, which depends on the kind if None: "ring" as in the paper for dense cores, "train" for CP cores.
+    """The topology; the default is "ring" for dense cores, as in the paper, and "train" for CP cores.
 
     Raises:
-        ValueError: if core is unknown, or dense cores are to have private components.
+        ValueError: if an option is unknown, or private components are asked of dense cores.
     """
     check_option("core", core, get_args(CoreKind))
     if private_components and core != "cp":
@@ -151,7 +152,7 @@ def checked_kind(core: CoreKind, private_components: bool, topology: Topology | 
 
 
 def stacked(factors: Sequence[Factors], layout: Layout) -> Iterator[Tensor]:
-    """The factors of equal name and shape in one tensor each, as the parameters hold them."""
+    """The factors of equal name and shape in one tensor each, as in the parameters."""
     for (name, _), columns in layout.items():
         yield torch.stack([factors[k][name] for k in columns])
 

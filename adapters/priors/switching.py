@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians whose component may change from one dimension to the next."""
+"""Mixtures of Gaussians whose component may switch between dimensions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from ringdist.queries.pathwise import moving
 class SwitchingMixture(NamedTuple):
     """p(z) = Σ_s w[s_1] ∏_j T_j[s_j, s_{j+1}] ∏_j N(z_j; means[s_j, j], stds[s_j, j]²), dimensions in `order`.
 
-    T_j = diag(stay[j]) + leave[j] enter[j], rows sum to 1. The state of a row of codes is log p(observed entries so
-    far, s_j), (n, K), as in the forward algorithm of a hidden Markov model; a transition costs O(n K R). All
-    arithmetic is in float64, for what is small relative to the largest entry of a state may matter later.
+    T_j = diag(stay[j]) + leave[j] enter[j] has rows that sum to 1. The state of a row of codes is
+    log p(observed entries so far, s_j), (n, K), as in the forward algorithm of a hidden Markov model. A transition
+    costs O(n K R). The arithmetic is in float64, because entries that are small relative to the largest one of a state
+    may dominate after further observations.
     """
 
     log_weights: Tensor  # (K,) normalised
     means: Tensor  # (K, d), columns in their own order
     stds: Tensor  # (K, d)
-    order: list[int]  # the columns as they follow each other
+    order: list[int]  # the columns in the order of the transitions
     stay: Tensor  # (d - 1, K)
     leave: Tensor  # (d - 1, K, R)
     enter: Tensor  # (d - 1, R, K)
@@ -38,14 +39,14 @@ class SwitchingMixture(NamedTuple):
         return self._emit(self._components(n, generator), generator, temperature)
 
     def sample_components(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """n samples (n, d) that move with their components, and log p (n,) as a function of weights and transitions."""
+        """n samples (n, d), differentiable in the components, and log p (n,), differentiable in the rest."""
         z = self._emit(self._components(n, generator), generator)
         fixed = self._replace(means=self.means.detach(), stds=self.stds.detach())
         return z, fixed.log_prob(z.detach())
 
     @torch.no_grad()
     def sample_given(self, z: Tensor, generator: Generator) -> Tensor:
-        """The NaN entries of z (n, d) drawn given the others: components backwards from the filtered states."""
+        """The NaN entries of z (n, d), drawn given the others by forward filtering and backward sampling."""
         states = self._states(z)
         s = draw(states[-1], generator)
         found = [s]
@@ -55,7 +56,7 @@ class SwitchingMixture(NamedTuple):
         return torch.where(z.isnan(), self._emit(self._in_columns(found[::-1]), generator), z)
 
     def rsample(self, n: int, generator: Generator) -> Tensor:
-        """n samples, (n, d), with pathwise gradients: dimension after dimension, the state carried along."""
+        """n samples, (n, d), with pathwise gradients, one dimension at a time, updating the state."""
         with torch.no_grad():
             z = self.sample(n, generator)
         state, moved = self.log_weights.expand(n, -1), []
@@ -72,17 +73,17 @@ class SwitchingMixture(NamedTuple):
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each dimension, (d,) each."""
-        chances = [self.log_weights.exp()]
+        marginals = [self.log_weights.exp()]
         for stay, leave, enter in zip(self.stay, self.leave, self.enter, strict=True):
-            chances.append(chances[-1] * stay + (chances[-1] @ leave) @ enter)
-        weights = self._in_columns(chances).to(self.means.dtype)  # (K, d)
+            marginals.append(marginals[-1] * stay + (marginals[-1] @ leave) @ enter)
+        weights = self._in_columns(marginals).to(self.means.dtype)  # (K, d)
         mean = (weights * self.means).sum(0)
         return mean, (weights * (self.stds**2 + (self.means - mean) ** 2)).sum(0)
 
-    # ---------------------------------------------------------------------------------------------------- behind it
+    # -------------------------------------------------------------------------------------------- implementation
 
     def _states(self, z: Tensor) -> list[Tensor]:
-        """The states of rows (n, d) at each dimension, its own entry included."""
+        """The states of rows (n, d) after each dimension's observation."""
         state, states = self.log_weights.expand(len(z), -1), []
         for j, k in enumerate(self.order):
             state = state if j == 0 else self._after(j - 1, state)
@@ -100,7 +101,7 @@ class SwitchingMixture(NamedTuple):
         return torch.logaddexp(state + _log(self.stay[j]), _log(entered) + top)
 
     def _column(self, j: int, s: Tensor) -> Tensor:
-        """T_j[:, s] of components s (n,), (n, K)."""
+        """The columns T_j[:, s] for components s (n,), (n, K)."""
         column = (self.leave[j] @ self.enter[j][:, s]).T
         return column.scatter_add(1, s[:, None], self.stay[j][s][:, None])
 
@@ -116,7 +117,7 @@ class SwitchingMixture(NamedTuple):
         return self._in_columns(found)
 
     def _in_columns(self, parts: list[Tensor]) -> Tensor:
-        """One tensor per dimension in `order`, side by side as columns."""
+        """Tensors of the dimensions in `order`, stacked as columns 0, 1, ..., d − 1."""
         place = {k: j for j, k in enumerate(self.order)}
         return torch.stack([parts[place[k]] for k in range(len(parts))], dim=1)
 
@@ -127,6 +128,6 @@ class SwitchingMixture(NamedTuple):
 
 
 def _log(x: Tensor) -> Tensor:
-    """The logarithm, with a gradient of 0 where x is 0, and not NaN."""
+    """The logarithm; where x is 0 its gradient is 0 instead of NaN."""
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0).log(), -torch.inf)

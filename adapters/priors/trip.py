@@ -16,27 +16,28 @@ from adapters.priors.ring_structure import CoreKind, Nonnegative, Topology
 class TRIP(RingPrior):
     """p(z) ∝ Tr ∏_k A_k(z_k), A_k(z_k) = Σ_s Q_k[s] N(z_k; means[k, s], stds[k, s]²): a mixture of N^d Gaussians.
 
-    Kuznetsov, Polykovskiy, Vetrov and Zhebrak, NeurIPS 2019, Eq. 3. To begin with, every latent is near N(0, 1) and
-    nearly independent of the others: means are at quantiles of a normal distribution, and cores are exponential
-    variates with Z near 1.
+    Kuznetsov, Polykovskiy, Vetrov and Zhebrak, NeurIPS 2019, Eq. 3. Initially every latent is near N(0, 1) and nearly
+    independent of the others: means are at quantiles of a normal distribution, and cores are exponential variates with
+    Z near 1.
 
     Args:
         num_latents: d.
-        num_components: N, of every dimension; None: 10, or with private components one for every hidden state.
-        rank: of every bond, or one per bond in the sense of `TensorRing.ranks`.
+        num_components: N of every dimension. None: 10, or one for each hidden state with private components.
+        rank: of every bond, or one per bond as in `TensorRing.ranks`.
         order: of the dimensions around the ring: "random" as in the paper, "given" (0, 1, ...), or a permutation.
         seed: of the order and the cores.
-        topology: "train" leaves the first bond at rank 1. None: "ring" for dense cores, as in the paper, and "train"
-            for CP cores: it holds every mixture that a ring of its rank does, at a rank-th of a ring's time.
+        topology: "ring", or "train", whose first bond has rank 1. None: "ring" for dense cores, as in the paper, and
+            "train" for CP cores: a train of rank m contains the same mixtures as a ring, at 1/m of the time.
         trainable: whether means, log_stds and cores are learned.
-        core: "dense", (N, m, m') each as in the paper; or "cp", `ringdist.CPCore`: a hidden state of as many values as
-            the rank, which chooses the component by "emission" (N, m) and its successor by "right" (m, m').
-        private_components: of CP cores, whether every hidden state has its own component in every dimension, and no
-            emission: `rank` Gaussians a latent. A ring of rank m then holds all mixtures of m Gaussians with diagonal
+        core: "dense", arrays (N, m, m') as in the paper, or "cp" (`ringdist.CPCore`): a hidden state with as many
+            values as the rank, which determines the component by "emission" (N, m) and the next state by "right"
+            (m, m').
+        private_components: for CP cores, whether every hidden state has its own component in every dimension instead
+            of an emission, so N is the rank. A ring of rank m then contains all mixtures of m Gaussians with diagonal
             covariances.
-        nonnegative: how cores are kept so: "exp", of whose parameters gradient steps change entries in proportion, so
-            that few steps do not undo a fit; "abs" in the paper; or "softplus".
-        mean_range: of the initial means, evenly spaced. None: at quantiles that give every latent variance 1.
+        nonnegative: the map that makes cores non-negative: "exp", "abs" as in the paper, or "softplus". With "exp"
+            gradient steps change entries in proportion, so that a few steps do not undo a fit.
+        mean_range: range of the initial means, evenly spaced. None: quantiles that give every latent variance 1.
         std: initial standard deviation of the components. None: an N-th of the range, or N^(-1/3) without one.
 
     Raises:
@@ -89,24 +90,25 @@ class TRIP(RingPrior):
         *,
         max_epochs: int = 10,
     ) -> None:
-        """Fit the prior to latent codes anew, in place: optimisers keep their references, but should forget moments.
+        """Fit the prior to latent codes, in place: optimisers keep their references to the parameters.
 
-        Random numbers come from PyTorch's global generator. Ranks do not change.
+        An optimiser's moments belong to the previous values and should be reset. Random numbers come from PyTorch's
+        global generator. Ranks do not change.
 
         Args:
             z: (n, d) codes, n >= N.
-            method: "gmm", the paper's procedure: a Gaussian mixture per dimension, cores drawn anew. "mixture": a
-                mixture of `rank` products over all dimensions, fitted to the codes, whose cluster changes along the
-                ring with a probability of about 0.01 only; with private components its Gaussians are the clusters'
-                own, else all share those of a dimension, at the codes' quantiles. "em": exact EM for components and
-                cores together, `max_epochs` visits, from near such a mixture (where all ranks are equal, else from
-                random cores).
-            order: "mutual_information" also rearranges the dimensions around the ring, by the codes.
+            method: "gmm", the paper's procedure: a Gaussian mixture for each dimension, and random cores. "mixture": a
+                mixture of `rank` products over all dimensions, whose cluster changes along the ring with a probability
+                of about 0.01. With private components each cluster has its own Gaussians, otherwise the clusters share
+                those at the codes' quantiles. "em": exact EM for components and cores together, from near such a
+                mixture if all ranks are equal, otherwise from random cores.
+            order: "mutual_information" also reorders the dimensions around the ring, by the codes.
+            max_epochs: passes of EM over the codes.
 
         Raises:
             TypeError: if z is not a floating point tensor.
             ValueError: if z is not an (n, d) table of finite numbers with n >= N, or an option is unknown; for "em" and
                 "mixture" without private components, if a dimension has fewer than N different codes; for "mixture", if
-                ranks differ. The prior is then as it was.
+                ranks differ. The prior is then unchanged.
         """
         self._reinitialize(codes(z, self.num_latents, least=max(2, self.num_components)), method, order, max_epochs)

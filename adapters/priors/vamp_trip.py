@@ -1,4 +1,4 @@
-"""VampTRIP: a train of components that an encoder says of pseudo-inputs."""
+"""VampTRIP: a tensor train whose components are an encoder's posteriors at pseudo-inputs."""
 
 from __future__ import annotations
 
@@ -19,37 +19,35 @@ from adapters.priors.vamp import Encoder, PseudoInputs
 
 
 class VampTRIP(MixturePrior, PseudoInputs):
-    r"""A tensor train whose bonds say which pseudo-input each latent follows; it contains the VampPrior.
+    r"""A tensor train whose bonds select the pseudo-input of each latent; it contains the VampPrior.
 
     p(z) = Σ_s w[s_1] q_1(z_1 | u_{s_1}) ∏_{j>1} T_j[s_{j-1}, s_j] q_j(z_j | u_{s_j})
 
-    for latents in their order along the train, where q_j(· | u_k) is what the encoder says of latent j at pseudo-input
-    u_k. A transition keeps to a pseudo-input or switches to another one through one of `rank` groups,
+    The latents are in their order along the train, and q_j(· | u_k) is the encoder's posterior of latent j at
+    pseudo-input u_k. A transition stays at a pseudo-input or switches to another one through one of `rank` groups:
 
-    T_j[a, b] = (1 − ε_j[a]) δ_ab + ε_j[a] Σ_c leave_j[a, c] enter_j[c, b],
+    T_j[a, b] = (1 − ε_j[a]) δ_ab + ε_j[a] Σ_c leave_j[a, c] enter_j[c, b]
 
-    rows of leave and enter being distributions: 2 K rank + K numbers, and rank = K has every transition matrix. Without
-    switching all latents follow one pseudo-input: the VampPrior (Tomczak and Welling 2018, arXiv:1705.07120) with
-    weights w. In the words of `ringdist` cores are canonical polyadic, with `emission=None` and the transition on the
-    right; `ring` is that train, with all queries of the library. The methods of the prior use that transitions are of
-    low rank: an evaluation of n codes costs O(n d K rank) where the train's costs O(n d K²). Like `VampPrior` it uses
-    the encoder, but does not own it.
+    Rows of leave and enter are distributions. A transition has 2 K rank + K parameters, and rank = K allows every
+    transition matrix. Without switching all latents share one pseudo-input, which is the VampPrior (Tomczak and Welling
+    2018, arXiv:1705.07120) with weights w. `ring` is the train as a `ringdist.TensorRing`: its cores are CP cores with
+    `emission=None` and the transition as `right`. The methods of the prior exploit that transitions have low rank: log
+    p of n codes costs O(n d K rank) instead of O(n d K²). As in `VampPrior`, the encoder is not a submodule.
 
     Args:
         encoder: from inputs (K, *input_shape) to `Independent(Normal(mean, std), 1)` of event shape (d,).
         input_shape: of one input, e.g. (1, 28, 28).
         num_latents: d.
         num_pseudo_inputs: K.
-        rank: of the transitions beside the identity.
-        switching: ε to begin with, the same everywhere; it is not learned where it is 0.
+        rank: number of groups in each transition.
+        switching: initial ε, the same everywhere; 0 keeps it at 0.
         order: of the latents along the train: "given" (0, 1, ...), "random", or a permutation.
-        bounds: of the inputs' range, in which u_k is kept by a sigmoid; None if inputs are unbounded.
+        bounds: range of the inputs, to which a sigmoid restricts u_k; None if inputs are unbounded.
         trainable: whether pseudo-inputs, weights and transitions are learned.
         seed: of the pseudo-inputs, the transitions and a random order.
 
     Raises:
-        TypeError: if the encoder cannot be called or does not return `Independent(Normal)`, or a size is not an
-            integer.
+        TypeError: if the encoder is not callable or does not return `Independent(Normal)`, or a size is not an integer.
         ValueError: if the encoder's result does not have event shape (d,), bounds are not in ascending order, switching
             is not in [0, 1), or a size or the order does not fit.
 
@@ -99,7 +97,7 @@ class VampTRIP(MixturePrior, PseudoInputs):
 
     @property
     def ring(self) -> rd.TensorRing:
-        """The train over the live parameters and the encoder as it is, built anew; gradients flow."""
+        """The train with the current parameters and encoder, built at each access; gradients flow to both."""
         means, stds = self.posteriors()
         ones = means.new_ones(self.num_pseudo_inputs, 1)
         factors = [{"right": right} for right in [*self.transitions(), ones]]
@@ -113,12 +111,12 @@ class VampTRIP(MixturePrior, PseudoInputs):
         return rd.TensorRing(cores, variables, columns, validate=False, copy=False)
 
     def transitions(self) -> Tensor:
-        """T, (d − 1, K, K) non-negative, rows sum to 1, from each latent to the next in the order."""
+        """T (d − 1, K, K), whose rows are distributions, from each latent to the next in the order."""
         stay, leave, enter = (part.to(self.dtype) for part in self._switches())
         return stay.diag_embed() + leave @ enter
 
     def mixture(self) -> SwitchingMixture:
-        """The encoder's posteriors at the pseudo-inputs, as they are now, with the transitions."""
+        """The encoder's current posteriors at the pseudo-inputs, with the transitions."""
         means, stds = self.posteriors()
         stay, leave, enter = self._switches()
         order = self.order.tolist()
@@ -131,8 +129,9 @@ class VampTRIP(MixturePrior, PseudoInputs):
         return (-logits).sigmoid(), leave, self._wide(self.enter_logits).softmax(-1)
 
     def _wide(self, values: Tensor) -> Tensor:
+        """The values in float64, where the device has it."""
         return values if values.device.type == "mps" else values.double()
 
     def extra_repr(self) -> str:
-        """What is printed between the parentheses of the module."""
+        """The settings in the module's `repr`."""
         return f"{super().extra_repr()}, num_pseudo_inputs={self.num_pseudo_inputs}, rank={self.rank}"

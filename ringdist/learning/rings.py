@@ -150,11 +150,11 @@ def _newton(ratio: np.ndarray, share: np.ndarray, gain: np.ndarray) -> np.ndarra
 
     Weights that would be negative are 0.
     """
-    curvature, slope = (ratio * share) @ ratio.T, 2 * gain - 1
+    curvature, linear = (ratio * share) @ ratio.T, 2 * gain - 1
     free, target = np.ones(len(gain), dtype=bool), np.zeros(len(gain))
     while free.any():
         target = np.zeros(len(gain))
-        target[free] = np.linalg.lstsq(curvature[np.ix_(free, free)], slope[free], rcond=None)[0]
+        target[free] = np.linalg.lstsq(curvature[np.ix_(free, free)], linear[free], rcond=None)[0]
         if (target >= 0).all():
             break
         free &= target > 0

@@ -10,8 +10,7 @@ from torch.distributions import Independent, Normal
 from adapters import TRIP, GaussianPrior, VampPrior, expected_reward
 from adapters.hopping import mode_hopping
 from adapters.priors import FlowPrior
-
-from .test_priors import MAKERS, assert_unbiased, exact, f, gradients_by_quadrature
+from tests.adapters.priors.cases import MAKERS, assert_unbiased, exact, f, gradients_by_quadrature
 
 ESTIMATORS = ["reinforce", "hybrid", "pathwise"]
 

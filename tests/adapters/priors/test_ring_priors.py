@@ -111,6 +111,10 @@ def test_a_state_dict_says_how_its_cores_are_kept_non_negative():
         torch.nn.ModuleDict({"prior": TRIP(3, 2, 2)}).load_state_dict(state)
     torch.nn.ModuleDict({"prior": TRIP(3, 2, 2)}).load_state_dict(dict(state))  # which has lost what it said
     torch.nn.ModuleDict({"prior": TRIP(3, 2, 2, nonnegative="abs")}).load_state_dict(state)
+    del state._metadata["prior"]["nonnegative"]  # as the first edition saved it
+    with pytest.warns(UserWarning, match=r"prior.cores: saved by a version .* 'abs' by default; .* read as 'exp'"):
+        torch.nn.ModuleDict({"prior": TRIP(3, 2, 2)}).load_state_dict(state)
+    torch.nn.ModuleDict({"prior": TRIP(3, 2, 2, nonnegative="abs")}).load_state_dict(state)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import ringdist as rd
 from ringdist.interop import files
 from tests.families import LaplaceMixture
-from tests.ringdist.test_ring_mixture import SUMS, Sum
+from tests.ringdist.ring_mixture.cases import SUMS, Sum
 from tests.safetensors_files import Tensor, put_together, taken_apart
 
 pytestmark = pytest.mark.slow_on("jax")

@@ -8,7 +8,7 @@ from scipy import integrate, stats
 
 import ringdist as rd
 from tests.backends import assert_close, load_backend
-from tests.ringdist.test_wide import GAUSSIAN, ORACLE, ROWS, D, wide_ring
+from tests.ringdist.wide.cases import GAUSSIAN, ORACLE, ROWS, D, wide_ring
 
 pytestmark = pytest.mark.slow_on("jax")
 

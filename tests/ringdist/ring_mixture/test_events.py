@@ -9,7 +9,7 @@ from scipy import stats
 import ringdist as rd
 from tests import oracle
 from tests.backends import assert_close
-from tests.ringdist.test_ring_mixture import SUMS, TABLES
+from tests.ringdist.ring_mixture.cases import SUMS, TABLES
 
 pytestmark = pytest.mark.slow_on("jax")
 

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
 from adapters import TRIP, FlowPrior, GaussianPrior, JointPrior, JointTRIP, expected_reward  # noqa: E402
+from tests.adapters.priors.cases import exact, grid  # noqa: E402
 
 nan = math.nan
 ATTRIBUTES = [2, 3]
@@ -49,6 +50,12 @@ def test_the_density_is_that_of_a_change_of_variables(d, kind):
     torch.testing.assert_close(prior.log_prob(z, y), prior.base.log_prob(prior.to_base(z), y) + volume)
     torch.testing.assert_close(prior.log_prob(z), prior.base.log_prob(prior.to_base(z)) + volume)
     torch.testing.assert_close(prior.from_base(prior.to_base(z)), z, rtol=1e-6, atol=1e-6)
+
+
+def test_neural_spline_flows():
+    prior = FlowPrior(exact("trip"), passes=2, transforms=1, hidden_features=(8,))
+    points, volume = grid()
+    assert (prior.log_prob(points).exp() * volume).sum().item() == pytest.approx(1, abs=5e-3)  # splines have kinks
 
 
 @pytest.mark.parametrize("kind", KINDS)
