@@ -12,7 +12,7 @@ import numpy as np
 
 from ringdist.estimator import families, repeats, scalars
 from ringdist.estimator.columns import COUNTS, Column, Unknown
-from ringdist.estimator.frames import Raw, clock_of, only_integers, only_numbers
+from ringdist.estimator.frames import Raw, clock_of, near, only_integers, only_numbers
 
 TYPES = ("categorical", *families.FAMILIES)
 FEW_VALUES = 5  # integers that are categories however few rows there are
@@ -112,12 +112,21 @@ def _are_levels(values: np.ndarray) -> bool:
 
 
 def _check_strings(observed: np.ndarray, label: str) -> None:
-    for value in observed:
-        if not isinstance(value, str):
-            raise TypeError(
-                f"{label}: the argument must be a column of strings only or numbers only, "
-                f"found {value!r} of type {type(value).__name__}; convert it, such as by frame[name].astype(str)"
-            )
+    strings = [value for value in observed if isinstance(value, str)]
+    others = [value for value in observed if not isinstance(value, str)]
+    if not others:
+        return
+    number = next((value for value in others if only_numbers(np.array([value], dtype=object))), None)
+    if strings and number is not None:
+        found = f"{strings[0]!r} beside {number!r}"
+        remedy = (
+            "convert it by pandas.to_numeric(frame[name], errors='coerce') if it holds numbers, by "
+            "frame[name].astype(str) if it holds names"
+        )
+    else:
+        found = f"{others[0]!r} of type {type(others[0]).__name__}"
+        remedy = "convert it, such as by frame[name].astype(str), or drop it"
+    raise TypeError(f"{label}: the argument must be a column of strings only or numbers only, found {found}; {remedy}")
 
 
 # ------------------------------------------------------------------------------------------------- categories
@@ -268,7 +277,10 @@ def chosen_types(column_types: Any, d: int, names: Sequence[Any] | None) -> dict
     if isinstance(column_types, str) and column_types == "auto":
         return {}
     if not isinstance(column_types, Mapping):
-        raise ValueError(f"column_types must be 'auto' or a dict from columns to types, found {column_types!r}")
+        raise ValueError(
+            f"column_types must be 'auto' or a dict from columns to types, such as {{'age': 'count'}}, "
+            f"found {column_types!r}"
+        )
     place = {} if names is None else {name: k for k, name in enumerate(names)}
     found = {}
     for key, kind in column_types.items():
@@ -277,10 +289,15 @@ def chosen_types(column_types: Any, d: int, names: Sequence[Any] | None) -> dict
         if k is None and isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < d:
             k = int(key)
         if k is None:
-            known = list(names) if names is not None else f"0..{d - 1}"
-            raise ValueError(f"column_types names the column {key!r}, columns are {known}")
+            known = list(names) if names is not None else list(range(d))
+            raise ValueError(
+                f"column_types names the column {key!r}, columns are {known}; {near(key, known)}leave it out"
+            )
         if kind not in TYPES and kind != "auto":
-            raise ValueError(f"column_types: {key!r} must be one of {', '.join(TYPES)}, found {kind!r}")
+            raise ValueError(
+                f"column_types: {key!r} must be one of {', '.join(TYPES)}, found {kind!r}; leave it out for the "
+                "inferred type"
+            )
         if kind != "auto":
             found[k] = str(kind)
     return found

@@ -10,7 +10,8 @@ import numpy as np
 
 from ringdist.estimator.columns import Column, level_of, listed
 from ringdist.estimator.families import LOCATION_SCALE
-from ringdist.estimator.frames import Raw, is_missing
+from ringdist.estimator.frames import Raw, is_missing, near
+from ringdist.estimator.scalars import CLOCKS
 from ringdist.variables import Interval
 
 Event = Interval | set[int]
@@ -45,7 +46,8 @@ def column_of(name: Any, place: Mapping[Any, int]) -> int:
         return place[name]
     elif 0 <= name < len(place) and not isinstance(name, bool):
         return int(name)
-    raise ValueError(f"there is no column {name!r}; columns are {', '.join(map(repr, place))}")
+    known = ", ".join(map(repr, place))
+    raise ValueError(f"there is no column {name!r}; columns are {known}; {near(name, list(place))}name one of them")
 
 
 def as_event(column: Column, value: Any) -> Event:
@@ -54,24 +56,37 @@ def as_event(column: Column, value: Any) -> Event:
         return _codes(column, value)
     if isinstance(value, Interval):
         return _interval(column, value)
+    words = isinstance(value, str) and column.scalars.notation not in CLOCKS
+    if is_missing(value) or words or isinstance(value, slice):
+        raise ValueError(
+            f"{column.label}: an event of a {column.type} column is an rd.Interval, found {value!r}; write it as "
+            "rd.Interval(low, high), None for no bound, or leave the column out"
+        )
     values = list(value) if is_event(value) else [value]
     numbers = np.sort(_numbers(column, values)) if values else np.zeros(0)
     step = column.scalars.step
     if numbers.size == 0:
-        raise ValueError(f"{column.label}: an event must allow at least one value, found none")
+        raise ValueError(
+            f"{column.label}: an event must allow at least one value, found none; give an rd.Interval, or leave the "
+            "column out"
+        )
     whole = bool(step) and bool(np.allclose(np.diff(numbers), step))
     if whole or (numbers.size == 1 and numbers[0] in column.atoms):
         return _interval(column, Interval(float(numbers[0]), float(numbers[-1])))
     raise ValueError(
-        f"{column.label}: an event of a {column.type} column is an rd.Interval, found {value!r}; a single real number "
-        "has no probability, and probabilities of disjoint intervals add up"
+        f"{column.label}: an event of a {column.type} column is an rd.Interval, found {value!r}; write "
+        f"rd.Interval({numbers[0]:g}, {numbers[-1]:g}) for all numbers between them: a single real number has no "
+        "probability"
     )
 
 
 def as_value(column: Column, value: Any) -> float:
     """One value of a column as the ring's; `ValueError` if it is missing or does not fit."""
     if is_missing(value):
-        raise ValueError(f"{column.label}: a value to condition on must be given, found {value!r}")
+        raise ValueError(
+            f"{column.label}: a value to condition on must be given, found {value!r}; leave the column out where its "
+            "value is not known"
+        )
     if column.categories is None:
         return float(_numbers(column, [value])[0])
     return float(_level(column, value))
@@ -113,7 +128,10 @@ def _codes(column: Column, value: Any) -> set[int]:
         named: Iterable[Any] = value if is_event(value) else [value]
         levels = {_level(column, entry, merged=False) for entry in named}
         if not levels:
-            raise ValueError(f"{column.label}: an event must allow at least one category, found none")
+            raise ValueError(
+                f"{column.label}: an event must allow at least one category, found none; name some of "
+                f"{listed(categories)}, or leave the column out"
+            )
     last = column.num_codes - 1
     rare = {s for s in levels if s >= last}
     if column.rare.size and rare and len(rare) < column.rare.size:
@@ -130,5 +148,8 @@ def _level(column: Column, value: Any, *, merged: bool = True) -> int:
     objects[0] = value
     code = int(level_of(Raw(objects, np.zeros(1, dtype=bool)).observed, categories)[0])
     if code < 0:
-        raise ValueError(f"{column.label}: category {value!r} was not there in fit, known are {listed(categories)}")
+        raise ValueError(
+            f"{column.label}: category {value!r} was not there in fit, known are {listed(categories)}; "
+            f"{near(value, categories.tolist())}name one of these"
+        )
     return min(code, column.num_codes - 1) if merged else code

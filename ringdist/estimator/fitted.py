@@ -60,6 +60,10 @@ class FittedTable(BaseEstimator):
         X = frames.unmasked(X)
         if frames.is_mapping(X):
             raise TypeError("a table to fit is a frame or an array, found a dict; pass pandas.DataFrame(X)")
+        if isinstance(X, list) and X and all(frames.is_mapping(row) for row in X):
+            raise TypeError(
+                "a table is a frame, an array or one dict of columns, found a list of dicts; pass pandas.DataFrame(X)"
+            )
         if is_frame(X):
             if reset or not self._frame:
                 frames.matched(X, list(X.columns))

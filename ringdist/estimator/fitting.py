@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from ringdist import ordering
 from ringdist.estimator.columns import Column
+from ringdist.estimator.frames import near
 from ringdist.estimator.learner import EPOCHS, SEARCH_EPOCHS, Learner, Setting, Share
 from ringdist.estimator.selection import FLOOR, SEARCH, SMOOTHING, Search, Tried, folds_of, sampled
 from ringdist.estimator.stacking import in_orders, stacked
@@ -66,8 +67,16 @@ def column_orders(
         place = {name: k for k, name in enumerate(names or [])}
         unknown = [k for k in order if isinstance(k, str) and k not in place]
         if unknown:
-            raise ValueError(f"order names {unknown[0]!r}, which is none of {list(place)}")
+            raise ValueError(
+                f"order names {unknown[0]!r}, which is none of {list(place)}; "
+                f"{near(unknown[0], list(place))}leave it out"
+            )
         orders: list[Sequence[int]] = [[place[k] if isinstance(k, str) else k for k in order]]
+        if len(orders[0]) != d or set(orders[0]) != set(range(d)):
+            raise ValueError(
+                f"order must be a permutation of all {d} columns, found {list(order)}; name every column once, or "
+                "let it be 'mutual_information'"
+            )
     elif order == "given":
         orders = [range(d)]
     elif order == "random":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import difflib
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -62,13 +63,16 @@ def matched(x: Any, names: Sequence[Any]) -> Any:
     own = list(x.columns)
     twice = [name for name in dict.fromkeys(own) if own.count(name) > 1]
     if twice:
-        raise ValueError(f"a table must have every column once, found {twice[0]!r} {own.count(twice[0])} times")
+        raise ValueError(
+            f"a table must have every column once, found {twice[0]!r} {own.count(twice[0])} times; rename them, or "
+            "keep the first ones by frame.loc[:, ~frame.columns.duplicated()]"
+        )
     known = set(names)
     unknown = [name for name in own if name not in known]
     if unknown:
         raise ValueError(
-            f"there was no column {unknown[0]!r} in fit, whose columns are {_listed(names)}; leave it out, such as by "
-            f"frame.drop(columns=[{unknown[0]!r}])"
+            f"there was no column {unknown[0]!r} in fit, whose columns are {_listed(names)}; "
+            f"{near(unknown[0], names)}leave it out, such as by frame.drop(columns=[{unknown[0]!r}])"
         )
     if own == list(names):
         return x
@@ -84,10 +88,13 @@ def of_mapping(row: Mapping[Any, Any], names: Sequence[Any], label: str = "a row
     known = set(names)
     for name in row:
         if name not in known:
-            raise ValueError(f"{label} names the column {name!r}, but columns are {_listed(names)}")
+            raise ValueError(
+                f"{label} names the column {name!r}, but columns are {_listed(names)}; {near(name, names)}leave it out"
+            )
     lengths = {len(value) for value in row.values() if _is_listed(value)}
     if len(lengths) > 1:
-        raise ValueError(f"{label} must have columns of one length, found {sorted(lengths)}")
+        long = {name: len(value) for name, value in row.items() if _is_listed(value)}
+        raise ValueError(f"{label} must have columns of one length, or single values for all rows, found {long}")
     n = lengths.pop() if lengths else 1
     columns = []
     for name in names:
@@ -98,6 +105,13 @@ def of_mapping(row: Mapping[Any, Any], names: Sequence[Any], label: str = "a row
 
 def _is_listed(value: Any) -> bool:
     return isinstance(value, list | tuple | np.ndarray) or hasattr(value, "iloc")
+
+
+def near(name: Any, names: Sequence[Any]) -> str:
+    """What a message says of the known name that is most like another one; empty if none is."""
+    known = {str(own).strip().lower(): own for own in names}
+    found = difflib.get_close_matches(str(name).strip().lower(), list(known), n=1)
+    return f"did you mean {known[found[0]]!r}? Or " if found else ""
 
 
 def _listed(names: Sequence[Any]) -> str:

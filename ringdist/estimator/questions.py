@@ -16,9 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ringdist.estimator import events
 from ringdist.estimator.access import after_fit
-from ringdist.estimator.columns import Column
+from ringdist.estimator.columns import Column, listed
 from ringdist.estimator.completions import Completions
 from ringdist.estimator.fitting import seed
+from ringdist.estimator.frames import only_numbers
 
 TOGETHER = 4096  # quantiles
 SAMPLES = 4000  # of a Monte Carlo estimate of mutual information
@@ -88,7 +89,10 @@ class Questions(Completions):
         asked = self._columns[k]
         if asked.categories is not None:
             if asked.categories.dtype.kind not in "fiub":
-                raise ValueError(f"{asked.label}: categories that are not numbers have no mean; ask predict_proba")
+                raise ValueError(
+                    f"{asked.label}: only numbers have a mean, found the categories {listed(asked.categories)}; ask "
+                    "predict_proba"
+                )
             return np.asarray(self.predict_proba(X, column) @ asked.categories.astype(np.float64))
         values = np.asarray(self.ring_.mean(self._encoded(X, {k}).rows))[:, k]
         return asked.in_notation(values)
@@ -105,7 +109,7 @@ class Questions(Completions):
         if np.isnan(rows[:, k]).any():
             raise ValueError(
                 f"{asked.label}: the point of a cdf must be given in every row, found none in row "
-                f"{int(np.isnan(rows[:, k]).argmax())}"
+                f"{int(np.isnan(rows[:, k]).argmax())}; give it, or leave the row out"
             )
         rows[:, k] += asked.half_step
         return np.where(rows[:, k] < asked.end, 0.0, np.asarray(self.ring_.cdf(k, rows)))
@@ -134,9 +138,12 @@ class Questions(Completions):
             (1, 2)
         """
         k = self._ordered(column)
-        asked, levels = self._columns[k], np.asarray(q, dtype=np.float64)
+        asked, levels = self._columns[k], np.asarray(q, dtype=object)
+        levels = levels.astype(np.float64) if only_numbers(levels.reshape(-1)) else np.full((), np.nan)
         if levels.ndim > 1 or not ((levels >= 0) & (levels <= 1)).all():
-            raise ValueError(f"{asked.label}: q must be a probability or a list of some, in [0, 1], found {q!r}")
+            raise ValueError(
+                f"{asked.label}: q must be a probability or a list of some, in [0, 1], found {q!r}; write 0.95 for 95 %"
+            )
         rows = self._encoded(X, {k}).rows
         some = max(1, TOGETHER // max(1, levels.size))
         found = [
@@ -207,7 +214,9 @@ class Questions(Completions):
         """
         check_is_fitted(self)
         if not isinstance(evidence, Mapping):
-            raise TypeError(f"evidence must be a dict from columns to values or events, found {evidence!r}")
+            raise TypeError(
+                f"evidence must be a dict from columns to values or events, such as {{'age': 50}}, found {evidence!r}"
+            )
         given: dict[int, Any] = {}
         values = set()
         for name, value in evidence.items():
@@ -219,7 +228,10 @@ class Questions(Completions):
                 values.add(k)
         keep = [k for k in range(len(self._columns)) if k not in values]
         if not keep:
-            raise ValueError(f"a column must remain, but evidence gives all {len(values)} of them a value")
+            raise ValueError(
+                f"a column must remain, but evidence gives all {len(values)} of them a value; leave one out, or ask "
+                "score_samples"
+            )
         return self._over(keep, self.ring_.condition(given))
 
     def marginal(self, columns: Sequence[Any]) -> Self:
@@ -232,6 +244,8 @@ class Questions(Completions):
         if isinstance(columns, str):
             raise ValueError(f"columns must be a list of columns, found the string {columns!r}; write [{columns!r}]")
         keep = sorted(self._at(column) for column in columns)
+        if not 0 < len(keep) == len(set(keep)):
+            raise ValueError(f"columns must name at least one column, each of them once, found {list(columns)}")
         return self._over(keep, self.ring_.marginal(keep))
 
     def mutual_information(self, random_state: Any = 0) -> Any:
@@ -318,8 +332,8 @@ class Questions(Completions):
             numeric = column.categories.dtype.kind in "fiub"
             if not (column.ordered or (numeric and not column.declared)) or column.rare.size:
                 raise ValueError(
-                    f"{column.label}: a cdf and quantiles need an order, which its categories do not have; ask "
-                    "predict_proba, or fit an ordered categorical dtype"
+                    f"{column.label}: a cdf and quantiles need an order, which its categories "
+                    f"{listed(column.categories)} do not have; ask predict_proba, or fit an ordered categorical dtype"
                 )
         return k
 

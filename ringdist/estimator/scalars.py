@@ -103,7 +103,11 @@ def real(observed: np.ndarray, label: str) -> np.ndarray:
     """Finite numbers as float64; `ValueError` for anything else."""
     if observed.dtype.kind == "O" and not only_numbers(observed):
         wrong = next(value for value in observed if not only_numbers(np.array([value], dtype=object)))
-        raise ValueError(f"{label}: a continuous column holds numbers, found {wrong!r}")
+        raise ValueError(
+            f"{label}: a continuous column holds numbers, found {wrong!r}; convert it, such as by "
+            "pandas.to_numeric(frame[name], errors='coerce'), which makes what is not a number missing, or fit the "
+            "column as 'categorical'"
+        )
     with np.errstate(over="ignore"):
         result = np.asarray(observed, dtype=np.float64)
     if np.isinf(result).any():
