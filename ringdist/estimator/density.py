@@ -30,8 +30,9 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
     """A tensor-ring density of a table with columns of any kind, some entries missing, fitted by EM.
 
     Rows are arrays or pandas frames. NaN, None, pandas' NA and masked entries are missing: fitting and scoring use the
-    likelihood of the observed entries. Settings that are not given are chosen on held-out rows within `budget` seconds;
-    then the model is fitted to all rows.
+    likelihood of the observed entries. Settings that are not given are chosen within `budget` seconds on held-out rows,
+    by their log-likelihood and by how well their entries are completed from the others; then the model is fitted to all
+    rows.
 
     `ring_` is in the units of the data: log-densities are per unit of each numeric column. For a column of integers, a
     unit is the distance between them.

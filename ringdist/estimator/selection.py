@@ -1,4 +1,6 @@
-"""The setting of a fit, chosen by the likelihood of held-out rows within a budget of seconds.
+"""The setting of a fit, chosen on held-out rows within a budget of seconds.
+
+A row scores its log-likelihood and how well its hidden entries are completed (`ringdist.estimator.hidden`).
 
 Small tables are cross-validated. Of larger tables a share is held out, of very large ones a sample is used. The
 search starts from a setting of middle size for each structure of the table (which columns share a covariance), and
@@ -12,12 +14,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ringdist.estimator.hidden import Guesses, Hidden, joined
 from ringdist.estimator.learner import Learner, Setting
-from ringdist.learning.fitting import FitResult
 from ringdist.learning.rings import log_probs
 
 # Rank and components, in the order in which they are tried.
@@ -51,13 +54,15 @@ class Tried(NamedTuple):
 
     setting: Setting
     values: np.ndarray  # (n',) log-likelihoods
+    guesses: Guesses | None  # of hidden entries; None where a row is impossible
+    scores: np.ndarray  # (n',) log-likelihoods and scores of hidden entries
     epochs: int  # after which held-out rows were best
     seconds: float
 
     @property
     def mean(self) -> float:
-        """Mean log-likelihood of the held-out rows."""
-        return float(self.values.mean())
+        """Mean score of the held-out rows."""
+        return float(self.scores.mean())
 
 
 @dataclass
@@ -90,7 +95,7 @@ class Search:
         found.sort(key=lambda tried: tried.setting.structure)
         best = found[0]
         for tried in found[1:]:
-            best = tried if self.is_better(tried.values, best.values) else best
+            best = tried if self.is_better(tried.scores, best.scores) else best
         return best
 
     def _started(self, structure: int) -> Tried:
@@ -156,7 +161,7 @@ class Search:
             if not self._has_time(best, GROWTH) or failures > 1:
                 break
             found = self.outcome(best.setting._replace(rank=rank, components=components))
-            better = self.is_better(found.values, best.values)
+            better = self.is_better(found.scores, best.scores)
             best, failures = (found, 0) if better else (best, failures + 1)
         if best is not first:
             return best
@@ -181,7 +186,7 @@ class Search:
             if not self._has_time(best, 1.0):
                 break
             found = self.outcome(setting)
-            if not self.is_better(found.values, best.values) and not (ties and found.mean == best.mean):
+            if not self.is_better(found.scores, best.scores) and not (ties and found.mean == best.mean):
                 break
             best, moved = found, True
         return best, moved
@@ -191,8 +196,9 @@ class Search:
         if setting in self.tried:
             return self.tried[setting]
         began = time.perf_counter()
-        values, epochs = [], list[int]()
+        values, guesses, epochs, end = [], list[Guesses](), list[int](), 0
         for learn, held_out in self.folds:
+            begin, end = end, end + len(held_out)
             try:
                 fit = self.learner.fit(setting, learn, held_out, last=False)
             except ValueError:
@@ -200,20 +206,28 @@ class Search:
                     raise
                 values.append(np.full(len(held_out), -math.inf))
                 continue
-            values.append(self.values_of(fit, held_out))
+            values.append(log_probs(fit.ring, self.learner.rows[held_out]))
+            if np.isfinite(values[-1]).all():
+                guesses.append(self.hidden.guesses(fit.ring, slice(begin, end)))
             validation = fit.history["validation"]
             epochs.append(1 + int(np.argmax(validation)) if validation else 0)
         chosen = int(np.ceil(np.mean(epochs))) if epochs else 1
+        whole = joined(guesses) if len(guesses) == len(self.folds) else None
+        logs = np.concatenate(values)
+        scores = logs if whole is None else logs + self.hidden.scores([whole], [1.0])
         seconds = time.perf_counter() - began
-        self.tried[setting] = Tried(setting, np.concatenate(values), chosen, seconds)
+        self.tried[setting] = Tried(setting, logs, whole, scores, chosen, seconds)
         return self.tried[setting]
 
-    def values_of(self, fit: FitResult, held_out: np.ndarray) -> np.ndarray:
-        """(n',) log-likelihoods of held-out rows."""
-        return log_probs(fit.ring, self.learner.rows[held_out])
+    @cached_property
+    def hidden(self) -> Hidden:
+        """The held-out rows of all folds, to be completed."""
+        rows = self.learner.rows
+        held_out = np.concatenate([held_out for _, held_out in self.folds])
+        return Hidden.of_rows(rows[held_out], self.learner.columns, rows, self.learner.seed)
 
     def is_better(self, found: np.ndarray, best: np.ndarray) -> bool:
-        """Whether log-likelihoods (n',) of held-out rows gain more than a part of what chance could make of it."""
+        """Whether scores (n',) of held-out rows gain more than a part of what chance could make of it."""
         if not np.isfinite(found.mean()):
             return False
         if not np.isfinite(best.mean()):
