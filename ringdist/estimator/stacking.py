@@ -32,7 +32,8 @@ def in_orders(share: Share, number: int) -> list[Share]:
 def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tuple[Tried, float]]:
     """Outcomes of the search and their weights in the mixture that held-out rows like best, the best one first.
 
-    One is added after the other, each time the one whose mixture scores highest, as long as that is more than chance may bring.
+    One is added after the other, each time the one whose mixture scores highest, as long as that is more than chance
+    may bring.
 
     Args:
         deadline: of `time.perf_counter`, after which no further order of the columns is tried.
