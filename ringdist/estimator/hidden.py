@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 from ringdist.backend import Array, like, to_numpy
 from ringdist.estimator.columns import Column
-from ringdist.learning.rings import log_probs
+from ringdist.learning.rings import log_probs, mixture_weights
 from ringdist.network.evidence import site_values
 from ringdist.queries.posterior import component_posteriors
 from ringdist.ring import TensorRing
@@ -99,16 +99,26 @@ class Hidden:
         completed = np.concatenate(found, axis=1)
         return completed if order is None else completed[:, list(order)]
 
-    def scores(self, guesses: Sequence[Guesses], weights: Sequence[float]) -> np.ndarray:
-        """(n,) what the mixture of rings with these weights scores, all entries of a row together."""
+    def scores(self, values: np.ndarray, guesses: Sequence[Guesses], weights: np.ndarray) -> np.ndarray:
+        """(n,) log p(row) under the mixture of K rings, and what it scores in completing the row.
+
+        Args:
+            values: (K, n) log p(row).
+            weights: (K,) of the rings.
+        """
         with np.errstate(divide="ignore"):
-            logs = np.stack([own.logs for own in guesses]) + np.log(weights)[:, None, None]
+            priors = np.log(weights)
+        logs = np.stack([own.logs for own in guesses]) + priors[:, None, None]
         share = np.exp(log_softmax(logs, axis=0))  # (K, PARTS, n) of each ring given what is not hidden
         index, value = np.arange(len(self.rows))[:, None], np.zeros(self.rows.shape)
         for own, guess in zip(share, guesses, strict=True):
             weight = own[self.part, index]
             value += weight * np.where(weight > 0, guess.values, 0.0)
-        return self._scored(value)
+        return np.asarray(logsumexp(values + priors[:, None], axis=0)) + self._scored(value)
+
+    def weights(self, values: np.ndarray, guesses: Sequence[Guesses]) -> np.ndarray:
+        """(K,) weights of highest likelihood."""
+        return mixture_weights(values)
 
     def _scored(self, value: np.ndarray) -> np.ndarray:
         value = np.where(np.isfinite(value), value, self.centre)  # no mean exists

@@ -1,6 +1,7 @@
 """The setting of a fit, chosen on held-out rows within a budget of seconds.
 
-A row scores its log-likelihood and how well its hidden entries are completed (`ringdist.estimator.hidden`).
+A row scores its log-likelihood and how well its hidden entries are completed (`ringdist.estimator.hidden`), or only the
+log-likelihood of a target given the rest (`ringdist.estimator.target`).
 
 Small tables are cross-validated. Of larger tables a share is held out, of very large ones a sample is used. The
 search starts from a setting of middle size for each structure of the table (which columns share a covariance), and
@@ -21,6 +22,7 @@ import numpy as np
 
 from ringdist.estimator.hidden import Guesses, Hidden, joined
 from ringdist.estimator.learner import Learner, Setting
+from ringdist.estimator.target import Target
 from ringdist.learning.rings import log_probs
 
 # Rank and components, in the order in which they are tried.
@@ -45,6 +47,8 @@ FACTORED_WIDTH = 6  # columns that share a covariance, from which on fewer numbe
 MOST_COMPONENTS = 128
 GAIN = 1e-3  # nats a row for 100 columns, below which nothing more is tried
 NOISE = 0.2, 5.0  # standard errors by which a larger setting must be better: at least, and of n rows times n^(-1/2)
+EMPHASIS = 8.0  # of a categorical target
+LOWER_EMPHASES, HIGHER_EMPHASES = (2.0, 1.0), (32.0,)
 SEARCH = 0.6  # of the budget, within which settings are tried
 GROWTH = 2.0  # of the seconds, from one size to the next
 
@@ -54,8 +58,8 @@ class Tried(NamedTuple):
 
     setting: Setting
     values: np.ndarray  # (n',) log-likelihoods
-    guesses: Guesses | None  # of hidden entries; None where a row is impossible
-    scores: np.ndarray  # (n',) log-likelihoods and scores of hidden entries
+    guesses: Guesses | None  # None where a row is impossible
+    scores: np.ndarray  # (n',)
     epochs: int  # after which held-out rows were best
     seconds: float
 
@@ -99,11 +103,9 @@ class Search:
         return best
 
     def _started(self, structure: int) -> Tried:
-        """A setting of middle size, and where rows are few the smallest one too."""
+        """A setting of middle size, or the smallest one."""
         sizes = self._sizes(structure)
         first = self.outcome(sizes[self._start(structure, len(sizes))])
-        if len(self.learner.rows) > FEW_ROWS:
-            return first
         return max(first, self.outcome(sizes[0]), key=lambda tried: tried.mean)
 
     def _explored(self, best: Tried) -> Tried:
@@ -119,6 +121,8 @@ class Search:
         best = self._sized(best)
         if self.components is None and self.learner.has_numbers and len(self.learner.rows) >= SOME_ROWS:
             best = self._either(best, _scaled_components(2.0), _scaled_components(0.5))
+        if self.learner.has_emphasis:
+            best = self._either(best, _values("emphasis", LOWER_EMPHASES), _values("emphasis", HIGHER_EMPHASES))
         if self.smoothing is None and self.learner.has_shares(best.setting):
             lower = LOWER_SMOOTHINGS if self._categories_all_occur else LOWER_SMOOTHINGS[:-1]
             best = self._either(best, _values("smoothing", lower), _values("smoothing", HIGHER_SMOOTHINGS), ties=True)
@@ -147,6 +151,7 @@ class Search:
                     floor,
                     structure,
                     SHRINKAGE if structure and self._is_small else 0.0,
+                    emphasis=EMPHASIS if self.learner.has_emphasis else 1.0,
                 )
             )
         return list(dict.fromkeys(found if len(self.learner.rows) >= FEWEST_ROWS else found[:1]))
@@ -208,23 +213,25 @@ class Search:
                 continue
             values.append(log_probs(fit.ring, self.learner.rows[held_out]))
             if np.isfinite(values[-1]).all():
-                guesses.append(self.hidden.guesses(fit.ring, slice(begin, end)))
+                guesses.append(self.criterion.guesses(fit.ring, slice(begin, end)))
             validation = fit.history["validation"]
             epochs.append(1 + int(np.argmax(validation)) if validation else 0)
         chosen = int(np.ceil(np.mean(epochs))) if epochs else 1
         whole = joined(guesses) if len(guesses) == len(self.folds) else None
         logs = np.concatenate(values)
-        scores = logs if whole is None else logs + self.hidden.scores([whole], [1.0])
+        scores = logs if whole is None else self.criterion.scores(logs[None], [whole], np.ones(1))
         seconds = time.perf_counter() - began
         self.tried[setting] = Tried(setting, logs, whole, scores, chosen, seconds)
         return self.tried[setting]
 
     @cached_property
-    def hidden(self) -> Hidden:
-        """The held-out rows of all folds, to be completed."""
-        rows = self.learner.rows
-        held_out = np.concatenate([held_out for _, held_out in self.folds])
-        return Hidden.of_rows(rows[held_out], self.learner.columns, rows, self.learner.seed)
+    def criterion(self) -> Hidden | Target:
+        """What the held-out rows of all folds are scored by."""
+        learner = self.learner
+        rows = learner.rows[np.concatenate([held_out for _, held_out in self.folds])]
+        if learner.target is not None:
+            return Target(rows, learner.target)
+        return Hidden.of_rows(rows, learner.columns, learner.rows, learner.seed)
 
     def is_better(self, found: np.ndarray, best: np.ndarray) -> bool:
         """Whether scores (n',) of held-out rows gain more than a part of what chance could make of it."""

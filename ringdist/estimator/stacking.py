@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ringdist.estimator.families import LOCATION_SCALE
 from ringdist.estimator.hidden import Hidden
 from ringdist.estimator.learner import Share
 from ringdist.estimator.selection import Search, Tried
 from ringdist.estimator.structures import as_gaussian
-from ringdist.learning.rings import mixture_weights
+from ringdist.estimator.target import Target
 
 MOST_RINGS = 4
 
@@ -65,7 +64,7 @@ def _grown(
         used = {tried.setting for tried in stack.members}
         larger = [[*stack.members, tried] for tried in candidates if tried.setting not in used]
         found = max(
-            (_mixed(members, search.hidden) for members in larger if has_time(members)), key=_mean, default=stack
+            (_mixed(members, search.criterion) for members in larger if has_time(members)), key=_mean, default=stack
         )
         if not search.is_better(found.scores, stack.scores):
             break
@@ -89,14 +88,11 @@ class _Stack(NamedTuple):
     scores: np.ndarray  # (n',) of held-out rows under the mixture
 
 
-def _mixed(members: list[Tried], hidden: Hidden) -> _Stack:
-    """With the weights of highest likelihood."""
+def _mixed(members: list[Tried], criterion: Hidden | Target) -> _Stack:
     values = np.stack([tried.values for tried in members])
-    weights = mixture_weights(values)
-    with np.errstate(divide="ignore"):
-        scores = np.asarray(logsumexp(values + np.log(weights)[:, None], axis=0))
     guesses = [tried.guesses for tried in members if tried.guesses is not None]
-    return _Stack(members, weights, scores + hidden.scores(guesses, weights.tolist()))
+    weights = criterion.weights(values, guesses)
+    return _Stack(members, weights, criterion.scores(values, guesses, weights))
 
 
 def _mean(stack: _Stack) -> float:

@@ -66,9 +66,10 @@ def test_scores_are_those_of_the_mixture(weight: float) -> None:
     first = rings(7)[0]
     second = rd.TensorRing.random(rings(8)[0].variables, 2, rng=9)
     mixture = rd.RingMixture([first, second], [weight, 1 - weight])
-    scores = hidden.scores([hidden.guesses(ring) for ring in mixture.rings], [weight, 1 - weight])
+    values = np.stack([ring.log_prob(x) for ring in mixture.rings])
+    scores = hidden.scores(values, [hidden.guesses(ring) for ring in mixture.rings], np.array([weight, 1 - weight]))
     for i, row in enumerate(x):
-        expected = 0.0
+        expected = float(mixture.log_prob(row))
         for k in np.flatnonzero(~np.isnan(row)):
             given = np.where(hidden.part[i] == hidden.part[i, k], np.nan, row)
             if hidden.categorical[k]:
@@ -83,8 +84,8 @@ def test_what_is_impossible_or_has_no_mean_scores_a_bounded_loss() -> None:
     every = np.concatenate([x - 2.0, x - 1.0, x])
     hidden = Hidden.of_rows(x, COLUMNS, every, 0)
     values = np.array([[np.nan, 0.0, 1e300, 2.0, 1.0]])
-    score = hidden.scores([Guesses(np.zeros((PARTS, 1)), values)], [1.0])
-    expected = -0.5 / every[:, 0].var() + np.log(LEAST) - 0.5 * FARTHEST**2
+    score = hidden.scores(np.full((1, 1), 2.5), [Guesses(np.zeros((PARTS, 1)), values)], np.ones(1))
+    expected = 2.5 - 0.5 / every[:, 0].var() + np.log(LEAST) - 0.5 * FARTHEST**2
     np.testing.assert_allclose(score, expected)
 
 
@@ -95,7 +96,9 @@ def test_numbers_at_the_ends_of_the_range(size: float) -> None:
     scaled[:, [0, 2, 3]] *= size
     values = np.where(np.isnan(x), 0.0, 0.5)
     scores = [
-        Hidden.of_rows(rows, COLUMNS, rows, 0).scores([Guesses(np.zeros((PARTS, len(x))), guess)], [1.0])
+        Hidden.of_rows(rows, COLUMNS, rows, 0).scores(
+            np.zeros((1, len(x))), [Guesses(np.zeros((PARTS, len(x))), guess)], np.ones(1)
+        )
         for rows, guess in ((whole, values), (scaled, np.where([1, 0, 1, 1, 0], values * size, values)))
     ]
     np.testing.assert_allclose(*scores)

@@ -135,8 +135,8 @@ def test_weights_of_a_stack_are_those_of_highest_likelihood(weights):
     hidden = Hidden.of_rows(x[:, None], [Column("x")], x[:, None], 0)
     guesses = Guesses(np.zeros((PARTS, 4000)), np.zeros((4000, 1)))  # all the same
     tried = [Tried(Setting(1, 1, 0.0, 0.0, place=k), v, guesses, v, 1, 0.0) for k, v in enumerate(values)]
-    tried = [t._replace(scores=t.values + hidden.scores([guesses], [1.0])) for t in tried]
-    search = SimpleNamespace(hidden=hidden, is_better=lambda found, best: (found - best).mean() > 1e-3)
+    tried = [t._replace(scores=hidden.scores(t.values[None], [guesses], np.ones(1))) for t in tried]
+    search = SimpleNamespace(criterion=hidden, is_better=lambda found, best: (found - best).mean() > 1e-3)
     stack = _grown(tried[0], tried, lambda _: True, search)
     found = dict(zip([member.setting.place for member in stack.members], stack.weights, strict=True))
     assert 2 not in found and abs(found.get(1, 0.0) - weights[1]) < 0.03
