@@ -26,6 +26,7 @@ from ringdist.variables import Categorical
 
 ALL = slice(None)
 PARTS = 5  # of the entries of a row, hidden one after the other
+WEIGHT = 3.0  # of what rows score in being completed, beside their log-likelihood
 LEAST = 1e-6  # probability of a category, which a mixture of rings has as a rule
 FARTHEST = 10.0  # standard deviations of a column that a mean may be wrong by
 
@@ -114,7 +115,7 @@ class Hidden:
         for own, guess in zip(share, guesses, strict=True):
             weight = own[self.part, index]
             value += weight * np.where(weight > 0, guess.values, 0.0)
-        return np.asarray(logsumexp(values + priors[:, None], axis=0)) + self._scored(value)
+        return np.asarray(logsumexp(values + priors[:, None], axis=0)) + WEIGHT * self._scored(value)
 
     def weights(self, values: np.ndarray, guesses: Sequence[Guesses]) -> np.ndarray:
         """(K,) weights of highest likelihood."""

@@ -157,8 +157,8 @@ class Rows:
             rows = slice(start, start + step)
             mixed = [density[rows] @ table[:, own].T.astype(np.float32) for own, density, _ in self.soft]  # (rows, K)
             joint = self.selected[rows] @ factors + offset
-            factors = zip(mixed, self.soft_emphasis, strict=True)
-            powers = [mix if times == 1 else mix.astype(np.float64) ** times for mix, times in factors]
+            pairs = zip(mixed, self.soft_emphasis, strict=True)
+            powers = [mix if power == 1 else mix.astype(np.float64) ** power for mix, power in pairs]
             for some in range(0, len(powers), FACTORS):
                 joint += np.log(np.prod(powers[some : some + FACTORS], axis=0, dtype=np.float64))
             peak = joint.max(axis=1, keepdims=True)

@@ -22,6 +22,7 @@ from ringdist.variables.protocol import Family
 from ringdist.variables.tails import regularised_beta
 
 NEWTON_STEPS = 8  # of one M-step, each the longest of those below that gains
+GAIN = 1e-9  # nats a row of a component, below which no further step is made: the error is about its square then
 LENGTHS = 1.0, 0.3, 0.05
 LONGEST = 3.0  # change of log odds of the mean, and of the logarithm of alpha + beta, in a step
 
@@ -289,6 +290,6 @@ def _maximised(mean: Array, rest: Array, total: Array, tilt: Array, spread: Arra
             mean, rest, total = (xp.where(better, *pair) for pair in zip(new, (mean, rest, total), strict=True))
             if is_concrete(better) and bool(xp.all(better)):
                 break
-        if is_concrete(best) and not bool(xp.any(best > before)):
+        if is_concrete(best) and not bool(xp.any(best > before + GAIN)):
             break
     return mean, rest, total

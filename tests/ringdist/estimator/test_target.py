@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import ringdist as rd
+from ringdist.engines import budget
 from ringdist.estimator.hidden import joined
 from ringdist.estimator.target import Target
 
@@ -113,3 +114,18 @@ def test_emphasis_of_a_start() -> None:
         information(emphasis=[1.0, 2.0])
     with pytest.raises(ValueError, match="found method 'quantile'"):
         rd.initialize(x, [rd.Categorical(2)] * 7, 2, method="quantile", emphasis=[1.0] * 7)
+
+
+def test_emphasis_is_the_same_whatever_is_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = table(2, 80)
+    variables = [rd.Categorical(3), rd.GaussianMixture, rd.Categorical(2)]
+
+    def start() -> np.ndarray:
+        ring = rd.initialize(
+            x, variables, 3, num_components=3, method="mixture", core="cp", rng=0, emphasis=[5.0, 2.0, 1.0]
+        )
+        return np.asarray(ring.log_prob(x))
+
+    whole = start()
+    monkeypatch.setattr(budget, "CACHED", 60)
+    np.testing.assert_allclose(start(), whole, rtol=1e-4)
