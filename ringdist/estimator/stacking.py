@@ -21,6 +21,7 @@ from ringdist.estimator.structures import as_gaussian
 from ringdist.estimator.target import Target
 
 MOST_RINGS = 4
+MOST_FOR_TARGET = 8  # where only the conditional distribution of a column counts, which averages improve
 
 
 def in_orders(share: Share, number: int) -> list[Share]:
@@ -58,15 +59,19 @@ def _grown(
     has_time: Callable[[Sequence[Tried]], bool],
     search: Search,
 ) -> _Stack:
-    """The mixture of the best one and of others, as long as held-out rows score better."""
+    """The mixture of the best one and of others, as long as held-out rows score better.
+
+    For a target chance may have brought the gain: an average of predictions is better than one of them as a rule.
+    """
     stack = _Stack([best], np.ones(1), best.scores)
-    while len(stack.members) < MOST_RINGS:
+    averaged = isinstance(search.criterion, Target)
+    while len(stack.members) < (MOST_FOR_TARGET if averaged else MOST_RINGS):
         used = {tried.setting for tried in stack.members}
         larger = [[*stack.members, tried] for tried in candidates if tried.setting not in used]
         found = max(
             (_mixed(members, search.criterion) for members in larger if has_time(members)), key=_mean, default=stack
         )
-        if not search.is_better(found.scores, stack.scores):
+        if not (_mean(found) > _mean(stack) if averaged else search.is_better(found.scores, stack.scores)):
             break
         stack = found
     return stack

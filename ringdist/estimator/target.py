@@ -1,7 +1,7 @@
 """How well one column is predicted from the others: by what a setting is chosen where users name a target.
 
 The scores are conditional log-likelihoods log p(target | rest) = log p(row) − log p(rest). A mixture of rings has the
-weights that maximise those.
+weights that maximise those, but for a penalty.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
 from ringdist.estimator.hidden import ALL, Guesses
-from ringdist.learning.rings import log_probs, mixture_weights
+from ringdist.learning.rings import log_probs
 from ringdist.ring import TensorRing
 
 STEPS = 50  # of the search for weights
-SPREAD = 1e-3  # penalty of the squares of their logarithms: a weight of 0 is endlessly far
+PENALTY = 1e-2  # of the squares of their logarithms, which draws weights towards equal ones
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,16 @@ class Target:
         return np.asarray(logsumexp(values + logs, axis=0) - logsumexp(rest + logs, axis=0))
 
     def weights(self, values: np.ndarray, guesses: Sequence[Guesses]) -> np.ndarray:
-        """(K,) weights of highest mean score, near those of highest likelihood."""
+        """(K,) weights of highest mean score, less the penalty."""
         rest = _rest(guesses)
-        start = np.log(np.maximum(mixture_weights(values), 1e-3))
 
         def loss(logs: np.ndarray) -> tuple[float, np.ndarray]:
             own = log_softmax(logs)[:, None]
             score = logsumexp(values + own, axis=0) - logsumexp(rest + own, axis=0)
             gradient = (softmax(values + own, axis=0) - softmax(rest + own, axis=0)).mean(axis=1)
-            far = logs - start
-            return float(SPREAD * far @ far - score.mean()), 2 * SPREAD * far - gradient
+            return float(PENALTY * logs @ logs - score.mean()), 2 * PENALTY * logs - gradient
 
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+        found = minimize(loss, np.zeros(len(values)), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
         return np.asarray(softmax(found.x))
 
 
