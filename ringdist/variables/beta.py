@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ringdist.backend import Array, gamma_logs, namespace, without_warnings
+from ringdist.backend import Array, gamma_logs, is_concrete, namespace, without_warnings
 from ringdist.variables.checks import check_name, check_values, observed, parameters
 from ringdist.variables.gamma_functions import (
     HALF_LOG_2PI,
@@ -22,6 +22,7 @@ from ringdist.variables.protocol import Family
 from ringdist.variables.tails import regularised_beta
 
 NEWTON_STEPS = 8  # of one M-step, each the longest of those below that gains
+GAIN = 1e-9  # nats a row of a component, below which no further step is made: the error is about its square then
 LENGTHS = 1.0, 0.3, 0.05
 LONGEST = 3.0  # change of log odds of the mean, and of the logarithm of alpha + beta, in a step
 
@@ -277,6 +278,7 @@ def _maximised(mean: Array, rest: Array, total: Array, tilt: Array, spread: Arra
         determinant = xp.clip(first * second - cross * cross, min=1e-6 * first * second)
         newton = second * by_odds - cross * by_total, first * by_total - cross * by_odds
         step = [xp.clip(each / determinant, min=-LONGEST, max=LONGEST) for each in newton]
+        before = best
         for length in LENGTHS:
             new_odds = xp.clip(odds + length * step[0], min=-40.0, max=40.0)
             new_log_total = xp.clip(log_total + length * step[1], min=-20.0, max=80.0)
@@ -286,4 +288,8 @@ def _maximised(mean: Array, rest: Array, total: Array, tilt: Array, spread: Arra
             best = xp.where(better, gained, best)
             odds, log_total = xp.where(better, new_odds, odds), xp.where(better, new_log_total, log_total)
             mean, rest, total = (xp.where(better, *pair) for pair in zip(new, (mean, rest, total), strict=True))
+            if is_concrete(better) and bool(xp.all(better)):
+                break
+        if is_concrete(best) and not bool(xp.any(best > before + GAIN)):
+            break
     return mean, rest, total
