@@ -173,9 +173,7 @@ def sum_by_index(values: Array, index: Array, size: int) -> Array:
 
 def unstack(array: Array, axis: int = 0) -> Sequence[Array]:
     """The slices along an axis."""
-    if (
-        backend_name(array) == "torch"
-    ):  # array-api-compat uses an operation without a rule for `torch.vmap`
+    if backend_name(array) == "torch":  # array-api-compat uses an operation without a rule for `torch.vmap`
         return array.unbind(axis)
     return namespace(array).unstack(array, axis=axis)
 
