@@ -34,8 +34,7 @@ class Questions(Completions):
         Raises:
             ValueError: if there is no such column, or it is numeric.
         """
-        categories = self._categorical(self._at(target)).categories
-        return np.array(categories)
+        return np.array(self._categorical(self._at(target)).categories)
 
     @after_fit(categorical=True)
     def predict_proba(self, X: Any, target: Any = None) -> np.ndarray:
