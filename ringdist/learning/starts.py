@@ -105,9 +105,8 @@ def initialize(
 
     Raises:
         ValueError: if x is not an (n, d) table, a column has no observed entry, or an option is unknown or does not
-            fit; with
-            `method="mixture"` or "chains" also if the rank is not one number, `inner` is given, spread is outside
-            [0, 1], or an entry is outside its variable's support; "chains" also for a ring or dense cores.
+            fit; with `method="mixture"` or "chains" also if the rank is not one number, `inner` is given, spread is
+            outside [0, 1], or an entry is outside its variable's support; "chains" also for a ring or dense cores.
 
     Examples:
         >>> import numpy as np
