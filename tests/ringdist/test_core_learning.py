@@ -175,7 +175,6 @@ def test_sampling_under_jit():
     assert oracle.chi_square(oracle.counts(x, structured.case.shape), structured.case.joint) > 1e-3
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("compiler", ["eager", "inductor"])
