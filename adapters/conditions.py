@@ -1,4 +1,4 @@
-"""Do generated images have the attributes that were asked for, and do they differ in the others? Codes with others."""
+"""Whether generated images have the requested attributes and vary in the others; codes with other attributes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from adapters.priors.base import Rng, attribute_rows, integer_of
 
 
 class Classifier(Protocol):
-    """What judges images, such as an `adapters.models.AttributeClassifier`."""
+    """A judge of images, such as an `adapters.models.AttributeClassifier`."""
 
     def log_prob(self, x: Tensor) -> list[Tensor]:
         """log p(y_j | x) of all values of each attribute j, (n, sizes[j])."""
 
 
 class Satisfaction(NamedTuple):
-    """The verdict of a classifier on images generated for requested attributes; NaN where there is nothing to judge.
+    """A classifier's evaluation of images that were generated for requested attributes; NaN without such entries.
 
     Attributes:
         accuracy: share of all requested entries that the classifier finds in their images.
@@ -43,10 +43,10 @@ def satisfaction(classifier: Classifier, generated: Iterable[tuple[Tensor, Tenso
 
         Σ_r n_r / n · H[frequencies of ŷ_j among the n_r images of request r]
 
-    over the n images in whose requests r, all rows of equal y, it is free. It is that within requests, so a model with
-    one image per request has entropy 0, however different its requests are; and that of predictions, not of their
-    probabilities, so images between two values do not count as images of both. It is at most log n_r, so ask for each
-    request many times, and compare equal requests only: those of real images tell what can be reached.
+    over the n images with a request r in which it is free; a request is a set of rows with equal y. The entropy is that
+    within requests, so one image for each request has entropy 0. It is that of predictions, so an image between two
+    values does not count for both. It is at most log n_r: repeat each request often, and compare equal requests only.
+    The values for real images are an upper limit.
 
     Args:
         classifier: of a attributes.
@@ -54,17 +54,30 @@ def satisfaction(classifier: Classifier, generated: Iterable[tuple[Tensor, Tenso
             requested, NaN where free.
 
     Raises:
-        TypeError: if a request is no tensor of real numbers.
+        TypeError: if a request is not a tensor of real numbers.
         ValueError: if there are no images, or the requests are not rows of the classifier's attributes.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.conditions import satisfaction
+        >>> class Judge:  # the attribute is 1 where the image is bright
+        ...     def log_prob(self, x):
+        ...         bright = x.mean((1, 2, 3))
+        ...         return [torch.stack([1 - bright, bright], 1).log()]
+        >>> images = torch.cat([torch.full((3, 1, 4, 4), 0.9), torch.full((1, 1, 4, 4), 0.1)])
+        >>> satisfaction(Judge(), [(images, torch.ones(4, 1))]).accuracy
+        0.75
     """
-    requested, predicted, sizes = _verdicts(classifier, generated)
-    asked = ~requested.isnan()
-    correct = predicted == requested  # nowhere where it is free
+    requested, predicted, sizes = _predictions(classifier, generated)
+    is_requested = ~requested.isnan()
+    correct = predicted == requested  # False where the attribute is free
     columns = range(len(sizes))
-    entropies = tuple(_entropy(predicted[~asked[:, j], j], requested[~asked[:, j]], sizes[j]) for j in columns)
+    entropies = tuple(
+        _entropy(predicted[~is_requested[:, j], j], requested[~is_requested[:, j]], sizes[j]) for j in columns
+    )
     return Satisfaction(
-        _share(correct, asked),
-        tuple(_share(correct[:, j], asked[:, j]) for j in columns),
+        _share(correct, is_requested),
+        tuple(_share(correct[:, j], is_requested[:, j]) for j in columns),
         entropies,
         tuple(e / math.log(size) if size > 1 else math.nan for e, size in zip(entropies, sizes, strict=True)),
     )
@@ -74,26 +87,36 @@ def satisfaction(classifier: Classifier, generated: Iterable[tuple[Tensor, Tenso
 def changed_codes(
     prior: JointPrior, z: Tensor, y: Tensor, attribute: int, num_dimensions: int | None = None, *, rng: Rng = None
 ) -> Tensor:
-    """Codes near z with attributes y, of which one is another than z has: the same image with one attribute changed.
+    """Codes near z with attributes y, one of which differs from that of z: the same image with one attribute changed.
 
-    The latents that tell most about the attribute, by the mutual information of their components in the ring, are drawn
-    anew given all other latents and y. Of a flow they are those that its base sees.
+    The latents with the most information about the attribute, by the mutual information of components in the ring, are
+    redrawn given all other latents and y. For a flow these are latents of its base.
 
     Args:
         prior: over codes and attributes: a `JointTRIP`, or a `FlowPrior` over one.
         z: (n, d) codes.
-        y: (n, a) attributes as they shall be, NaN where free.
+        y: (n, a) requested attributes, NaN where free.
         attribute: index of the changed one.
-        num_dimensions: latents drawn anew; None: half of them, rounded up. With more of them the wanted attribute is
-            more likely, and the rest less like it was.
-        rng: a seed or a generator; None: PyTorch's global one.
+        num_dimensions: number of redrawn latents; None: half of them, rounded up. More of them make the requested
+            attribute more likely, and the rest of the image less similar.
+        rng: a seed or a generator; None: PyTorch's global generator.
 
     Returns:
         (n, d).
 
     Raises:
-        TypeError, ValueError: as of `JointTRIP.sample_given`; TypeError if the prior is another one; ValueError if
-            there is no such attribute, or num_dimensions is not in 1..d.
+        TypeError: as `JointTRIP.sample_given`, or if the prior is another one.
+        ValueError: as `JointTRIP.sample_given`, or if there is no such attribute, or num_dimensions is not in 1..d.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import JointTRIP
+        >>> from adapters.conditions import changed_codes
+        >>> prior = JointTRIP(6, attributes=[3], num_components=4, rank=3)
+        >>> z = prior.sample(2, torch.tensor([0.0]), rng=0)
+        >>> changed = changed_codes(prior, z, torch.full((2, 1), 2.0), attribute=0, num_dimensions=2, rng=1)
+        >>> (changed != z).sum(-1)
+        tensor([2, 2])
     """
     if isinstance(prior, FlowPrior):
         inner = changed_codes(prior.joint_base, prior.to_base(z), y, attribute, num_dimensions, rng=rng)
@@ -107,12 +130,12 @@ def changed_codes(
     if count > d:
         raise ValueError(f"num_dimensions must be at most {d}, found {count}")
     information = prior.ring.mutual_information()[d + attribute, :d]
-    anew = torch.zeros(d, dtype=torch.bool, device=z.device)
-    anew[information.topk(count).indices] = True
-    return prior.sample_given(z.masked_fill(anew, torch.nan), y, rng=rng)
+    redrawn = torch.zeros(d, dtype=torch.bool, device=z.device)
+    redrawn[information.topk(count).indices] = True
+    return prior.sample_given(z.masked_fill(redrawn, torch.nan), y, rng=rng)
 
 
-def _verdicts(
+def _predictions(
     classifier: Classifier, generated: Iterable[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     """Requests (n, a), predictions (n, a) and the attributes' numbers of values."""

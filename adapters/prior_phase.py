@@ -1,4 +1,4 @@
-"""A second phase of training: the prior alone, on codes of the encoder as it is."""
+"""A second phase of training: the prior alone, on codes of the fixed encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRAIN, VALIDATION = "train", "validation"  # what the losses are logged as
 
 
 class PriorFit(NamedTuple):
-    """What `fit_prior` did: losses −log p(z) − weight · log p(y_observed | z) in nats, and the prior that was kept.
+    """The result of `fit_prior`: losses −log p(z) − weight · log p(y_observed | z) in nats, and the best epoch.
 
     Attributes:
         history: "train", the mean over each epoch, and "validation", after each epoch.
@@ -52,10 +52,10 @@ def fit_prior(
     accelerator: str = "auto",
     progress: bool = False,
 ) -> PriorFit:
-    """Train the prior of a model alone, on codes of its encoder, which stays as it is.
+    """Train the prior of a model alone, on codes of its encoder, which is unchanged.
 
-    A prior that was learned together with an encoder has chased moving codes; here they stand still. In every epoch a
-    code of each training image is drawn anew from q(z | x), and AdamW minimises
+    During joint training the codes change, and the prior follows them with a delay; here their distribution is fixed.
+    In every epoch a new code of each training image is drawn from q(z | x), and AdamW minimises
 
         −log p(z) − weight · log p(y_observed | z),
 

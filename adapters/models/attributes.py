@@ -64,6 +64,12 @@ class AttributePredictor(nn.Module):
     Args:
         num_inputs: of the perceptron.
         sizes: number of values of each attribute.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.models.attributes import AttributePredictor
+        >>> [table.shape for table in AttributePredictor(8, sizes=[10, 3])(torch.zeros(5, 8))]
+        [torch.Size([5, 10]), torch.Size([5, 3])]
     """
 
     def __init__(self, num_inputs: int, sizes: Sequence[int]):
@@ -85,6 +91,12 @@ class AttributeExperts(nn.Module):
     Args:
         num_latents: d.
         sizes: number of values of each attribute.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.models.attributes import AttributeExperts
+        >>> AttributeExperts(2, sizes=[10, 3])(torch.full((1, 2), torch.nan)).base_dist.stddev  # nothing is known
+        tensor([[1., 1.]], grad_fn=<RsqrtBackward0>)
     """
 
     def __init__(self, num_latents: int, sizes: Sequence[int]):

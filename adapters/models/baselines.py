@@ -1,4 +1,4 @@
-"""What the paper compares its conditional VAE with (section 6.4): CVAE, TELBO and JMVAE, on the same networks."""
+"""The baselines of the paper's conditional VAE (section 6.4): CVAE, TELBO and JMVAE, with the same networks."""
 
 from __future__ import annotations
 
@@ -67,24 +67,33 @@ class Baseline(AttributeVAE):
 class CVAE(Baseline):
     """log p(x | y) ≥ E_q[log p(x | z, y)] − KL(q(z | x, y) ‖ p(z | y)), p(z | y) a learned Gaussian.
 
-    Kingma et al. 2014, arXiv:1406.5298, and Sohn et al. 2015. Codes are z = m(y) + s(y) ε with ε ~ N(0, I), and what
-    this class calls codes is ε: the same model, whose divergence is that of q(ε | x, y) from N(0, I). p(z | y) is the
-    head [Σ N_j, 128, 2 d].
+    Kingma et al. 2014, arXiv:1406.5298, and Sohn et al. 2015. Codes are z = m(y) + s(y) ε with ε ~ N(0, I). The codes
+    of this class are ε, which is the same model with the divergence of q(ε | x, y) from N(0, I). p(z | y) is the head
+    [Σ N_j, 128, 2 d].
 
-    A predictor q(y | x), which learns from known attributes together with the rest, draws unknown ones of an image
-    before all else. `sample` draws those that are not given independently of each other, by the frequencies of their
-    values among the known ones in training. Attributes are no part of the bound, whose `attributes` are 0.
+    Unknown attributes of an image are first drawn from a predictor q(y | x), which is trained on known attributes
+    together with the model. `sample` draws free attributes independently of each other, with their frequencies among
+    the known ones in training. The bound does not include attributes; its `attributes` are 0.
 
     Args:
         encoder: network x -> (batch, 2 d).
         decoder: network (batch, d + Σ N_j), codes and one-hot attributes, -> (batch, c', H, W).
         num_latents: d.
         attributes: the number of values N_j of each.
-        settings: further ones of `VAE`.
+        settings: further arguments of `VAE`.
 
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if it is less than 1, or there is no attribute.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.models import CVAE
+        >>> from adapters.networks import ConvDecoder, ConvEncoder
+        >>> encoder, decoder = ConvEncoder((1, 8, 8), 2 * 4, (8, 16)), ConvDecoder(4 + 10, (1, 8, 8), (8, 16))
+        >>> model = CVAE(encoder, decoder, num_latents=4, attributes=[10])
+        >>> model.sample(6, torch.tensor([7.0])).shape
+        torch.Size([6, 1, 8, 8])
     """
 
     counts: Tensor
@@ -143,21 +152,27 @@ class CVAE(Baseline):
 class JointBaseline(Baseline):
     """log p(x, y_observed) ≥ E_q[log p(x | z) + log p(y_observed | z)] − KL(q(z | x, y) ‖ N(0, I)).
 
-    Attributes are predicted from codes by p(y | z), [d, 64, 64, Σ N_j]. Of images without known attributes the
-    posterior is q(z | x), the encoder; images are drawn from codes of q(z | y), a product of experts, and predictions
-    made at the mean of q(z | x).
+    Attributes are predicted from codes by p(y | z), [d, 64, 64, Σ N_j]. The posterior of images without known
+    attributes is q(z | x), the encoder. Images are generated from codes of q(z | y), a product of experts, and
+    predictions are made at the mean of q(z | x).
 
     Args:
         encoder: network x -> (batch, 2 d).
         decoder: network z (batch, d) -> (batch, c', H, W).
         num_latents: d.
         attributes: the number of values N_j of each.
-        attribute_weight: of log p(y | z) in training; bounds are always reported with 1.
-        settings: further ones of `VAE`.
+        attribute_weight: weight of log p(y | z) in training; reported bounds have weight 1.
+        settings: further arguments of `VAE`.
 
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if it is less than 1, there is no attribute, or a weight is negative.
+
+    Examples:
+        >>> from adapters.models import JMVAE, TELBO
+        >>> from adapters.models.baselines import JointBaseline
+        >>> issubclass(TELBO, JointBaseline), issubclass(JMVAE, JointBaseline)
+        (True, True)
     """
 
     def __init__(
@@ -205,10 +220,19 @@ class JointBaseline(Baseline):
 
 
 class TELBO(JointBaseline):
-    """The triple bound: of log p(x, y), log p(x) and log p(y), each with a posterior of its own.
+    """The triple bound: of log p(x, y), log p(x) and log p(y), each with its own posterior.
 
-    Vedantam et al. 2018, arXiv:1705.10762, Eq. 6. q(z | y) learns from the bound of log p(y) alone, in which p(y | z)
-    is held fixed, as the authors do; they weight p(y | z) with 50 on digits. See `JointBaseline`.
+    Vedantam et al. 2018, arXiv:1705.10762, Eq. 6. q(z | y) is trained by the bound of log p(y) only, in which p(y | z)
+    is fixed, as by the authors; they weight p(y | z) with 50 on digits. See `JointBaseline`.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.models import TELBO
+        >>> from adapters.networks import ConvDecoder, ConvEncoder
+        >>> encoder, decoder = ConvEncoder((1, 8, 8), 2 * 4, (8, 16)), ConvDecoder(4, (1, 8, 8), (8, 16))
+        >>> model = TELBO(encoder, decoder, num_latents=4, attributes=[10])
+        >>> model.sample(6, torch.tensor([7.0])).shape
+        torch.Size([6, 1, 8, 8])
     """
 
     def _objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Elbo]:
@@ -225,16 +249,28 @@ class TELBO(JointBaseline):
 
 
 class JMVAE(JointBaseline):
-    """The bound of log p(x, y), with q(z | x) and q(z | y) drawn to the joint posterior.
+    """The bound of log p(x, y), with divergences of q(z | x) and q(z | y) from the joint posterior.
 
-    Suzuki et al. 2017, arXiv:1611.01891, Eq. 4 ("JMVAE-kl"): less α [KL(q(z | x, y) ‖ q(z | x)) + KL(q(z | x, y) ‖
-    q(z | y))], the latter where an attribute is known; a product of experts, as in Vedantam et al. 2018, gives q(z | y)
-    of any subset. See `JointBaseline`.
+    Suzuki et al. 2017, arXiv:1611.01891, Eq. 4 ("JMVAE-kl"): the bound minus α [KL(q(z | x, y) ‖ q(z | x)) +
+    KL(q(z | x, y) ‖ q(z | y))], with the second divergence only if an attribute is known. As in Vedantam et al. 2018,
+    q(z | y) is a product of experts, for any subset of attributes. See `JointBaseline`.
 
     Args:
-        encoder, decoder, num_latents, attributes, attribute_weight: as of `JointBaseline`.
-        alpha: the divergences' weight; nothing else teaches q(z | x) where attributes are known.
-        settings: further ones of `VAE`.
+        encoder, decoder, num_latents, attributes, attribute_weight: as in `JointBaseline`.
+        alpha: weight of the divergences, which alone train q(z | x) if attributes are known.
+        settings: further arguments of `VAE`.
+
+    Raises:
+        TypeError, ValueError: as `JointBaseline`.
+
+    Examples:
+        >>> import torch
+        >>> from adapters.models import JMVAE
+        >>> from adapters.networks import ConvDecoder, ConvEncoder
+        >>> encoder, decoder = ConvEncoder((1, 8, 8), 2 * 4, (8, 16)), ConvDecoder(4, (1, 8, 8), (8, 16))
+        >>> model = JMVAE(encoder, decoder, num_latents=4, attributes=[10], alpha=0.5)
+        >>> model.elbo(torch.rand(5, 1, 8, 8).round(), torch.full((5, 1), 7.0)).elbo.shape
+        torch.Size([5])
     """
 
     def __init__(

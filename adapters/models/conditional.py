@@ -17,9 +17,14 @@ from adapters.priors.base import Attribute, attribute_rows, integer_of, nonnegat
 
 
 class AttributeVAE(VAE):
-    """What models of images x and attributes y (batch, a) share; NaN is an attribute that is not known.
+    """The base class of models of images x and attributes y (batch, a); NaN is an unknown attribute.
 
-    `elbo`, `iwae` and `encode` take the attributes of their images as y; None: none is known.
+    `elbo`, `iwae` and `encode` accept the attributes of their images as y; None: all are unknown.
+
+    Examples:
+        >>> from adapters.models import CVAE, TELBO, AttributeVAE, ConditionalVAE
+        >>> all(issubclass(model, AttributeVAE) for model in (ConditionalVAE, CVAE, TELBO))
+        True
     """
 
     attributes: Sequence[Attribute]  # number of values of each, or "continuous"
@@ -34,13 +39,13 @@ class AttributeVAE(VAE):
         """n images (n, C, H, W) with attributes y, (a,) for all or (n, a); those that are NaN are free.
 
         Args:
-            n: how many.
+            n: number of images.
             y: attributes; None: all are free.
-            temperature: factor of the standard deviations of the Gaussians that codes are drawn from. Below 1 images
-                are less varied than those of the model, and follow another density; see `Prior.sample`.
+            temperature: factor of the standard deviations of the Gaussians from which codes are drawn. Below 1 images
+                are less varied than those of the model; see `Prior.sample`.
 
         Raises:
-            TypeError: if y is no tensor of real numbers.
+            TypeError: if y is not a tensor of real numbers.
             ValueError: if its shape does not fit, a value is out of its range, or the temperature is negative.
         """
         temperature = nonnegative_of("temperature", temperature)
@@ -83,22 +88,34 @@ class AttributeVAE(VAE):
 class ConditionalVAE(AttributeVAE):
     """VAE-TRIP: a VAE whose prior p(z, y) is a tensor ring over codes and attributes (paper Eq. 14).
 
-    log p(x, y_observed) ≥ E_q[log p(x | z) + log p(z, y_observed) − log q(z | x)]: the ring sums over all values of
-    unknown attributes, so that an image without any contributes the bound of log p(x). Attributes depend on the image
-    through its code alone.
+    log p(x, y_observed) ≥ E_q[log p(x | z) + log p(z, y_observed) − log q(z | x)]. The ring sums over all values of
+    unknown attributes, so an image without known attributes contributes the bound of log p(x). Attributes depend on the
+    image through its code only.
 
     Args:
-        encoder, decoder: as of `VAE`.
+        encoder, decoder: as in `VAE`.
         prior: over codes and attributes: a `JointTRIP`, or a `FlowPrior` over one.
-        attribute_weight: of log p(y_observed | z) in training, 1 in the paper; more separates the codes of different
-            attributes. Bounds are always reported with 1.
-        weight_per_label: whether that weight is of the mean over the rows of a batch in which an attribute is known,
-            rather than over all rows, so that it means the same whatever share of the rows has labels.
-        settings: further ones of `VAE`.
+        attribute_weight: weight of log p(y_observed | z) in training, 1 in the paper. A larger weight separates the
+            codes of different attributes more. Reported bounds have weight 1.
+        weight_per_label: whether the weight applies to the mean over rows with a known attribute instead of over all
+            rows of a batch, so that its effect does not depend on the share of such rows.
+        settings: further arguments of `VAE`.
 
     Raises:
         TypeError: if prior is not over codes and attributes.
         ValueError: if the weight is negative.
+
+    Examples:
+        >>> import torch
+        >>> from adapters import JointTRIP
+        >>> from adapters.models import ConditionalVAE
+        >>> from adapters.networks import ConvDecoder, ConvEncoder
+        >>> encoder, decoder = ConvEncoder((1, 8, 8), 2 * 4, (8, 16)), ConvDecoder(4, (1, 8, 8), (8, 16))
+        >>> model = ConditionalVAE(encoder, decoder, JointTRIP(4, attributes=[10, 3], num_components=5, rank=3))
+        >>> model.sample(6, torch.tensor([7.0, torch.nan])).shape  # sevens, the second attribute is free
+        torch.Size([6, 1, 8, 8])
+        >>> [table.shape for table in model.predict(torch.rand(5, 1, 8, 8))]
+        [torch.Size([5, 10]), torch.Size([5, 3])]
     """
 
     prior: JointPrior

@@ -18,9 +18,9 @@ pytest.importorskip("zuko")
 import adapters
 
 MODULES = [module.name for module in pkgutil.walk_packages(adapters.__path__, "adapters.")]
-PACKAGES = ["adapters", "adapters.data"]  # whose `__all__` is public
+PACKAGES = ["adapters", "adapters.data", "adapters.models"]  # whose `__all__` is public
 FUNCTIONS = ["figures", "hopping", "interop", "likelihoods", "metrics", "networks"]  # whose classes and functions are
-CLASSES = ["callbacks", "models.classifier", "models.vae", "models.wgan"]  # whose classes are
+CLASSES = ["callbacks", "models.attributes", "models.vae"]  # whose classes are
 
 
 @pytest.mark.parametrize("name", ["adapters", *MODULES])
