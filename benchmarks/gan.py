@@ -29,9 +29,9 @@ as the TRIP.
 The estimators of the prior's gradient are those of `python -m benchmarks gradients`. The variational autoencoders are
 those of `python -m benchmarks vae`; on MNIST they model binarised images, and their means are compared. *From codes*:
 such an autoencoder with the latents and channels of the adversarial model is trained first, and the CP ring that it has
-learned from a mixture of its codes is the prior at the start, fixed or learned on; its seconds are not counted. *Cost* is one
-round of training, four steps of the critic and one of the generator, without logging; rounds of all priors alternate.
-*Share* is the additional time relative to a round with N(0, I)."""
+learned from a mixture of its codes is the prior at the start, fixed or learned on; its seconds are not counted. *Cost*
+is one round of training, four steps of the critic and one of the generator, without logging; rounds of all priors
+alternate. *Share* is the additional time relative to a round with N(0, I)."""
 
 TWO_TIME_SCALES = """\
 Two time scales (Heusel et al. 2017, arXiv:1706.08500): one step of the critic for each step of the generator, at three

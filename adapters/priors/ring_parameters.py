@@ -236,7 +236,7 @@ class RingParameters(Reorderable, Prior):
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: bool, *lists: list[str]
     ) -> None:
-        """Take over the order too; one that is no permutation is reported as a mismatch is, and so is another map."""
+        """Load the order too; an invalid order, or another non-negative map, is reported like any other mismatch."""
         saved = local_metadata.get("nonnegative", self.nonnegative)
         if self.nonnegative != "abs" and "version" in local_metadata and "nonnegative" not in local_metadata:
             warnings.warn(

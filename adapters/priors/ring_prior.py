@@ -17,7 +17,7 @@ from ringdist.queries.posterior import component_posteriors
 
 
 class RingPrior(RingParameters):
-    """A `ringdist.TensorRing` over num_latents Gaussian mixtures and, behind them, attributes; see `RingParameters`."""
+    """A `ringdist.TensorRing` over num_latents Gaussian mixtures, followed by attributes; see `RingParameters`."""
 
     # ---------------------------------------------------------------------------------------------------- queries
 

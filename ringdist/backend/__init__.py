@@ -1,4 +1,4 @@
-"""The seam between the algorithms and the array libraries.
+"""The interface between the algorithms and the array libraries.
 
 Everything else in the package is written against the array API standard through `array-api-compat`; the few things
 the standard does not cover (special functions, tracing, gradients, random numbers) are dispatched here.

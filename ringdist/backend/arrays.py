@@ -1,4 +1,4 @@
-"""Arrays made, moved, stacked and taken apart in whichever library they belong to."""
+"""Creation, conversion, stacking and indexing of arrays of any backend."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stop_gradient(array: Array) -> Array:
 
 
 def checkpoint(function: Callable[[Array], Array], array: Array) -> Array:
-    """function(array); a backward pass computes what happens in between again instead of finding it stored."""
+    """function(array), whose intermediate results are recomputed in the backward pass instead of stored."""
     if backend_name(array) == "torch":
         import torch.utils.checkpoint
 
@@ -69,7 +69,7 @@ def indices(values: Sequence[int] | np.ndarray, array: Array) -> Array:
 
 
 def _cuda_indices(values: Sequence[int] | np.ndarray, array: Array) -> Array:
-    """Integers on the device of `array`, for which neither host nor device waits."""
+    """Integers on the device of `array`, without synchronisation of host and device."""
     torch = sys.modules["torch"]
     if isinstance(values, range):
         return torch.arange(values.start, values.stop, values.step, device=array.device)
@@ -113,7 +113,7 @@ def dtype_name(dtype: Any) -> str:
 
 
 def convert(array: Array, xp: ModuleType | None = None, dtype: Any = None, device: Any = None) -> Array:
-    """The array in another backend, dtype or on another device; itself where nothing changes."""
+    """The array in another backend or dtype or on another device; the same array if nothing changes."""
     name = dtype_name(dtype if dtype is not None else array.dtype)
     source = backend_name(array)
     target = source if xp is None else backend_of_namespace(xp)
@@ -143,7 +143,7 @@ def default_dtype(backend: str) -> str:
 
 
 def accumulator(array: Array) -> Any:
-    """The dtype for sums of many logarithms: float64 wherever the backend has it."""
+    """The dtype for sums of many logarithms: float64 if the backend has it."""
     match backend_name(array):
         case "torch":
             return sys.modules["torch"].float32 if array.device.type == "mps" else sys.modules["torch"].float64
@@ -153,14 +153,14 @@ def accumulator(array: Array) -> Any:
 
 
 def take(array: Array, index: Array, axis: int = 0) -> Array:
-    """Entries along an axis by their numbers (n,), none of them negative; differentiable in every backend."""
+    """Entries along an axis by non-negative indices (n,); differentiable in every backend."""
     if backend_name(array) == "torch":  # array-api-compat first asks, in four operations, which are negative
         return sys.modules["torch"].index_select(array, axis, index)
     return namespace(array).take(array, index, axis=axis)
 
 
 def sum_by_index(values: Array, index: Array, size: int) -> Array:
-    """Sums of the rows of values (b, ...) that have the same number in `index` (b,): (size, ...)."""
+    """Sums of the rows of values (b, ...) with equal entries in `index` (b,): (size, ...)."""
     match backend_name(values):
         case "torch":
             return values.new_zeros((size, *values.shape[1:])).index_add(0, index, values)
@@ -173,7 +173,7 @@ def sum_by_index(values: Array, index: Array, size: int) -> Array:
 
 def unstack(array: Array, axis: int = 0) -> Sequence[Array]:
     """The slices along an axis."""
-    if backend_name(array) == "torch":  # array-api-compat moves the axis by what `torch.vmap` has no rule for
+    if backend_name(array) == "torch":  # array-api-compat uses an operation without a rule for `torch.vmap`
         return array.unbind(axis)
     return namespace(array).unstack(array, axis=axis)
 
@@ -188,7 +188,7 @@ def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
 
 
 def _materialised(array: Array) -> Array:
-    """The array of JAX, which XLA does not compile anew into every operation that uses it."""
+    """A JAX array that XLA computes once instead of fusing it into every operation that uses it."""
     jax = sys.modules["jax"]
     if jax.__version_info__ < (0, 6):  # its barrier has no gradient, and before 0.4.38 no vmap
         return array
@@ -201,7 +201,7 @@ def nonzero_rows(mask: Array) -> Array:
 
 
 def largest_entries(arrays: Sequence[Array]) -> list[float]:
-    """The largest entry of each; of PyTorch's in one transfer, of JAX's untraced."""
+    """The largest entry of each array; one transfer for PyTorch, and without tracing for JAX."""
     if backend_name(arrays[0]) == "torch":
         torch, first = sys.modules["torch"], arrays[0]
         with torch.no_grad():
@@ -212,7 +212,7 @@ def largest_entries(arrays: Sequence[Array]) -> list[float]:
 
 
 def largest_row_sums(cores: Sequence[Array]) -> list[float]:
-    """The largest sum over the first and last axis of each array (N, m, m'), as `largest_entries` finds entries."""
+    """The largest sum over the first and the last axis of each array (N, m, m'), as in `largest_entries`."""
     if backend_name(cores[0]) == "torch":
         torch, first = sys.modules["torch"], cores[0]
         with torch.no_grad():
@@ -224,14 +224,14 @@ def largest_row_sums(cores: Sequence[Array]) -> list[float]:
 
 
 def frozen(array: Any, dtype: Any) -> np.ndarray:
-    """A copy in NumPy that cannot be written to."""
+    """A read-only NumPy copy."""
     copy = np.array(array, dtype=dtype)
     copy.flags.writeable = False
     return copy
 
 
 def can_reuse_memory(*arrays: Array) -> bool:
-    """Whether results may be written into memory that is used again: not JAX, no gradient or tracing in PyTorch."""
+    """Whether results may be written into reused memory: not for JAX, nor with gradients or tracing in PyTorch."""
     match backend_name(arrays[0]):
         case "numpy":
             return True
@@ -241,7 +241,7 @@ def can_reuse_memory(*arrays: Array) -> bool:
 
 
 def records_gradient(*arrays: Array) -> bool:
-    """Whether PyTorch records what is done with the arrays for a backward pass."""
+    """Whether PyTorch records operations on the arrays for a backward pass."""
     if backend_name(arrays[0]) != "torch":
         return False
     return bool(sys.modules["torch"].is_grad_enabled()) and any(array.requires_grad for array in arrays)
@@ -253,7 +253,7 @@ def empty(shape: tuple[int, ...], array: Array) -> Array:
 
 
 def products_into(array: Array) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    """The product of two matrices and of two stacks of matrices, with the keyword `out` for the result's memory."""
+    """The functions for products of matrices and of stacks of matrices, with the keyword `out` for the result."""
     if backend_name(array) == "torch":
         torch = sys.modules["torch"]
         return torch.mm, torch.bmm
@@ -276,7 +276,7 @@ def matrix_minimum(array: Array) -> Callable[[Array], Array]:
 
 
 def row_sums(array: Array) -> Array:
-    """The sum over the last axis, without gradient. NumPy adds short rows up several times faster as a product."""
+    """The sum over the last axis, without gradient; in NumPy a product, which is much faster for short rows."""
     if backend_name(array) == "numpy":
         width = array.shape[-1]
         sums: Array = np.reshape(array, (-1, width)) @ np.ones(width, dtype=array.dtype)

@@ -1,4 +1,4 @@
-"""Which library an array belongs to, and what it can be asked.
+"""The library of an array, and its state: concrete, traced, on an accelerator.
 
 Dispatch is on the arrays' own class, so that nothing imports PyTorch or JAX unless the caller's arrays are theirs.
 """
@@ -24,7 +24,7 @@ _BACKENDS: dict[type, str] = {np.ndarray: "numpy"}
 
 
 def namespace(*arrays: Array) -> Any:
-    """The array-API namespace shared by all arrays; `TypeError` when they mix backends or are not arrays."""
+    """The array-API namespace of all arrays; `TypeError` if they are of several backends, or not arrays."""
     known = _NAMESPACES.get(type(arrays[0])) if arrays else None
     for array in arrays:
         if known is None or _NAMESPACES.get(type(array)) is not known:
@@ -141,9 +141,9 @@ H = TypeVar("H", bound=HasCores)
 
 
 def in_own_precision(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], R]:
-    """The method with products of all bits, out of reach of `torch.autocast`, unless JAX is told which to take.
+    """Make a method use products in full precision, without `torch.autocast`, unless JAX is configured otherwise.
 
-    Of itself JAX takes the fastest that an accelerator has, of 8 or 11 bits.
+    The default of JAX on an accelerator are the fastest products, with 8 or 11 bits.
     """
 
     @functools.wraps(method)
@@ -165,7 +165,14 @@ def in_own_precision(method: Callable[Concatenate[H, P], R]) -> Callable[Concate
 
 
 def lasting(array: Array) -> AbstractContextManager[Any]:
-    """Within it results are made that are of use everywhere: PyTorch's inference tensors are not under autograd."""
+    """Within it results are made that are of use everywhere.
+
+    PyTorch's inference tensors cannot be used under autograd. While JAX traces a function, it also traces operations on
+    known arrays, unless it is told to evaluate them.
+    """
+    if backend_name(array) == "jax":
+        evaluating: AbstractContextManager[Any] = sys.modules["jax"].ensure_compile_time_eval()
+        return evaluating
     if backend_name(array) == "torch" and sys.modules["torch"].is_inference_mode_enabled():
         stack = ExitStack()
         torch = sys.modules["torch"]

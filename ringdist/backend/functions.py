@@ -33,7 +33,7 @@ def reciprocal(x: Array) -> Array:
 
 
 class Piece(NamedTuple):
-    """A function of some arrays where a mask is true, and arguments at which it is finite, used where it is not."""
+    """A function of some arrays where a mask is true, and arguments with a finite value to use elsewhere."""
 
     mask: Array
     function: Callable[..., Array]
@@ -41,9 +41,9 @@ class Piece(NamedTuple):
 
 
 def piecewise(pieces: Sequence[Piece], *arrays: Array) -> Array:
-    """What the functions of several pieces say where their masks are true; the masks exclude each other and cover all.
+    """A function that is defined piecewise; the masks of the pieces are a partition of the entries.
 
-    On the CPU each function is evaluated where it is asked for only, by JAX and on accelerators everywhere.
+    On the CPU each piece is evaluated only where its mask is true, in JAX and on accelerators everywhere.
     """
     xp = namespace(*arrays)
     everywhere = backend_name(arrays[0]) == "jax" or on_accelerator(arrays[0]) or not is_concrete(*arrays)
@@ -66,12 +66,12 @@ def piecewise(pieces: Sequence[Piece], *arrays: Array) -> Array:
 
 
 def compiled(function: Callable[..., Any], *arrays: Array) -> Any:
-    """function(*arrays), by JAX compiled as a whole; a function that lasts, as one of a module, is compiled once."""
+    """function(*arrays), in JAX compiled as a whole; a function at module level is compiled once."""
     return (_jitted(function) if backend_name(arrays[0]) == "jax" else function)(*arrays)
 
 
 def repeated(step: Callable[[Any], Any], state: Any, times: int) -> Any:
-    """A step from state to state, some times in a row; by JAX one compiled loop, whatever the number of times."""
+    """A step from state to state, repeated; in JAX one compiled loop for any number of repetitions."""
     if backend_name(state[0]) == "jax":
         return sys.modules["jax"].lax.fori_loop(0, times, lambda _, current: step(current), state)
     for _ in range(times):
@@ -86,7 +86,7 @@ def _jitted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def times_power(array: Array, exponent: Any) -> Array:
-    """array · 2^exponent, for an integer or an array of integers, in steps: the power itself may be out of range."""
+    """array · 2^exponent, for an integer or an array of integers, in steps, because the power may be out of range."""
     if isinstance(exponent, int) and exponent == 0:
         return array
     if not isinstance(exponent, int):
@@ -104,12 +104,12 @@ def exponents(array: Array) -> Array:
     lift = 2.0 ** (2 - math.frexp(float(info.eps))[1])  # out of the subnormal numbers
     small = array < float(info.smallest_normal)
     logs = xp.log2(xp.where(array > 0, array * xp.where(small, lift, 1.0), 1.0))
-    whole = xp.floor(logs) + 1 - xp.where(small, math.log2(lift), 0.0)
-    return xp.where(array > 0, whole, 0.0)
+    integers = xp.floor(logs) + 1 - xp.where(small, math.log2(lift), 0.0)
+    return xp.where(array > 0, integers, 0.0)
 
 
 def without_warnings(array: Array) -> contextlib.AbstractContextManager[Any]:
-    """Where results beyond the range of the dtype are meant to be inf: NumPy says nothing, as the others."""
+    """A context in which NumPy does not warn about overflow, like the other backends."""
     if backend_name(array) == "numpy":
         return np.errstate(over="ignore", invalid="ignore", divide="ignore")
     return contextlib.nullcontext()

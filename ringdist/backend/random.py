@@ -15,7 +15,7 @@ from ringdist.backend.dispatch import Array, backend_name, is_concrete, namespac
 class Stream:
     """Randomness from a seed or a backend's own generator or key.
 
-    `next()` hands out what the backend draws with: the one generator of NumPy and PyTorch, a fresh key of JAX.
+    `next()` returns the generator of NumPy or PyTorch, or a new key of JAX.
     """
 
     def __init__(self, rng: Any, array: Array):
@@ -72,7 +72,7 @@ def normal(rng: Any, shape: Iterable[int], array: Array) -> Array:
 
 
 def _numbers(names: dict[str, str], rng: Any, shape: Iterable[int], array: Array) -> Array:
-    """What the backend's function of that name draws."""
+    """Random numbers from the backend's function of that name."""
     backend = backend_name(array)
     name, shape = names[backend], tuple(shape)
     match backend:
@@ -103,7 +103,7 @@ def poisson(rng: Any, rates: Array) -> Array:
 
 
 def _expanded_poisson(z: Array, rates: Array) -> Array:
-    """The count whose share of smaller ones is that of the standard normal number z, to O(1 / rate)."""
+    """The Poisson quantile at the probability Φ(z), up to O(1 / rate)."""
     xp = namespace(rates)
     std = xp.sqrt(rates)
     skewness = (z * z - 1) / 6

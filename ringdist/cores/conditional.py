@@ -1,4 +1,4 @@
-"""Cores whose factors are conditional distributions once a train is in normal form, and what EM counts in them.
+"""Cores whose factors are conditional distributions in the normal form of a train, and their expected counts in EM.
 
 In normal form Σ_s Σ_b Q[s, a, b] = 1 for every a, so that a train is a hidden Markov model whose transitions and
 emissions may differ from column to column, and a core's factors are p(s, b | a) or, in canonical polyadic form,
@@ -15,7 +15,7 @@ from ringdist.cores.semiring import LINEAR
 
 
 class Counts(NamedTuple):
-    """What b rows say about one core of a train."""
+    """The expected counts of b rows for one core of a train."""
 
     factors: dict[str, Array]  # expected counts of the entries of every factor
     components: Array  # (b, N) weight p(s | row)
@@ -24,12 +24,12 @@ class Counts(NamedTuple):
 
 
 class Conditional:
-    """A core that EM can learn together with all others of a train, by the operations of `Core`."""
+    """A core that EM can update together with all others of a train; it extends `Core`."""
 
     conditional: ClassVar[dict[str, int | tuple[int, ...]]]  # axes over which each factor sums to one
 
     def passed_back(self: Any, suffix: Array, weights: Array) -> tuple[Array, Any]:
-        """The suffix (b, m') with the core's matrices multiplied on, (b, m), and what `counts` needs of it."""
+        """The core's matrices times the suffix (b, m'), (b, m), and intermediate results for `counts`."""
         return self.transposed().push(suffix[:, None, :], weights, LINEAR)[:, 0, :], suffix
 
     def counts(self: Any, prefix: Array, kept: Any, weights: Array, row_weight: Array) -> Counts:

@@ -24,7 +24,7 @@ from ringdist.cores.semiring import LINEAR, Semiring
 
 
 class Environment(NamedTuple):
-    """States on both sides of a core, (b or 1, r, ·): at its bonds, and moved onto its hidden state."""
+    """States on both sides of a core, (b or 1, r, ·), at its bonds and at its hidden state."""
 
     prefix: Array
     inner_prefix: Array
@@ -117,7 +117,7 @@ class CPCore(Conditional):
 
     @property
     def subscripts(self) -> str:
-        """Q as an einsum of the factors, in which an identity hands the hidden state's letter to its outer index."""
+        """Q as an einsum of the factors; an identity gives its outer index the letter of the hidden state."""
         a, s, b = (
             "c" if factor is None else letter
             for letter, factor in zip("asb", (self.left, self.emission, self.right), strict=True)
@@ -158,7 +158,7 @@ class CPCore(Conditional):
         return inner if self.right is None else semiring.product(inner, semiring.of(self.right))
 
     def environment(self, prefix: Array, suffix: Array, semiring: Semiring) -> Environment:
-        """The states on both sides, outside and moved onto the hidden state."""
+        """The states on both sides, at the bonds and at the hidden state."""
         inner_prefix = prefix if self.left is None else semiring.product(prefix, semiring.of(self.left))
         inner_suffix = suffix if self.right is None else semiring.product(suffix, semiring.of(self.right).mT)
         return Environment(prefix, inner_prefix, inner_suffix, suffix)
@@ -180,7 +180,7 @@ class CPCore(Conditional):
         return _pairs(inner_prefix * hidden, suffix)
 
     def passed_back(self, suffix: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
-        """The suffix with the core's matrices multiplied on, and the suffix at the right bond and the hidden state."""
+        """The core's matrices times the suffix, and the suffix at the right bond and at the hidden state."""
         inner = suffix if self.right is None else suffix @ self.right.mT
         state = inner * self._hidden(weights, LINEAR)
         return state if self.left is None else state @ self.left.mT, (suffix, inner)
@@ -228,12 +228,12 @@ class CPCore(Conditional):
         return joint if self.emission is None else semiring.product(joint, semiring.of(self.emission).mT)
 
     def gauged(self, left: Array | None, right: Array | None) -> CPCore:
-        """diag(left) Q[s] diag(right), the scales in whichever factors have these bonds: none becomes one."""
+        """diag(left) Q[s] diag(right), with the scales in the existing factors at these bonds: identities stay None."""
         factors = dict(self.arrays())
         for scale, outward in ((left, "left"), (right, "right")):
             if scale is None:
                 continue
-            # An identity hands its bond on: to the emission, and through that to the factor on the other side.
+            # A scale at an identity goes to the emission, or through another identity to the factor on the other side.
             name = next(name for name in (outward, "emission", "left", "right") if name in factors)
             rows = name == ("left" if outward == "left" else "") or (name == "right" and outward == "left")
             factors[name] = factors[name] * (scale[:, None] if rows else scale)

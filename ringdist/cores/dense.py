@@ -1,4 +1,4 @@
-"""Dense cores: one array, whose size N m m' is also what every product costs."""
+"""Dense cores: arrays of N m m' entries, which is also the cost of a product."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ringdist.cores.semiring import LINEAR, Semiring
 
 
 class Environment(NamedTuple):
-    """States on the left and right of a core, and their product (b, m, m') where that is the cheaper way on."""
+    """States on the left and right of a core, and their product (b, m, m') if that is cheaper in what follows."""
 
     prefix: Array  # (b, r, m)
     suffix: Array  # (b or 1, r, m')
@@ -115,12 +115,12 @@ class DenseCore(Conditional):
 
 
 def takes_state_first(rank: int, size: int) -> bool:
-    """Whether one product of a state with the core beats forming the matrices: in a train, and of one component."""
+    """Whether one product of a state with the core is cheaper than forming the matrices: in a train, and for N = 1."""
     return rank * size <= rank + size
 
 
 def as_core(value: Any) -> Core:
-    """A core as it is, an array or nested list as a dense core."""
+    """A core unchanged, an array or nested list as a dense core."""
     if is_array(value):
         return DenseCore(value)
     return value if hasattr(value, "with_arrays") else DenseCore(np.asarray(value, dtype=np.float64))

@@ -16,6 +16,13 @@ class Core(Protocol):
     register it in `KINDS` so that files can hold it. `semiring` is the arithmetic, linear numbers or logarithms; states
     and weights are in its representation. b is the number of rows of data, r the number of values of the cut bond.
     Operations broadcast over rows: a single row of a state or of weights applies to all rows.
+
+    Examples:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> core = rd.CPCore(right=np.ones((3, 2)))  # without left and emission: N = m = 3
+        >>> isinstance(core, rd.Core), core.shape, core.subscripts
+        (True, (3, 3, 2), 'cb->ccb')
     """
 
     @property
@@ -51,7 +58,7 @@ class Core(Protocol):
         """The core with its bond indices scaled, diag(left) Q[s] diag(right), for (m,) and (m',) or None."""
 
     def environment(self, prefix: Array, suffix: Array, semiring: Semiring) -> Any:
-        """What surrounds the core, of a prefix (b, r, m) and a suffix (b, r, m'), for the two methods below."""
+        """The environment of the core for a prefix (b, r, m) and a suffix (b, r, m'), for the two methods below."""
 
     def components(self, environment: Any, semiring: Semiring) -> Array:
         """Σ_r prefix[r] Q[s] suffix[r] for every component, (b, N)."""

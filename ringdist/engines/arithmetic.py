@@ -146,7 +146,7 @@ class Linear:
         xp = self.xp
         diagonal = xp.linalg.diagonal(state.values)
         logs = astype(safe_log(diagonal), state.logs.dtype) + state.logs
-        # An entry below the threshold may have lost mass: does its upper bound matter beside the largest entry?
+        # An entry below the threshold may have lost mass: does its upper bound matter relative to the largest entry?
         info, bound = xp.finfo(diagonal.dtype), threshold(self.ring)
         lost = xp.where(diagonal < bound, state.logs + math.log(bound), -xp.inf)
         return relative(logs), xp.max(lost, axis=-1) < xp.max(logs, axis=-1) + math.log(float(info.eps))

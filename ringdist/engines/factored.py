@@ -60,13 +60,13 @@ class _Product(NamedTuple):
     logs: Tensor  # (b, r) of the scale of its rows
     low: Tensor  # (b,) smallest entry met
     kept: list[Tensor | None]  # of every column S, where it has a left factor, and T
-    scales: dict[int, Tensor]  # by which the rows of the state behind a column were divided
+    scales: dict[int, Tensor]  # divisors of the rows of the state after a column
 
 
 def _forward(
     plan: _Plan, operands: Sequence[Tensor | None], *, keeps: bool, scales: Mapping[int, Tensor] | None = None
 ) -> _Product:
-    """The product; with the scales of an earlier one it divides by those, which carry no gradient."""
+    """The product; given the scales of an earlier one, it divides by them without gradient."""
     columns = _columns(operands)
     weights = columns[0][1]
     state = torch.eye(plan.cut, dtype=weights.dtype, device=weights.device).expand(plan.rows, plan.cut, plan.cut)
@@ -97,9 +97,9 @@ def _forward(
 
 
 class _Memory:
-    """Where results go that are as large as a state: beside a wide cut into three arrays that are used again.
+    """Memory for results as large as a state: three reused arrays if the cut has several values.
 
-    An allocator of many such results puts lasting small ones between them, and leaves gaps as large as all states.
+    Allocating each result would fragment the memory, because small lasting arrays would be placed between them.
     """
 
     def __init__(self, plan: _Plan, columns: Sequence[Any], *, reuses: bool):
@@ -110,13 +110,13 @@ class _Memory:
             self.flat = [columns[0][1].new_empty(plan.rows * plan.cut * widest) for _ in range(3)]
 
     def scaled(self, state: Tensor, hidden: Tensor) -> Tensor:
-        """state · diag(hidden), until the next one."""
+        """state · diag(hidden), valid until the next call."""
         if not self.flat:
             return state * hidden
         return torch.mul(state, hidden, out=self.flat[0][: state.numel()].view(state.shape))
 
     def times(self, state: Tensor, factor: Tensor) -> Tensor:
-        """state · factor, until the next but one."""
+        """state · factor, valid until the second next call."""
         if not self.flat:
             return state @ factor
         self.flat[1:] = self.flat[:0:-1]
@@ -136,13 +136,13 @@ def _hidden(plan: _Plan, weights: Tensor, emission: Tensor | None) -> Tensor:
 
 
 def _row_sums(state: Tensor) -> Tensor:
-    """What divides the rows of a state, 1 where they are zero."""
+    """Divisors of the rows of a state, 1 where they are zero."""
     total = state.sum(-1, keepdim=True)
     return torch.where(total > 0, total, 1.0)
 
 
 class _Diagonal(torch.autograd.Function):
-    """The first three parts of `_Product`, from the plan and the operands of all columns."""
+    """The first three fields of `_Product` as an autograd function of the operands of all columns."""
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *operands: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,9 +155,9 @@ class _Diagonal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         plan, needed, saved = ctx.plan, ctx.needs_input_grad[1:], ctx.saved_tensors
-        count, behind = len(needed), len(needed) + 2 * len(needed) // PARTS
-        operands, kept = saved[:count], saved[count:behind]
-        scales = dict(zip(ctx.places, saved[behind:], strict=True))
+        count, end = len(needed), len(needed) + 2 * len(needed) // PARTS
+        operands, kept = saved[:count], saved[count:end]
+        scales = dict(zip(ctx.places, saved[end:], strict=True))
         if torch.is_grad_enabled():
             return None, *_recorded(plan, operands, scales, gradient, needed)
         gradients: list[Tensor | None] = []
@@ -175,7 +175,7 @@ class _Diagonal(torch.autograd.Function):
 def _column_gradients(
     plan: _Plan, memory: _Memory, column: Any, wanted: Any, state: Tensor | None, inner: Tensor, gradient: Tensor
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The gradients of the state before a column and of its operands; the one behind it is written to."""
+    """The gradients of the state before a column and of its operands; the gradient after it is overwritten."""
     left, weights, emission, right = column
     found: list[Tensor | None] = [None] * PARTS
     hidden = _hidden(plan, weights, emission)

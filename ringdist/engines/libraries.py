@@ -1,4 +1,4 @@
-"""The trace of a ring's matrices as other libraries contract it; tensornetwork is slow to import and is when used."""
+"""The trace of a ring's matrices by other libraries; tensornetwork, which is slow to import, is imported on use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def node(tensor: Array, name: str | None, axes: list[str]) -> Any:
 
 
 def copy_node(dimension: int, name: str, axes: list[str], prototype: Array) -> Any:
-    """A `tensornetwork.CopyNode`, 1 where all its indices are equal and else 0, for nodes like `prototype`."""
+    """A `tensornetwork.CopyNode`, 1 if all its indices are equal and 0 otherwise, for nodes like `prototype`."""
     import tensornetwork
 
     backend, dtype = _TENSORNETWORK_BACKEND[backend_name(prototype)], np.dtype(dtype_name(prototype.dtype))

@@ -17,6 +17,7 @@ from ringdist.backend import (
     is_concrete,
     largest_entries,
     largest_row_sums,
+    lasting,
     like_zeros,
     namespace,
     on_accelerator,
@@ -31,19 +32,22 @@ from ringdist.network import Evidence, Network
 LONGEST = 8  # products between two rescalings at most
 NEAR_ONE = 0.25, 2.0  # row sums of cores that are used as they are: growth by 2^LONGEST is in the threshold
 BITS = 40  # by which categories may shrink a state between two rescalings
-FACTOR_BITS = 16  # by which what is flushed in the middle of a core of several factors may grow on the way out of it
+FACTOR_BITS = 16  # largest growth of a flushed entry inside a core of several factors
 
 
 class InRange(NamedTuple):
-    """Cores near 1 and the logarithm of what divides them together."""
+    """Cores with row sums near 1, and the logarithm of their common divisor."""
 
     cores: tuple[Core, ...]
     log_scale: float
 
 
 def in_range(network: Network) -> InRange:
-    """The network's cores with row sums near 1; as they are where values cannot be inspected without a wait."""
-    return network.remembered("in_range", lambda: _in_range(network))
+    """The network's cores with row sums near 1; unchanged if values cannot be inspected without synchronisation."""
+    if not can_inspect_values(network):
+        return InRange(network.links, 0.0)
+    with lasting(network.prototype):
+        return network.remembered("in_range", lambda: _in_range(network))
 
 
 def can_inspect_values(network: Network, evidence: Evidence | None = None) -> bool:
@@ -53,7 +57,7 @@ def can_inspect_values(network: Network, evidence: Evidence | None = None) -> bo
 
 
 def threshold(network: Network) -> float:
-    """Entries above this have lost nothing that matters to underflow."""
+    """The bound above which entries are accurate in spite of underflow."""
     info = namespace(network.prototype).finfo(network.prototype.dtype)
     terms = max(math.prod(shape) + sum(shape) for shape in {core.shape for core in network.links})
     bits = LONGEST + (0 if network.is_dense else FACTOR_BITS)
@@ -66,18 +70,16 @@ def rescale_interval(network: Network) -> int:
 
 
 def _in_range(network: Network) -> InRange:
-    if not can_inspect_values(network):
-        return InRange(network.links, 0.0)
     cores, exponents = list(network.links), [0] * network.num_variables
     emissions, shifts = stacked_emissions(cores), dict[int, int]()
     stacked = {k for group in emissions if group.array is not None for k in group.columns}
     for k, size in enumerate(_sizes(cores, emissions)):
         if not _is_safe(cores[k], size):
-            core, exponents[k] = _leaned(cores[k])
+            core, exponents[k] = _rescaled(cores[k])
             shift = _shift(_norm(core))
             cores[k] = _divided(core, shift)
         elif shift := _shift(size.norm):
-            if k in stacked and "left" not in cores[k].arrays():  # the emission stands first, and is divided below
+            if k in stacked and "left" not in cores[k].arrays():  # the emission comes first and is divided below
                 shifts[k] = shift
             else:
                 cores[k] = _divided(cores[k], shift)
@@ -121,7 +123,7 @@ def _row_sums(core: Core) -> Array:
 
 
 def _is_safe(core: Core, size: Size) -> bool:
-    """Whether a power of two for the whole core is enough to bring it near 1."""
+    """Whether one power of two for the whole core brings all its factors near 1."""
     if isinstance(core, DenseCore):
         info = namespace(core.array).finfo(core.array.dtype)
         return float(info.smallest_normal) / float(info.eps) < size.norm < math.inf
@@ -140,13 +142,13 @@ def _divided(core: Core, exponent: int) -> Core:
     return core.with_arrays({**core.arrays(), name: times_power(array, -exponent)})
 
 
-def _leaned(core: Core) -> tuple[Core, int]:
-    """The core with factors near 1, and the exponent of what it was divided by."""
+def _rescaled(core: Core) -> tuple[Core, int]:
+    """The core with factors near 1, and the exponent of its divisor."""
     return core.leaned() if isinstance(core, CPCore) else _near_one(core)
 
 
 def _near_one(core: Core) -> tuple[Core, int]:
-    """The core with the largest entry of every factor near 1, and the exponent of what it was divided by."""
+    """The core with the largest entry of every factor near 1, and the exponent of its divisor."""
     arrays = core.arrays()
     exponents = [math.frexp(top)[1] for top in largest_entries(list(arrays.values()))]  # 0 of 0
     scaled = {name: times_power(a, -e) for (name, a), e in zip(arrays.items(), exponents, strict=True)}

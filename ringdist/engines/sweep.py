@@ -1,4 +1,4 @@
-"""One matrix after another around the ring, from its thinnest bond, and the states in between."""
+"""Sweeps: products of one matrix after another around the ring from its thinnest bond, and the states in between."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def suffix_states(arithmetic: Arithmetic, first: int = 0) -> list[State]:
 
 
 def suffix_states_in_turn(arithmetic: Arithmetic) -> Iterator[State]:
-    """For every site j in turn the state of `sequence[j + 1:]`, stored, or computed again from √d checkpoints."""
+    """The state of `sequence[j + 1:]` for every site j in turn, stored, or recomputed from √d checkpoints."""
     ring, sequence = arithmetic.ring, arithmetic.ring.sequence
     d = len(sequence)
     numbers = arithmetic.evidence.num_rows * min(ring.ranks) * sum(ring.ranks)
@@ -71,7 +71,7 @@ def suffix_states_in_turn(arithmetic: Arithmetic) -> Iterator[State]:
 
 
 def recomputes(ring: Network, evidence: Evidence) -> bool:
-    """Whether a sweep keeps only some of its products for the backward pass, which computes the others again."""
+    """Whether a sweep stores only some of its products for the backward pass, which recomputes the others."""
     core = ring.prototype
     if can_reuse_memory(*ring.core_arrays(), *evidence.arrays()) or backend_name(core) != "torch":
         return False
@@ -81,7 +81,7 @@ def recomputes(ring: Network, evidence: Evidence) -> bool:
 
 
 def numbers_kept(ring: Network, *, lean: bool = False) -> int:
-    """How many numbers a sweep leaves to its backward pass, of one row."""
+    """How many numbers of one row a sweep stores for its backward pass."""
     cut, by_matrices = min(ring.ranks), _by_matrices(ring)
     if lean and backend_name(ring.prototype) == "torch" and by_matrices:
         from ringdist.engines.lean import lean_numbers
@@ -101,7 +101,7 @@ def numbers_kept(ring: Network, *, lean: bool = False) -> int:
 
 
 def numbers_at_once(ring: Network) -> int:
-    """How many numbers of one row a sweep without gradient has in memory beside the evidence.
+    """How many numbers of one row a sweep without gradient has in memory, in addition to the evidence.
 
     CP cores multiply states, and only the tree, which JAX prefers, forms their matrices.
     """
@@ -117,5 +117,5 @@ def numbers_at_once(ring: Network) -> int:
 
 
 def _by_matrices(ring: Network) -> bool:
-    """Whether products are with the matrices of the rows, as those of a wide cut are, and not with the cores."""
+    """Whether products use the matrices of the rows, as for a cut of several values, instead of the cores."""
     return ring.is_dense and not takes_state_first(min(ring.ranks), min(ring.shape))

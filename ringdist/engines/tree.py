@@ -1,6 +1,6 @@
-"""The tree of products of a ring's matrices: pairs of neighbours multiplied level by level, all of a level at once.
+"""The tree of products of a ring's matrices: neighbours are multiplied pairwise, all pairs of a level at once.
 
-On a CPU it stands on the products of segments, which are swept side by side, and its last few are swept too.
+On a CPU the leaves are products of segments, which are swept side by side, and the last few products are swept too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LARGE = 32  # rank from which cores are too large to copy for the sake of fewer 
 
 
 def tree(ring: Network, evidence: Evidence, floored: bool) -> Result:
-    """Segments of the ring side by side, then pairwise products of row-scaled matrices, all of a level in one."""
+    """Sweeps of segments side by side, then pairwise products of row-scaled matrices, one operation for each level."""
     linear = Linear(ring, evidence, floored=floored)
     if max(ring.ranks) == 1:
         return _independent(linear)
@@ -92,7 +92,7 @@ def _contract_segments(linear: Linear, level: Level) -> Result:
 
 
 class Level(NamedTuple):
-    """The k segments of a level of the tree: exp(logs)[..., None] * values, all of them together times exp(offset)."""
+    """The k segments of a level of the tree: exp(logs)[..., None] * values, with a common factor exp(offset)."""
 
     values: Array  # (k, b, m, m)
     logs: Array  # (k, b, m) of the scale of the rows
@@ -158,7 +158,7 @@ def _levels(linear: Linear, level: Level) -> Iterator[Level]:
 
 
 class _Scaled(NamedTuple):
-    """What divides the rows of some segments (k, b, m, m), and what they are relative to the largest."""
+    """The divisors of the rows of some segments (k, b, m, m), and their sizes relative to the largest."""
 
     total: Array  # (k, b, m) sums of the rows, 1 where there is no mass
     sums: Array  # (k, b, m) logarithm of the mass of a row less the segment's largest, −inf where there is none
@@ -187,7 +187,7 @@ def _share(logs: Array, scaled: _Scaled, like: Array) -> Array:
 
 
 def _segment_products(linear: Linear, count: int, reuse: bool) -> Level:
-    """Products of `count` equally long segments, swept side by side, and behind them the matrices left over."""
+    """Products of `count` equally long segments, swept side by side, followed by the remaining matrices."""
     xp, ring = linear.xp, linear.ring
     sequence, core, rows = ring.sequence, ring.prototype, linear.evidence.num_rows
     rank, length = core.shape[1], len(sequence) // count
@@ -225,7 +225,7 @@ def _multiplied(values: Array | None, weights: Any, flat: Any) -> Array:
 
 
 class _InMemory:
-    """`_multiplied` without gradient, into memory that is used again: fresh pages cost a CPU as much as arithmetic."""
+    """`_multiplied` without gradient, into reused memory: new memory pages cost a CPU as much as the arithmetic."""
 
     def __init__(self, core: Array, count: int, rows: int):
         rank = core.shape[1]
@@ -331,7 +331,7 @@ def _mask(inside: tuple[Array, Array]) -> Array:
 
 
 def _pad(array: Array, shape: tuple[int, ...]) -> Array:
-    """The array with zeros behind it on every axis, up to `shape`."""
+    """The array padded with zeros at the end of every axis, up to `shape`."""
     if array.shape == shape:
         return array
     xp = namespace(array)

@@ -1,4 +1,4 @@
-"""Methods that an estimator has once it is fitted, as scikit-learn asks by `hasattr`."""
+"""Methods that an estimator has after fitting only, because scikit-learn checks them with `hasattr`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class NoClassesError(ValueError, AttributeError):
 
 
 class _AfterFit:
-    """A method that raises `NotFittedError` before fit, which counts as an attribute that is not there."""
+    """A method that raises `NotFittedError` before fitting, which is also an `AttributeError`."""
 
     def __init__(self, function: Callable[..., Any], categorical: bool):
         self._function, self._categorical = function, categorical
@@ -33,5 +33,5 @@ class _AfterFit:
 
 
 def after_fit(*, categorical: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate a method that a fitted estimator has, where some column is categorical if `categorical`."""
+    """Decorate a method of fitted estimators; with `categorical`, of those with a categorical column."""
     return lambda function: _AfterFit(function, categorical)

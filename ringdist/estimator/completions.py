@@ -20,7 +20,7 @@ class Completions(FittedTable):
     """Samples, and rows completed by samples, means or modes."""
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
-        """Exact samples, (n_samples, d): a frame if the model was fitted on one, else an array.
+        """Exact samples, (n_samples, d): a frame if the model was fitted on one, otherwise an array.
 
         Values have the dtype of their column and are within its support.
 
@@ -28,6 +28,17 @@ class Completions(FittedTable):
             n_samples: number of rows, at least 1.
             random_state: seed or `numpy.random.RandomState`; None for fresh randomness, as in sklearn's
                 `KernelDensity`.
+
+        Raises:
+            ValueError: if n_samples is not a positive integer.
+
+        Examples:
+            >>> import numpy as np
+            >>> import ringdist as rd
+            >>> x = np.random.default_rng(0).integers(2, size=(200, 1)).repeat(3, axis=1)  # three equal columns
+            >>> model = rd.TensorRingDensity(rank=2, random_state=0).fit(x)
+            >>> model.sample(5, random_state=0).shape
+            (5, 3)
         """
         check_is_fitted(self)
         _check_number("n_samples", n_samples)
@@ -53,6 +64,14 @@ class Completions(FittedTable):
 
         Raises:
             ValueError: if X or an event does not fit, or a row and the event have zero mass together.
+
+        Examples:
+            >>> import numpy as np
+            >>> import ringdist as rd
+            >>> x = np.random.default_rng(0).integers(2, size=(200, 1)).repeat(3, axis=1)  # three equal columns
+            >>> model = rd.TensorRingDensity(rank=2, random_state=0).fit(x)
+            >>> model.sample_given([[1, np.nan, np.nan]], 4, random_state=0).shape  # a row, four draws, d columns
+            (1, 4, 3)
         """
         given = self._encoded(X)
         if n is not None:
@@ -92,6 +111,15 @@ class Completions(FittedTable):
 
         Raises:
             ValueError: if X or the method does not fit, or the observed entries of a row have zero mass.
+
+        Examples:
+            >>> import numpy as np
+            >>> import ringdist as rd
+            >>> x = np.random.default_rng(0).integers(2, size=(200, 1)).repeat(3, axis=1)  # three equal columns
+            >>> model = rd.TensorRingDensity(rank=2, random_state=0).fit(x)
+            >>> model.impute([[1, np.nan, np.nan], [np.nan, 0, np.nan]])
+            array([[1., 1., 1.],
+                   [0., 0., 0.]])
         """
         if method not in ("mean", "sample", "mode"):
             raise ValueError(f"method must be mean, sample or mode, found {method!r}")
@@ -105,11 +133,31 @@ class Completions(FittedTable):
         return tables.filled(self._columns, given.table, completed, missing, None, given.own)
 
     def transform(self, X: Any) -> Any:
-        """`impute(X)`: the table without missing entries, as a step of a scikit-learn pipeline."""
+        """`impute(X)`: the table without missing entries, as a step of a scikit-learn pipeline.
+
+        Examples:
+            >>> import numpy as np
+            >>> from sklearn.linear_model import LogisticRegression
+            >>> from sklearn.pipeline import make_pipeline
+            >>> import ringdist as rd
+            >>> x = np.random.default_rng(0).integers(2, size=(200, 1)).repeat(3, axis=1)
+            >>> model = make_pipeline(rd.TensorRingDensity(rank=2, random_state=0), LogisticRegression())
+            >>> model.fit(x, x[:, 0]).predict([[np.nan, 1, np.nan]])
+            array([1])
+        """
         return self.impute(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """The names of the columns that `transform` returns: those of its input."""
+        """The names of the columns that `transform` returns: those of its input.
+
+        Examples:
+            >>> import numpy as np
+            >>> import ringdist as rd
+            >>> x = np.random.default_rng(0).integers(2, size=(200, 1)).repeat(3, axis=1)  # three equal columns
+            >>> model = rd.TensorRingDensity(rank=2, random_state=0).fit(x)
+            >>> model.get_feature_names_out().tolist()
+            ['x0', 'x1', 'x2']
+        """
         check_is_fitted(self)
         names = self._names()
         if names is not None:
@@ -119,7 +167,7 @@ class Completions(FittedTable):
         return np.array([f"x{k}" for k in range(self.n_features_in_)], dtype=object)
 
     def _expected(self, given: Rows, missing: np.ndarray) -> np.ndarray:
-        """Conditional means, medians where no mean exists, and the most probable category of categorical columns."""
+        """Conditional means (medians if there is no mean), and the most probable categories of categorical columns."""
         numeric = missing & ~self.is_categorical_
         completed = np.array(self.ring_.mean(given.rows)) if numeric.any() else given.rows.copy()
         endless = numeric & ~np.isfinite(completed)  # Student-t components of few degrees of freedom

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from ringdist.estimator import column_types, fitting, persistence, units
 from ringdist.estimator import table as tables
 from ringdist.estimator.columns import Unknown
+from ringdist.estimator.events import column_of
 from ringdist.estimator.fitting import seed
 from ringdist.estimator.frames import is_frame, raw_columns
 from ringdist.estimator.learner import Learner, Options
@@ -31,8 +32,9 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
     """A tensor-ring density of a table with columns of any kind, some entries missing, fitted by EM.
 
     Rows are arrays or pandas frames. NaN, None, pandas' NA and masked entries are missing: fitting and scoring use the
-    likelihood of the observed entries. Settings that are not given are chosen on held-out rows within `budget` seconds;
-    then the model is fitted to all rows.
+    likelihood of the observed entries. Settings that are not given are chosen within `budget` seconds on held-out rows,
+    by their log-likelihood and by how well their entries are completed from the others; then the model is fitted to all
+    rows.
 
     `ring_` is in the units of the data: log-densities are per unit of each numeric column. For a column of integers, a
     unit is the distance between them.
@@ -49,6 +51,10 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             `rank="auto"` up to four rings with different settings, structures and orders, if their mixture has a higher
             held-out likelihood than the best of them; otherwise one.
         core: "dense" or "cp" cores. "auto": dense for a ring and for a given rank up to 8, otherwise CP.
+        target: a column (name or index) that is to be predicted from the others: settings, epochs and the weights of
+            several rings are chosen by its conditional likelihood given the rest of held-out rows, and clusters are
+            found with a categorical target counted several times. `predict` and `predict_proba` ask for it by
+            default. None: the whole row counts.
         order: order of the columns in the ring: by mutual information of neighbours (`ringdist.ordering`), random, as
             given, or a sequence of column indices or names.
         topology: "train" for a first bond of rank 1, or "ring".
@@ -118,6 +124,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         num_components: int | Literal["auto"] = "auto",
         num_rings: int | Literal["auto"] = "auto",
         core: Literal["auto", "dense", "cp"] = "auto",
+        target: Any = None,
         order: Literal["mutual_information", "random", "given"] | Sequence[int | str] = "mutual_information",
         topology: Literal["ring", "train"] = "train",
         column_types: Literal["auto"] | Mapping[Any, str] = "auto",
@@ -140,6 +147,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         self.num_components = num_components
         self.num_rings = num_rings
         self.core = core
+        self.target = target
         self.order = order
         self.topology = topology
         self.column_types = column_types
@@ -231,7 +239,10 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         if self.shared_covariances:
             named = column_types.chosen_types(self.column_types, len(columns), labels)
             structures = structures_of(rows[learn], columns, set(named), unit.unit)
-        return Learner(rows, weight, columns, unit, structures, orders, options, self._rank_is_chosen, seed(rng))
+        names = range(len(columns)) if labels is None else labels
+        target = None if self.target is None else column_of(self.target, {name: k for k, name in enumerate(names)})
+        chosen = self._rank_is_chosen
+        return Learner(rows, weight, columns, unit, structures, orders, options, chosen, seed(rng), target)
 
     @property
     def _rank_is_chosen(self) -> bool:

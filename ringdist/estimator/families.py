@@ -56,33 +56,33 @@ GRID = 1 / math.sqrt(2 * math.pi)  # least standard deviation in steps of a colu
 
 
 def chosen(
-    values: np.ndarray, atoms: Sequence[float], whole: bool, seed: int
+    values: np.ndarray, atoms: Sequence[float], integers: bool, seed: int
 ) -> tuple[str, tuple[float, float] | None]:
-    """The type of a column with values (n,), and its bounds where it is a beta column.
+    """The type of a column with values (n,), and its bounds if it is a beta column.
 
     Args:
-        atoms: values that stand for themselves.
-        whole: whether values are integers.
+        atoms: repeated values, which are not part of the density.
+        integers: whether all values are integers.
     """
-    beside = values[~np.isin(values, atoms)]
-    if beside.size < FEWEST_ROWS or np.unique(beside).size < 10:
+    others = values[~np.isin(values, atoms)]
+    if others.size < FEWEST_ROWS or np.unique(others).size < 10:
         return "gaussian", None
-    rows = np.random.default_rng(seed).permutation(beside)[:MOST_ROWS]
-    shares = beside.min() >= 0 and beside.max() <= 1 and np.ptp(beside) > EXTENT
-    bounds = bounds_of(beside) if shares else None
-    candidates = _candidates(rows, beside, whole, bounds)
+    rows = np.random.default_rng(seed).permutation(others)[:MOST_ROWS]
+    shares = others.min() >= 0 and others.max() <= 1 and np.ptp(others) > EXTENT
+    bounds = bounds_of(others) if shares else None
+    candidates = _candidates(rows, others, integers, bounds)
     if len(candidates) == 1:
         return "gaussian", None
     scores = {
-        kind: max(_held_out(rows, kind, bounds, whole, number, seed) for number in COMPONENTS) - GAINS[kind]
+        kind: max(_held_out(rows, kind, bounds, integers, number, seed) for number in COMPONENTS) - GAINS[kind]
         for kind in candidates
     }
     best = max(scores, key=lambda kind: scores[kind])
     return best, bounds if best == "beta" else None
 
 
-def _candidates(rows: np.ndarray, beside: np.ndarray, whole: bool, bounds: tuple[float, float] | None) -> list[str]:
-    """Gaussian, and the families that the shape of the data speaks for."""
+def _candidates(rows: np.ndarray, others: np.ndarray, integers: bool, bounds: tuple[float, float] | None) -> list[str]:
+    """Gaussian, and the families that suit the shape of the data."""
     unit = np.abs(rows).max()
     z = rows / unit - (rows / unit).mean()
     std = z.std()
@@ -90,20 +90,20 @@ def _candidates(rows: np.ndarray, beside: np.ndarray, whole: bool, bounds: tuple
         return ["gaussian"]
     skewness, kurtosis = (z**3).mean() / std**3, (z**4).mean() / std**4 - 3
     found = ["gaussian"]
-    near_zero = beside.min() >= 0 and (rows / unit).mean() < 3 * std
-    if beside.min() > 0 and (skewness > SKEWED or near_zero):
+    near_zero = others.min() >= 0 and (rows / unit).mean() < 3 * std
+    if others.min() > 0 and (skewness > SKEWED or near_zero):
         found.append("lognormal")
     if (abs(skewness) > SKEWED or kurtosis > HEAVY) and not (near_zero and skewness > 0):  # it has no end at 0
         found.append("student_t")
     if bounds is not None and near_zero:
         found.append("beta")
-    if whole and beside.min() >= 0 and np.median(rows) <= LARGEST_COUNT:
+    if integers and others.min() >= 0 and np.median(rows) <= LARGEST_COUNT:
         found.append("count")
     return found
 
 
-def _held_out(rows: np.ndarray, kind: str, bounds: Any, whole: bool, number: int, seed: int) -> float:
-    """Mean log-likelihood of every other row under a small mixture of the family learnt from the rest."""
+def _held_out(rows: np.ndarray, kind: str, bounds: Any, integers: bool, number: int, seed: int) -> float:
+    """Mean log-likelihood of every other row under a small mixture of the family, fitted to the rest."""
     table, shift = rows[:, None], 0.0
     if kind in LOCATION_SCALE:
         unit = float(np.abs(rows).max())
@@ -113,7 +113,9 @@ def _held_out(rows: np.ndarray, kind: str, bounds: Any, whole: bool, number: int
     family = _of_kind(kind, bounds)
     try:
         start = initialize(table, [family], 1, num_components=number, topology="train", rng=seed)
-        least = least_std(as_family(start.variables[0]), table[:, 0], 1e-3, whole / math.exp(shift) if whole else 0.0)
+        least = least_std(
+            as_family(start.variables[0]), table[:, 0], 1e-3, integers / math.exp(shift) if integers else 0.0
+        )
         fit = fit_em(
             start, learn, validation=held_out, max_epochs=15, smoothing=1.0, patience=2, rng=seed, least_stds=[least]
         )
@@ -141,7 +143,7 @@ def ends_of(values: np.ndarray) -> tuple[float, float]:
 def check_values(
     kind: str, values: np.ndarray, label: str, atoms: Sequence[float] = (), bounds: tuple[float, float] | None = None
 ) -> None:
-    """Raise `ValueError` unless values (n,), none of them missing, are of a type, or atoms beside it."""
+    """Raise `ValueError` unless values (n,), none of them missing, are of a type, or atoms in addition to it."""
     wrong, rule, remedy = _misfit(kind, values, bounds)
     wrong = wrong[~np.isin(wrong, atoms)]
     if wrong.size:
@@ -159,12 +161,12 @@ def check_sizes(values: np.ndarray, atoms: Sequence[float], label: str) -> None:
             f"{label}: numbers must be at most {SIZES[1]:g} in size, found {values[np.abs(values).argmax()]:g}; divide "
             "the column by a power of ten, or replace the entry by NaN where it stands for a missing one"
         )
-    beside = values[~np.isin(values, atoms)]
-    size = float(np.abs(beside).max(initial=0.0))
+    others = values[~np.isin(values, atoms)]
+    size = float(np.abs(others).max(initial=0.0))
     if size == 0:
         return
     eps = 5 * float(np.finfo(np.float64).eps)
-    scale = size * float(column_scale((beside / size).mean(), (beside / size).std(), eps))
+    scale = size * float(column_scale((others / size).mean(), (others / size).std(), eps))
     if scale < SIZES[0]:
         finding = f"at most {size:g}" if size < SIZES[0] else f"a standard deviation of {scale:.2g}"
         raise ValueError(

@@ -31,6 +31,7 @@ class FittedTable(BaseEstimator):
 
     ring_: Any
     handle_unknown: Any
+    target: Any
     n_features_in_: int
     _columns: list[Column]
     _frame: bool
@@ -54,6 +55,12 @@ class FittedTable(BaseEstimator):
     def _at(self, column: Any) -> int:
         check_is_fitted(self)
         return events.column_of(column, self._place)
+
+    def _asked(self, target: Any, last: int) -> int:
+        """The index of a column that is to be predicted: that of the fit, or the last one, if none is named."""
+        if target is None and self.target is None:
+            return last
+        return self._at(self.target if target is None else target)
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
         """X as a frame or an (n, d) array of numbers or objects, its columns counted and their names compared."""

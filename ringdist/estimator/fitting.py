@@ -160,9 +160,11 @@ def learnt(
 
 def _last_epochs(learner: Learner, best: Tried, rank: Any) -> int | None:
     """As many as were best on held-out rows, where neither rank nor epochs are given and rows come all at once."""
-    if rank is not None or learner.options.max_epochs is not None or best.epochs >= SEARCH_EPOCHS:
+    if rank is not None or learner.options.max_epochs is not None or not learner.is_full_batch:
         return None
-    if not learner.is_full_batch:
+    if learner.target is not None:  # what is learnt later is the other columns
+        return max(1, best.epochs)
+    if best.epochs >= SEARCH_EPOCHS:
         return None
     return best.epochs if 0 < best.epochs < SEARCH_EPOCHS - 1 else MORE_EPOCHS * SEARCH_EPOCHS
 

@@ -45,6 +45,7 @@ class Setting(NamedTuple):
         structure: which columns share a covariance, an index into `Learner.structures`; 0 for none.
         shrinkage, num_factors: as `fit_em` has them, of covariance matrices.
         place: of the order of the columns, an index into `Learner.orders`.
+        emphasis: how many times a categorical target counts when clusters are found for the start.
     """
 
     rank: int | Sequence[int]
@@ -55,6 +56,7 @@ class Setting(NamedTuple):
     shrinkage: float = 0.0
     num_factors: int | None = None
     place: int = 0
+    emphasis: float = 1.0
 
 
 class Share(NamedTuple):
@@ -99,6 +101,7 @@ class Learner:
     options: Options
     rank_is_chosen: bool
     seed: int
+    target: int | None = None  # the column to be predicted
 
     def part(self, rows: np.ndarray) -> Learner:
         """The same for some of the rows."""
@@ -143,6 +146,11 @@ class Learner:
         """Whether a column has components with a width."""
         return any(as_family(variable).has_variance for variable in self.variables(0, 1))
 
+    @property
+    def has_emphasis(self) -> bool:
+        """Whether clusters may be found for a target."""
+        return self.target is not None and self.columns[self.target].categories is not None
+
     def has_shares(self, setting: Setting) -> bool:
         """Whether a fit has conditional distributions to be smoothed."""
         return setting.rank != 1 or any(column.categories is not None for column in self.columns)
@@ -175,6 +183,7 @@ class Learner:
             topology=options.topology,
             core=self._core(setting),
             method=self._method(setting),
+            emphasis=self._emphasis(setting),
             rng=seed,
             dtype=np.float64 if batch is None else np.float32,
         )
@@ -187,6 +196,7 @@ class Learner:
             rows,
             sample_weight=self.weight[learn],
             validation=None if held_out is None else self.rows[held_out],
+            validation_target=self.target,
             max_epochs=most,
             batch_size=batch,
             pseudocount=0.0 if options.pseudocount is None else options.pseudocount / largest,
@@ -252,6 +262,11 @@ class Learner:
         if self.options.start != "auto":
             return self.options.start
         return "mixture" if isinstance(setting.rank, int) else "quantile"
+
+    def _emphasis(self, setting: Setting) -> list[float] | None:
+        if setting.emphasis == 1 or self._method(setting) != "mixture":
+            return None
+        return [setting.emphasis if own == (self.target,) else 1.0 for own in self.structures[setting.structure]]
 
     def _batch(self, n: int) -> int | None:
         size = self.options.batch_size

@@ -1,4 +1,4 @@
-"""What is asked of the options of `TensorRingDensity` before anything is learnt."""
+"""Checks of the options of `TensorRingDensity` before fitting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def check_parameters(model: Any) -> None:
-    """Raise `ValueError` for an option that no step of the fit would name."""
+    """Raise `ValueError` for an invalid option that no later step would report."""
     choices = {
         "topology": ("ring", "train"),
         "core": ("auto", "dense", "cp"),
@@ -41,7 +41,7 @@ def check_parameters(model: Any) -> None:
 
 
 def plain_rank(rank: Any) -> int | tuple[int, ...]:
-    """The rank or ranks as Python's integers."""
+    """The rank or ranks as Python integers."""
     return int(rank) if isinstance(rank, numbers.Integral) else tuple(int(r) for r in rank)
 
 

@@ -1,4 +1,4 @@
-"""What a saved estimator holds beside its ring: parameters, columns, names and history, as JSON."""
+"""The description of a saved estimator as JSON: parameters, columns, names and history; the ring is separate."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _check_fit(columns: Sequence[Column], ring: Any, names: Any) -> None:
 
 
 def _fits(column: Column, variable: Any) -> bool:
-    """Whether the variable is of the column's type."""
+    """Whether the variable fits the column's type."""
     if column.categories is not None or isinstance(variable, Categorical):
         return column.categories is not None and isinstance(variable, Categorical)
     if isinstance(variable, Truncated):
@@ -117,7 +117,7 @@ def _history(history: Any) -> dict[str, list[float]]:
 
 
 def _plain(value: Any) -> Any:
-    """A constructor's argument as JSON can hold it; None for a generator."""
+    """A constructor's argument as a JSON value; None for a generator."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, list | tuple | range):

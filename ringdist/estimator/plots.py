@@ -11,7 +11,7 @@ from ringdist.estimator.density import TensorRingDensity
 
 _POINTS = 200
 _SHOWN = 0.001, 0.999  # quantiles between which a density is drawn
-_MOST_LABELS = 40  # columns whose names fit beside a heat map
+_MOST_LABELS = 40  # largest number of columns whose names fit next to a heat map
 
 
 def plot_conditional(estimator: TensorRingDensity, row: Mapping[str, Any], column: str, ax: Any = None) -> Any:

@@ -34,8 +34,7 @@ class Questions(Completions):
         Raises:
             ValueError: if there is no such column, or it is numeric.
         """
-        categories = self._categorical(self._at(target)).categories
-        return np.array(categories)
+        return np.array(self._categorical(self._at(target)).categories)
 
     @after_fit(categorical=True)
     def predict_proba(self, X: Any, target: Any = None) -> np.ndarray:
@@ -43,7 +42,7 @@ class Questions(Completions):
 
         Args:
             X: (n, d) table; entries of the column `target` are ignored.
-            target: a categorical column, the last one if None.
+            target: a categorical column; if None, the target of the fit, or else the last one.
 
         Raises:
             ValueError: if X does not fit, the column holds numbers, or a row's entries have zero mass.
@@ -58,7 +57,7 @@ class Questions(Completions):
             >>> bool(model.predict_proba({"height": 185.0}, "tall")[0, 1] > 0.9)
             True
         """
-        k = int(np.flatnonzero(self.is_categorical_)[-1]) if target is None else self._at(target)
+        k = self._asked(target, int(np.flatnonzero(self.is_categorical_)[-1]))
         column = self._categorical(k)
         return column.expanded(np.asarray(self.ring_.component_posterior(k, self._encoded(X, {k}).rows)))
 
@@ -68,12 +67,12 @@ class Questions(Completions):
 
         Args:
             X: (n, d) table; entries of the column `target` are ignored.
-            target: a column, the last one if None.
+            target: a column; if None, the target of the fit, or else the last one.
 
         Raises:
             ValueError: if X does not fit, or a row's entries have zero mass.
         """
-        k = len(self._columns) - 1 if target is None else self._at(target)
+        k = self._asked(target, len(self._columns) - 1)
         categories = self._columns[k].categories
         if categories is None:
             return self.mean(X, list(self._place)[k])
@@ -340,6 +339,9 @@ class Questions(Completions):
     def _over(self, keep: Sequence[int], ring: Any) -> Self:
         """The fitted estimator of some of the columns, with their ring."""
         found = copy.copy(self)
+        if self.target is not None:
+            target = self._at(self.target)
+            found.target = None if target not in keep else self.target if self._labels else keep.index(target)
         labels = None if self._labels is None else [self._labels[k] for k in keep]
         names = self._names()
         if names is not None:

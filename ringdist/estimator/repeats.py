@@ -1,4 +1,4 @@
-"""Values of a column of numbers that stand for themselves: zeros among amounts, codes such as 9999."""
+"""Atoms of a column of numbers: repeated values such as zeros among amounts, and codes such as 9999."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import warnings
 
 import numpy as np
 
-ATOM_SHARE = 0.05  # of the rows, for one value
-TYPICAL = 5  # times as often as almost all other values occur
-FAR = 2.0  # times the extent of all other values: the distance of a code from them
-CODE_SHARE = 0.003  # of the rows
-FEWEST = 5  # rows
+ATOM_SHARE = 0.05  # least share of the rows with an atom
+TYPICAL = 5  # least ratio of an atom's count to those of almost all other values
+FAR = 2.0  # least distance of a code from all other values, relative to their range
+CODE_SHARE = 0.003  # least share of the rows with a code
+FEWEST = 5  # least number of rows with an atom or a code
 MOST_ATOMS = 4
 
 
 def atoms(values: np.ndarray, label: str) -> tuple[float, ...]:
-    """The values (n,) that are repeated as no continuous column does, ascending; and a warning for what looks a code.
+    """The atoms among values (n,), ascending; a value that looks like a code causes a warning.
 
-    Values beside them must be left, and different ones.
+    There are none unless at least two other values remain.
     """
     distinct, count = np.unique(values, return_counts=True)
     if distinct.size < 3:
@@ -32,10 +32,10 @@ def atoms(values: np.ndarray, label: str) -> tuple[float, ...]:
             UserWarning,
             stacklevel=2,
         )
-    often = np.argsort(-count, kind="stable")[:MOST_ATOMS]
+    most_frequent = np.argsort(-count, kind="stable")[:MOST_ATOMS]
     usual = np.quantile(count, 0.95) if distinct.size > 20 else np.median(count)
     found = set(codes)
-    for place in often:
+    for place in most_frequent:
         if count[place] >= max(FEWEST, ATOM_SHARE * values.size) and count[place] > TYPICAL * usual:
             found.add(float(distinct[place]))
     if distinct[0] == 0 and count[0] >= max(FEWEST, 0.01 * values.size) and count[0] > TYPICAL * usual:
@@ -44,7 +44,7 @@ def atoms(values: np.ndarray, label: str) -> tuple[float, ...]:
 
 
 def _codes(distinct: np.ndarray, count: np.ndarray) -> list[float]:
-    """The least and the greatest value where they are repeated and far from all others."""
+    """The least and the greatest value, if they are repeated and far from all others."""
     least_count = max(FEWEST, CODE_SHARE * count.sum())
     found = []
     for end, rest in ((0, distinct[1:]), (-1, distinct[:-1])):
@@ -57,6 +57,6 @@ def _codes(distinct: np.ndarray, count: np.ndarray) -> list[float]:
 
 
 def _is_written_as_code(value: float) -> bool:
-    """Digits that are all 9, or a negative integer: -1, -999, 9999, 99.99."""
+    """Whether all digits are 9, or the value is a negative integer: -1, -999, 9999, 99.99."""
     digits = f"{abs(value):.10g}".replace(".", "").strip("0")
     return (bool(digits) and set(digits) == {"9"}) or (value < 0 and value == round(value))

@@ -1,4 +1,7 @@
-"""The setting of a fit, chosen by the likelihood of held-out rows within a budget of seconds.
+"""The setting of a fit, chosen on held-out rows within a budget of seconds.
+
+A row scores its log-likelihood and how well its hidden entries are completed (`ringdist.estimator.hidden`), or only the
+log-likelihood of a target given the rest (`ringdist.estimator.target`).
 
 Small tables are cross-validated. Of larger tables a share is held out, of very large ones a sample is used. The
 search starts from a setting of middle size for each structure of the table (which columns share a covariance), and
@@ -12,12 +15,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ringdist.estimator.hidden import Guesses, Hidden, joined
 from ringdist.estimator.learner import Learner, Setting
-from ringdist.learning.fitting import FitResult
+from ringdist.estimator.target import Target
 from ringdist.learning.rings import log_probs
 
 # Rank and components, in the order in which they are tried.
@@ -42,6 +47,8 @@ FACTORED_WIDTH = 6  # columns that share a covariance, from which on fewer numbe
 MOST_COMPONENTS = 128
 GAIN = 1e-3  # nats a row for 100 columns, below which nothing more is tried
 NOISE = 0.2, 5.0  # standard errors by which a larger setting must be better: at least, and of n rows times n^(-1/2)
+EMPHASIS = 8.0  # of a categorical target
+LOWER_EMPHASES, HIGHER_EMPHASES = (2.0, 1.0), (32.0,)
 SEARCH = 0.6  # of the budget, within which settings are tried
 GROWTH = 2.0  # of the seconds, from one size to the next
 
@@ -51,13 +58,15 @@ class Tried(NamedTuple):
 
     setting: Setting
     values: np.ndarray  # (n',) log-likelihoods
+    guesses: Guesses | None  # None where a row is impossible
+    scores: np.ndarray  # (n',)
     epochs: int  # after which held-out rows were best
     seconds: float
 
     @property
     def mean(self) -> float:
-        """Mean log-likelihood of the held-out rows."""
-        return float(self.values.mean())
+        """Mean score of the held-out rows."""
+        return float(self.scores.mean())
 
 
 @dataclass
@@ -90,15 +99,13 @@ class Search:
         found.sort(key=lambda tried: tried.setting.structure)
         best = found[0]
         for tried in found[1:]:
-            best = tried if self.is_better(tried.values, best.values) else best
+            best = tried if self.is_better(tried.scores, best.scores) else best
         return best
 
     def _started(self, structure: int) -> Tried:
-        """A setting of middle size, and where rows are few the smallest one too."""
+        """A setting of middle size, or the smallest one."""
         sizes = self._sizes(structure)
         first = self.outcome(sizes[self._start(structure, len(sizes))])
-        if len(self.learner.rows) > FEW_ROWS:
-            return first
         return max(first, self.outcome(sizes[0]), key=lambda tried: tried.mean)
 
     def _explored(self, best: Tried) -> Tried:
@@ -114,6 +121,8 @@ class Search:
         best = self._sized(best)
         if self.components is None and self.learner.has_numbers and len(self.learner.rows) >= SOME_ROWS:
             best = self._either(best, _scaled_components(2.0), _scaled_components(0.5))
+        if self.learner.has_emphasis:
+            best = self._either(best, _values("emphasis", LOWER_EMPHASES), _values("emphasis", HIGHER_EMPHASES))
         if self.smoothing is None and self.learner.has_shares(best.setting):
             lower = LOWER_SMOOTHINGS if self._categories_all_occur else LOWER_SMOOTHINGS[:-1]
             best = self._either(best, _values("smoothing", lower), _values("smoothing", HIGHER_SMOOTHINGS), ties=True)
@@ -142,6 +151,7 @@ class Search:
                     floor,
                     structure,
                     SHRINKAGE if structure and self._is_small else 0.0,
+                    emphasis=EMPHASIS if self.learner.has_emphasis else 1.0,
                 )
             )
         return list(dict.fromkeys(found if len(self.learner.rows) >= FEWEST_ROWS else found[:1]))
@@ -156,7 +166,7 @@ class Search:
             if not self._has_time(best, GROWTH) or failures > 1:
                 break
             found = self.outcome(best.setting._replace(rank=rank, components=components))
-            better = self.is_better(found.values, best.values)
+            better = self.is_better(found.scores, best.scores)
             best, failures = (found, 0) if better else (best, failures + 1)
         if best is not first:
             return best
@@ -181,7 +191,7 @@ class Search:
             if not self._has_time(best, 1.0):
                 break
             found = self.outcome(setting)
-            if not self.is_better(found.values, best.values) and not (ties and found.mean == best.mean):
+            if not self.is_better(found.scores, best.scores) and not (ties and found.mean == best.mean):
                 break
             best, moved = found, True
         return best, moved
@@ -191,8 +201,9 @@ class Search:
         if setting in self.tried:
             return self.tried[setting]
         began = time.perf_counter()
-        values, epochs = [], list[int]()
+        values, guesses, epochs, end = [], list[Guesses](), list[int](), 0
         for learn, held_out in self.folds:
+            begin, end = end, end + len(held_out)
             try:
                 fit = self.learner.fit(setting, learn, held_out, last=False)
             except ValueError:
@@ -200,20 +211,30 @@ class Search:
                     raise
                 values.append(np.full(len(held_out), -math.inf))
                 continue
-            values.append(self.values_of(fit, held_out))
+            values.append(log_probs(fit.ring, self.learner.rows[held_out]))
+            if np.isfinite(values[-1]).all():
+                guesses.append(self.criterion.guesses(fit.ring, slice(begin, end)))
             validation = fit.history["validation"]
             epochs.append(1 + int(np.argmax(validation)) if validation else 0)
         chosen = int(np.ceil(np.mean(epochs))) if epochs else 1
+        whole = joined(guesses) if len(guesses) == len(self.folds) else None
+        logs = np.concatenate(values)
+        scores = logs if whole is None else self.criterion.scores(logs[None], [whole], np.ones(1))
         seconds = time.perf_counter() - began
-        self.tried[setting] = Tried(setting, np.concatenate(values), chosen, seconds)
+        self.tried[setting] = Tried(setting, logs, whole, scores, chosen, seconds)
         return self.tried[setting]
 
-    def values_of(self, fit: FitResult, held_out: np.ndarray) -> np.ndarray:
-        """(n',) log-likelihoods of held-out rows."""
-        return log_probs(fit.ring, self.learner.rows[held_out])
+    @cached_property
+    def criterion(self) -> Hidden | Target:
+        """What the held-out rows of all folds are scored by."""
+        learner = self.learner
+        rows = learner.rows[np.concatenate([held_out for _, held_out in self.folds])]
+        if learner.target is not None:
+            return Target(rows, learner.target)
+        return Hidden.of_rows(rows, learner.columns, learner.rows, learner.seed)
 
     def is_better(self, found: np.ndarray, best: np.ndarray) -> bool:
-        """Whether log-likelihoods (n',) of held-out rows gain more than a part of what chance could make of it."""
+        """Whether scores (n',) of held-out rows gain more than a part of what chance could make of it."""
         if not np.isfinite(found.mean()):
             return False
         if not np.isfinite(best.mean()):

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ringdist.estimator.families import LOCATION_SCALE
+from ringdist.estimator.hidden import Hidden
 from ringdist.estimator.learner import Share
 from ringdist.estimator.selection import Search, Tried
 from ringdist.estimator.structures import as_gaussian
-from ringdist.learning.rings import mixture_weights
+from ringdist.estimator.target import Target
 
 MOST_RINGS = 4
+MOST_FOR_TARGET = 8  # where only the conditional distribution of a column counts, which averages improve
 
 
 def in_orders(share: Share, number: int) -> list[Share]:
@@ -31,7 +32,8 @@ def in_orders(share: Share, number: int) -> list[Share]:
 def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tuple[Tried, float]]:
     """Outcomes of the search and their weights in the mixture that held-out rows like best, the best one first.
 
-    One is added after the other, each time the one that gains most, as long as that is more than chance may bring.
+    One is added after the other, each time the one whose mixture scores highest, as long as that is more than chance
+    may bring.
 
     Args:
         deadline: of `time.perf_counter`, after which no further order of the columns is tried.
@@ -41,12 +43,13 @@ def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tu
         if time.perf_counter() + best.seconds < deadline:
             search.outcome(best.setting._replace(place=place))
     space = _space(search, best)
-    candidates = [t for t in search.tried.values() if np.isfinite(t.mean) and _space(search, t) == space]
+    whole = [t for t in search.tried.values() if t.guesses is not None and best.guesses is not None]
+    candidates = [t for t in whole if _space(search, t) == space]
 
     def has_time(members: Sequence[Tried]) -> bool:
         return time.perf_counter() + search.times * sum(tried.seconds for tried in members) < end
 
-    stack = _grown(best, candidates, has_time, search.is_better)
+    stack = _grown(best, candidates, has_time, search)
     return list(zip(stack.members, stack.weights.tolist(), strict=True))
 
 
@@ -54,15 +57,21 @@ def _grown(
     best: Tried,
     candidates: Sequence[Tried],
     has_time: Callable[[Sequence[Tried]], bool],
-    is_better: Callable[[np.ndarray, np.ndarray], bool],
+    search: Search,
 ) -> _Stack:
-    """The mixture of the best one and of others, as long as their log-likelihoods of held-out rows are better."""
-    stack = _Stack([best], np.ones(1), best.values)
-    while len(stack.members) < MOST_RINGS:
+    """The mixture of the best one and of others, as long as held-out rows score better.
+
+    For a target chance may have brought the gain: an average of predictions is better than one of them as a rule.
+    """
+    stack = _Stack([best], np.ones(1), best.scores)
+    averaged = isinstance(search.criterion, Target)
+    while len(stack.members) < (MOST_FOR_TARGET if averaged else MOST_RINGS):
         used = {tried.setting for tried in stack.members}
         larger = [[*stack.members, tried] for tried in candidates if tried.setting not in used]
-        found = max((_mixed(members) for members in larger if has_time(members)), key=_mean, default=stack)
-        if not is_better(found.values, stack.values):
+        found = max(
+            (_mixed(members, search.criterion) for members in larger if has_time(members)), key=_mean, default=stack
+        )
+        if not (_mean(found) > _mean(stack) if averaged else search.is_better(found.scores, stack.scores)):
             break
         stack = found
     return stack
@@ -81,15 +90,15 @@ def _space(search: Search, tried: Tried) -> list[Any]:
 class _Stack(NamedTuple):
     members: list[Tried]
     weights: np.ndarray
-    values: np.ndarray  # (n',) log-likelihoods of held-out rows under the mixture
+    scores: np.ndarray  # (n',) of held-out rows under the mixture
 
 
-def _mixed(members: list[Tried]) -> _Stack:
+def _mixed(members: list[Tried], criterion: Hidden | Target) -> _Stack:
     values = np.stack([tried.values for tried in members])
-    weights = mixture_weights(values)
-    with np.errstate(divide="ignore"):
-        return _Stack(members, weights, np.asarray(logsumexp(values + np.log(weights)[:, None], axis=0)))
+    guesses = [tried.guesses for tried in members if tried.guesses is not None]
+    weights = criterion.weights(values, guesses)
+    return _Stack(members, weights, criterion.scores(values, guesses, weights))
 
 
 def _mean(stack: _Stack) -> float:
-    return float(stack.values.mean())
+    return float(stack.scores.mean())

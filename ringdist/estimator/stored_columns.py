@@ -1,4 +1,4 @@
-"""Columns as JSON can hold them, and back; what a file says is checked before it is believed."""
+"""Columns as JSON objects, and back, with checks of all values in a file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ringdist.interop.tensorfile import fields
 _KINDS = {"f": "float", "i": "int", "u": "int", "b": "bool", "O": "str"}
 _TYPES = {"float": float, "int": int, "bool": bool, "str": str}
 _DTYPE = re.compile(r"[A-Za-z0-9\[\], /_+:-]{0,60}")
-_CATEGORICAL = ("ordered", "rare", "dtype")  # beside what files of the first version have
+_CATEGORICAL = ("ordered", "rare", "dtype")  # in addition to those of files of the first version
 _NUMERIC = ("type", "atoms", "bounds", "scalars", "dtype")
 
 
 def to_json(column: Column) -> dict[str, Any]:
-    """The column as JSON can hold it, the inverse of `from_json`; `ValueError` for categories of another kind."""
+    """The column as a JSON object, the inverse of `from_json`; `ValueError` for categories of another kind."""
     if column.categories is None:
         written = column.scalars
         return {

@@ -1,7 +1,7 @@
-"""Which columns of numbers share a covariance: candidates, between which held-out rows decide.
+"""Candidates for columns of numbers that share a covariance, which are compared on held-out rows.
 
-Columns that are strongly correlated would need many states to say so one by one; as one variable of Gaussian components
-with full covariances they do not.
+Strongly correlated columns need many states if each is a variable of its own, but not as one variable with Gaussian
+components of full covariances.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ SQUARES = 1e-140, 1e145  # between them squares keep all digits, also those of t
 def structures_of(
     rows: np.ndarray, columns: Sequence[Column], fixed: set[int], unit: np.ndarray | None = None
 ) -> list[Structure]:
-    """No shared covariance; those of linked columns; and one of all columns of numbers.
+    """The candidates: no shared covariance, shared covariances of linked columns, and one of all columns of numbers.
 
-    A column with values of their own stands alone, unless they are ends of a support that have not been seen.
+    A column with atoms is a variable of its own, unless the atoms are ends of a support that do not occur.
 
     Args:
         rows: (n, d) as they are fitted, NaN where missing.
@@ -63,7 +63,7 @@ def alone(d: int) -> Structure:
 
 
 def as_gaussian(columns: Sequence[Column], sites: Structure) -> list[Column]:
-    """The columns, those that share a covariance as Gaussian ones."""
+    """The columns, with those that share a covariance as Gaussian columns."""
     wide = {k for own in sites if len(own) > 1 for k in own}
     return [
         replace(column, type="gaussian", atoms=(), bounds=None) if k in wide else column
@@ -72,20 +72,20 @@ def as_gaussian(columns: Sequence[Column], sites: Structure) -> list[Column]:
 
 
 def sites_in_order(sites: Structure, order: Sequence[int]) -> list[int]:
-    """The sites in the order in which the first of their columns comes."""
+    """The sites in the order of their first columns."""
     site = {k: i for i, own in enumerate(sites) for k in own}
     return list(dict.fromkeys(site[k] for k in order))
 
 
 def _structure(d: int, blocks: Sequence[Sequence[int]]) -> Structure:
-    """Blocks and all other columns alone, by their first column."""
+    """The blocks, and every other column by itself, in the order of their first columns."""
     inside = {k for block in blocks for k in block}
     sites: list[tuple[int, ...]] = [(k,) for k in range(d) if k not in inside]
     return tuple(sorted([*sites, *(tuple(sorted(block)) for block in blocks)]))
 
 
 def _linked(rows: np.ndarray, free: Sequence[int]) -> list[list[int]]:
-    """Columns in groups that strong correlations connect."""
+    """Groups of columns that are connected by strong correlations."""
     scores = np.stack([_normal_scores(rows[:, k]) for k in free], axis=1)
     seen = ~np.isnan(scores)
     filled = np.where(seen, scores, 0.0)
@@ -98,7 +98,7 @@ def _linked(rows: np.ndarray, free: Sequence[int]) -> list[list[int]]:
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:
-    """Quantiles of a Gaussian in the place of the values, so that outliers and skewness count little."""
+    """Gaussian quantiles of the values' ranks, so that outliers and skewness have little influence."""
     seen = ~np.isnan(values)
     scores = np.full(values.shape, np.nan)
     scores[seen] = norm.ppf((rankdata(values[seen]) - 0.5) / max(1, seen.sum()))

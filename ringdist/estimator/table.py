@@ -1,4 +1,4 @@
-"""Tables of users as tables of numbers and back."""
+"""Conversion of users' tables to tables of numbers, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ringdist.estimator.frames import is_declared, is_frame, raw_columns
 def encode(
     columns: Sequence[Column], x: Any, unknown: Unknown = "error", skip: Collection[int] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, d) float64: real numbers, or codes; NaN where missing. And by row the log shares of rare categories, (n, d).
+    """Numbers or codes (n, d) in float64, NaN where missing, and log shares of rare categories (n, d).
 
     Args:
         skip: columns whose values are ignored and count as missing.
@@ -35,7 +35,7 @@ def encode(
 
 
 def decode(columns: Sequence[Column], rows: np.ndarray, rng: np.random.RandomState | None = None) -> np.ndarray:
-    """(n, d) array of the user's values: of a numeric dtype that holds all columns, else of objects."""
+    """The user's values as an (n, d) array, in a numeric dtype that holds all columns, otherwise as objects."""
     decoded = [column.decode(rows[:, k], rng) for k, column in enumerate(columns)]
     if any(values.dtype.kind in "OMm" for values in decoded):
         decoded = [values.astype(object) for values in decoded]
@@ -49,7 +49,7 @@ def decode_frame(
     rng: np.random.RandomState | None = None,
     index: Any = None,
 ) -> Any:
-    """A pandas frame of the user's values in the dtypes that the columns had in fit."""
+    """A pandas frame of the user's values in the dtypes of the fitted columns."""
     import pandas
 
     data = {
@@ -61,7 +61,7 @@ def decode_frame(
 
 
 def as_series(column: Column, values: np.ndarray, rng: np.random.RandomState | None = None) -> Any:
-    """Decoded numbers or codes (n,), none missing, as a series of the column's own dtype."""
+    """Decoded numbers or codes (n,), none missing, as a series in the column's dtype."""
     import pandas
 
     if column.declared:
@@ -109,7 +109,7 @@ def filled(
 
 
 def _in_own_dtype(series: Any, column: Column) -> Any:
-    """A series without missing entries in the dtype that the column had in fit, where it can hold them."""
+    """A series without missing entries, in the dtype of the fitted column if that can hold them."""
     import pandas
 
     if column.declared:
@@ -125,7 +125,7 @@ def _in_own_dtype(series: Any, column: Column) -> Any:
 def _filled_series(
     series: Any, column: Column, completed: np.ndarray, gaps: np.ndarray, rng: np.random.RandomState | None
 ) -> Any:
-    """The series with its gaps filled, in its own dtype where that can hold what is filled in."""
+    """The series with missing entries filled, in its own dtype if that can hold the new values."""
     import pandas
 
     array = series.array.copy()

@@ -1,7 +1,6 @@
-"""Columns in units in which they are near 1, and the units of the data: EM learns on the former, users read the latter.
+"""Standardised columns, in which EM learns, and the units of the data, in which users read results.
 
-Gaussian and Student-t components may lie and be wide as they like, so their columns are standardised. All other
-families are learnt in the units of the data.
+Columns with Gaussian and Student-t components are standardised. All other families are fitted in the units of the data.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from ringdist.variables import (
 
 
 class Units(NamedTuple):
-    """Columns are fitted as (x - place) / unit."""
+    """Columns are fitted as (x − place) / unit."""
 
     place: np.ndarray  # (d,)
     unit: np.ndarray  # (d,)
 
     def standard(self, rows: np.ndarray) -> np.ndarray:
-        """(n, d) as it is fitted."""
+        """The rows (n, d) in the units of the fit."""
         return np.asarray((rows - self.place) / self.unit)
 
     def log_volume(self, rows: np.ndarray, weight: np.ndarray, columns: Sequence[Column]) -> float:
-        """Mean over rows of Σ_k log unit_k over the observed entries that have a density: it falls by that."""
+        """Mean over rows of Σ_k log unit_k over observed continuous entries, which is subtracted from log-densities."""
         seen = ~np.isnan(rows)
         for k, column in enumerate(columns):
             if column.atoms:
@@ -47,10 +46,10 @@ class Units(NamedTuple):
 
 
 def units_of(rows: np.ndarray, weight: np.ndarray, columns: Sequence[Column]) -> Units:
-    """Weighted mean and standard deviation of the observed entries of columns that are standardised; else 0 and 1.
+    """Weighted mean and standard deviation of the observed entries of standardised columns; 0 and 1 for others.
 
-    A column that is constant but for rounding keeps its centre at 0 and is measured in units of its
-    value: less that value it would be its rounding, which no relative tolerance can tell from data.
+    For a column that is constant up to rounding, the centre is 0 and the unit its value. Subtracting the
+    value would leave rounding errors, which a relative tolerance could not distinguish from data.
     """
     place, unit = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
     for k, column in enumerate(columns):

@@ -1,4 +1,4 @@
-"""Regular files, and how one is replaced so that a crash leaves the old content or the new one, whole."""
+"""Atomic replacement of regular files: a crash leaves the complete old or the complete new content."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def check_regular(path: Path) -> os.stat_result:
 
 
 def write_atomically(path: Path, payload: bytes) -> None:
-    """Write a temporary file beside the target of `path`, flush it to disk, rename it over the target.
+    """Write a temporary file in the folder of the target, flush it to disk, and rename it to the target.
 
-    A symbolic link stays and its target is replaced. A file that was there keeps its permissions, a
-    new one has those that the process gives to new files. On failure nothing is left behind.
+    If `path` is a symbolic link, its target is replaced. An existing file keeps its permissions, and a
+    new file has those that the process gives to new files. On failure the temporary file is removed.
 
     Raises:
         ValueError: if there is something at `path` that is not a regular file.

@@ -63,7 +63,7 @@ def save(ring: Network, path: str | PathLike[str], *, extra: dict[str, Any] | No
 def write(
     path: str | PathLike[str], content: dict[str, Any], tensors: dict[str, np.ndarray], extra: dict[str, Any] | None
 ) -> None:
-    """Write what a file holds, JSON values by name, with what stands beside it."""
+    """Write a file from JSON values by name, tensors and extra values."""
     extra = extra or {}
     if taken := extra.keys() & RESERVED:
         raise ValueError(f"extra must not name what files have anyway, found {', '.join(sorted(taken))}")
@@ -72,7 +72,7 @@ def write(
 
 
 def described(ring: Network) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What a file says of a ring, as JSON can hold it, and its tensors by name."""
+    """The description of a ring as a JSON object, and its tensors by name."""
     tensors: dict[str, np.ndarray] = {}
     kinds, variables = [], []
     for k, (core, variable) in enumerate(zip(ring.cores, ring.variables, strict=True)):
@@ -91,7 +91,7 @@ def described(ring: Network) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def read_extra(path: str | PathLike[str], name: str) -> Any:
-    """What `save` was given as `extra[name]`.
+    """The value of `extra[name]` that `save` was given.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -123,7 +123,7 @@ def _kind(core: Any, column: str) -> str:
 
 
 def stored(array: Any, label: str) -> np.ndarray:
-    """The array in NumPy and of a dtype that a file can hold."""
+    """The array as a NumPy array with a dtype that files support."""
     if not is_concrete(array):
         raise ValueError("a ring can only be saved outside of tracing")
     try:
@@ -138,9 +138,9 @@ def stored(array: Any, label: str) -> np.ndarray:
 def assembled(
     description: Any, tensors: dict[str, np.ndarray], known: dict[str, type]
 ) -> tuple[list[Any], list[Any], list[int], list[list[int]] | None]:
-    """Cores, variables, order and columns of a ring that has all these tensors, which are taken out.
+    """Cores, variables, order and columns of a ring; its tensors are removed from the dictionary.
 
-    All that a ring's constructor would not notice is checked.
+    This checks all rules that the ring's constructor does not check.
     """
     version = description.get("version") if isinstance(description, dict) else None
     if type(version) is not int or not 1 <= version <= VERSION:
@@ -165,7 +165,7 @@ def assembled(
 
 
 def _columns(columns: Any, count: int) -> list[list[int]]:
-    """The columns of every variable, of which the ring's constructor checks how many they are."""
+    """The columns of every variable; the ring's constructor checks their number."""
     if not isinstance(columns, list) or len(columns) != count:
         raise ValueError(f"columns must be a list of those of {count} variables, found {short(columns)}")
     every = sorted(k for own in columns for k in integers(own, 0, "the columns of a variable"))
@@ -203,7 +203,7 @@ def _taken(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def _made(k: int, kind: type, parts: dict[str, np.ndarray]) -> Any:
-    """The core that a constructor makes of its factors, if they are what it holds."""
+    """The core that a constructor makes of the factors, if it has the same factors."""
     try:
         made = kind(**parts)
         held = made.arrays().keys()

@@ -98,7 +98,7 @@ def load(
 def _assembled(
     description: Any, tensors: dict[str, np.ndarray], known: dict[str, type], make: Callable[..., N]
 ) -> tuple[list[N], np.ndarray, np.ndarray]:
-    """Rings, weights and their logarithmic factors, after all that no constructor would notice is checked."""
+    """Rings, weights and their logarithmic factors, after checks of all rules that no constructor checks."""
     version, entries = fields(description, ("version", "rings"), "the description of a mixture")
     if type(version) is not int or version != VERSION:
         raise ValueError(f"the format version of the mixture is {short(version)}, known is {VERSION}")
@@ -123,7 +123,7 @@ def _assembled(
 
 
 def _of_rings(tensors: dict[str, np.ndarray], name: str, count: int) -> np.ndarray:
-    """The finite floating numbers of that name, one for each ring."""
+    """The tensor of that name, if it has one finite floating point number for each ring."""
     if name not in tensors:
         raise ValueError(f"there must be a tensor {name}, found none")
     array = tensors.pop(name)

@@ -58,7 +58,7 @@ def to_tensornetwork(ring: Network, x: Any = None) -> list[Any]:
 
 
 class _Nodes(NamedTuple):
-    """The nodes of one core, the one with its left bond and the one with its right bond."""
+    """The nodes of one core: that with its left bond, and that with its right bond."""
 
     nodes: list[Any]
     entry: Any

@@ -62,7 +62,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 
 def parse_json(text: str, label: str) -> Any:
-    """What JSON says, no key of an object twice."""
+    """The value of a JSON text; an error if an object has a key twice."""
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -100,7 +100,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """What stands before the tensors' bytes, and how many of these there are."""
+    """The header of a file, and the number of bytes of its tensors."""
     rest = os.fstat(file.fileno()).st_size - 8
     length = int.from_bytes(file.read(8), "little")
     if not 0 < length <= min(rest, MAX_HEADER):
@@ -121,7 +121,7 @@ def _metadata(metadata: Any) -> dict[str, str]:
 
 
 def _tensors(file: BinaryIO, header: dict[str, Any], size: int) -> dict[str, np.ndarray]:
-    """The tensors that a header describes, which fill the `size` bytes behind it without gap or overlap."""
+    """The tensors that a header describes; they must fill the `size` bytes after it without gap or overlap."""
     layout = sorted((_entry(name, entry) for name, entry in header.items()), key=lambda row: row[0])
     end = 0
     for offsets, name, dtype, shape in layout:
@@ -149,7 +149,7 @@ def _entry(name: str, entry: Any) -> tuple[list[int], str, np.dtype, list[int]]:
 
 
 def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
-    """Tells whether any tensor or any text differs from what was saved."""
+    """The checksum of all tensors and texts."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         array = tensors[name]

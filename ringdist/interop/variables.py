@@ -1,4 +1,4 @@
-"""Variables as files describe them: the family by its name, its arrays by theirs, other arguments in JSON."""
+"""Variables in files: the name of the family, the names of its arrays, and other arguments as JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def entry_of(variable: Any, column: str) -> dict[str, Any]:
 
 
 def _in_json(form: Form, column: str) -> dict[str, Any]:
-    """A form as an object of JSON, the form of a variable within as another."""
+    """A form as a JSON object; the form of an inner variable is a nested object."""
     family = form.kind
     if {kind.__name__: kind for kind in BUILT_IN}.get(family.__name__, family) is not family:
         raise ValueError(f"{column}: a family of your own needs a name of its own, found {family!r}")
@@ -51,7 +51,7 @@ def _listed(value: Any) -> Any:
 
 
 def check_entry(k: int, entry: Any) -> list[str]:
-    """The names of the arrays of an entry that has what `entry_of` writes, and nothing else."""
+    """The names of the arrays of an entry; an error unless it has exactly the fields of `entry_of`."""
     optional = ["options"] * (isinstance(entry, dict) and "options" in entry)
     _, name, listed, *options = fields(entry, ("family", "name", "arrays", *optional), f"column {k}")
     if name is not None and not isinstance(name, str):
@@ -62,7 +62,7 @@ def check_entry(k: int, entry: Any) -> list[str]:
 
 
 def constructed(k: int, entry: dict[str, Any], n: int, arrays: Arrays, known: dict[str, type]) -> Any:
-    """The variable of `n` components that a checked entry describes, made by its constructor like a caller's."""
+    """The variable of `n` components that a checked entry describes, made by the public constructor."""
     options = entry.get("options", {})
     within = {key: value for key, value in options.items() if isinstance(value, dict)}
     if not within:
@@ -119,7 +119,7 @@ def check_length(label: str, array: Any, n: int) -> None:
 
 
 def _made(k: int, kind: type, arrays: Arrays, options: dict[str, Any], make: Callable[[], Any]) -> Any:
-    """What a constructor makes of arrays, if they are what it holds: none is taken for an option."""
+    """The variable that a constructor makes of arrays, if it has the same arrays: none may become an option."""
     try:
         made = make()
         form = as_family(made).form

@@ -26,36 +26,36 @@ from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import Categorical, GaussianMixture, Variable, as_family
 
-EPOCHS = 15  # of a fit, with a step that falls to 0
-SHRINKAGE = 1.0  # of covariances within wide variables, rows for each column
-BATCHES = 8  # an epoch at least: enough steps, of enough rows each
+EPOCHS = 15  # of a fit, with a step size that decreases to 0
+SHRINKAGE = 1.0  # of covariances within wide variables, in rows for each column
+BATCHES = 8  # least number of batches in an epoch, if they have enough rows
 FEWEST_ROWS = 64  # of a mini-batch
-SEARCH = 0.35  # of the budget is past when no other smoothing is tried any more
-TRAINS = 4  # of a rank must fit into the budget for it to be tried: several orders gain more than twice the rank
-GROWTH = 2.5  # of the seconds of a fit when its rank doubles, between what launches and what products cost
-GAIN = 1e-3  # nats of held-out likelihood, relative to it per column, below which nothing more is tried
+SEARCH = 0.35  # share of the budget after which no other smoothing is tried
+TRAINS = 4  # number of trains of a rank that must fit into the budget: several orders gain more than twice the rank
+GROWTH = 2.5  # factor of the duration of a fit if the rank doubles, between those of overhead and of products
+GAIN = 1e-3  # nats of held-out log-likelihood in 100 columns, below which a search stops
 MORE_RANK, LESS_RANK, MORE_SMOOTHING, LESS_SMOOTHING = (2.0, 1.0), (0.5, 1.0), (1.0, 3.0), (1.0, 0.3)
-CHAIN_EPOCHS = 5  # of full batches: mixtures of chains start near their optimum, from which long steps lead away.
-# Those of categories are left there: exact EM gains less than further mixtures in the same time.
-CHAIN_RANKS = 0.75, 1.5, 1.0  # of the best, in turns: mixtures of chains of different numbers of clusters
-CHAINS = 0.75  # of the budget is past when no mixture of chains is tried any more
-MISSES = 2  # further trains without a gain, after which there are no more
+CHAIN_EPOCHS = 5  # full batches, because mixtures of chains start near their optimum, which long steps would leave.
+# With categories only there are no epochs: further mixtures gain more than exact EM in the same time.
+CHAIN_RANKS = 0.75, 1.5, 1.0  # factors of the best rank, in turn, for mixtures with different numbers of clusters
+CHAINS = 0.75  # share of the budget after which no mixture of chains is tried
+MISSES = 2  # number of further trains without a gain after which the search stops
 LEAST_WEIGHT = 1e-2  # of a train in the mixture
 HELD_OUT = 0.1  # of the rows, unless others are given
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a fit is made with, and what is looked for."""
+    """The settings of a fit, which the search varies."""
 
     rank: int = 32
     smoothing: float = 0.5
     start: Literal["mixture", "chains"] = "mixture"
-    given: bool = False  # whether variables follow each other as their first columns do
+    given: bool = False  # whether the variables are in the order of their first columns
 
 
 class Fitted(NamedTuple):
-    """A fit and what it brought."""
+    """A fit and its results."""
 
     setting: Setting
     ring: TensorRing
@@ -70,7 +70,7 @@ class Fitted(NamedTuple):
 
     @property
     def overfits(self) -> bool:
-        """Whether held-out rows lost in the last epochs, whose steps are the shortest."""
+        """Whether the held-out likelihood decreased in the last epochs, which have the smallest steps."""
         values = self.history["validation"]
         return bool(values) and max(values) > values[-1]
 
@@ -185,7 +185,7 @@ class _Search:
 
     def fit(self, setting: Setting, place: int) -> Fitted:
         """A train in one of the orders."""
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         chains, seed = setting.start == "chains", self.seed + place
         near: dict[str, Any] = {"spread": 0.0} if chains else {}
         start = initialize(
@@ -218,13 +218,13 @@ class _Search:
             **({} if chains else stepwise),
         )
         values = log_probs(ring, self.held_out)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         self.tell(f"{setting}, order {place}: {values.mean():.4f} in {seconds:.1f} s")
         self.tried.append(Fitted(setting, ring, values, history, seconds))
         return self.tried[-1]
 
     def _own_order(self) -> list[int]:
-        """The variables as the first columns of each follow each other."""
+        """The variables in the order of their first columns."""
         return sorted(range(len(self.columns)), key=lambda i: min(self.columns[i]))
 
     def _epochs(self, setting: Setting) -> int:
@@ -233,7 +233,7 @@ class _Search:
         return 0 if all(isinstance(variable, Categorical) for variable in self.variables) else CHAIN_EPOCHS
 
     def best_setting(self) -> Fitted:
-        """The rank doubled or halved, then the smoothing varied, as long as held-out rows gain and time allows."""
+        """Double or halve the rank, then vary the smoothing, while the held-out likelihood rises and time is left."""
         few = max(variable.num_components for variable in self.variables) <= Setting().rank
         chains = [self.fit(Setting(start="chains", given=True), 0)] if few and self.orders.free else []
         best = self.fit(Setting(), 0)
@@ -242,22 +242,22 @@ class _Search:
         chain = max(chains, key=lambda fit: fit.value, default=best)
         if chain.value > best.value + self.least_gain():
             return self._climb_one(chain, (LESS_RANK, MORE_RANK))
-        best, larger = self._climb(best, MORE_RANK)
-        if best.overfits and not larger:
+        best, is_larger = self._climb(best, MORE_RANK)
+        if best.overfits and not is_larger:
             best, _ = self._climb(best, LESS_RANK)
-        ways = MORE_SMOOTHING, LESS_SMOOTHING
-        return self._climb_one(best, ways if best.overfits else ways[::-1])
+        directions = MORE_SMOOTHING, LESS_SMOOTHING
+        return self._climb_one(best, directions if best.overfits else directions[::-1])
 
-    def _climb_one(self, best: Fitted, ways: Iterable[tuple[float, float]]) -> Fitted:
-        """The first way that gains."""
-        for way in ways:
-            best, moved = self._climb(best, way)
+    def _climb_one(self, best: Fitted, directions: Iterable[tuple[float, float]]) -> Fitted:
+        """Climb in the first direction that gains."""
+        for direction in directions:
+            best, moved = self._climb(best, direction)
             if moved:
                 break
         return best
 
     def _climb(self, best: Fitted, factor: tuple[float, float]) -> tuple[Fitted, bool]:
-        """One way of changing rank and smoothing, repeated while it gains; whether it did."""
+        """Multiply rank and smoothing by these factors while this gains; the best fit, and whether it is a new one."""
         moved = False
         while True:
             rank = max(1, int(best.setting.rank * factor[0]))
@@ -276,35 +276,35 @@ class _Search:
         return time.perf_counter() + best.seconds < self.deadline - (1 - share) * self.budget
 
     def further_rings(self, best: Fitted, max_rings: int) -> None:
-        """Trains in further orders, as long as time is left and held-out rows gain."""
+        """Fit trains in further orders while time is left and the held-out likelihood rises."""
         fits, misses = [best], 0
         for place in range(1, max_rings):
-            late = time.perf_counter() + fits[-1].seconds > self.deadline
-            if late or misses == MISSES or (not best.setting.given and self.orders.get(place) is None):
+            is_late = time.perf_counter() + fits[-1].seconds > self.deadline
+            if is_late or misses == MISSES or (not best.setting.given and self.orders.get(place) is None):
                 break
             setting = best.setting
             if setting.start == "chains":
                 setting = replace(setting, rank=int(setting.rank * CHAIN_RANKS[(place - 1) % len(CHAIN_RANKS)]))
-            before = _mixed(fits)
+            previous = _mixture_value(fits)
             fits.append(self.fit(setting, place))
-            misses = misses + 1 if _mixed(fits) < before + self.least_gain() else 0
+            misses = misses + 1 if _mixture_value(fits) < previous + self.least_gain() else 0
 
     def least_gain(self) -> float:
         return GAIN * self.held_out.shape[1] / 100
 
 
 def _mixture(fits: Sequence[Fitted], best: Fitted, most: int, least_gain: float) -> Model:
-    """All that was fitted, by weights of highest held-out likelihood, but for what has hardly a weight."""
+    """The mixture of all fits with the highest held-out likelihood, without rings of negligible weight."""
     weights = mixture_weights(np.stack([fit.held_out for fit in fits]))
     kept = [c for c in np.argsort(-weights)[:most].tolist() if weights[c] > LEAST_WEIGHT]
-    if len(kept) < 2 or _mixed([fits[c] for c in kept]) < best.value + least_gain:
+    if len(kept) < 2 or _mixture_value([fits[c] for c in kept]) < best.value + least_gain:
         return best.ring
     weights = mixture_weights(np.stack([fits[c].held_out for c in kept]))
     return RingMixture([fits[c].ring for c in kept], weights.tolist())
 
 
-def _mixed(fits: Sequence[Fitted]) -> float:
-    """Held-out log-likelihood of the mixture of best weights."""
+def _mixture_value(fits: Sequence[Fitted]) -> float:
+    """Mean held-out log-likelihood of the mixture with the best weights."""
     values = np.stack([fit.held_out for fit in fits])
     weights = mixture_weights(values)
     return float(np.mean(np.logaddexp.reduce(values + np.log(np.maximum(weights, 1e-300))[:, None], axis=0)))
@@ -323,7 +323,7 @@ def _split(
 
 
 class _Orders:
-    """The orders of a fit, each found when it is first asked for."""
+    """The orders of a search, each computed on first access."""
 
     def __init__(self, orders: Iterable[Sequence[int]], *, free: bool):
         self.free = free  # whether others may be tried
@@ -331,7 +331,7 @@ class _Orders:
         self._rest = iter(orders)
 
     def get(self, place: int) -> Sequence[int] | None:
-        """None where there are no more."""
+        """The order at a place; None if there are fewer."""
         self._found += itertools.islice(self._rest, max(0, place + 1 - len(self._found)))
         return self._found[place] if place < len(self._found) else None
 

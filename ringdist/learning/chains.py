@@ -1,4 +1,4 @@
-"""Mixtures of Markov chains, and the trains that they are: a start for columns that also depend within clusters.
+"""Mixtures of Markov chains as trains: starting points for columns that also depend on each other within clusters.
 
     p(x) = Σ_a π_a Π_j p(s_j | s_{j-1}, a) p(x_j | s_j)
 
@@ -36,11 +36,15 @@ def cores_near_chains(
     spread: float,
     rng: np.random.Generator,
 ) -> list[CPCore]:
-    """Cores by column, a share `spread` of transitions and emissions random or of the column's own shares.
+    """Cores of a train near a mixture of chains, by column.
 
     Args:
-        x: (n, d) the rows that transitions are counted in, NaN where missing.
-        ring: of the order and the backend; a train.
+        mixture: the clusters.
+        x: (n, d) rows from which transitions are counted, NaN where missing.
+        variables: of the columns.
+        ring: a train, which determines the order and the backend.
+        spread: the share of each transition that is random, and of each emission that is the column's marginal.
+        rng: of the random transitions.
     """
     order = list(ring.order)
     pairs = _pair_counts(mixture, x, variables, ring.columns, order)
@@ -48,8 +52,8 @@ def cores_near_chains(
     for j, k in enumerate(order):
         table = mixture.tables[k]  # (K, N)
         clusters, size = table.shape
-        share = mixture.weights @ table
-        emission = (1 - spread) * np.tile(np.eye(size), clusters) + spread * share[:, None]  # (N, K N)
+        marginal = mixture.weights @ table
+        emission = (1 - spread) * np.tile(np.eye(size), clusters) + spread * marginal[:, None]  # (N, K N)
         right = np.ones((clusters * size, 1))
         if j + 1 < len(order):
             right = _transitions(pairs[j], mixture.tables[order[j + 1]])
@@ -88,11 +92,11 @@ def _pair_counts(
             logs += np.log(mixture.tables[k] @ density.T)
         posterior = np.exp(logs - logs.max(axis=0))
         posterior /= posterior.sum(axis=0)
-        before: np.ndarray | None = None
+        previous: np.ndarray | None = None
         for j, k in enumerate(order):
             joint = mixture.tables[k][:, :, None] * densities[j].T  # (K, N, rows)
-            shares = joint / joint.sum(axis=1, keepdims=True)
-            if before is not None:
-                found[j - 1] += before @ shares.transpose(0, 2, 1)
-            before = shares * posterior[:, None, :]
+            responsibilities = joint / joint.sum(axis=1, keepdims=True)
+            if previous is not None:
+                found[j - 1] += previous @ responsibilities.transpose(0, 2, 1)
+            previous = responsibilities * posterior[:, None, :]
     return found

@@ -3,8 +3,8 @@
 With all else fixed, P̂(x) and Z are linear in one factor F of a core Q_k (a dense core is its only factor). The expected
 counts of the factor's entries under the data's posterior are C = F ∘ Σ_rows ∂P̂(x)/∂F / P̂(x); the derivative of the
 normaliser is G = ∂Z/∂F. The maximiser of the expected log-likelihood is F ← C / G, elementwise, and the components' own
-parameters are re-estimated from the responsibilities of the same step. Factor after factor and core after core, the
-prefix carrying the new values, the likelihood of the full batch never decreases.
+parameters are re-estimated from the responsibilities of the same step. Factors and cores are updated one after another,
+with prefixes of the updated cores, so the likelihood of the full batch never decreases.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def visit(
     m_step: MStep,
     floors: dict[int, Any],
 ) -> tuple[TensorRing, float]:
-    """Every core once; the new ring and its log-likelihood Σ weight log p(row) of these rows."""
+    """Update every core once; returns the new ring and Σ weight log p(row) of these rows under it."""
     xp = namespace(rows)
     data, model = Linear(ring, Evidence.of_rows(ring, rows)), Linear(ring, Evidence.missing(ring))
     prefix, model_prefix = data.start(), model.start()
     offset = xp.zeros_like(data.offset)
     suffixes = zip(ring.sequence, suffix_states_in_turn(data), suffix_states_in_turn(model), strict=True)
     for k, suffix, model_suffix in suffixes:
-        met = Rows(data, prefix, suffix, weight, row_numbers)
-        site = _Site(k, met, model, model_prefix, model_suffix, site_values(ring, rows, k), m_step)
+        context = Rows(data, prefix, suffix, weight, row_numbers)
+        site = _Site(k, context, model, model_prefix, model_suffix, site_values(ring, rows, k), m_step)
         core, variable, evidence = _updated(ring, site, floors.get(k))
         ring = ring.replaced(k, core, variable)
         if evidence is not data.evidence:
@@ -57,7 +57,7 @@ def visit(
 def _updated(ring: TensorRing, site: _Site, floor: Any) -> tuple[Core, Any, Evidence]:
     """The core and variable of one site after a step of each factor, and the evidence under the new variable.
 
-    The variable moves together with the first factor: both from the same responsibilities.
+    The variable is updated together with the first factor, from the same responsibilities.
     """
     k, data, core = site.k, site.rows.arithmetic, site.rows.arithmetic.cores[site.k]
     variable, family = ring.variables[k], ring.families[k]
@@ -85,7 +85,7 @@ def _updated(ring: TensorRing, site: _Site, floor: Any) -> tuple[Core, Any, Evid
 
 @dataclass(frozen=True)
 class _Site:
-    """One site in the middle of a visit."""
+    """One site during a visit, with the states on both sides of it."""
 
     k: int
     rows: Rows
@@ -97,25 +97,26 @@ class _Site:
 
 
 def balanced(ring: TensorRing) -> TensorRing:
-    """The same distribution from factors whose largest entry is 1, in cores whose sums at every bond index are equal.
+    """The same distribution from factors whose largest entry is 1, and cores with equal sums on both sides of a bond.
 
-    A scale may move from one side of a bond index to the other without any change of the distribution. Left alone, it
-    does so by a factor in every epoch, until products of cores leave the range of the dtype.
+    A factor may move between the two sides of a bond index without changing the distribution. In EM it grows in every
+    epoch, until products of cores leave the range of the dtype.
     """
     xp = namespace(ring.prototype)
-    cores = [_near_one(core) for core in ring.links]
-    for k, after in zip(ring.sequence, (*ring.sequence[1:], ring.sequence[0]), strict=True):
-        left, right = _column_sums(cores[k]), _column_sums(cores[after].transposed())
+    cores = [_scaled_to_one(core) for core in ring.links]
+    for k, following in zip(ring.sequence, (*ring.sequence[1:], ring.sequence[0]), strict=True):
+        left, right = _column_sums(cores[k]), _column_sums(cores[following].transposed())
         linked = (left > 0) & (right > 0)
-        share = xp.where(linked, xp.sqrt(xp.where(linked, right, 1.0)) / xp.sqrt(xp.where(linked, left, 1.0)), 1.0)
-        cores[k] = cores[k].gauged(None, share)
-        cores[after] = cores[after].gauged(1 / share, None)
-    return ring.with_values([_near_one(core) for core in cores])
+        gauge = xp.where(linked, xp.sqrt(xp.where(linked, right, 1.0)) / xp.sqrt(xp.where(linked, left, 1.0)), 1.0)
+        cores[k] = cores[k].gauged(None, gauge)
+        cores[following] = cores[following].gauged(1 / gauge, None)
+    return ring.with_values([_scaled_to_one(core) for core in cores])
 
 
-def _near_one(core: Core) -> Core:
-    near_one: Core = mapped(core, lambda factor: factor / namespace(factor).max(factor))
-    return near_one
+def _scaled_to_one(core: Core) -> Core:
+    """The core with the largest entry of every factor at 1."""
+    scaled: Core = mapped(core, lambda factor: factor / namespace(factor).max(factor))
+    return scaled
 
 
 def _column_sums(core: Core) -> Array:

@@ -1,4 +1,4 @@
-"""Expected counts of one core, and the maximiser of the likelihood in it: what an epoch of EM is made of."""
+"""The E-step and the M-step of one core: expected counts, and the factor that maximises the likelihood."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Axes = int | tuple[int, ...] | None  # over which a factor's entries are one dis
 
 
 class Weights(NamedTuple):
-    """Weight of all rows, and of the rows of this step."""
+    """The total weight of all rows, and that of the rows of this step."""
 
     total: float
     batch: float
@@ -30,13 +30,13 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one step as the core at one site meets them: what stands before it and behind it, and their weights."""
+    """Rows of one step at one site: the states before and after its core, and the weights of the rows."""
 
     arithmetic: Linear
     prefix: State
     suffix: State
     weight: Array  # (b,)
-    row_numbers: Sequence[int] | np.ndarray  # by which errors name rows
+    row_numbers: Sequence[int] | np.ndarray  # indices of the rows in error messages
 
     def counts(self, core: Core, name: str, evidence: Array) -> tuple[Array, Array]:
         """∂/∂(factor) Σ_rows weight log P̂(row), of the factor's shape, and weight p(s_k | row), (b, N)."""
@@ -70,7 +70,7 @@ def check_mass(mass: Array, weight: Array, row_numbers: Sequence[int] | np.ndarr
 
 
 def _numbers_per_row(core: Core, rank: int) -> int:
-    """In the temporaries of one row."""
+    """Size of the temporary arrays for one row."""
     size, left, right = core.shape
     if isinstance(core, DenseCore):
         return max(rank * max(left, right), min(rank * size * right, left * right))
@@ -88,15 +88,16 @@ def model_environment(core: Core, name: str, model: Linear, prefix: State, suffi
 
 @dataclass(frozen=True)
 class MStep:
-    """How expected counts become a new factor.
+    """The M-step: new factors and variables from expected counts.
 
     Args:
         pseudocount: added to every expected count, in rows.
         smoothing: added to the counts of every conditional distribution, in rows, spread evenly over its entries.
-        shrinkage: rows for each column of a wide variable, by which its correlations come near each other.
         step: 1 for the maximiser itself, less for a damped step towards it.
+        weights: of all rows and of those of the step.
         reduce: sums an array over processes.
-        num_factors: of the covariances of wide variables, None for any covariances.
+        shrinkage: of the correlations of wide variables to the pooled ones, in rows for each column.
+        num_factors: of the covariances of wide variables; None for unrestricted covariances.
     """
 
     pseudocount: float
@@ -116,18 +117,21 @@ class MStep:
         if self.step < 1:
             expected = factor * environment
             expected = expected / xp.sum(expected)
-            seen = counts / self.weights.batch + prior / self.weights.total
-            counts = (1 - self.step) * expected + self.step * seen
+            batch = counts / self.weights.batch + prior / self.weights.total
+            counts = (1 - self.step) * expected + self.step * batch
         else:
             counts = counts + prior
         updated = xp.where(reached, counts / xp.where(reached, environment, 1.0), 0.0)
         return updated / xp.max(updated)
 
-    def counted(self, factor: Array, counts: Array, expected: Array | None, axes: Axes) -> Array:
-        """Counts of a factor of conditional distributions, up to a scale, with the prior and, damped, the model's own.
+    def smoothed_counts(self, factor: Array, counts: Array, expected: Array | None, axes: Axes) -> Array:
+        """Counts of a factor of conditional distributions, up to a scale, with the prior and damped if step < 1.
 
         Args:
-            expected: what the model expects of a row, for a damped step.
+            factor: the current factor.
+            counts: expected counts of its entries.
+            expected: counts that the model expects of a row, for a damped step.
+            axes: over which the factor's entries are one distribution.
         """
         prior = self._prior(factor, factor > 0, axes)
         if expected is None:
@@ -143,35 +147,37 @@ class MStep:
         return entries * (self.pseudocount + self.smoothing / xp.where(number > 0, number, 1.0))
 
     def variable(self, family: Any, statistics: dict[str, Array], share: Array | None, least_std: Any) -> Any:
-        """The variable that statistics lead to.
+        """The variable with the highest likelihood, from its sufficient statistics.
 
         Args:
-            share: what the model expects of a row, for a damped step.
-            least_std: as `Family.from_statistics` has it, or None.
+            family: of the variable.
+            statistics: sums over the rows.
+            share: probabilities of the components under the model, for a damped step.
+            least_std: as in `Family.from_statistics`, or None.
         """
         found = self._damped(family, statistics, share)
         return family.from_factors(found, 0.0 if least_std is None else least_std, self.num_factors).variable
 
     def _damped(self, variable: Any, statistics: dict[str, Array], share: Array | None) -> dict[str, Array]:
-        """Between the statistics that the model expects of a row and those of the batch, per row, with the prior."""
+        """Statistics with the prior; in a damped step, an average of the model's expectation and those of the batch."""
         rows = self.shrinkage * variable.width
         if self.step == 1 or share is None:
             prior: dict[str, Array] = variable.shrunk(statistics, rows)
             return prior
-        seen = namespace(share).sum(statistics["count"]) / self.weights.batch  # share of rows that observe the column
-        model = variable.expected_statistics(share * seen)
-        between = {
+        observed = namespace(share).sum(statistics["count"]) / self.weights.batch  # share of rows with the column
+        model = variable.expected_statistics(share * observed)
+        averaged = {
             name: (1 - self.step) * model[name] + self.step * value / self.weights.batch
             for name, value in statistics.items()
         }
-        found: dict[str, Array] = variable.shrunk(between, self.step * rows / self.weights.total)
+        found: dict[str, Array] = variable.shrunk(averaged, self.step * rows / self.weights.total)
         return found
 
 
 def reduced(
     reduce: Reduce | None, sums: Array, statistics: dict[str, Array] | None
 ) -> tuple[Array, dict[str, Array] | None]:
-    """Both summed over processes, in one reduction."""
+    """Counts and statistics summed over processes, in one reduction."""
     if reduce is None:
         return sums, statistics
     xp = namespace(sums)

@@ -82,6 +82,27 @@ class TrainingData:
         return total / float(self.weight.sum())
 
 
+class HeldOut(TrainingData):
+    """Rows whose mean log-likelihood tells the best epoch, or that of one column given the others.
+
+    Raises:
+        ValueError: as `TrainingData`, and if the column is unknown.
+    """
+
+    def __init__(self, ring: TensorRing, x: Any, target: int | str | None = None):
+        super().__init__(ring, x)
+        self.rest: TrainingData | None = None
+        if target is not None:
+            rest = np.array(to_numpy(self.x), dtype=np.float64)
+            rest[:, ring.layout.column(target)] = np.nan
+            self.rest = TrainingData(ring, rest)
+
+    def mean_log_prob(self, model: Model) -> float:
+        """Mean log-likelihood, or mean conditional log-likelihood, in nats a row."""
+        whole = super().mean_log_prob(model)
+        return whole if self.rest is None else whole - self.rest.mean_log_prob(model)
+
+
 def shuffled(places: slice, n: int, keys: np.ndarray) -> np.ndarray:
     """What stands at some places of a permutation of 0..n-1, which is nowhere stored.
 

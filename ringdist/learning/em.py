@@ -17,7 +17,7 @@ import numpy as np
 from ringdist.backend import Array, accumulator, backend_name, is_concrete, like, to_numpy
 from ringdist.learning import coordinatewise, one_pass
 from ringdist.learning.counts import MStep, Reduce, Weights
-from ringdist.learning.data import Model, TrainingData
+from ringdist.learning.data import HeldOut, Model, TrainingData
 from ringdist.learning.fitting import EpochLog, FitResult, best_of, check_options, numpy_generator
 from ringdist.learning.floors import given_stds, least_stds_of
 from ringdist.learning.normal_form import has_normal_form, normal_form, normalized_factors
@@ -34,6 +34,7 @@ def fit_em(
     *,
     sample_weight: Any = None,
     validation: Any = None,
+    validation_target: int | str | None = None,
     max_epochs: int = 100,
     batch_size: int | None = None,
     pseudocount: float = 0.0,
@@ -64,6 +65,7 @@ def fit_em(
         sample_weight: (n,) non-negative weights.
         validation: (n', d) data. The ring of highest validation likelihood is returned (early stopping), and fitting
             stops after `patience` epochs without improvement (None: never).
+        validation_target: a column; validation is then of log p(column | the others) instead of log p(row).
         max_epochs: maximal number of epochs; each updates every core once.
         batch_size: None for exact EM on all rows, whose likelihood never decreases if pseudocount is 0. Otherwise the
             number of rows of a damped step, drawn from all rows; memory is bounded by the batch.
@@ -141,7 +143,7 @@ def fit_em(
     for member in rings:
         _check_member(member, streams=batch_size is not None or reduce is not None, tied=tied)
     data = TrainingData(rings[0], x, sample_weight)
-    held_out = None if validation is None else TrainingData(rings[0], validation)
+    held_out = None if validation is None else HeldOut(rings[0], validation, validation_target)
     generator = numpy_generator(rng, rings[0], draws=batch_size is not None or restarts > 1)
     merged = data if batch_size is not None else merge_equal_rows(rings[0], data)
     em = _EM(pseudocount, smoothing, shrinkage, num_factors, tied, variance_floor, step_decay, batch_size, reduce)

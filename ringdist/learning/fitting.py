@@ -1,4 +1,4 @@
-"""Options, history and early stopping, shared by all ways of fitting."""
+"""Options, history and early stopping of all methods of fitting."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ class FitResult(NamedTuple):
 
     `history` has the mean log-likelihood per row in nats of "train" and "validation" after each epoch. For EM of
     mini-batches, "train" is the average over the epoch.
+
+    Examples:
+        >>> import numpy as np
+        >>> import ringdist as rd
+        >>> x = np.random.default_rng(0).integers(2, size=(200, 1)).repeat(3, axis=1)
+        >>> start = rd.initialize(x, [rd.Categorical(2)] * 3, rank=2, rng=0)
+        >>> ring, history = rd.fit_em(start, x, max_epochs=5)
+        >>> list(history), len(history["train"])
+        (['train'], 5)
     """
 
     ring: Any
@@ -26,10 +35,12 @@ class FitResult(NamedTuple):
 
 
 def numpy_generator(rng: Any, ring: TensorRing, *, draws: bool) -> np.random.Generator:
-    """A NumPy generator seeded by whatever randomness the ring's backend takes: batches are drawn on the host.
+    """A NumPy generator seeded from a seed, generator or key of the ring's backend; batches are drawn on the host.
 
     Args:
-        draws: whether anything is drawn that matters, for which a JAX ring needs a seed or key (`ValueError`).
+        rng: the seed, generator or key.
+        ring: of the backend.
+        draws: whether the fit depends on random numbers; a JAX ring then needs a seed or key (`ValueError`).
     """
     if rng is None and not draws:
         return np.random.default_rng()
@@ -43,11 +54,11 @@ def numpy_generator(rng: Any, ring: TensorRing, *, draws: bool) -> np.random.Gen
 
 @dataclass
 class EpochLog:
-    """Histories, the best ring seen, and whether to go on.
+    """History, best ring and early stopping of a fit.
 
-    With validation data the best ring is the one of highest validation likelihood, and learning stops after `patience`
-    epochs without a better one; without, it is the last. Learning also stops after an epoch that changes the likelihood
-    of the rows learnt from by less than `tolerance`.
+    With validation data, the best ring is the one with the highest validation likelihood, and fitting stops after
+    `patience` epochs without a better one. Without validation data, it is the last ring. Fitting also stops after an
+    epoch that changes the likelihood of the training rows by less than `tolerance`.
     """
 
     validation: TrainingData | None
@@ -57,12 +68,12 @@ class EpochLog:
     tolerance: float | None = None
     best: Any = None
     history: dict[str, list[float]] = field(default_factory=dict)
-    value: float = -math.inf  # of the best, by which a fit is compared with its restarts
+    value: float = -math.inf  # log-likelihood of the best ring, which is compared between restarts
     _since: int = 0
 
     def epochs(self) -> Iterator[int]:
-        """Counts epochs under a progress bar until `record` has asked to stop."""
-        from tqdm.auto import tqdm  # here: it imports email, asyncio and more
+        """Count epochs with a progress bar until fitting stops."""
+        from tqdm.auto import tqdm  # imported here, because it is slow to import
 
         self.history = {"train": []} if self.validation is None else {"train": [], "validation": []}
         with tqdm(total=self.max_epochs, disable=not self.show, unit="epoch") as bar:
@@ -106,7 +117,7 @@ def check_options(max_epochs: int, batch_size: int | None, patience: int | None,
 
 @in_own_precision
 def best_of(ring: TensorRing, restarts: int, fit: Callable[[int], EpochLog]) -> FitResult:
-    """The fit of highest likelihood (of validation data if given) among several, each in the precision of the ring."""
+    """The best of several fits, by the likelihood of validation data if there are any, in full precision."""
     results = [fit(i) for i in range(restarts)]
-    best = max(results, key=lambda progress: progress.value)
+    best = max(results, key=lambda log: log.value)
     return FitResult(best.best, best.history)

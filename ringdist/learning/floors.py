@@ -1,4 +1,4 @@
-"""How narrow a component may become: least standard deviations from the data's own scale."""
+"""Least standard deviations of components, relative to the scale of the data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ringdist.ring import TensorRing
 from ringdist.variables import column_scale
 
 
-class Place(NamedTuple):
-    """A power of two near the size of each column's values, and in that unit a number near them."""
+class Scale(NamedTuple):
+    """A power of two near the size of each column's values, and the centre of the values in that unit."""
 
     unit: np.ndarray
     centre: np.ndarray
@@ -24,34 +24,35 @@ class Place(NamedTuple):
 def least_stds_of(
     ring: TensorRing, data: TrainingData, variance_floor: float, total: Callable[..., Any]
 ) -> dict[int, Any]:
-    """Least standard deviation at each site whose family has one, from that of the column's observed entries.
+    """Least standard deviation at each site whose family has one; (width,) for a wide variable.
 
-    Of a wide variable one for each of its columns, (width,).
-
-    Of a column that is constant but for rounding, from the size of its values, or 1 if they are 0.
+    It is relative to the standard deviation of the column's observed entries. If a column is constant up to rounding,
+    it is relative to the size of its values, or to 1 if they are 0.
 
     Args:
-        variance_floor: share of the column's variance.
-        total: sums each of some numbers over the processes, (data, *numbers) -> array.
+        ring: of the variables.
+        data: the rows.
+        variance_floor: the least variance relative to that of the column.
+        total: sums each number over the processes, (data, *numbers) -> array.
     """
     sites = [i for i, family in enumerate(ring.families) if family.has_variance]
     columns = [k for i in sites for k in ring.columns[i]]
     if not columns or variance_floor == 0:
         return {}
-    place: Any = None
+    scale: Any = None
     sums: Any = np.zeros((3, len(columns)))
     for start in range(0, data.num_rows, 2**16):
         rows, weight = data.batch(ring, slice(start, start + 2**16))
         block, w = to_numpy(rows)[:, columns].astype(np.float64), to_numpy(weight).astype(np.float64)[:, None]
         block = np.stack([ring.families[ring.place(k)[0]].floored(block[:, i]) for i, k in enumerate(columns)], axis=1)
-        place = _place(data, block, total) if place is None else place
-        seen = ~np.isnan(block)
-        block = np.where(seen, block / place.unit - place.centre, 0.0)
-        sums += np.stack([(w * seen).sum(0), (w * block).sum(0), (w * block**2).sum(0)])
+        scale = _scale(data, block, total) if scale is None else scale
+        observed = ~np.isnan(block)
+        block = np.where(observed, block / scale.unit - scale.centre, 0.0)
+        sums += np.stack([(w * observed).sum(0), (w * block).sum(0), (w * block**2).sum(0)])
     count, first, second = total(data, *sums.reshape(-1)).reshape(3, -1)
     count = np.where(count > 0, count, 1.0)
-    std = np.sqrt(np.maximum(second / count - (first / count) ** 2, 0.0)) * place.unit
-    mean = (place.centre + first / count) * place.unit
+    std = np.sqrt(np.maximum(second / count - (first / count) ** 2, 0.0)) * scale.unit
+    mean = (scale.centre + first / count) * scale.unit
     least = math.sqrt(variance_floor) * column_scale(mean, std, _rounding(ring, data))
     number = {k: n for n, k in enumerate(columns)}
     return {
@@ -61,7 +62,7 @@ def least_stds_of(
 
 
 def given_stds(ring: TensorRing, values: Sequence[float | None]) -> dict[int, Any]:
-    """Least standard deviations by site, (width,) of a wide variable, from those that the caller names by column.
+    """Least standard deviations by site, (width,) for a wide variable, from the caller's values by column.
 
     Raises:
         ValueError: unless there is one for each column, finite and not negative, or None.
@@ -79,20 +80,21 @@ def given_stds(ring: TensorRing, values: Sequence[float | None]) -> dict[int, An
     return found
 
 
-def _place(data: TrainingData, block: np.ndarray, total: Callable[..., Any]) -> Place:
-    """From the first rows of every process, the same in all of them."""
-    seen = ~np.isnan(block)
-    filled = np.where(seen, block, 0.0)
+def _scale(data: TrainingData, block: np.ndarray, total: Callable[..., Any]) -> Scale:
+    """The scale of the first rows of every process, equal in all of them."""
+    observed = ~np.isnan(block)
+    filled = np.where(observed, block, 0.0)
     exponent = np.frexp(np.abs(filled).max(axis=0))[1]
-    peak = np.ldexp(1.0, np.maximum(exponent, -1000) - 1)  # at most the largest entry, exact to divide by
-    mean = (filled / peak).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    shares = np.stack([seen.any(axis=0), peak / 2**10, mean * (peak / 2**10)])  # sums that stay in range
-    found, size, centre = total(data, *shares.reshape(-1)).reshape(3, -1)
+    peak = np.ldexp(1.0, np.maximum(exponent, -1000) - 1)  # at most the largest entry; division by it is exact
+    mean = (filled / peak).sum(axis=0) / np.maximum(observed.sum(axis=0), 1)
+    # Divided by 2^10, sums over processes stay in range.
+    summands = np.stack([observed.any(axis=0), peak / 2**10, mean * (peak / 2**10)])
+    number, size, centre = total(data, *summands.reshape(-1)).reshape(3, -1)
     unit = np.ldexp(1.0, np.frexp(size)[1] + 9)
-    return Place(unit, centre / np.maximum(found, 1) / (unit / 2**10))
+    return Scale(unit, centre / np.maximum(number, 1) / (unit / 2**10))
 
 
 def _rounding(ring: TensorRing, data: TrainingData) -> float:
-    """The relative spacing of the numbers that the data were rounded to: their own dtype's, or the ring's."""
+    """The relative rounding error of the data: that of their dtype, or of the ring's."""
     eps = float(namespace(ring.prototype).finfo(ring.prototype.dtype).eps)
     return max(eps, float(np.finfo(np.float32).eps)) if dtype_name(data.x.dtype) == "float32" else eps

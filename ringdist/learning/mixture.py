@@ -58,6 +58,7 @@ def fit_mixture(
     size: int,
     rng: np.random.Generator,
     columns: Sequence[Sequence[int]] | None = None,
+    emphasis: Sequence[float] | None = None,
 ) -> Mixture:
     """EM for the weights and tables, the variables' own parameters fixed; NaN in x (n, d) is marginalised.
 
@@ -65,13 +66,16 @@ def fit_mixture(
 
     Args:
         columns: of x, those of every variable; by default they follow each other.
+        emphasis: how many times each variable counts when rows are assigned to clusters; once by default.
     """
     most = max(MOST_ROWS, ROWS_PER_CLUSTER * size)
     if len(x) > most:
         x = x[np.sort(rng.choice(len(x), most, replace=False))]
     x, count = distinct_rows(x)
     columns = Layout(variables, columns).columns
-    rows = Rows([component_densities(x[:, list(own)], v) for own, v in zip(columns, variables, strict=True)], count)
+    rows = Rows(
+        [component_densities(x[:, list(own)], v) for own, v in zip(columns, variables, strict=True)], count, emphasis
+    )
     weights, table = rows.start(size, rng)
     prior = np.where(rows.overlapping, PRIOR_ROWS, 1.0)
     first = value = -np.inf
@@ -98,22 +102,25 @@ class Rows:
     to its first component where no entry is missing, and all of them are one product.
     """
 
-    def __init__(self, densities: Sequence[np.ndarray], count: np.ndarray):
+    def __init__(self, densities: Sequence[np.ndarray], count: np.ndarray, emphasis: Sequence[float] | None = None):
         self.densities, self.count = densities, count
+        self.emphasis = np.ones(len(densities)) if emphasis is None else np.asarray(emphasis, dtype=np.float64)
         shares = [component_shares(density, count) for density in densities]
         self.share = np.concatenate(shares)  # (L,)
         self.sizes = np.array([share.size for share in shares])
         self.starts = np.cumsum(self.sizes) - self.sizes
         self.soft: list[tuple[slice, np.ndarray, np.ndarray]] = []  # place, density, rows that observe the column
+        self.soft_emphasis: list[float] = []
         chosen: list[np.ndarray] = []
         places: list[np.ndarray] = []
         relative: list[np.ndarray] = []  # the first component of the column, or L: log θ is 0
         bases: list[int] = []
-        for start, density in zip(self.starts.tolist(), densities, strict=True):
+        for start, density, times in zip(self.starts.tolist(), densities, self.emphasis.tolist(), strict=True):
             own = np.arange(start, start + density.shape[1])
             observed = density.min(axis=1) < 1  # in a row of a missing entry all are 1
             if density.shape[1] == 1 or not np.array_equal(np.count_nonzero(density, axis=1) == 1, observed):
                 self.soft.append((slice(start, start + own.size), density, observed | (own.size == 1)))
+                self.soft_emphasis.append(times)
                 continue
             whole = bool(observed.all())
             chosen.append((density * observed[:, None])[:, int(whole) :])
@@ -141,7 +148,8 @@ class Rows:
         """Mean log-likelihood up to a constant, how many rows each cluster holds, and in it each component, (K, L)."""
         total, held, counts = 0.0, np.zeros(weights.size), np.zeros(table.shape)
         selected = np.zeros((weights.size, self.selected.shape[1]))
-        logs = np.log(np.pad(table, ((0, 0), (0, 1)), constant_values=1.0))
+        times = np.append(np.repeat(self.emphasis, self.sizes), 1.0)
+        logs = times * np.log(np.pad(table, ((0, 0), (0, 1)), constant_values=1.0))
         factors = (logs[:, self.places] - logs[:, self.relative]).T.astype(np.float32)
         offset = (np.log(weights) + logs[:, self.bases].sum(axis=1)).astype(np.float32)
         step = rows_within(budget.CACHED, weights.size * (1 + len(self.soft)))
@@ -149,8 +157,10 @@ class Rows:
             rows = slice(start, start + step)
             mixed = [density[rows] @ table[:, own].T.astype(np.float32) for own, density, _ in self.soft]  # (rows, K)
             joint = self.selected[rows] @ factors + offset
-            for some in range(0, len(mixed), FACTORS):
-                joint += np.log(np.prod(mixed[some : some + FACTORS], axis=0, dtype=np.float64))
+            pairs = zip(mixed, self.soft_emphasis, strict=True)
+            powers = [mix if power == 1 else mix.astype(np.float64) ** power for mix, power in pairs]
+            for some in range(0, len(powers), FACTORS):
+                joint += np.log(np.prod(powers[some : some + FACTORS], axis=0, dtype=np.float64))
             peak = joint.max(axis=1, keepdims=True)
             posterior = np.exp(joint - peak)
             mass = posterior.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The form of a train in which its cores' factors are conditional distributions."""
+"""The normal form of a train, in which the factors of its cores are conditional distributions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ringdist.ring import TensorRing
 
 
 def has_normal_form(ring: TensorRing) -> bool:
-    """Whether the ring is a train of cores that EM can learn together."""
+    """Whether the ring is a train of cores that EM can update together."""
     return ring.is_train and all(isinstance(core, Conditional) for core in ring.links)
 
 
 def normal_form(ring: TensorRing) -> TensorRing:
-    """The same distribution with Σ_s Σ_b Q[s, a, b] = 1 for every a that has any mass.
+    """The same distribution with Σ_s Σ_b Q[s, a, b] = 1 for every a with positive mass.
 
-    The factors are p(b | c) and so on under the ring itself: its own expected counts, normalised.
+    The factors are conditional distributions under the ring, such as p(b | c): its normalised expected counts.
     """
     model = Linear(ring, Evidence.missing(ring))
     links, prefix = list(ring.links), model.start()
@@ -30,25 +30,26 @@ def normal_form(ring: TensorRing) -> TensorRing:
         ones = like_zeros((1, core.shape[0]), ring.prototype) + 1.0
         arrays = core.arrays()
         counts = {name: array * core.derivative(name, environment, ones) for name, array in arrays.items()}
-        links[k] = with_shares(core, counts)
+        links[k] = normalized_core(core, counts)
         prefix = model.push(prefix, k)
     return ring.with_values(links)
 
 
 def normalized_factors(ring: TensorRing) -> TensorRing:
-    """Every factor divided by its own sums, which changes the distribution unless it is in normal form."""
-    return ring.with_values([with_shares(core, core.arrays()) for core in ring.links])
+    """Normalise every factor by its own sums; this changes the distribution unless it is in normal form."""
+    return ring.with_values([normalized_core(core, core.arrays()) for core in ring.links])
 
 
-def with_shares(core: Core, counts: dict[str, Array]) -> Core:
-    """The core with every factor the counts' shares; those that nothing was counted of keep their own shares."""
+def normalized_core(core: Core, counts: dict[str, Array]) -> Core:
+    """The core with normalised counts as factors; distributions without counts are those of the current factors."""
     arrays = core.arrays()
     axes = cast(Conditional, core).conditional
-    return core.with_arrays({name: _shares(counts[name], axes[name], array) for name, array in arrays.items()})
+    return core.with_arrays({name: _normalized(counts[name], axes[name], array) for name, array in arrays.items()})
 
 
-def _shares(counts: Array, axes: Any, otherwise: Array) -> Array:
+def _normalized(counts: Array, axes: Any, current: Array) -> Array:
+    """Counts divided by their sums over axes; current entries instead where a sum is 0."""
     xp = namespace(counts)
-    total, own = xp.sum(counts, axis=axes, keepdims=True), xp.sum(otherwise, axis=axes, keepdims=True)
-    kept = otherwise / xp.where(own > 0, own, 1.0)
-    return xp.where(total > 0, counts / xp.where(total > 0, total, 1.0), kept)
+    total, current_total = xp.sum(counts, axis=axes, keepdims=True), xp.sum(current, axis=axes, keepdims=True)
+    fallback = current / xp.where(current_total > 0, current_total, 1.0)
+    return xp.where(total > 0, counts / xp.where(total > 0, total, 1.0), fallback)

@@ -1,10 +1,10 @@
 """EM for all cores of a train at once, from one backward and one forward pass (Baum-Welch).
 
-A train whose suffix products all sum to one is a hidden Markov model that may change from column to column: every
-factor of a core is a conditional distribution (`ringdist.cores.conditional`), the complete-data log-likelihood is a sum
-of one term for each of them, and each is maximised by its expected counts, normalised. So the likelihood of the full
-batch never falls though all factors and variables change together (Baum et al. 1970). Any train can be brought into
-that form, which does not change its distribution.
+A train whose suffix products all sum to one is an inhomogeneous hidden Markov model: every factor of a core is a
+conditional distribution (`ringdist.cores.conditional`). The complete-data log-likelihood is a sum of one term for each
+factor, which its normalised expected counts maximise. Therefore the likelihood of the full batch never decreases,
+although all factors and variables are updated together (Baum et al. 1970). Every train has such a normal form, with the
+same distribution.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ringdist.engines import budget
 from ringdist.engines.budget import rows_within
 from ringdist.engines.range import rescale_interval
 from ringdist.learning.counts import MStep, Reduce, check_mass, reduced
-from ringdist.learning.normal_form import with_shares
+from ringdist.learning.normal_form import normalized_core
 from ringdist.network import Evidence
 from ringdist.network.checks import check_device
 from ringdist.network.evidence import site_values
@@ -30,19 +30,19 @@ from ringdist.ring import TensorRing
 
 @dataclass
 class Expectation:
-    """What rows say about all factors and variables of a train in normal form."""
+    """Expected counts and statistics of all factors and variables of a train in normal form."""
 
     log_prob: float = 0.0  # Σ weight log p(row)
     weight: float = 0.0
     factors: dict[int, dict[str, Array]] = field(default_factory=dict)  # by site: expected counts of every entry
     statistics: dict[int, Any] = field(default_factory=dict)  # by site whose family has them
-    observed: dict[int, list[tuple[Array, Array]]] = field(default_factory=dict)  # of other families: x, p(s | x)
+    observed: dict[int, list[tuple[Array, Array]]] = field(default_factory=dict)  # x and p(s | x) of other families
 
     @classmethod
     def of_rows(
         cls, ring: TensorRing, rows: Array, weight: Array, row_numbers: Sequence[int] | np.ndarray
     ) -> Expectation:
-        """From checked rows (b, d) and weights (b,), in chunks that fit the budget."""
+        """The expectation for checked rows (b, d) and weights (b,), in chunks that fit the memory budget."""
         found = cls()
         widest = max(max(max(array.shape) for array in core.arrays().values()) for core in ring.links)
         step = min(
@@ -102,10 +102,10 @@ def maximised(
     *,
     tied: bool = False,
 ) -> TensorRing:
-    """All factors and variables moved to, or towards, what the rows say of them.
+    """The train after an M-step of all factors and variables.
 
     Args:
-        tied: factors of equal name and shape are one factor, and variables of equal kind one variable.
+        tied: whether factors of equal name and shape are one factor, and variables of equal kind one variable.
     """
     factors, statistics = dict(found.factors), dict(found.statistics)
     for k in ring.sequence:
@@ -120,10 +120,10 @@ def maximised(
     for k, core in enumerate(ring.links):
         arrays, axes = core.arrays(), _conditional(ring, k).conditional
         counts = {
-            name: m_step.counted(array, factors[k][name], own[k][name] if own else None, axes[name])
+            name: m_step.smoothed_counts(array, factors[k][name], own[k][name] if own else None, axes[name])
             for name, array in arrays.items()
         }
-        links[k] = with_shares(core, counts)
+        links[k] = normalized_core(core, counts)
         family, floor = ring.families[k], floors.get(k)
         if statistics[k] is not None:
             share = expected[k].components[0] if expected else None

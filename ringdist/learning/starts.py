@@ -61,6 +61,7 @@ def initialize(
     core: CoreKind = "dense",
     inner: int | None = None,
     tied: bool = False,
+    emphasis: Sequence[float] | None = None,
     rng: Any = None,
     xp: ModuleType = np,
     dtype: Any = None,
@@ -98,12 +99,14 @@ def initialize(
             `method="mixture"` a CP core's hidden state is the cluster, and `inner` is None.
         tied: whether all columns share their factors, as `fit_em(..., tied=True)` needs. With CP cores in a train this
             is a homogeneous hidden Markov model. All columns need the same number of components.
+        emphasis: with `method="mixture"`, how many times each variable counts when rows are assigned to clusters,
+            positive; once by default. Clusters differ most in what counts most, such as a class to be predicted.
         order, topology, rng, xp, dtype, device: as in `TensorRing.random`.
 
     Raises:
-        ValueError: if x is not an (n, d) table, a column has no observed entry, or an option is unknown; with
-            `method="mixture"` or "chains" also if the rank is not one number, `inner` is given, spread is outside
-            [0, 1], or an entry is outside its variable's support; "chains" also for a ring or dense cores.
+        ValueError: if x is not an (n, d) table, a column has no observed entry, or an option is unknown or does not
+            fit; with `method="mixture"` or "chains" also if the rank is not one number, `inner` is given, spread is
+            outside [0, 1], or an entry is outside its variable's support; "chains" also for a ring or dense cores.
 
     Examples:
         >>> import numpy as np
@@ -119,6 +122,7 @@ def initialize(
         raise ValueError(f"method must be quantile, kmeans, mixture or chains, found {method!r}")
     if method == "chains" and (topology, core) != ("train", "cp"):
         raise ValueError(f"a mixture of chains is a train of cp cores, found topology {topology!r} and core {core!r}")
+    _check_emphasis(emphasis, method, len(variables))
     if not 0 <= spread <= 1:
         raise ValueError(f"spread must be between 0 and 1, found {spread}")
     target = dtype_name(dtype) if dtype is not None else default_dtype(backend_of_namespace(xp))
@@ -140,6 +144,8 @@ def initialize(
     place = {tuple(own): i for i, own in enumerate(sites)}
     sites = [list(own) for own in ring.columns]  # in the ring's order, which is that of columns if none is wide
     known = [known[place[own]] for own in ring.columns]
+    if emphasis is not None:
+        emphasis = [float(emphasis[place[own]]) for own in ring.columns]
     if tied and method in ("mixture", "chains"):
         raise ValueError("tied=True needs method quantile or kmeans: the clusters of a mixture are rows, not states")
     if method in ("mixture", "chains"):
@@ -151,7 +157,7 @@ def initialize(
             )
         generator = np.random.default_rng(_seed(rng, ring.prototype))
         clusters = rank if method == "mixture" else max(1, rank // max(variable.num_components for variable in known))
-        mixture = fit_mixture(x, known, int(clusters), generator, sites)
+        mixture = fit_mixture(x, known, int(clusters), generator, sites, emphasis)
         cores = (
             cores_near(mixture, ring, spread)
             if method == "mixture"
@@ -167,6 +173,16 @@ def initialize(
         return _tied(ring, shares)
     cores = [_by_component(core, share * share.size) for core, share in zip(ring.links, shares, strict=True)]
     return TensorRing(cores, ring.variables, ring.order, ring.columns)
+
+
+def _check_emphasis(emphasis: Sequence[float] | None, method: str, number: int) -> None:
+    if emphasis is None:
+        return
+    if method != "mixture":
+        raise ValueError(f"emphasis is of clusters, as method mixture has them, found method {method!r}")
+    values = np.asarray(emphasis, dtype=np.float64)
+    if values.shape != (number,) or not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"emphasis must be a positive number for each of {number} variables, found {emphasis!r}")
 
 
 def placed_variables(

@@ -1,4 +1,4 @@
-"""Checks when a ring is made: shapes, and the values of cores."""
+"""Checks of a new ring: shapes, and the values of cores."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Event:
         return like([0.0 if s in self.allowed else -math.inf for s in range(self.family.num_components)], core)
 
     def holds(self, values: Array) -> Array:
-        """Which values, none of them missing, are in the event."""
+        """Whether values, none of them missing, are in the event."""
         if isinstance(self.allowed, Interval):
             return self.allowed.holds(values)
         return namespace(values).any(values[..., None] == like(list(self.allowed), values), axis=-1)
@@ -52,7 +52,7 @@ Events = Mapping[int, Event]
 
 
 def is_event(value: Any) -> bool:
-    """Whether a value beside a column's name is an event and not a number."""
+    """Whether a value given for a column is an event instead of a number."""
     return isinstance(value, Interval | set | frozenset | list | tuple | range)
 
 
@@ -132,7 +132,7 @@ def check_observed(events: Events, rows: Array, row_numbers: np.ndarray) -> None
 
 
 def bounds_at(ring: Network, i: int, events: Events) -> dict[int, Interval]:
-    """Intervals of the columns of a site that events restrict, by place in its variable."""
+    """The intervals of events at a site, by the column's place in its variable."""
     own = {j: events[k].allowed for j, k in enumerate(ring.columns[i]) if k in events}
     return {j: allowed for j, allowed in own.items() if isinstance(allowed, Interval) and not allowed.is_unbounded}
 
@@ -153,5 +153,5 @@ def restricted(ring: N, events: Events) -> N:
 
 
 def described(events: Events) -> str:
-    """All events as errors name them."""
+    """All events, as error messages name them."""
     return ", ".join(map(str, events.values()))

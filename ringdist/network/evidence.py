@@ -1,4 +1,4 @@
-"""Rows of data as evidence: one weight per component of every column, with the large part of the logarithm beside it.
+"""Rows of data as evidence: one weight per component of every column, and the logarithm of a common factor.
 
 A missing entry (NaN) has weight 1 for every component, which is what marginalises it (paper Eq. 2). An event gives it
 the mass of the event under every component.
@@ -45,7 +45,7 @@ def as_rows(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
 
 
 def as_table(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
-    """x (..., d) as rows (b, d) of whatever numbers it holds, without checking values, and its leading shape."""
+    """x (..., d) as rows (b, d) in its own dtype, without checking values, and its leading shape."""
     core = ring.prototype
     x = plain(ring, x)
     if not is_array(x):
@@ -71,7 +71,7 @@ def checked(ring: Network, table: Array) -> Array:
 
 
 def plain(ring: Network, x: Any) -> Any:
-    """A frame of pandas' as an array whose columns are in the order of the ring's, and a masked array as `unmasked`.
+    """A pandas frame as an array with its columns in the order of the ring's, and a masked array as `unmasked`.
 
     Raises:
         ValueError: if the columns of the frame are not those of a ring whose columns have names, or two have one name.
@@ -90,7 +90,7 @@ def plain(ring: Network, x: Any) -> Any:
 
 
 def unmasked(x: Any) -> Any:
-    """NaN where a masked array of NumPy's is masked; anything else as it is."""
+    """A NumPy masked array with NaN where it is masked; anything else unchanged."""
     return np.ma.filled(x.astype(np.float64), np.nan) if isinstance(x, np.ma.MaskedArray) else x
 
 
@@ -100,7 +100,7 @@ def check_values(ring: Network, rows: Array) -> None:
     for sites in ring.groups:
         families = [ring.families[i] for i in sites]
         values = values_of(ring, rows, sites)
-        if not is_concrete(values):  # within `jax.jit` also what is made of constants
+        if not is_concrete(values):  # within `jax.jit` results of constants are traced too
             return
         if families[0].stacks and families[0].tells_support:
             if bool(xp.all(families[0].stack(families).in_support(values))):
@@ -146,7 +146,7 @@ def side_by_side(ring: Network, values: Sequence[Array]) -> Array:
 
 
 class Evidence:
-    """What b rows say about the components of every site.
+    """The weights of the components of every site given b rows.
 
     `log_weights(k)` is (b, N_k), log p(x_k | s) less the row's maximum over s, and `offset` (b,) the sum of those
     maxima: log p(x_k | s) for all k and s is their sum, exactly. The maxima carry no gradient; it flows through the
@@ -198,7 +198,7 @@ class Evidence:
 
     @classmethod
     def missing(cls, ring: Network) -> Evidence:
-        """One row that observes nothing."""
+        """The evidence of one row in which every entry is missing."""
         core = ring.prototype
         groups = [(c, like_zeros((len(c), 1, ring.shape[c[0]]), core)) for c in ring.groups]
         return cls(groups, like_zeros((1,), core, accumulator(core)))
@@ -232,7 +232,7 @@ class Evidence:
         return self._weights[group]
 
     def with_missing_row(self) -> Evidence:
-        """The rows and, behind them, one that observes nothing."""
+        """The rows, followed by one in which every entry is missing."""
         xp = namespace(self.offset)
         groups = [
             (columns, xp.concat([w, like_zeros((w.shape[0], 1, w.shape[2]), w)], axis=1)) for columns, w in self._groups
@@ -240,11 +240,11 @@ class Evidence:
         return Evidence(groups, xp.concat([self.offset, like_zeros((1,), self.offset)]))
 
     def arrays(self) -> list[Array]:
-        """Everything that gradients can flow through."""
+        """All arrays through which gradients can flow."""
         return [log_weights for _, log_weights in self._groups]
 
     def rows(self, index: Array) -> Evidence:
-        """The evidence of some rows only."""
+        """The evidence of the rows with these indices."""
         groups = [(columns, take(w, index, axis=1)) for columns, w in self._groups]
         return Evidence(groups, take(self.offset, index))
 
@@ -253,7 +253,7 @@ class Evidence:
 
 
 def _groups(ring: Network, events: Events) -> list[tuple[int, ...]]:
-    """Sites that are evaluated together; those with an event stand alone."""
+    """Groups of sites that are evaluated together; a site with an event is a group of its own."""
     if not events:
         return list(ring.groups)
     alone = {ring.place(k)[0]: None for k in events}
@@ -262,7 +262,7 @@ def _groups(ring: Network, events: Events) -> list[tuple[int, ...]]:
 
 
 def _log_weights(ring: Network, sites: Sequence[int], values: Array, events: Events) -> Array:
-    """(g, b, N): what entries (g, b), or (1, b, width) of a wide variable, say of the components of their sites."""
+    """Log-weights (g, b, N) of the components of some sites, from entries (g, b), or (1, b, width)."""
     xp, first = namespace(values), ring.families[sites[0]]
     if first.width > 1:
         bounds = bounds_at(ring, sites[0], events)
@@ -279,7 +279,7 @@ def _log_weights(ring: Network, sites: Sequence[int], values: Array, events: Eve
 
 
 def _missing(values: Array) -> Array | None:
-    """Which entries are missing, None where none is and that can be seen without a wait."""
+    """The mask of missing entries; None if there are none and this can be seen without synchronisation."""
     missing = namespace(values).isnan(values)
     if is_concrete(values) and not on_accelerator(values) and not bool(namespace(values).any(missing)):
         return None
@@ -287,7 +287,7 @@ def _missing(values: Array) -> Array | None:
 
 
 def _log_density(families: Sequence[Family], values: Array, missing: Array | None, core: Array) -> Array:
-    """(g, b, N) log p(x | s) at g sites of one kind; what stands at missing entries does not matter."""
+    """log p(x | s) at g sites of one kind, (g, b, N), with arbitrary values for missing entries."""
     first, xp = families[0], namespace(values)
     filled = values if missing is None else xp.where(missing, like(first.typical_value(), values), values)
     if first.stacks:

@@ -38,7 +38,7 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
     if len(set(sites)) != len(sites):
         raise ValueError(f"open columns must differ, and be of different variables, found {list(open)}")
     d = network.num_variables
-    indices = _Indices(2 * d)  # of bonds and, behind them, of components
+    indices = _Indices(2 * d)  # of bonds, followed by those of components
     operands: list[Array] = []
     terms: list[list[int]] = []
     for j, k in enumerate(network.order):
@@ -63,7 +63,7 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
 
 
 class _Indices:
-    """Indices of an expression, some of which are one and the same because an identity joins them."""
+    """Indices of an expression; an identity makes the two indices that it joins equal."""
 
     def __init__(self, count: int):
         self._parent: list[int] = list(range(count))

@@ -1,4 +1,4 @@
-"""Arrays that a ring owns: copies of the caller's arrays, and its own, which are not written to."""
+"""Arrays that a ring owns: copies of the caller's arrays, and its own arrays, which are never written to."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def is_lasting(value: Any) -> bool:
 
 
 def as_given(core: Core) -> Any:
-    """A core as users see it."""
+    """A core as users see it: the array of a dense core."""
     return core.array if isinstance(core, DenseCore) else core
 
 
 def copied(core: Core) -> Core:
-    """The core with arrays that nobody else can write to."""
+    """The core with copies of its arrays."""
     return core.with_arrays({name: _copy(array) for name, array in core.arrays().items()})
 
 
@@ -37,7 +37,7 @@ def _copy(array: Array) -> Array:
 
 
 def fixed(core: Core) -> Core:
-    """The core, of this library's own making; NumPy's arrays are not written to any more."""
+    """A core that this library made, with its NumPy arrays set to read-only."""
     for array in core.arrays().values():
         if backend_name(array) == "numpy":
             array.flags.writeable = False
@@ -45,5 +45,5 @@ def fixed(core: Core) -> Core:
 
 
 def records_gradient(array: Array) -> bool:
-    """Whether PyTorch follows what is made of the array."""
+    """Whether PyTorch records operations on the array."""
     return bool(getattr(array, "requires_grad", False))

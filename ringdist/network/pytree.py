@@ -12,7 +12,7 @@ from ringdist.variables import Form, as_family, rebuild
 
 @dataclasses.dataclass
 class _Placeholder:
-    """Stands for a variable while JAX keeps other things than arrays in a ring."""
+    """Stands for a variable while JAX has other objects than arrays in a ring."""
 
     form: Form
     values: dict[str, Any]
@@ -23,7 +23,7 @@ class _Placeholder:
 
 @functools.cache
 def register_ring(kind: Any) -> None:
-    """Make a class of rings a JAX pytree: the arrays of cores and variables are leaves, all else is structure."""
+    """Register a class of rings as a JAX pytree, with the arrays of cores and variables as leaves."""
     import jax
 
     def flatten(ring: Any) -> tuple[tuple[Any, ...], Any]:
@@ -49,7 +49,7 @@ def register_ring(kind: Any) -> None:
 
 @functools.cache
 def register_core(kind: Any) -> None:
-    """Make a kind of cores a JAX pytree whose leaves are its factors."""
+    """Register a kind of cores as a JAX pytree whose leaves are its factors."""
     import jax
 
     def unflatten(names: Any, factors: Any) -> Any:

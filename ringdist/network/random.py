@@ -29,7 +29,7 @@ CoreKind = Literal["dense", "cp"]
 
 
 class Parts(NamedTuple):
-    """What a ring is made of."""
+    """The parts of a ring."""
 
     cores: list[Any]
     variables: list[Variable]

@@ -32,7 +32,7 @@ from ringdist.variables import Family, Variable, as_family
 class Network:
     """Cores and variables in their order around a ring; see `TensorRing` for the arguments."""
 
-    links: tuple[Core, ...]  # the cores by site, arrays as `DenseCore`: what engines and queries work with
+    links: tuple[Core, ...]  # the cores by site, for engines and queries; arrays are `DenseCore`s
     variables: tuple[Variable, ...]
     order: tuple[int, ...]
     validate: bool
@@ -99,7 +99,7 @@ class Network:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"rings are immutable: {name} cannot be deleted")
 
-    # ------------------------------------------------------------------------------------------------ what it is
+    # --------------------------------------------------------------------------------------------- properties
 
     @cached_property
     def cores(self) -> tuple[Any, ...]:
@@ -223,7 +223,7 @@ class Network:
         return type(self)(cores, variables, order, columns, validate=self.validate)
 
     def with_values(self, cores: Sequence[Any], variables: Sequence[Variable] | None = None) -> Self:
-        """A ring of the same structure whose cores were made for it and need no check or copy."""
+        """A ring of the same structure with new cores, which are neither checked nor copied."""
         links = tuple(fixed(as_core(core)) for core in cores)
         arrays = [array for core in links for array in core.arrays().values()]
         ring = object.__new__(type(self))
@@ -242,7 +242,7 @@ class Network:
         return self._detached([_detached_variable(v) for v in self.variables])
 
     def detached_cores(self) -> Self:
-        """The same ring with cores that record no gradient: all that components are drawn from."""
+        """The same ring with cores that record no gradients, for drawing components."""
         return self._detached(self.variables)
 
     def _detached(self, variables: Sequence[Variable]) -> Self:
@@ -298,7 +298,7 @@ class Network:
 
 
 def mapped(core: Core, function: Callable[[Array], Array]) -> Core:
-    """The core with a function applied to its factors; itself where nothing changes."""
+    """The core with a function applied to its factors; the same core if nothing changes."""
     arrays = core.arrays()
     changed = {name: function(array) for name, array in arrays.items()}
     return core if all(changed[name] is array for name, array in arrays.items()) else core.with_arrays(changed)

@@ -122,7 +122,7 @@ def _describe(k: int, variable: Variable) -> str:
 
 
 class _Scale(NamedTuple):
-    """How one column is read: a value's level, or fine bin, is the number of edges that are not above it."""
+    """The bins of one column: the level of a value is the number of edges that are not above it."""
 
     edges: np.ndarray  # (N - 1,) between levels, ascending
     fine_edges: np.ndarray  # (F - 1,) between fine bins, ascending; none for a categorical column
@@ -145,8 +145,8 @@ def _scales(x: np.ndarray, variables: Sequence[Variable]) -> list[_Scale]:
     bins = int(np.clip(np.sqrt(n / _ROWS_PER_CELL), _FEWEST_BINS, _MOST_BINS))
     scales = []
     for k, variable in enumerate(variables):
-        whole = as_family(variable).integer and lowest[k] >= 0
-        if whole and highest[k] < variable.num_components <= _MOST_LEVELS:
+        is_integer = as_family(variable).integer and lowest[k] >= 0
+        if is_integer and highest[k] < variable.num_components <= _MOST_LEVELS:
             scales.append(_categories(variable.num_components))
         else:
             scales.append(_ranks(np.asarray(sample[:, k], dtype=np.float64), bins))
@@ -240,7 +240,7 @@ def _groups(sizes: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
 
 
 def _joint_counts(x: np.ndarray, scales: Sequence[_Scale], starts: np.ndarray, first: int, last: int) -> np.ndarray:
-    """How often the levels of columns first..last-1 meet those of columns first..d-1, where both are observed."""
+    """Joint counts of the levels of columns first..last-1 and of columns first..d-1, over rows with both observed."""
     column = np.repeat(np.arange(len(scales) - first), np.diff(starts[first:]))
     level = np.concatenate([np.arange(scale.num_levels, dtype=np.int32) for scale in scales[first:]])
     strip = starts[last] - starts[first]

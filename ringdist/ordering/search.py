@@ -125,7 +125,7 @@ def _walk(links: list[list[int]], node: int) -> Iterator[int]:
 
 
 def _scalars(array: np.ndarray) -> Any:
-    """The same memory, read entry by entry as Python numbers: a tenth of the time of the array's own indexing."""
+    """A memory view of the array, whose entries are Python numbers; indexing is ten times faster than of the array."""
     return memoryview(array)  # type: ignore[arg-type]
 
 
@@ -189,7 +189,7 @@ class _Tour:
 
 
 class _Search:
-    """Moves that make a tour heavier, looked for around one node at a time among its heaviest neighbours."""
+    """Local search for moves that make a tour heavier, around one node at a time among its heaviest neighbours."""
 
     def __init__(self, weight: np.ndarray, start: list[int]):
         weight = np.array(weight, dtype=np.float64, order="C")

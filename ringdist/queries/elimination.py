@@ -91,7 +91,7 @@ def _gaps(order: Sequence[int], kept: Sequence[int]) -> list[list[int]]:
 def _absorb(
     cores: list[Core], weights: list[Array | None], lefts: list[list[Array]], rights: list[list[Array]]
 ) -> list[Any]:
-    """Every core with the log-weights of its components and the log-matrices on both sides multiplied in."""
+    """Every core, multiplied by the log-weights of its components and the log-matrices on both sides."""
     products = [_product(run) if run else None for run in lefts + rights]
     if any(run and product is None for run, product in zip(lefts + rights, products, strict=True)):
         return _absorb_in_gauge(cores, weights, lefts, rights)
@@ -116,7 +116,7 @@ def _absorb_in_gauge(
 
 
 def in_gauge(chain: Sequence[Array]) -> list[Array]:
-    """A closed chain of log-matrices (N, m, m') with scales moved across the bonds so that little underflows.
+    """A closed chain of log-matrices (N, m, m') in a gauge in which little underflows.
 
     Forwards, every column is scaled to a largest entry of 1 and what is divided by goes on to the next matrix, so only
     what another path into the same bond state dominates can be lost; backwards, every matrix keeps an even share.
@@ -141,7 +141,7 @@ def _log_largest(logs: Array, axis: tuple[int, ...] | None) -> Array:
 
 
 def _product(log_matrices: Sequence[Array]) -> Array | None:
-    """The product of matrices given by their logarithms, its largest entry at 1 (all zeros if they leave no mass).
+    """The product of matrices given by their logarithms, scaled to a largest entry of 1, or all zeros.
 
     None unless it is certain that no entry but a zero has underflowed: a product's entries are
     zero or at least the product of its factors' least positive entries.
@@ -161,7 +161,7 @@ def _product(log_matrices: Sequence[Array]) -> Array | None:
 
 
 def widest_spread(array: Array) -> float:
-    """How far, as a logarithm, numbers of the array's dtype may lie below 1."""
+    """The logarithm of 1 over the smallest normal number of the array's dtype."""
     return -math.log(float(namespace(array).finfo(array.dtype).smallest_normal))
 
 
@@ -187,7 +187,7 @@ def _held_spread(like: Array) -> float:
 
 
 def log_spread(log_matrix: Array) -> float:
-    """The largest entry less the least finite one."""
+    """The largest entry minus the least finite one."""
     xp = namespace(log_matrix)
     least = xp.min(xp.where(log_matrix == -xp.inf, xp.inf, log_matrix))
     return float(stop_gradient(xp.max(log_matrix) - least))
@@ -254,8 +254,8 @@ def _weighted(core: Core, weights: Array) -> Core:
     factors, _, component = core.subscripts.partition("->")
     for (name, array), letters in zip(core.arrays().items(), factors.split(","), strict=True):
         if component[0] in letters:
-            behind = len(letters) - letters.index(component[0]) - 1
-            shaped = namespace(array).reshape(weights, (-1, *[1] * behind))
+            later = len(letters) - letters.index(component[0]) - 1
+            shaped = namespace(array).reshape(weights, (-1, *[1] * later))
             return core.with_arrays({**core.arrays(), name: array * shaped})
     raise ValueError(f"a core must have its components in some factor, found {core.subscripts}")
 

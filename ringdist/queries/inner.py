@@ -84,9 +84,9 @@ def _with_columns_of(ring: Network, other: Network) -> Network:
 
 
 def _contracted(ring: Network, other: Network, grams: Sequence[Array], semiring: Semiring) -> Array | None:
-    """log Σ_st P̂[s] P̂'[t] ∏_k gram_k[s_k, t_k]; None unless it is certain that nothing but a zero has underflowed.
+    """log Σ_st P̂[s] P̂'[t] ∏_k gram_k[s_k, t_k]; None unless it is certain that only zeros are 0.
 
-    A product of states is certain where its factors' least positive entries have one in the dtype's range.
+    A product of states is certain if the product of its factors' least positive entries is in the dtype's range.
     """
     core, limit = ring.prototype, widest_spread(ring.prototype)
     xp, certain = namespace(core), semiring is LOG or not is_concrete(core, other.prototype, *grams)

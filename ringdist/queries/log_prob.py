@@ -24,7 +24,7 @@ from ringdist.network import Evidence, Network
 from ringdist.network.events import Events
 from ringdist.network.evidence import as_table, checked
 
-MANY = 256  # rows beside which it costs little that every part of them reads the cores once more
+MANY = 256  # rows for which reading the cores once more in each part costs little
 
 
 def log_prob(ring: Network, x: Any, engine: Engine = "auto") -> Array:
@@ -90,7 +90,7 @@ def _differentiable(ring: Network, rows: Array, engine: Engine, events: Events |
 
 
 def _with_normalizer(ring: Network, rows: Array, engine: Engine, events: Events | None) -> Array:
-    """log p of rows (b, d), with Z as one more row, which observes nothing."""
+    """log p of rows (b, d), with Z as an additional row in which every entry is missing."""
     values = log_mass(ring, Evidence.of_rows(ring, rows, events=events).with_missing_row(), engine)
     _check_normalizer(ring, values[-1])
     return values[:-1] - values[-1]
@@ -129,7 +129,7 @@ def _check_normalizer(ring: Network, value: Array) -> None:
 
 
 def _rows_per_chunk(ring: Network, engine: Engine) -> int:
-    """Rows whose evidence and matrices stay within the budget, or as many as the cores have numbers if they are more.
+    """Rows whose evidence and matrices fit the memory budget, or the size of the cores if that is larger.
 
     Other engines than the sweep and the log engine, which "auto" prefers to the tree for large cores on a CPU, may hold
     the matrices of all columns at once.
@@ -143,10 +143,10 @@ def _rows_per_chunk(ring: Network, engine: Engine) -> int:
 
 
 def _rows_stored(ring: Network, rows: Array, engine: Engine) -> int:
-    """Of how many rows a backward pass keeps what it needs; if there are more, it computes theirs again, part by part.
+    """Number of rows whose intermediate results are stored for a backward pass; for more rows, parts are recomputed.
 
-    Of parts that would be small, a sweep keeps less instead: see `sweep.recomputes`. PyTorch refuses what differs the
-    second time, as the sequence does in which tensornetwork contracts.
+    If parts would be small, a sweep stores less instead, see `sweep.recomputes`. PyTorch does not accept recomputed
+    results that differ, as those of tensornetwork, whose contraction sequence may change.
     """
     if backend_name(rows) == "torch" and (engine == "tensornetwork" or not is_concrete(rows, ring.prototype)):
         return int(rows.shape[0])

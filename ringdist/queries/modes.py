@@ -85,7 +85,7 @@ def _check_mass(ring: Network, rows: Array, row_numbers: np.ndarray) -> None:
 def enumerate_few(
     ring: Network, rows: np.ndarray, missing: np.ndarray, density: Callable[[Array], Array]
 ) -> np.ndarray:
-    """Fill in place the incomplete rows (n, d) of few completions by the densest; the numbers of the other rows.
+    """Complete, in place, the rows (n, d) with few completions; the indices of the other incomplete rows.
 
     Args:
         ring: over whose columns the rows are.
@@ -112,7 +112,7 @@ def _completions(ring: Network, missing: np.ndarray) -> np.ndarray:
 
 
 def _pieces(rows: np.ndarray, numbers_per_row: int) -> Iterator[np.ndarray]:
-    """The rows in parts whose temporaries stay within the budget."""
+    """The rows in parts whose temporary arrays fit the memory budget."""
     step = rows_within(budget.TEMPORARY, numbers_per_row)
     for start in range(0, rows.shape[0], step):
         yield rows[start : start + step]
@@ -121,7 +121,7 @@ def _pieces(rows: np.ndarray, numbers_per_row: int) -> Iterator[np.ndarray]:
 def _enumerated(
     ring: Network, rows: np.ndarray, missing: np.ndarray, count: int, density: Callable[[Array], Array]
 ) -> np.ndarray:
-    """The best of all completions of rows (n, d) that have at most `count`; a row that has fewer repeats them."""
+    """The best of all completions of rows (n, d) with at most `count` completions; rows with fewer repeat them."""
     n, d = rows.shape
     sizes = np.where(missing, [ring.shape[i] for i, _ in ring.layout.places], 1)
     strides = np.cumprod(sizes[:, ::-1], axis=1)[:, ::-1] // sizes  # the last missing column changes fastest
@@ -154,7 +154,7 @@ def _searched(ring: Network, rows: Array, missing: np.ndarray, row_numbers: np.n
 
 
 def _ascend(ring: Network, rows: Array, free: np.ndarray) -> tuple[Array, Array]:
-    """Coordinate ascent in sweeps, each row until it gains nothing; the rows (n, d) and their log p.
+    """Sweeps of coordinate ascent, until a row does not improve; the rows (n, d) and their log p.
 
     Args:
         free: (n, d) bool, the entries that may change.
@@ -177,7 +177,7 @@ def _ascend(ring: Network, rows: Array, free: np.ndarray) -> tuple[Array, Array]
 
 
 def _ascend_once(ring: Network, rows: Array, free: np.ndarray) -> Array:
-    """One sweep: suffix states are computed once, the prefix carries the new values."""
+    """One sweep of coordinate ascent, with suffix states computed once and prefixes of the new values."""
     xp, n = namespace(rows), rows.shape[0]
     arithmetic = Linear(ring, Evidence.of_rows(ring, rows))
     suffixes = suffix_states(arithmetic, first=1)[::-1]
@@ -204,12 +204,12 @@ def _ascend_once(ring: Network, rows: Array, free: np.ndarray) -> Array:
 
 
 def _compiles(array: Array) -> bool:
-    """Whether every new number of rows has all operations compiled anew, which costs more than rows too many."""
+    """Whether a new number of rows would recompile all operations, which costs more than redundant rows."""
     return backend_name(array) == "jax"
 
 
 def _of_rows(state: State, index: Array) -> State:
-    """The state of some rows; what all rows share stays one row."""
+    """The state of some rows; a state that all rows share is unchanged."""
     values, logs, low = (
         part if part is None or part.shape[0] == 1 else take(part, index)
         for part in (state.values, state.logs, state.low)
@@ -218,7 +218,7 @@ def _of_rows(state: State, index: Array) -> State:
 
 
 def _best_value(family: Family, log_weights: Array, current: Array) -> Array:
-    """argmax_z Σ_s exp(log_weights[s]) p(z | s) over the components' centres and ever smaller steps around the best."""
+    """argmax_z Σ_s exp(log_weights[s]) p(z | s) over the components' centres, refined by decreasing steps."""
     xp = namespace(log_weights)
     means, stds = like(family.centres(), log_weights), like(family.scales(), log_weights)
     integer = family.integer
@@ -243,7 +243,7 @@ def _best_value(family: Family, log_weights: Array, current: Array) -> Array:
 
 
 def _best_row(family: Family, log_weights: Array, current: Array, loose: Array) -> Array:
-    """argmax over the loose entries (n, width) of Σ_s exp(log_weights[s]) p(row | s) of a wide variable.
+    """argmax over the missing entries (n, width) of Σ_s exp(log_weights[s]) p(row | s) of a wide variable.
 
     Starts from the best of the components' conditional means, and improves one column after another by `_best_value`.
     """

@@ -145,7 +145,7 @@ def _pairwise(
     function: Callable[[int, list[int], Array], Array],
     places: Sequence[tuple[int, int]],
 ) -> Array:
-    """The symmetric matrix of blocks that a function of p(s_j, s_k) makes for each two sites, (Σ w, Σ w).
+    """The symmetric matrix (Σ w, Σ w) whose blocks are a function of p(s_j, s_k) for each pair of sites.
 
     Args:
         diagonal: the block of every site and itself, symmetric (w, w).
@@ -188,7 +188,7 @@ def _marginals(ring: Network) -> list[Array]:
 
 
 class _UncertainError(ArithmeticError):
-    """Some entry may have underflowed."""
+    """An entry may have underflowed."""
 
 
 def _pairs(arithmetic: Arithmetic) -> Iterator[tuple[int, list[int], Array]]:
@@ -229,7 +229,7 @@ def _pairs(arithmetic: Arithmetic) -> Iterator[tuple[int, list[int], Array]]:
 
 
 def _joint_scale(arithmetic: Arithmetic, state: State, suffix: State, count: int) -> Array:
-    """The values of `count` columns' states, each column's relative to its largest scale."""
+    """The values of the states of `count` columns, relative to each column's largest scale."""
     if isinstance(arithmetic, Log):
         return state.values
     xp, size = arithmetic.xp, state.values.shape[0] // count
@@ -261,7 +261,7 @@ def _joined(a: State, b: State, xp: Any) -> State:
 
 
 def _padded(matrix: Array, rows: int, columns: int) -> Array:
-    """The matrix with zeros below and to the right, (rows, columns)."""
+    """The matrix padded with zeros to (rows, columns)."""
     xp, (own, width) = namespace(matrix), matrix.shape
     if width < columns:
         matrix = xp.concat([matrix, like_zeros((own, columns - width), matrix)], axis=1)

@@ -82,7 +82,7 @@ def pathwise(ring: Network, x: Any, given: Any = None) -> Array:
 
 
 def _forward_sweep(ring: Network, rows: Array, fixed: Array, nothing_given: bool) -> tuple[Array, Array, Array]:
-    """The moving samples (n, d), and on the way of each row the least density and the least mass in the products, (n,).
+    """The moving samples (n, d), and for each row the least density and the least mass in the products, (n,).
 
     The masses are relative to what the products were scaled by: one near underflow means that the paths with the mass
     may have been lost.
@@ -161,7 +161,7 @@ def _moved(family: Family, weights: Array, column: Array, evidence: Array, typic
     cdf = xp.sum(weights * like(family.cdf(value), weights), axis=-1)
     log_density = stop_gradient(like(family.log_density(value), weights))
     density = xp.sum(stop_gradient(weights) * xp.exp(log_density), axis=-1)
-    density = xp.where(free & ~missing, density, 1.0)  # what stands still must not divide by zero
+    density = xp.where(free & ~missing, density, 1.0)  # entries without a gradient must not divide by zero
     value = xp.where(free, moving(value, cdf, density), evidence)
     return xp.where(missing, xp.nan, value), density
 

@@ -298,7 +298,7 @@ def _invert(family: Family, weights: Array, q: Array) -> Array:
     with without_warnings(weights):
         above = ~reached(end + 0 * total)
         value = first_reached(reached, -end + 0 * total, end + 0 * total)
-        # Far out every cdf is rounded to 1: only the support tells whether a column has an end.
+        # Far in the tail every cdf rounds to 1, so only the support determines whether a column has an end.
         above = above | ((q >= 1) & family.is_endless(value))
     value = xp.round(value) if family.integer else value
     value = xp.where(q <= 0, family.support[0], xp.clip(value, min=family.support[0]))

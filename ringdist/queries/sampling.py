@@ -144,7 +144,7 @@ def sample_given(
 
 
 def _naming(row_numbers: np.ndarray, events: Events) -> Naming:
-    """How errors name the evidence of a row."""
+    """The evidence of a row, as error messages name it."""
     also = f" for {described(events)}" if events else ""
     return lambda i: f"row {int(row_numbers[i])}{also}"
 
@@ -198,7 +198,7 @@ def _some_components(
 
 
 def _lost_rows(linear: Linear, closed: State) -> Array:
-    """Rows of whose mass more than rounding was lost to underflow in the suffix products."""
+    """Rows that lost more of their mass than rounding to underflow in the suffix products."""
     value, low = linear.close(closed)
 
     def floored(ring: Network, evidence: Evidence) -> Array:
@@ -209,7 +209,7 @@ def _lost_rows(linear: Linear, closed: State) -> Array:
 
 
 def _draw(arithmetic: Arithmetic, suffixes: list[State], row: Array, uniforms: Array) -> tuple[Array, Array]:
-    """One path of bonds and components for every entry of `row`: (n, sites), and the least total weight on the way."""
+    """A path of bonds and components for every entry of `row`, (n, sites), and the least total weight of its steps."""
     ring, xp = arithmetic.ring, arithmetic.xp
     sequence, d = ring.sequence, ring.num_variables
     shared = suffixes[0].values.shape[0] == 1

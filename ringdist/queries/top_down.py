@@ -29,7 +29,7 @@ from ringdist.network import Evidence, Network
 
 
 def prefers_tree(ring: Network) -> bool:
-    """Not for a train whose tree (m³) would cost more than all that a sweep's steps cost to launch."""
+    """Whether to draw from the tree: not for trains whose tree (m³) costs more than the launches of a sweep."""
     rank = max(ring.ranks)
     return rank - min(ring.ranks) < 128 or on_accelerator(ring.prototype)
 
@@ -45,7 +45,7 @@ class _Group(NamedTuple):
 
 
 class _Tree(NamedTuple):
-    """A ring's tree of products, as bonds and then components are drawn from it."""
+    """A ring's tree of products, in the form from which bonds and components are drawn."""
 
     cut: Array  # (m,) weights of the bond at the cut
     halves: list[tuple[Array, Array, Array]]  # from the top: k segments' left halves by row and right ones by column
@@ -54,14 +54,14 @@ class _Tree(NamedTuple):
 
 
 def tree_of(ring: Network) -> _Tree | None:
-    """The tree, kept from call to call if it is small."""
+    """The tree, cached if it is small."""
     if 2 * ring.num_variables * max(ring.ranks) ** 2 > budget.REMEMBERED:
         return _computed_tree(ring)
     return ring.remembered("tree", lambda: _computed_tree(ring))
 
 
 def _computed_tree(ring: Network) -> _Tree | None:
-    """None where some product came near underflow, or is not finite."""
+    """The tree; None if a product came near underflow, or is not finite."""
     *_, top = levels = list(tree_levels(ring, Evidence.missing(ring)))
     xp, rank = namespace(top.values), top.values.shape[-1]
     logs = safe_log(xp.linalg.diagonal(top.values[0, 0])) + astype(top.logs[0, 0], top.values.dtype)

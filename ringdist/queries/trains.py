@@ -38,7 +38,7 @@ N = TypeVar("N", bound=Network)
 
 
 class _OutOfRange(Exception):
-    """An entry of a product that is not zero may have underflowed."""
+    """A positive entry of a product may have underflowed."""
 
 
 def to_train(ring: N) -> N:
@@ -81,7 +81,7 @@ def to_train(ring: N) -> N:
 
 
 def _listed(ring: Network) -> list[Array]:
-    """The cores in ring order from the cut, of the least ranks; raises where an entry but a zero may underflow."""
+    """The cores in ring order from the cut, with the least ranks; raises if a positive entry may underflow."""
     cores = _train([_dense(ring.links[k]) for k in ring.sequence])
     if is_concrete(*cores) and not all(fits(core, ring.prototype) for core in cores):
         raise _OutOfRange
@@ -100,7 +100,7 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def _in_range(product: Array, *factors: Array) -> Array:
-    """The product; raises where one of entries of the factors may underflow beside a largest entry of 1 in each."""
+    """The product of arrays with largest entries of 1; raises if a product of positive entries may underflow."""
     # Within `jax.jit` a product of constants has no values either.
     if is_concrete(product) and sum(map(spread, factors)) > widest_spread(factors[0]):
         raise _OutOfRange
@@ -173,7 +173,7 @@ def _carried(ring: Network) -> list[Core]:
 
 
 def _carried_array(array: Array, r: int, first: bool, last: bool) -> DenseCore:
-    """Q[s, b, c] beside a value a of the cut bond: (N, r m, r m'), and 1 in the place of r m, r m' at the ends."""
+    """Q[s, b, c] with a value a of the cut bond in both bonds, (N, r m, r m'); 1 instead of r m, r m' at the ends."""
     xp, size = namespace(array), array.shape[0]
     if first and last:
         if float(stop_gradient(xp.max(array))) > float(xp.finfo(array.dtype).max) / (2 * r):

@@ -156,9 +156,9 @@ def ring_posteriors(mixture: Mixture, rows: Array, event: Mapping[Column, Any] |
 
 
 def possible(posterior: Array, rows: Array) -> Array:
-    """Rows (b, d) without their entries where `posterior` (b,) of a ring is 0: it is asked nothing impossible.
+    """Rows (b, d), all NaN where `posterior` (b,) of a ring is 0, so that the ring has no impossible evidence.
 
-    What it answers there has no weight.
+    The ring's results for these rows have weight 0.
     """
     xp = namespace(rows)
     return xp.where((stop_gradient(posterior) > 0)[:, None], rows, xp.nan)

@@ -84,7 +84,7 @@ def covariance(mixture: Mixture) -> Array:
 
 
 def _weighty(mixture: Mixture, weights: Array) -> list[tuple[int, TensorRing]]:
-    """The rings by their number, without those whose weight is known to be 0: their moments may be infinite."""
+    """The rings by index, without those whose weight is known to be 0, because their moments may be infinite."""
     if not is_concrete(weights):
         return list(enumerate(mixture.rings))
     positive = to_numpy(stop_gradient(weights)) > 0
@@ -136,7 +136,7 @@ def mutual_information(mixture: Mixture) -> Array:
 
 
 def _components(mixture: Mixture) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The column of every component of the mixture, and for each ring the numbers that its components have there."""
+    """The column of every component of the mixture, and for each ring the indices of its components."""
     first = mixture.rings[0]
     shared = [family.values_are_components for family in first.families]
     owner: list[int] = []

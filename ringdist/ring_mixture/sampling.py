@@ -129,10 +129,10 @@ def sample_given(
 def _drawn_in_groups(
     mixture: Mixture, rows: Array, ring_of: np.ndarray, event: Mapping[Column, Any] | None, stream: Stream
 ) -> Array:
-    """Draws (n b, d) of rows (b, d) from the rings `ring_of` (n, b), each of which is asked for its rows only.
+    """Draws (n b, d) of rows (b, d) from the rings `ring_of` (n, b); each ring draws for its own rows only.
 
-    A ring draws as often from all its rows as from the one for which it was chosen most often; where it is chosen less
-    often, its first draws are as good as any.
+    The number of draws of a ring is the same for all its rows, the largest that any of them needs. Rows that need fewer
+    use the first ones.
     """
     parts, places = [], []
     for c, ring in enumerate(mixture.rings):
@@ -145,7 +145,7 @@ def _drawn_in_groups(
         most = int(counts.max())
         drawn = sampling.sample_given(ring, some, most, event=event, rng=stream.next(), row_numbers=used)
         draw_of, row = np.nonzero(chosen)
-        rank = (np.cumsum(chosen, axis=0) - 1)[draw_of, row]  # the how-many-th draw of its row from this ring
+        rank = (np.cumsum(chosen, axis=0) - 1)[draw_of, row]  # index among the draws of its row from this ring
         flat = rank * used.shape[0] + np.searchsorted(used, row)
         parts.append(take(namespace(rows).reshape(drawn, (-1, rows.shape[1])), indices(flat, rows)))
         places.append(draw_of * rows.shape[0] + row)
@@ -155,12 +155,12 @@ def _drawn_in_groups(
 
 
 def _asks_all(ring_of: Array) -> bool:
-    """Whether every ring draws all rows, so that no shape depends on what was drawn."""
+    """Whether every ring draws for all rows, so that no shape depends on random numbers."""
     return backend_name(ring_of) == "jax" or not is_concrete(ring_of)
 
 
 def _chosen(drawn: list[Array], ring_of: Array) -> Array:
-    """The rows (..., d) of the rings that were drawn for them."""
+    """The rows (..., d) from the rings that were drawn for them."""
     xp, result = namespace(ring_of), drawn[0]
     for c, rows in enumerate(drawn[1:], 1):
         result = xp.where((ring_of == c)[..., None], rows, result)

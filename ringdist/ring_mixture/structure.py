@@ -70,7 +70,7 @@ class Mixture:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._set(state["rings"], state["linear"], state["logs"], state["validate"])
 
-    # ------------------------------------------------------------------------------------------------ what it is
+    # --------------------------------------------------------------------------------------------- properties
 
     @property
     def weights(self) -> Array:
@@ -194,13 +194,13 @@ def check_same_columns(rings: Sequence[TensorRing]) -> None:
 
 
 def _values(ring: TensorRing) -> list[tuple[int | str, tuple[float, float]]]:
-    """What the values of every column are."""
+    """The space of values and the support of every column."""
     spaces = value_spaces(ring.variables, ring.layout)
     return [(space, ring.families[i].supports[j]) for space, (i, j) in zip(spaces, ring.layout.places, strict=True)]
 
 
 def _as_weights(weights: Any, rings: Sequence[TensorRing], validate: bool) -> Array:
-    """Weights (K,) as floating numbers of the rings' backend, which nobody else can write to."""
+    """Weights (K,) as a floating point copy in the rings' backend."""
     prototype = rings[0].prototype
     given = weights if is_array(weights) else like(np.asarray(weights, dtype=np.float64), prototype)
     xp = namespace(prototype, given)
@@ -236,7 +236,7 @@ def _frozen(array: Array) -> Array:
 
 @functools.cache
 def register_mixture(kind: Any) -> None:
-    """Make a class of mixtures a JAX pytree of its rings and their weights."""
+    """Register a class of mixtures as a JAX pytree of its rings and their weights."""
     import jax
 
     def unflatten(validate: Any, children: Any) -> Any:

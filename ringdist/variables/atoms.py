@@ -154,18 +154,18 @@ class WithAtoms(Family):
     def inner(self, other: Any) -> Array:
         """Σ or ∫ relative to both measures, (N, N'): two atoms have the product 1 where they are equal."""
         self._check_sibling(other)
-        ours, theirs = self._inner, other._inner
-        block = ours.inner(theirs)
+        inner, other_inner = self._inner, other._inner
+        block = inner.inner(other_inner)
         xp = namespace(block)
-        own_atoms, their_atoms = self._values(block), other._values(block)
-        right = self._of(own_atoms[:, None] == their_atoms, block)
+        own_atoms, other_atoms = self._values(block), other._values(block)
+        right = self._of(own_atoms[:, None] == other_atoms, block)
         above, left = (
-            xp.zeros_like(block[:, :1]) + 0 * their_atoms,
+            xp.zeros_like(block[:, :1]) + 0 * other_atoms,
             xp.zeros_like(block[:1, :]) + 0 * own_atoms[:, None],
         )
-        if ours.integer:
-            above = xp.exp(like(other._outer_density(ours, their_atoms), block)).T
-            left = xp.exp(like(self._outer_density(theirs, own_atoms), block))
+        if inner.integer:
+            above = xp.exp(like(other._outer_density(inner, other_atoms), block)).T
+            left = xp.exp(like(self._outer_density(other_inner, own_atoms), block))
         return xp.concat([xp.concat([block, above], axis=1), xp.concat([left, right], axis=1)], axis=0)
 
     def _outer_density(self, family: Family, atoms: Array) -> Array:
@@ -202,7 +202,7 @@ class WithAtoms(Family):
         atoms: Sequence[float] = (),
         **options: Any,
     ) -> Self:
-        """Components of the family `variable` on what is not an atom, `num_components` of them."""
+        """`num_components` components of the family `variable`, placed on the values that are not atoms."""
         values = _checked(atoms)
         family, more = (variable.func, variable.keywords) if isinstance(variable, functools.partial) else (variable, {})
         if not (isinstance(family, type) and issubclass(family, Family)):
@@ -247,7 +247,7 @@ class WithAtoms(Family):
         return x[..., None] == self._values(x)
 
     def _explained(self, x: Array) -> Array:
-        """Where x can come from a component of the variable."""
+        """Whether entries of x can come from a component of the variable."""
         inside = self._inner.in_support(x)
         return inside if self._inner.integer else inside & ~namespace(x).any(self._hits(x), axis=-1)
 
@@ -260,7 +260,7 @@ class WithAtoms(Family):
         return namespace(condition).astype(condition, array.dtype)
 
     def _beside(self, array: Array, values: Sequence[float] = ()) -> Array:
-        """Numbers of the components of the variable, (M,), and behind them those of the atoms, 0 if not given."""
+        """Numbers of the components of the variable, (M,), followed by those of the atoms, 0 if not given."""
         tail = like(np.asarray(values), array) if values else like_zeros((len(self.atoms),), array)
         return namespace(array).concat([array, tail])
 

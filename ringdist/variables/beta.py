@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from ringdist.backend import Array, gamma_logs, namespace, without_warnings
+from ringdist.backend import Array, gamma_logs, is_concrete, namespace, without_warnings
 from ringdist.variables.checks import check_name, check_values, observed, parameters
 from ringdist.variables.gamma_functions import (
     HALF_LOG_2PI,
     deviance,
     log_gap,
-    log_gap_slope,
+    log_gap_derivative,
     stirling_error,
 )
 from ringdist.variables.placing import centres_and_widths
@@ -22,6 +22,7 @@ from ringdist.variables.protocol import Family
 from ringdist.variables.tails import regularised_beta
 
 NEWTON_STEPS = 8  # of one M-step, each the longest of those below that gains
+GAIN = 1e-9  # nats a row of a component, below which no further step is made: the error is about its square then
 LENGTHS = 1.0, 0.3, 0.05
 LONGEST = 3.0  # change of log odds of the mean, and of the logarithm of alpha + beta, in a step
 
@@ -136,14 +137,14 @@ class BetaMixture(Family):
         self._check_sibling(other)
         if other.support != self.support:
             raise ValueError(f"inner products need the same bounds, found {self.support} and {other.support}")
-        ours = {key: array[:, None] for key, array in self._arrays.items()}
-        theirs = {key: array[None, :] for key, array in other._arrays.items()}
-        product = {key: ours[key] + theirs[key] - 1 for key in ours}
+        left = {key: array[:, None] for key, array in self._arrays.items()}
+        right = {key: array[None, :] for key, array in other._arrays.items()}
+        product = {key: left[key] + right[key] - 1 for key in left}
         xp = namespace(*product.values())
         finite = (product["alphas"] > 0) & (product["betas"] > 0)
         a, b = xp.where(finite, product["alphas"], 1.0), xp.where(finite, product["betas"], 1.0)
         u, v = a / (a + b), b / (a + b)  # all three densities meet here, so that nothing large cancels
-        log = _log_odds_density(u, v, **ours) + _log_odds_density(u, v, **theirs) - _log_odds_density(u, v, a, b)
+        log = _log_odds_density(u, v, **left) + _log_odds_density(u, v, **right) - _log_odds_density(u, v, a, b)
         return xp.where(finite, xp.exp(log - xp.log(u) - xp.log(v)) / self._width, math.inf)
 
     def in_support(self, x: Array) -> Array:
@@ -270,13 +271,14 @@ def _maximised(mean: Array, rest: Array, total: Array, tilt: Array, spread: Arra
         weight = n * mean * rest
         by_odds = weight * (start_odds - odds + tilt + log_gap(a) - log_gap(b))
         by_total = n * (change * tilt - spread - distance) + a * log_gap(a) + b * log_gap(b) - n * log_gap(n)
-        slopes = log_gap_slope(a), log_gap_slope(b)
-        first = weight * weight * (1 / a + 1 / b - slopes[0] - slopes[1])
-        second = n * n * log_gap_slope(n) - a * a * slopes[0] - b * b * slopes[1]
-        cross = weight * (b * slopes[1] - a * slopes[0])
+        derivatives = log_gap_derivative(a), log_gap_derivative(b)
+        first = weight * weight * (1 / a + 1 / b - derivatives[0] - derivatives[1])
+        second = n * n * log_gap_derivative(n) - a * a * derivatives[0] - b * b * derivatives[1]
+        cross = weight * (b * derivatives[1] - a * derivatives[0])
         determinant = xp.clip(first * second - cross * cross, min=1e-6 * first * second)
         newton = second * by_odds - cross * by_total, first * by_total - cross * by_odds
         step = [xp.clip(each / determinant, min=-LONGEST, max=LONGEST) for each in newton]
+        before = best
         for length in LENGTHS:
             new_odds = xp.clip(odds + length * step[0], min=-40.0, max=40.0)
             new_log_total = xp.clip(log_total + length * step[1], min=-20.0, max=80.0)
@@ -286,4 +288,8 @@ def _maximised(mean: Array, rest: Array, total: Array, tilt: Array, spread: Arra
             best = xp.where(better, gained, best)
             odds, log_total = xp.where(better, new_odds, odds), xp.where(better, new_log_total, log_total)
             mean, rest, total = (xp.where(better, *pair) for pair in zip(new, (mean, rest, total), strict=True))
+            if is_concrete(better) and bool(xp.all(better)):
+                break
+        if is_concrete(best) and not bool(xp.any(best > before + GAIN)):
+            break
     return mean, rest, total

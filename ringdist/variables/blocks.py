@@ -18,7 +18,7 @@ from ringdist.variables.panels import NODES, Panels, ratio
 
 SINGLE = 64  # integers next to an end of an interval that are panels of their own
 GROWTH = 1.5  # of the distance from the end with every block of integers
-FARTHEST = 2.0**62  # integer beyond which a count is not looked for
+FARTHEST = 2.0**62  # largest integer that a quantile is searched in
 
 
 class Blocks(Panels):

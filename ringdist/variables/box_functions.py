@@ -1,4 +1,4 @@
-"""What integrals over boxes ask of one column: slopes and moments between bounds, and points of a lattice."""
+"""Functions of one column for integrals over boxes: derivatives and moments between bounds, lattice points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LATTICE = 2**11  # points
 
 
 def finite(bound: Array) -> Array:
-    """Bounds with large numbers in the place of infinite ones."""
+    """Bounds with large numbers instead of infinite ones."""
     xp = namespace(bound)
     most = float(xp.finfo(bound.dtype).max) / 8
     return xp.clip(bound, min=-most, max=most)
@@ -43,7 +43,7 @@ def last_of(holds: Callable[[Array], Array], left: Array, right: Array, bits: in
     return 0.5 * (left + right)
 
 
-def slope_of(z: Array, rho: Array, scale: Array, start: Array, end: Array, width: Array) -> Array:
+def exponent_derivative(z: Array, rho: Array, scale: Array, start: Array, end: Array, width: Array) -> Array:
     """The derivative of −z² / 2 + log P(start <= Y <= end), whose bounds fall with z by rho / scale."""
     xp, mass = namespace(z), log_between(start, end, width)
     at_start, at_end = (xp.exp(_log_ratio(bound, mass)) for bound in (start, end))

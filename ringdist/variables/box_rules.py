@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ringdist.backend import Array, is_concrete, like, namespace, stop_gradient
-from ringdist.variables.box_functions import between, last_of, slope_of
+from ringdist.variables.box_functions import between, exponent_derivative, last_of
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI, draw_standard, log_between
 from ringdist.variables.panels import NODES
 
@@ -96,7 +96,7 @@ def _edges(log_integrand: Any, last: Any, bounds: tuple[Array, ...], rho: Array,
 
     def rising(z: Array) -> Array:
         spread = (part[:, None] for part in (rho, scale))
-        return slope_of(z, *spread, *(stop_gradient(part) for part in last(z))) > 0
+        return exponent_derivative(z, *spread, *(stop_gradient(part) for part in last(z))) > 0
 
     mode = last_of(rising, left, right, MODE_BITS)
     top = stop_gradient(log_integrand(mode[:, None]))[:, 0]

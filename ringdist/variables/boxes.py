@@ -87,7 +87,7 @@ class Box:
         return self.xp.reshape(logs, self.shape)
 
     def _with_others(self, logs: Array, sure: Array) -> Array:
-        """Masses (M,) of which those that are not sure are found on the lattice."""
+        """Masses (M,), of which those that are not certain are computed on the lattice."""
         place = nonzero_rows(~sure)
         if place.shape[0] == 0:
             return logs
@@ -139,7 +139,7 @@ class Box:
         )
 
     def _in_parts(self, kernel: Callable[..., tuple[Array, ...]], *others: Array) -> list[Array]:
-        """What a function of arrays (M, ...) says of the box and of others, a bounded number of rows at a time."""
+        """A function of the box's and other arrays (M, ...), evaluated for a bounded number of rows at a time."""
         arrays = (*self.arrays, *others)
         if not is_concrete(*arrays):
             return list(kernel(*arrays))
@@ -165,7 +165,7 @@ def _standard(means: Array, square: Array, low: Array, high: Array) -> tuple[Sta
     """The columns in standard deviations (M, K) from their means, and these standard deviations."""
     xp = namespace(means)
     stds = xp.sqrt(xp.linalg.diagonal(square))
-    reach = END * stds  # what is farther away is cut off before it is divided, which could overflow
+    reach = END * stds  # larger distances are clipped first, because their quotient could overflow
     start, end = ((between(bound, means - reach, means + reach) - means) / stds for bound in (low, high))
     gap = xp.where(xp.isinf(low) | xp.isinf(high), reach, between(finite(high) - finite(low), 0 * reach, 2 * reach))
     width = gap / stds

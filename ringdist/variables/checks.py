@@ -1,4 +1,4 @@
-"""What is asked of a variable's arguments, and how families treat missing values."""
+"""Checks of a variable's arguments, and the treatment of missing values."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def column_scale(mean: Any, std: Any, eps: float) -> Any:
 
 
 def check_name(name: Any) -> str | None:
-    """The name if it is a string or None; `TypeError` else."""
+    """The name if it is a string or None; otherwise a `TypeError`."""
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a string or None, found {name!r}")
     return name

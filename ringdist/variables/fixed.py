@@ -1,4 +1,4 @@
-"""Families that learning leaves as they are."""
+"""Families whose parameters are not learned."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ FAR = 1e9  # standard deviations at which a density without an end has not under
 
 
 def as_family(variable: Variable) -> Family:
-    """The variable as a `Family`: itself if it is one, else behind an adapter.
+    """The variable as a `Family`: itself if it is one, otherwise in an adapter.
 
     The adapter answers the optional questions; only it asks which names a class has.
 
@@ -33,7 +33,7 @@ def as_family(variable: Variable) -> Family:
 class Foreign(Family):
     """An adapter around a variable `v` of another class. `variable` is v again, `kind` its class.
 
-    Methods that return a variable return it behind the adapter.
+    Methods that return a variable return it in an adapter.
     """
 
     def __init__(self, variable: Any):
@@ -120,7 +120,7 @@ class Foreign(Family):
         return stop_gradient(self._variable.means())[0]
 
     def is_endless(self, x: Array) -> Array:
-        """By the density far above x, as the class tells no end; its cdf is rounded to 1 there."""
+        """Whether the density far above x is positive; the class states no upper end, and its cdf rounds to 1."""
         if self.support[1] != math.inf:
             return False
         xp = namespace(x)

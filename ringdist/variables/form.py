@@ -1,4 +1,4 @@
-"""What a variable is besides its arrays."""
+"""The arguments of a variable that are not arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Form(NamedTuple):
-    """What a variable is besides its arrays; forms that differ belong to variables of another kind.
+    """The kind of a variable and its arguments that are not arrays; variables of one kind have equal forms.
 
     Attributes:
         kind: the class that users know.

@@ -18,7 +18,7 @@ from ringdist.backend import Array, dtype_name, namespace, special
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 NEAR = 0.1  # |x − λ| / (x + λ) below which D is summed as a series
 TERMS = [1 / (2 * k + 3) for k in range(8)]  # (atanh(v) − v) / v³ in powers of v²
-# Asymptotic series in powers of x⁻²: of x δ(x), of x² times what the next functions are beside their leading terms.
+# Asymptotic series in powers of x⁻²: of x δ(x), and of x² times the next functions without their leading terms.
 DELTA = [1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156]
 PSI = [1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12]
 PSI_SLOPE = [1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6]
@@ -95,7 +95,7 @@ def log_gap(x: Array) -> Array:
     return xp.where(large, far, far + steps - xp.log1p(LARGE / small))
 
 
-def log_gap_slope(x: Array) -> Array:
+def log_gap_derivative(x: Array) -> Array:
     """The derivative of `log_gap`, 1 / x − ψ'(x)."""
     xp = namespace(x)
     large = x >= LARGE
@@ -108,7 +108,7 @@ def log_gap_slope(x: Array) -> Array:
 
 def trigamma(x: Array) -> Array:
     """ψ'(x) for x > 0."""
-    return 1 / x - log_gap_slope(x)
+    return 1 / x - log_gap_derivative(x)
 
 
 def inverse_log_gap(value: Array) -> Array:
@@ -118,5 +118,5 @@ def inverse_log_gap(value: Array) -> Array:
     for _ in range(6):
         x = xp.exp(logs)
         gap = log_gap(x)
-        logs = logs - (xp.log(gap) - xp.log(value)) * gap / (x * log_gap_slope(x))
+        logs = logs - (xp.log(gap) - xp.log(value)) * gap / (x * log_gap_derivative(x))
     return xp.exp(logs)

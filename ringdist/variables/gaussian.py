@@ -112,9 +112,9 @@ class GaussianMixture(Family):
         means, stds = self._wide()
         xp = namespace(means)
         with without_warnings(means):
-            whole, part = log_mass(means, stds, low, high), log_mass(means, stds, low, like(x, means))
-            alive = whole > -math.inf
-            return xp.where(alive, xp.exp(xp.where(alive, part, 0.0) - xp.where(alive, whole, 0.0)), 0.0)
+            log_total, part = log_mass(means, stds, low, high), log_mass(means, stds, low, like(x, means))
+            has_mass = log_total > -math.inf
+            return xp.where(has_mass, xp.exp(xp.where(has_mass, part, 0.0) - xp.where(has_mass, log_total, 0.0)), 0.0)
 
     def sample_within(self, component: Array, low: float, high: float, rng: Any) -> Array:
         means, stds = (astype(self._pick(name, component), accumulator(a)) for name, a in self._arrays.items())

@@ -76,7 +76,7 @@ def draw_standard(start: Array, end: Array, width: Array, u: Array) -> Array:
 
 
 class _Draw(NamedTuple):
-    """A standardised draw, and where it is better known by its distance from an end, that."""
+    """A standardised draw, and its distance from an end where that is more accurate."""
 
     z: Array
     distance: Array

@@ -100,17 +100,17 @@ class NegativeBinomialMixture(Family):
         means, dispersions = self._arrays["means"], self._arrays["dispersions"]
         xp = namespace(means)
         x = xp.floor(stop_gradient(x)[..., None])
-        ordinary = (x >= 0) & xp.isfinite(x) & (means > 0)
-        above = xp.where(ordinary, x, 0.0) + 1
+        is_regular = (x >= 0) & xp.isfinite(x) & (means > 0)
+        above = xp.where(is_regular, x, 0.0) + 1
         tiny = 1e-20 if dtype_name(means.dtype) == "float32" else 1e-30  # as good as 0
         spread = xp.clip(dispersions, min=tiny) + 0 * above
-        mean = xp.where(ordinary, means, 1.0)
+        mean = xp.where(is_regular, means, 1.0)
         odds = 1 + spread * mean
         least = float(xp.finfo(means.dtype).smallest_normal)
         with without_warnings(means):
             share = xp.clip(spread * mean / odds, min=least)
             values = regularised_beta(1 / spread, above, 1 / odds, share, (mean - above) / odds)
-        return xp.where(x >= 0, xp.where(ordinary, values, 1.0), 0.0)
+        return xp.where(x >= 0, xp.where(is_regular, values, 1.0), 0.0)
 
     def sample(self, component: Array, rng: Any) -> Array:
         means, dispersions = self._pick("means", component), self._pick("dispersions", component)
@@ -132,10 +132,10 @@ class NegativeBinomialMixture(Family):
     def inner(self, other: Any) -> Array:
         """Σ_x p(x | s) p(x | t), (N, N'), by summation of small counts and quadrature over large ones."""
         self._check_sibling(other)
-        ours = self._arrays["means"][:, None], self._arrays["dispersions"][:, None]
-        theirs = other._arrays["means"][None, :], other._arrays["dispersions"][None, :]
-        with without_warnings(ours[0]):
-            return product(*ours, *theirs)
+        left = self._arrays["means"][:, None], self._arrays["dispersions"][:, None]
+        right = other._arrays["means"][None, :], other._arrays["dispersions"][None, :]
+        with without_warnings(left[0]):
+            return product(*left, *right)
 
     def in_support(self, x: Array) -> Array:
         xp = namespace(x)

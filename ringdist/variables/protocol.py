@@ -73,7 +73,7 @@ class Family:
 
     @property
     def variable(self) -> Any:
-        """What the user holds: the variable itself, or the user's own object behind an adapter."""
+        """The user's object: the variable itself, or the object inside an adapter."""
         return self
 
     @property

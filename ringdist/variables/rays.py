@@ -1,7 +1,7 @@
 """Densities of real numbers on an interval, integrated to rounding from their values at some points.
 
 Every component is cut into panels of equal width in log |x − end|, from both ends of the interval and from the
-component's centre, so that a scale that nobody knows, as that of a density far in its tail, is met by some of them.
+component's centre, so that some of them have an unknown scale, such as that of a density far in its tail.
 In each it is known at the nodes of Gauss and Legendre. Nothing is computed from a distribution function, whose
 differences cancel where they are small.
 """

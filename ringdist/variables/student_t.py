@@ -132,13 +132,13 @@ class StudentTMixture(Family):
     def inner(self, other: Any) -> Array:
         """∫ p(x | s) q(x | t) dx, (N, N'), by quadrature between the centres and beyond them."""
         self._check_sibling(other)
-        ours = {name: array[:, None] for name, array in self._arrays.items()}
-        theirs = {name: array[None, :] for name, array in other._arrays.items()}
-        distance = namespace(ours["locs"], theirs["locs"]).abs(ours["locs"] - theirs["locs"])
-        unit = namespace(distance).minimum(ours["scales"], theirs["scales"]) + 0 * distance
+        left = {name: array[:, None] for name, array in self._arrays.items()}
+        right = {name: array[None, :] for name, array in other._arrays.items()}
+        distance = namespace(left["locs"], right["locs"]).abs(left["locs"] - right["locs"])
+        unit = namespace(distance).minimum(left["scales"], right["scales"]) + 0 * distance
 
         def product(near: Array, far: Array) -> Array:
-            return namespace(near).exp(_log_kernel(near, **ours) + _log_kernel(far, **theirs))
+            return namespace(near).exp(_log_kernel(near, **left) + _log_kernel(far, **right))
 
         total = 0 * unit
         step, nodes = 0.09, np.arange(-40, 41)

@@ -156,12 +156,12 @@ class Truncated(Fixed):
         return like(xp.where(alive, xp.exp(xp.where(alive, logs, 0.0)), 0.0), zero)
 
     def log_probability(self, low: float, high: float) -> Array:
-        whole = self._log_mass()
-        xp = namespace(whole)
+        log_total = self._log_mass()
+        xp = namespace(log_total)
         if max(low, self.interval.low) > min(high, self.interval.high):
-            return 0 * xp.where(whole > -math.inf, whole, 0.0) - math.inf
+            return 0 * xp.where(log_total > -math.inf, log_total, 0.0) - math.inf
         part = self.inner_family.log_probability(max(low, self.interval.low), min(high, self.interval.high))
-        return part - xp.where(whole > -math.inf, whole, 0.0)
+        return part - xp.where(log_total > -math.inf, log_total, 0.0)
 
     # --------------------------------------------------------------------------------- the support
 

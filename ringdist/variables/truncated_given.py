@@ -168,12 +168,12 @@ def moments(means: Array, covariances: Array, intervals: Sequence[Interval], wid
     inner = indices(bounded, means)
     own = take(take(covariances, inner, axis=-1), inner, axis=-2)
     cross = take(take(covariances, inner, axis=-1), index, axis=-2)  # (..., N, width, K)
-    box = whole(means, covariances, bounded, *ends([intervals[j] for j in bounded], means))
+    box = columns_within(means, covariances, bounded, *ends([intervals[j] for j in bounded], means))
     expected, spread = (like(part, means) for part in box.moments())
     weights = xp.linalg.solve(own, cross.mT)  # (..., N, K, width)
     moved = seen[0] + xp.sum(weights * (expected - take(means, inner, axis=-1))[..., None], axis=-2)
     found = seen[1] - weights.mT @ (own - spread) @ weights
-    for position, j in enumerate(bounded):  # of what is restricted itself, without the rounding of a product
+    for position, j in enumerate(bounded):  # moments of the restricted columns themselves, without rounding
         here = like(np.arange(width) == j, means, xp.bool)
         moved = xp.where(here, expected[..., position][..., None], moved)
         found = xp.where(here[:, None] & here, spread[..., position, position][..., None, None], found)
@@ -193,7 +193,7 @@ def log_mass_of_products(means: Iterable[Array], covariances: Iterable[Array], i
     return Box(m[:, None] + shift, 0.5 * (product + product.mT), *ends(both, m)).log_mass()
 
 
-def whole(means: Array, covariances: Array, columns: Sequence[int], low: Array, high: Array) -> Box:
+def columns_within(means: Array, covariances: Array, columns: Sequence[int], low: Array, high: Array) -> Box:
     """Some columns of Gaussians (..., W) within bounds, nothing observed."""
     index = indices(list(columns), means)
     return Box(take(means, index, axis=-1), take(take(covariances, index, axis=-1), index, axis=-2), low, high)

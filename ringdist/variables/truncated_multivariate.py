@@ -34,12 +34,12 @@ from ringdist.variables.truncated import Truncated
 from ringdist.variables.truncated_given import (
     GivenBox,
     by_rows_that_observe,
+    columns_within,
     described,
     ends,
     log_joint_of_one,
     log_mass_of_products,
     moments,
-    whole,
 )
 
 
@@ -166,7 +166,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         x = xp.clip(x, min=max(self.intervals[0].low, -end), max=min(self.intervals[0].high, end))
         first = like(np.arange(len(bounded)) == 0, x, xp.bool)
         upper = xp.where(first, astype(x, low.dtype)[..., None, None], high)
-        part = whole(self._arrays["means"], self._arrays["covariances"], bounded, low, upper)
+        part = columns_within(self._arrays["means"], self._arrays["covariances"], bounded, low, upper)
         logs = part.log_mass() - self._divisor()
         return astype(xp.clip(xp.exp(logs), min=0.0, max=1.0), x.dtype)
 
@@ -182,7 +182,9 @@ class TruncatedMultivariateGaussianMixture(Fixed):
             return self.sample_given(component, None, rng)
         xp, bounded = namespace(component), sorted({0, *self._bounded})
         means, covariances = (take(self._arrays[a], xp.reshape(component, (-1,))) for a in ("means", "covariances"))
-        drawn = whole(means, covariances, bounded, *ends([self.intervals[j] for j in bounded], means)).draw(rng)[:, 0]
+        drawn = columns_within(means, covariances, bounded, *ends([self.intervals[j] for j in bounded], means)).draw(
+            rng
+        )[:, 0]
         return xp.reshape(astype(drawn, means.dtype), component.shape)
 
     def sample_given(self, component: Array, x: Array | None, rng: Any) -> Array:
@@ -322,7 +324,9 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         bounded, (means, covariances) = self._bounded, (self._arrays[name] for name in ("means", "covariances"))
         if not bounded:
             return astype(0 * means[..., 0], accumulator(means))
-        return whole(means, covariances, bounded, *ends([self.intervals[j] for j in bounded], means)).log_mass()
+        return columns_within(
+            means, covariances, bounded, *ends([self.intervals[j] for j in bounded], means)
+        ).log_mass()
 
     def _divisor(self) -> Array:
         """`log_mass`, 0 of components without mass; remembered if it has no gradient."""

@@ -109,8 +109,8 @@ class VonMisesMixture(Family):
         below = angle < 0
         concentrations = concentrations + 0 * angle
         tail = _tail(xp.where(below, -angle, angle), concentrations)
-        behind = _tail(math.pi - xp.where(locs < 0, -locs, locs), concentrations + 0 * locs)
-        start = xp.where(locs < 0, -behind, behind)  # less what lies below −π, or what −π has cut off
+        beyond = _tail(math.pi - xp.where(locs < 0, -locs, locs), concentrations + 0 * locs)
+        start = xp.where(locs < 0, -beyond, beyond)  # moves the origin from the antipode of locs to −π
         values = xp.where(below, turns + tail, (turns + 1) - tail) + start
         values = xp.clip(values, min=0.0, max=1.0)
         return xp.where((x >= math.pi)[..., None], 1.0, xp.where((x < -math.pi)[..., None], 0.0, values))

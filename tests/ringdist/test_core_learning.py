@@ -160,8 +160,9 @@ def test_jit_of_a_function_that_takes_the_ring(name):
     found = [a for core in gradient.links for a in core.arrays().values()]
     for one, other in zip(found, expected, strict=True):
         assert_close(np.asarray(one), other, structured)
-    mapped = jax.jit(jax.vmap(ring.log_prob))(jaxed.array(x))
-    assert_close(np.asarray(mapped), oracle.log_prob(structured.case, x), structured)
+    fresh = structured.ring(jaxed)  # which remembers first what it computes while JAX traces
+    for function in (jax.jit(jax.vmap(fresh.log_prob)), fresh.log_prob):
+        assert_close(np.asarray(function(jaxed.array(x))), oracle.log_prob(structured.case, x), structured)
 
 
 @pytest.mark.slow
@@ -174,7 +175,6 @@ def test_sampling_under_jit():
     assert oracle.chi_square(oracle.counts(x, structured.case.shape), structured.case.joint) > 1e-3
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("compiler", ["eager", "inductor"])
@@ -375,7 +375,7 @@ def test_mini_batches_come_near_the_full_batch(fitted_backend, name):
     exact = rd.fit_em(start, x, max_epochs=40).history["train"]
     epochs = 40 if fitted_backend.name != "jax" else 5
     damped = rd.fit_em(start, x, max_epochs=epochs, batch_size=100, rng=0, patience=None).history["train"]
-    assert damped[-1] > damped[0] and damped[-1] > exact[min(epochs, len(exact)) - 1] - 0.05, (exact[-1], damped[-1])
+    assert damped[-1] > exact[0] and damped[-1] > exact[min(epochs, len(exact)) - 1] - 0.05, (exact[-1], damped[-1])
 
 
 def test_weights_count_rows(fitted_backend):

@@ -220,8 +220,6 @@ def test_the_takeover_is_right_under_jit(jaxed):
 # --------------------------------------------------------------------------------------------------- torch
 
 
-# array-api-compat caches class look-ups; Dynamo traces through the caches and says so
-CACHES = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 # Inductor warns of deprecated functions that it calls itself, and of what a GPU could do besides.
 INDUCTOR = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 # Tracing takes seconds even for two columns.
@@ -247,7 +245,6 @@ def test_torch_compile(torched, compiler):
         assert_close(compiled, plain, MIXED)
 
 
-@CACHES
 @pytest.mark.parametrize("case", [PAIR, pytest.param(MIXED, marks=pytest.mark.slow)], ids=["pair", "mixed"])
 def test_log_prob_is_one_graph_that_is_compiled_once(torched, case):
     torch = torched.xp
@@ -260,7 +257,6 @@ def test_log_prob_is_one_graph_that_is_compiled_once(torched, case):
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, torch._dynamo.utils.counters
 
 
-@CACHES
 def test_gradients_of_a_compiled_prior(torched):
     torch, prior = torched.xp, trip()
     z = torch.randn(5, 2, generator=torched.rng())
@@ -272,7 +268,6 @@ def test_gradients_of_a_compiled_prior(torched):
         assert_close(actual.numpy(), expected.numpy(), prior, rtol=1e-5, atol=1e-6)
 
 
-@CACHES
 def test_the_log_prob_of_a_compiled_joint_prior(torched):
     torch, prior = torched.xp, joint()
     z, y = torch.randn(2, 1, generator=torched.rng()), torch.tensor([[1.0], [torch.nan]])
@@ -281,7 +276,6 @@ def test_the_log_prob_of_a_compiled_joint_prior(torched):
         assert_close(actual.detach().numpy(), prior.log_prob(z, y).detach().numpy(), prior, rtol=1e-5)
 
 
-@CACHES
 @pytest.mark.parametrize("method", [pytest.param("sample", marks=pytest.mark.slow), "rsample"])
 def test_samples_of_a_compiled_prior(torched, method):
     """Their moments are the exact ones, and they are the draws of the same global seed outside."""
@@ -295,7 +289,6 @@ def test_samples_of_a_compiled_prior(torched, method):
     assert (abs(np.cov(z.T) - covariance) < 0.1 * np.outer(spread, spread)).all(), (method, np.cov(z.T))
 
 
-@CACHES
 @pytest.mark.parametrize("kind", [trip, pytest.param(joint, marks=pytest.mark.slow), mixture])
 @pytest.mark.parametrize("estimator", ["hybrid", pytest.param("reinforce", marks=pytest.mark.slow)])
 def test_a_compiled_expected_reward(torched, kind, estimator):
@@ -314,7 +307,6 @@ def test_a_compiled_expected_reward(torched, kind, estimator):
         assert_close(one.numpy(), other.numpy(), estimator, rtol=1e-3, atol=1e-5)
 
 
-@CACHES
 @pytest.mark.parametrize("method", ["sample", pytest.param("rsample", marks=pytest.mark.slow)])
 def test_samples_of_a_compiled_joint_prior(torched, method):
     torch, prior = torched.xp, joint()
@@ -324,7 +316,6 @@ def test_samples_of_a_compiled_joint_prior(torched, method):
     assert_close(z, drawn(torch, getattr(prior, method), 3, y), method, rtol=1e-4, atol=1e-4)
 
 
-@CACHES
 def test_samples_of_a_compiled_ring(torched):
     torch, ring = torched.xp, torched.ring(PAIR)
     with fresh_compiler(torch) as compiled:
@@ -335,7 +326,6 @@ def test_samples_of_a_compiled_ring(torched):
     assert p_value > 1e-3, (PAIR, p_value)
 
 
-@CACHES
 @pytest.mark.slow
 def test_a_seed_is_kept_under_compilation(torched):
     """It breaks the graph, but draws what it draws outside."""
@@ -369,7 +359,6 @@ def test_autocast_does_not_reach_fits(torched, method):
         assert fits[method]().history == expected
 
 
-@CACHES
 @pytest.mark.slow
 def test_autocast_does_not_reach_a_compiled_ring(torched):
     torch, ring = torched.xp, torched.ring(PAIR, "float32")

@@ -116,7 +116,6 @@ def test_the_callers_tensors_are_not_written(name):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of Inductor, about itself
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 # Dynamo looks at the ring's cores where it breaks the graph.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.slow

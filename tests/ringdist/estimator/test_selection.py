@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from sklearn.model_selection import KFold
 
 import ringdist as rd
 from ringdist import TensorRingDensity
+from ringdist.estimator.columns import Column
+from ringdist.estimator.hidden import PARTS, Guesses, Hidden
 from ringdist.estimator.learner import Setting
 from ringdist.estimator.selection import Tried
 from ringdist.estimator.stacking import _grown
@@ -129,8 +132,12 @@ def test_weights_of_a_stack_are_those_of_highest_likelihood(weights):
     rng = np.random.default_rng(1)
     x = np.where(rng.random(4000) < weights[0], rng.normal(-2, 1, 4000), rng.normal(2, 1, 4000))
     values = [stats.norm.logpdf(x, mean) for mean in (-2, 2, 9)]
-    tried = [Tried(Setting(1, 1, 0.0, 0.0, place=k), v, 1, 0.0) for k, v in enumerate(values)]
-    stack = _grown(tried[0], tried, lambda _: True, lambda found, best: (found - best).mean() > 1e-3)
+    hidden = Hidden.of_rows(x[:, None], [Column("x")], x[:, None], 0)
+    guesses = Guesses(np.zeros((PARTS, 4000)), np.zeros((4000, 1)))  # all the same
+    tried = [Tried(Setting(1, 1, 0.0, 0.0, place=k), v, guesses, v, 1, 0.0) for k, v in enumerate(values)]
+    tried = [t._replace(scores=hidden.scores(t.values[None], [guesses], np.ones(1))) for t in tried]
+    search = SimpleNamespace(criterion=hidden, is_better=lambda found, best: (found - best).mean() > 1e-3)
+    stack = _grown(tried[0], tried, lambda _: True, search)
     found = dict(zip([member.setting.place for member in stack.members], stack.weights, strict=True))
     assert 2 not in found and abs(found.get(1, 0.0) - weights[1]) < 0.03
 

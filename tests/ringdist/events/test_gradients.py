@@ -100,7 +100,7 @@ def test_jit():
     assert (drawn[..., 0] == 1).all() and holds(event[1], drawn[..., 1]).all() and (drawn[..., 2] == 1).all()
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.slow
 def test_torch_compile():
     torch = pytest.importorskip("torch")

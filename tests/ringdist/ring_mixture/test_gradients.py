@@ -125,7 +125,6 @@ def test_jit_and_trees():
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree_util.tree_leaves(gradient))
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_torch_compile():
     torch = pytest.importorskip("torch")
     from tests.backends import load_backend

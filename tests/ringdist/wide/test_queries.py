@@ -53,7 +53,6 @@ def test_tracing():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 def test_torch_compile():
     torch = pytest.importorskip("torch")

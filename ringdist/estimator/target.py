@@ -1,0 +1,65 @@
+"""How well one column is predicted from the others: by what a setting is chosen where users name a target.
+
+The scores are conditional log-likelihoods log p(target | rest) = log p(row) − log p(rest). A mixture of rings has the
+weights that maximise those, but for a penalty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, logsumexp, softmax
+
+from ringdist.estimator.hidden import ALL, Guesses
+from ringdist.learning.rings import log_probs
+from ringdist.ring import TensorRing
+
+STEPS = 50  # of the search for weights
+PENALTY = 1e-2  # of the squares of their logarithms, which draws weights towards equal ones
+
+
+@dataclass(frozen=True)
+class Target:
+    """Held-out rows (n, d), NaN where missing, and the column that is to be predicted."""
+
+    rows: np.ndarray
+    column: int
+
+    def guesses(self, ring: TensorRing, some: slice = ALL) -> Guesses:
+        """log p(rest) of some of the rows."""
+        rest = self.rows[some].copy()
+        rest[:, self.column] = np.nan
+        return Guesses(log_probs(ring, rest)[None], np.zeros((len(rest), 0)))
+
+    def scores(self, values: np.ndarray, guesses: Sequence[Guesses], weights: np.ndarray) -> np.ndarray:
+        """(n,) log p(target | rest) under the mixture of K rings.
+
+        Args:
+            values: (K, n) log p(row).
+            weights: (K,) of the rings.
+        """
+        with np.errstate(divide="ignore"):
+            logs = np.log(weights)[:, None]
+        rest = _rest(guesses)
+        return np.asarray(logsumexp(values + logs, axis=0) - logsumexp(rest + logs, axis=0))
+
+    def weights(self, values: np.ndarray, guesses: Sequence[Guesses]) -> np.ndarray:
+        """(K,) weights of highest mean score, less the penalty."""
+        rest = _rest(guesses)
+
+        def loss(logs: np.ndarray) -> tuple[float, np.ndarray]:
+            own = log_softmax(logs)[:, None]
+            score = logsumexp(values + own, axis=0) - logsumexp(rest + own, axis=0)
+            gradient = (softmax(values + own, axis=0) - softmax(rest + own, axis=0)).mean(axis=1)
+            return float(PENALTY * logs @ logs - score.mean()), 2 * PENALTY * logs - gradient
+
+        found = minimize(loss, np.zeros(len(values)), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+        return np.asarray(softmax(found.x))
+
+
+def _rest(guesses: Sequence[Guesses]) -> np.ndarray:
+    """(K, n) log p(rest)."""
+    return np.concatenate([own.logs for own in guesses])
