@@ -57,7 +57,7 @@ def as_event(column: Column, value: Any) -> Event:
     if isinstance(value, Interval):
         return _interval(column, value)
     words = isinstance(value, str) and column.scalars.notation not in CLOCKS
-    if is_missing(value) or words or isinstance(value, slice):
+    if is_missing(value) or words or isinstance(value, slice) or hasattr(value, "closed"):  # an interval of pandas
         raise ValueError(
             f"{column.label}: an event of a {column.type} column is an rd.Interval, found {value!r}; write it as "
             "rd.Interval(low, high), None for no bound, or leave the column out"
@@ -106,7 +106,9 @@ def _interval(column: Column, value: Interval) -> Interval:
         high = (math.floor(high / step + 1e-9) + 0.5) * step if math.isfinite(high) else high
         if low >= high:
             raise ValueError(f"{column.label}: {value!r} holds no value of the column, which are multiples of {step:g}")
-    if column.type in LOCATION_SCALE and high < column.end:  # where the density may be positive, but no value is
+    if (
+        column.type in LOCATION_SCALE and value.high < column.scalars.low
+    ):  # where the density may be positive, but no value is
         return Interval(None, -float(np.finfo(np.float64).max))
     if value.low <= column.scalars.low and value.high >= column.scalars.low:
         low = -math.inf

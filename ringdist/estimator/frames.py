@@ -104,7 +104,7 @@ def of_mapping(row: Mapping[Any, Any], names: Sequence[Any], label: str = "a row
 
 
 def _is_listed(value: Any) -> bool:
-    return isinstance(value, list | tuple | np.ndarray) or hasattr(value, "iloc")
+    return isinstance(value, list | tuple | range) or getattr(value, "ndim", 0) == 1
 
 
 def near(name: Any, names: Sequence[Any]) -> str:

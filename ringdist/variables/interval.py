@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -20,7 +21,8 @@ class Interval:
     `TensorRing.condition` and `TensorRing.sample_given`. Intervals apply to counts as well.
 
     Args:
-        low: the least number, or None for no bound.
+        low: the least number, or None for no bound. A date counts as seconds since 1970 in UTC, a duration as seconds:
+            that is what the columns of `TensorRingDensity` are measured in.
         high: the greatest number, or None for no bound.
 
     Attributes:
@@ -28,13 +30,16 @@ class Interval:
 
     Raises:
         ValueError: if a bound is NaN, low is inf or high −inf, or low > high.
-        TypeError: if a bound is neither a real number nor None.
+        TypeError: if a bound is neither a real number, a date or a duration, nor None.
 
     Examples:
         >>> import ringdist as rd
         >>> adult = rd.Interval(18, None)
         >>> adult, 17 in adult, 18 in adult
         (Interval(18, None), False, True)
+        >>> import datetime
+        >>> rd.Interval(datetime.date(2020, 1, 1), None)
+        Interval(1577836800, None)
     """
 
     low: float
@@ -80,6 +85,7 @@ class Interval:
 def _bound(label: str, value: Any, unbounded: float) -> float:
     if value is None:
         return unbounded
+    value = _seconds(value)
     if is_array(value) and value.ndim == 0:
         if not is_concrete(value):
             raise TypeError(f"{label} of an interval must be a number that can be inspected, found a traced array")
@@ -93,6 +99,22 @@ def _bound(label: str, value: Any, unbounded: float) -> float:
     if math.isnan(bound):
         raise ValueError(f"{label} of an interval must be a number or None, found NaN")
     return bound
+
+
+def _seconds(value: Any) -> Any:
+    """Dates and durations of Python, NumPy or pandas as seconds, NaN where they are missing; others as they are."""
+    match value:
+        case np.datetime64() | np.timedelta64():
+            since = value - np.datetime64(0, "s") if isinstance(value, np.datetime64) else value
+            return float(since / np.timedelta64(1, "s"))
+        case datetime.timedelta():
+            return value.total_seconds()
+        case datetime.datetime():
+            zone = datetime.UTC if value.tzinfo is not None else None
+            return (value - datetime.datetime(1970, 1, 1, tzinfo=zone)).total_seconds()
+        case datetime.date():
+            return float((value - datetime.date(1970, 1, 1)).days) * 86_400.0
+    return value
 
 
 def _text(bound: float) -> str:

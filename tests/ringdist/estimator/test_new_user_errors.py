@@ -184,6 +184,11 @@ OF_QUESTIONS = {
     ),
     "an interval from high to low": (lambda m: rd.Interval(50, 20), ("low <= high", "low = 50 and high = 20")),
     "an interval of NaN": (lambda m: rd.Interval(np.nan, 2), ("low of an interval", "None", "NaN")),
+    "an interval of no date": (lambda m: rd.Interval(pd.NaT, None), ("low of an interval", "NaN")),
+    "an interval of pandas": (
+        lambda m: m.probability({"height": pd.Interval(150, 170)}),
+        ("column 1 ('height')", "Interval(150, 170", "rd.Interval(low, high)"),
+    ),
     "a word among numbers": (
         lambda m: m.score_samples({"height": "tall"}),
         ("column 1 ('height')", "holds numbers", "'tall'", "pandas.to_numeric"),

@@ -363,3 +363,22 @@ def test_the_median_stands_for_a_mean_that_does_not_exist():
     assert np.isnan(model.mean(holes[:2], "heavy")).any()  # so the test is about something
     np.testing.assert_allclose(filled["heavy"], [-30, 30, 2], atol=2)
     np.testing.assert_allclose(filled["heavy"][:2], model.quantile(holes[:2], "heavy", 0.5))
+
+
+def test_events_and_rows_of_dates():
+    days = pd.date_range("2020-01-01", periods=90)
+    frame = pd.DataFrame({"day": days, "y": np.random.default_rng(0).normal(size=90)})
+    model = rd.TensorRingDensity(
+        rank=2, num_components=3, max_epochs=3, column_types={"day": "gaussian"}, random_state=0
+    ).fit(frame)
+    for end in (pd.Timestamp("2020-02-09"), np.datetime64("2020-02-09"), days[39].to_pydatetime(), days[39].date()):
+        before = model.probability({"day": rd.Interval(None, end)})
+        assert before == pytest.approx(float(model.cdf({"day": days[39]}, "day")[0]))
+        assert model.probability({"day": rd.Interval(days[40], None)}) == pytest.approx(1 - before)
+    given = model.condition({"day": rd.Interval(days[40], days[49])}).sample(20, random_state=0)
+    assert given["day"].between(days[40], days[49]).all()
+    values = {"y": [0.1, -0.3, 2.0]}
+    for known in (range(3), pd.Index([0, 1, 2]), pd.Series([0, 1, 2])):
+        several = model.score_samples({"y": known})
+        np.testing.assert_array_equal(several, model.score_samples({"y": [0, 1, 2]}))
+    assert model.impute(values).shape == (3, 2)

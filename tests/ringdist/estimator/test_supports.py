@@ -72,3 +72,12 @@ def test_a_column_far_from_zero_stays_as_it_is():
     assert np.isfinite(model.score_samples({"x": [-0.1]})).all()
     assert model.cdf({"x": [-0.1]}, "x") == 0 and model.probability({"x": rd.Interval(-9, -0.1)}) == 0
     assert model.probability({"x": rd.Interval(None, 4)}) == pytest.approx(float(model.cdf({"x": 4}, "x")[0]))
+
+
+@pytest.mark.parametrize("mean", [0, 40])
+def test_probabilities_of_disjoint_events_of_integers_add_up(mean):
+    x = np.round(np.abs(mean + 15 * np.random.default_rng(0).normal(size=200))).astype(int)
+    model = fitted(x, "gaussian")
+    parts = [model.probability({"x": rd.Interval(a, a + 9)}) for a in range(-50, 200, 10)]
+    assert sum(parts) == pytest.approx(1) and parts[:5] == [0] * 5
+    assert parts[5] == pytest.approx(float(model.cdf({"x": 9}, "x")[0]))
