@@ -1,7 +1,7 @@
 """How well held-out rows are completed: by what a setting is chosen beside the likelihood.
 
 The likelihood of a table is decided by its sharpest columns. What users ask of it are the other columns too, given
-what is known of a row. So every entry of a held-out row is hidden once, together with a share of the others, and
+what is known of a row. So every entry of a held-out row is hidden once, together with a fifth of the others, and
 completed: a pseudo-likelihood (Besag, Journal of the Royal Statistical Society B 36, 1974). A category scores the
 logarithm of its probability, a number minus half the squared error of its conditional mean, in variances of the column:
 the logarithm of a Gaussian density of the column's own variance.

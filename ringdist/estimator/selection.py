@@ -135,6 +135,7 @@ class Search:
     def _start(self, structure: int, number: int) -> int:
         few = len(self.learner.rows) <= FEW_ROWS
         at = (FEW_BLOCK_START if few else BLOCK_START) if structure else (FEW_START if few else START)
+        at -= not self.learner.has_numbers  # the first two sizes are one then
         return min(at, number - 1)
 
     def _sizes(self, structure: int) -> list[Setting]:
@@ -146,7 +147,7 @@ class Search:
             found.append(
                 Setting(
                     self.rank if self.rank is not None else rank if self.learner.num_sites(structure) > 1 else 1,
-                    components if self.components is None else self.components,
+                    self.components or (components if self.learner.has_numbers else 1),
                     smoothing,
                     floor,
                     structure,

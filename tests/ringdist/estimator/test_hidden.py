@@ -5,7 +5,7 @@ import pytest
 
 import ringdist as rd
 from ringdist.estimator.columns import Column
-from ringdist.estimator.hidden import FARTHEST, LEAST, PARTS, Guesses, Hidden, joined
+from ringdist.estimator.hidden import FARTHEST, LEAST, PARTS, WEIGHT, Guesses, Hidden, joined
 
 COLUMNS = [
     Column("a"),
@@ -73,9 +73,9 @@ def test_scores_are_those_of_the_mixture(weight: float) -> None:
         for k in np.flatnonzero(~np.isnan(row)):
             given = np.where(hidden.part[i] == hidden.part[i, k], np.nan, row)
             if hidden.categorical[k]:
-                expected += np.log(mixture.component_posterior(int(k), given)[int(row[k])])
+                expected += WEIGHT * np.log(mixture.component_posterior(int(k), given)[int(row[k])])
             else:
-                expected -= 0.5 * ((mixture.mean(given)[k] - row[k]) / np.nanstd(x[:, k])) ** 2
+                expected -= WEIGHT * 0.5 * ((mixture.mean(given)[k] - row[k]) / np.nanstd(x[:, k])) ** 2
         np.testing.assert_allclose(scores[i], expected, atol=1e-9)
 
 
@@ -85,7 +85,7 @@ def test_what_is_impossible_or_has_no_mean_scores_a_bounded_loss() -> None:
     hidden = Hidden.of_rows(x, COLUMNS, every, 0)
     values = np.array([[np.nan, 0.0, 1e300, 2.0, 1.0]])
     score = hidden.scores(np.full((1, 1), 2.5), [Guesses(np.zeros((PARTS, 1)), values)], np.ones(1))
-    expected = 2.5 - 0.5 / every[:, 0].var() + np.log(LEAST) - 0.5 * FARTHEST**2
+    expected = 2.5 + WEIGHT * (-0.5 / every[:, 0].var() + np.log(LEAST) - 0.5 * FARTHEST**2)
     np.testing.assert_allclose(score, expected)
 
 
