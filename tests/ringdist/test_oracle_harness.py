@@ -299,7 +299,7 @@ def test_thousands_of_random_rings(name, dtype, part):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_random_rings_of_jax(dtype, part):
     """Few: op by op, JAX compiles every operation for every shape."""
