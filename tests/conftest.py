@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,14 +41,6 @@ def compiled_operations(pytestconfig: pytest.Config) -> None:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pytestconfig.cache.mkdir(f"jax-{worker}"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def budgets_of_processor_seconds() -> Iterator[None]:
-    """What is chosen within a budget of seconds then does not depend on how busy the machine is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "perf_counter", time.process_time)
-        yield
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

@@ -299,11 +299,10 @@ def test_thousands_of_random_rings(name, dtype, part):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(2))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_random_rings_of_jax(dtype, part):
-    """Few: op by op, JAX compiles every operation for every shape."""
-    check(load_backend("jax"), dtype, range(10 * part, 10 * part + 10))
+def test_random_rings_of_jax(dtype):
+    """Few: op by op, JAX compiles every operation for every shape, which takes it half a minute a ring."""
+    check(load_backend("jax"), dtype, range(10))
 
 
 # ------------------------------------------------------------------------------------ what was wrong once, by itself
