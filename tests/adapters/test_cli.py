@@ -270,7 +270,8 @@ def test_epochs_of_configurations_are_as_many_updates_as_they_say(name):
     assert 0 <= batches / int(said[2].replace(" ", "")) - 1 < 0.01, batches
 
 
-@pytest.mark.parametrize("name", ["vae_digits", pytest.param("wgan_gp_digits", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vae_digits", "wgan_gp_digits"])
 def test_a_killed_run_ends_as_the_unbroken_one(name, tmp_path, one_thread):
     epochs = {"name": name, "max_epochs": 8}
     main(["fit", "--config", tiny(tmp_path / "unbroken.yaml", **epochs)])

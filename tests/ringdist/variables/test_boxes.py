@@ -118,7 +118,7 @@ def test_log_mass_beside_scipy(backend, size, tolerance):
         assert abs(np.exp(found[i]) / p - 1) < tolerance
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", range(2))
 def test_moments_and_draws_beside_draws_without_the_box(size, seed):
     rng = np.random.default_rng(seed)

@@ -161,6 +161,7 @@ def test_cdf_and_quantile_of_a_condition(event, name):
     assert_close(ring.cdf(name, np.where(np.arange(D) == k, values[:, None], row)), levels, ring, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_marginals_hide_columns_in_intervals(event):
     ring = wide_ring(load_backend("numpy")).condition(event)
     rows = wide_ring(load_backend("numpy")).sample_given(np.full((20, D), np.nan), event=event, rng=0)

@@ -36,6 +36,7 @@ def test_one_row_and_other_shapes(backend):
     assert tuple(ring.log_prob(backend.array(np.zeros((0, D)))).shape) == (0,)
 
 
+@pytest.mark.slow
 def test_tracing():
     jax = pytest.importorskip("jax")
     backend = load_backend("jax")
