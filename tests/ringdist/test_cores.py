@@ -554,7 +554,8 @@ def test_random_rings(backend, dtype):
         assert ring.is_train == (topology == "train") and max(ring.ranks) == 6
         hidden = {core.inner for core in ring.cores}
         assert hidden == {6 if inner is None else inner}, hidden
-        assert abs(float(ring.log_normalizer())) < 3 and str(ring.prototype.dtype).endswith(dtype)
+        assert abs(float(ring.log_normalizer())) < 6, "its standard deviation over seeds is 1.2"
+        assert str(ring.prototype.dtype).endswith(dtype)
         assert "CPCore" in repr(ring)
         sizes = sum(backend.numpy(a).size for core in ring.cores for a in core.arrays().values())
         assert ring.num_parameters == sizes
