@@ -383,7 +383,6 @@ def test_inner_of_two_kinds(backend, dtype):
             assert_close(actual, oracle.inner(p.case, q.case), (p, q), rtol=1e-5 if dtype == "float64" else 1e-3)
 
 
-@pytest.mark.fast_on("jax")
 def test_to_another_backend(backend, ring_case):
     if any(kind == "diagonal" for kind, _ in ring_case.parts) and backend.name == "jax":
         pytest.skip("one foreign kind a backend is enough")

@@ -69,6 +69,7 @@ def test_jit_compiles_once_per_structure(jaxed):
     assert len(traces) == 1, traces
 
 
+@pytest.mark.slow
 def test_rings_are_pytrees(jaxed):
     import jax
 
@@ -144,6 +145,7 @@ def test_a_step_of_gradient_descent_on_the_pytree(jaxed):
     assert float(after) < float(before), (before, after)
 
 
+@pytest.mark.slow
 def test_vmap_over_rows(jaxed):
     import jax
 

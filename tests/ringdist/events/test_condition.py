@@ -201,6 +201,7 @@ def test_cp_cores(factors, backend):
     assert type(one.links[0]) is rd.CPCore and set(one.links[0].arrays()) == set(factors.split()), one
 
 
+@pytest.mark.slow
 def test_long_trains(dtype):
     """Ten thousand columns, half of them with an event."""
     d, rng = 10_000, np.random.default_rng(0)

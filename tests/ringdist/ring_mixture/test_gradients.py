@@ -125,6 +125,7 @@ def test_jit_and_trees():
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree_util.tree_leaves(gradient))
 
 
+@pytest.mark.slow
 def test_torch_compile():
     torch = pytest.importorskip("torch")
     from tests.backends import load_backend
