@@ -48,8 +48,8 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         rank: of every bond, or one per bond (see `TensorRing.ranks`). "auto": chosen.
         num_components: of a numeric column; fewer if it has fewer distinct values. "auto": chosen.
         num_rings: number of rings in different orders of the columns; `ring_` is their mixture. "auto": with
-            `rank="auto"` up to four rings with different settings, structures and orders, if their mixture has a higher
-            held-out likelihood than the best of them; otherwise one.
+            `rank="auto"` up to four rings with different settings, structures and orders, if held-out rows
+            score higher under their mixture than under the best of them (up to eight for a target); otherwise one.
         core: "dense" or "cp" cores. "auto": dense for a ring and for a given rank up to 8, otherwise CP.
         target: a column (name or index) that is to be predicted from the others: settings, epochs and the weights of
             several rings are chosen by its conditional likelihood given the rest of held-out rows, and clusters are
@@ -65,7 +65,7 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             the family is chosen by held-out likelihood. Values that are repeated too often for a continuous column
             become atoms, which have a probability of their own.
         shared_covariances: whether real columns may share a covariance (`rd.MultivariateGaussianMixture`): none of
-            them, the strongly correlated ones or all, chosen by held-out likelihood, if neither rank nor components are
+            them, the strongly correlated ones or all, chosen on held-out rows, if neither rank nor components are
             given. Tables of correlated measurements gain much. Events of one or two of these
             columns are exact, those of more to 1e-4 as a rule (`rd.TruncatedMultivariateGaussianMixture`).
         handle_unknown: how to treat a category that fit did not see: "error"; "missing", as a missing entry; "rare",

@@ -106,9 +106,7 @@ def _interval(column: Column, value: Interval) -> Interval:
         high = (math.floor(high / step + 1e-9) + 0.5) * step if math.isfinite(high) else high
         if low >= high:
             raise ValueError(f"{column.label}: {value!r} holds no value of the column, which are multiples of {step:g}")
-    if (
-        column.type in LOCATION_SCALE and value.high < column.scalars.low
-    ):  # where the density may be positive, but no value is
+    if column.type in LOCATION_SCALE and value.high < column.scalars.low:  # no value is there, but density may be
         return Interval(None, -float(np.finfo(np.float64).max))
     if value.low <= column.scalars.low and value.high >= column.scalars.low:
         low = -math.inf
