@@ -190,7 +190,7 @@ def _check_emphasis(emphasis: Sequence[float] | None, method: str, number: int) 
     if emphasis is None:
         return
     if method != "mixture":
-        raise ValueError(f"emphasis needs method mixture, found {method!r}")
+        raise ValueError(f"emphasis needs method mixture, found method {method!r}")
     values = np.asarray(emphasis, dtype=np.float64)
     if values.shape != (number,) or not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(f"emphasis must be a positive number for each of {number} variables, found {emphasis!r}")
