@@ -1,4 +1,4 @@
-"""Methods that an estimator has after fitting only, because scikit-learn checks them with `hasattr`."""
+"""Methods that an estimator has only after fitting, because scikit-learn checks for them with `hasattr`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _AfterFit:
 
     def __init__(self, function: Callable[..., Any], categorical: bool):
         self._function, self._categorical = function, categorical
-        self.__doc__, self.__name__ = function.__doc__, function.__name__
+        self.__doc__, self.__name__, self.__module__ = function.__doc__, function.__name__, function.__module__
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
@@ -27,7 +27,7 @@ class _AfterFit:
         if self._categorical and not instance.is_categorical_.any():
             raise NoClassesError(
                 f"{self._function.__name__} needs a categorical column, but all {instance.n_features_in_} columns hold "
-                "numbers; ask mean, cdf or quantile, or fit with column_types={...: 'categorical'}"
+                "numbers; use mean, cdf or quantile, or fit with column_types={...: 'categorical'}"
             )
         return MethodType(self._function, instance)
 

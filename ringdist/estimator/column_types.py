@@ -1,4 +1,4 @@
-"""Which type each column of a training table is, from its values or as the user says."""
+"""The type of each column of a training table, inferred from its values or given by the user."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ringdist.estimator.columns import COUNTS, Column, Unknown
 from ringdist.estimator.frames import Raw, clock_of, near, only_integers, only_numbers
 
 TYPES = ("categorical", *families.FAMILIES)
-FEW_VALUES = 5  # integers that are categories however few rows there are
-MOST_VALUES = 20  # integers that are categories, where there are
-ROWS_PER_VALUE = 5  # as many rows for each of them
-FEW_ZEROS = 0.2  # share of the rows
-FLOAT_ROWS, ROWS_PER_FLOAT = 100, 20  # of real numbers that are settings, altogether and for each of them
-MOST_LEVELS = 256  # of a categorical column with a code of their own
-HOPELESS_LEVELS = 2000  # more than so many, and than half the rows, are refused
-SOME_ROWS = 20  # from which on equal or different values in all rows are no accident
+FEW_VALUES = 5  # distinct integers that are categories for any number of rows
+MOST_VALUES = 20  # distinct numbers that are categories if there are
+ROWS_PER_VALUE = 5  # rows for each of them on average, if they are integers
+FLOAT_ROWS, ROWS_PER_FLOAT = 100, 20  # rows in total and for each of them on average, if they are real numbers
+FEW_ZEROS = 0.2  # share of the rows of a column of counts below which zeros are not an atom
+MOST_LEVELS = 256  # levels of a categorical column with a code of their own
+REFUSED_LEVELS = 2000  # a column with more levels, and fewer than two rows for each, is refused
+WARNING_ROWS = 20  # fewest rows for a warning about a constant or an identifier
 
 
 def columns_of(
@@ -33,11 +33,11 @@ def columns_of(
     unknown: Unknown,
     seed: int,
 ) -> list[Column]:
-    """How each column of a training table is encoded; see `TensorRingDensity` for the options.
+    """The columns of a training table, with types and encodings; see `TensorRingDensity` for the options.
 
     Raises:
         ValueError: if an option does not fit, a column has no observed entry, or values do not fit their type.
-        TypeError: if a column holds neither numbers nor strings.
+        TypeError: if a column contains neither numbers nor strings.
     """
     labels = [f"column {k}" if names is None else f"column {k} ({str(names[k])!r})" for k in range(len(raws))]
     named = _named_columns(categorical_features, len(raws), names)
@@ -61,7 +61,7 @@ def columns_of(
 
 
 def _looks_categorical(raw: Raw, label: str) -> bool:
-    """Whether "auto" takes a column for categories."""
+    """Whether a column is categorical under "auto"."""
     observed = raw.observed
     if raw.declared is not None or observed.dtype.kind == "b":
         return True
@@ -75,40 +75,39 @@ def _looks_categorical(raw: Raw, label: str) -> bool:
             return True
         if not only_integers(observed):
             return False
-        return all(isinstance(v, bool | np.bool_) for v in observed) or _few(np.array(observed.tolist()))
+        return all(isinstance(v, bool | np.bool_) for v in observed) or _are_few(np.array(observed.tolist()))
     if observed.dtype.kind == "f":
-        whole = bool(raw.missing.any()) and bool((np.abs(observed) < 2**53).all() and (observed % 1 == 0).all())
-        return _few(observed) if whole else _are_levels(observed)
-    return _few(observed)
+        integers = bool(raw.missing.any()) and bool((np.abs(observed) < 2**53).all() and (observed % 1 == 0).all())
+        return _are_few(observed) if integers else _are_settings(observed)
+    return _are_few(observed)
 
 
 def _refuse_dates(observed: np.ndarray, label: str) -> bool:
-    """False for durations, which are numbers."""
+    """Raise `TypeError` for dates; False for durations, which are numbers."""
     if observed.dtype.kind == "m":
         return False
     found = observed[0] if observed.dtype.kind == "O" else f"Timestamp('{observed[0]}')"
     name = label.split("'")[1] if "'" in label else label.split()[-1]
     raise TypeError(
-        f"{label}: a date is not modelled unless you say so, found {found}: replace the column by what matters of it, "
-        f"such as its month, weekday or the days since a start, or have it as a number by "
-        f"column_types={{{name!r}: 'gaussian'}}"
+        f"{label}: dates need an explicit type, found {found}; replace the column by its relevant parts, such as "
+        f"month, weekday or days since a start, or model it as a number by column_types={{{name!r}: 'gaussian'}}"
     )
 
 
-def _few(values: np.ndarray) -> bool:
-    """Whether integers are few enough to be categories."""
+def _are_few(values: np.ndarray) -> bool:
+    """Whether distinct integers are few enough to be categories."""
     distinct = np.unique(values).size
     return distinct <= FEW_VALUES or (distinct <= MOST_VALUES and values.size >= ROWS_PER_VALUE * distinct)
 
 
-def _are_levels(values: np.ndarray) -> bool:
-    """Whether real numbers are a few settings, each of them in many rows."""
+def _are_settings(values: np.ndarray) -> bool:
+    """Whether real numbers are a few distinct settings, each in many rows, and so categories."""
     if values.size < FLOAT_ROWS:
         return False
     distinct = np.unique(values)
     if not 2 <= distinct.size <= min(MOST_VALUES, values.size // ROWS_PER_FLOAT) or np.isinf(values).any():
         return False
-    return bool((np.diff(distinct) > 1e-6 * np.abs(distinct).max()).all())  # not one number and its rounding
+    return bool((np.diff(distinct) > 1e-6 * np.abs(distinct).max()).all())  # not one number with rounding errors
 
 
 def _check_strings(observed: np.ndarray, label: str) -> None:
@@ -118,15 +117,15 @@ def _check_strings(observed: np.ndarray, label: str) -> None:
         return
     number = next((value for value in others if only_numbers(np.array([value], dtype=object))), None)
     if strings and number is not None:
-        found = f"{strings[0]!r} beside {number!r}"
+        found = f"both {strings[0]!r} and {number!r}"
         remedy = (
-            "convert it by pandas.to_numeric(frame[name], errors='coerce') if it holds numbers, by "
-            "frame[name].astype(str) if it holds names"
+            "convert it by pandas.to_numeric(frame[name], errors='coerce') if it contains numbers, or by "
+            "frame[name].astype(str) if it contains names"
         )
     else:
         found = f"{others[0]!r} of type {type(others[0]).__name__}"
         remedy = "convert it, such as by frame[name].astype(str), or drop it"
-    raise TypeError(f"{label}: the argument must be a column of strings only or numbers only, found {found}; {remedy}")
+    raise TypeError(f"{label}: the argument must be a column of only strings or only numbers, found {found}; {remedy}")
 
 
 # ------------------------------------------------------------------------------------------------- categories
@@ -150,8 +149,8 @@ def _categories(raw: Raw, label: str) -> np.ndarray:
     observed = raw.observed
     if observed.dtype.kind in "Mm" or (observed.dtype.kind == "O" and clock_of(observed) is not None):
         raise ValueError(
-            f"{label}: a categorical column holds strings, numbers or booleans, found {observed[0]!r}; convert it, "
-            "such as by frame[name].astype(str)"
+            f"{label}: categories must be strings, numbers or booleans, found {observed[0]!r}; convert them, such as "
+            "by frame[name].astype(str)"
         )
     if observed.dtype.kind == "O":
         if not only_numbers(observed):
@@ -164,13 +163,13 @@ def _categories(raw: Raw, label: str) -> np.ndarray:
 
 
 def _with_rare_levels(column: Column, raw: Raw, unknown: Unknown) -> Column:
-    """The column with its rarest levels merged, where they are too many or unseen ones shall be as they."""
+    """The column with its rarest levels merged if there are too many levels, or unseen levels count as rare."""
     categories: Any = column.categories
-    if categories.size > max(HOPELESS_LEVELS, raw.observed.size // 2):
+    if categories.size > max(REFUSED_LEVELS, raw.observed.size // 2):
         raise ValueError(
-            f"{column.label}: a categorical column has some rows for each of its categories, found {categories.size} "
+            f"{column.label}: a categorical column needs several rows for each category, found {categories.size} "
             f"categories in {raw.observed.size} rows; drop the column if it is an identifier, group its categories, or "
-            "name it a number in column_types"
+            "give it a numeric type in column_types"
         )
     levels = column.encode(raw)[0]
     count = np.bincount(levels[~np.isnan(levels)].astype(np.int64), minlength=categories.size)
@@ -183,9 +182,9 @@ def _with_rare_levels(column: Column, raw: Raw, unknown: Unknown) -> Column:
         return column
     if categories.size > MOST_LEVELS and (count[count > 0].max() > 1 or raw.declared is not None):
         warnings.warn(
-            f"{column.label}: {categories.size} categories are more than {MOST_LEVELS}, so the {rare.size} rarest of "
-            f"them, {100 * count[rare].sum() / max(1, count.sum()):.0f} % of the rows, share what the other columns "
-            "tell; group the categories yourself to keep what matters apart, or drop the column",
+            f"{column.label}: {categories.size} categories are more than {MOST_LEVELS}, so the {rare.size} rarest, in "
+            f"{100 * count[rare].sum() / max(1, count.sum()):.0f} % of the rows, are merged; group the categories "
+            "yourself to keep important ones apart, or drop the column",
             UserWarning,
             stacklevel=2,
         )
@@ -205,55 +204,55 @@ def _with_rare_levels(column: Column, raw: Raw, unknown: Unknown) -> Column:
 # ---------------------------------------------------------------------------------------------------- numbers
 
 
-def _atoms(values: np.ndarray, whole: bool, label: str) -> tuple[float, ...]:
-    """Values that stand for themselves; small counts have zeros of their own."""
+def _atoms(values: np.ndarray, integers: bool, label: str) -> tuple[float, ...]:
+    """Values that are repeated too often for a density; but zeros of small counts are part of the counts."""
     found = repeats.atoms(values, label)
-    counts = whole and np.median(values) <= families.LARGEST_COUNT and (values == 0).mean() < FEW_ZEROS
+    counts = integers and np.median(values) <= families.LARGEST_COUNT and (values == 0).mean() < FEW_ZEROS
     return () if counts and found == (0.0,) else found
 
 
 def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
-    """A column of numbers; its family is chosen by held-out likelihood where `kind` is None."""
+    """A column of numbers; its family is chosen by held-out likelihood if `kind` is None."""
     observed = raw.observed
     notation = scalars.described(observed, label)
     values = notation.to_float(observed, label)
     if observed.dtype.kind == "f" and raw.missing.any() and values.size and (values % 1 == 0).all():
         notation = scalars.Scalars(step=1.0, low=notation.low)
-    whole = notation.step == 1.0 and notation.notation in ("integer", "real", "decimal")
+    integers = notation.step == 1.0 and notation.notation in ("integer", "real", "decimal")
     if kind is None:
-        atoms = _atoms(values, whole, label)
+        atoms = _atoms(values, integers, label)
         families.check_sizes(values, atoms, label)
-        kind, bounds = families.chosen(values, atoms, whole, seed)
+        kind, bounds = families.chosen(values, atoms, integers, seed)
     else:
         families.check_values(kind, values, label)
         atoms = () if kind in COUNTS else repeats.atoms(values, label)
         families.check_sizes(values, atoms, label)
         bounds = families.bounds_of(values) if kind == "beta" else None
     atoms = tuple(sorted({*atoms, *families.needed_atoms(kind)}))
-    beside = values[~np.isin(values, atoms)]
-    if beside.size == 0:
+    others = values[~np.isin(values, atoms)]
+    if others.size == 0:
         kind, atoms, bounds = "gaussian", (), None
     elif kind == "beta":
-        low, high = families.ends_of(beside)
+        low, high = families.ends_of(others)
         notation = replace(notation, low=min((low, *atoms)), high=max((high, *atoms)))
     return Column(label, None, type=kind, atoms=atoms, bounds=bounds, scalars=notation, dtype=raw.dtype)
 
 
-# ------------------------------------------------------------------------------------------------- what is said
+# -------------------------------------------------------------------------------------- warnings and options
 
 
 def _warn_of_useless(raw: Raw, column: Column, name: Any) -> None:
-    """Say so of a constant and of an identifier."""
+    """Warn of a constant column and of an identifier."""
     observed = raw.observed
-    if observed.size < SOME_ROWS or clock_of(observed) is not None:
+    if observed.size < WARNING_ROWS or clock_of(observed) is not None:
         return
     distinct = len(set(observed.tolist()))
     if distinct == 1 and (column.categories is None or column.categories.size == 1):
         value = observed[0].item() if isinstance(observed[0], np.generic) else observed[0]
-        text = f"all {observed.size} entries are {value!r}, so the column tells nothing; drop it"
+        text = f"all {observed.size} entries are {value!r}, so the column has no information; drop it"
     elif distinct == observed.size and _is_identifier(observed, str(name)):
         text = (
-            f"all {observed.size} entries differ, as those of an identifier do; drop it, or say what it is by "
+            f"all {observed.size} entries differ, like those of an identifier; drop it, or give its type by "
             f"column_types={{{name!r}: ...}}"
         )
     else:
@@ -262,7 +261,7 @@ def _warn_of_useless(raw: Raw, column: Column, name: Any) -> None:
 
 
 def _is_identifier(observed: np.ndarray, name: str) -> bool:
-    """Whether different values are names of rows: strings, or integers without large gaps."""
+    """Whether distinct values are names of rows: strings, integers without large gaps, or integers called an id."""
     if observed.dtype.kind == "O" and not only_numbers(observed):
         return True
     integers = observed.dtype.kind in "iu" or (observed.dtype.kind == "O" and only_integers(observed))
@@ -273,7 +272,7 @@ def _is_identifier(observed: np.ndarray, name: str) -> bool:
 
 
 def chosen_types(column_types: Any, d: int, names: Sequence[Any] | None) -> dict[int, str]:
-    """The types that the user names, by column."""
+    """The types that the user gives, by column index."""
     if isinstance(column_types, str) and column_types == "auto":
         return {}
     if not isinstance(column_types, Mapping):
@@ -291,7 +290,7 @@ def chosen_types(column_types: Any, d: int, names: Sequence[Any] | None) -> dict
         if k is None:
             known = list(names) if names is not None else list(range(d))
             raise ValueError(
-                f"column_types names the column {key!r}, columns are {known}; {near(key, known)}leave it out"
+                f"column_types names an unknown column {key!r}, columns are {known}; {near(key, known)}leave it out"
             )
         if kind not in TYPES and kind != "auto":
             raise ValueError(
@@ -304,33 +303,35 @@ def chosen_types(column_types: Any, d: int, names: Sequence[Any] | None) -> dict
 
 
 def _named_columns(features: Any, d: int, names: Sequence[Any] | None) -> set[int] | None:
-    """Column numbers of an explicit `categorical_features`, None for the automatic ones."""
+    """Column indices of an explicit `categorical_features`; None if it is "auto" or "from_dtype"."""
     if features is None:
         return set()
     if isinstance(features, str):
         if features not in ("auto", "from_dtype"):
-            raise ValueError(f"categorical_features must be auto, from_dtype, None or list columns, found {features!r}")
+            raise ValueError(
+                f"categorical_features must be auto, from_dtype, None or a list of columns, found {features!r}"
+            )
         return None
     listed = np.asarray(features)
     if listed.ndim != 1:
-        raise ValueError(f"categorical_features must list columns, found an array of shape {listed.shape}")
+        raise ValueError(f"categorical_features must be a list of columns, found an array of shape {listed.shape}")
     if listed.size == 0:
         return set()
     if listed.dtype.kind == "b":
         if listed.size != d:
-            raise ValueError(f"categorical_features must mark all {d} columns, found {listed.size} marks")
+            raise ValueError(f"a mask of categorical_features must have {d} entries, found {listed.size}")
         return set(np.flatnonzero(listed).tolist())
     if listed.dtype.kind in "iu":
         outside = listed[(listed < 0) | (listed >= d)]
         if outside.size:
-            raise ValueError(f"categorical_features must be columns 0..{d - 1}, found {outside[0]}")
+            raise ValueError(f"indices of categorical_features must be in 0..{d - 1}, found {outside[0]}")
         return set(listed.tolist())
     if names is None or not all(isinstance(name, str) for name in listed.tolist()):
         raise ValueError(
-            f"categorical_features must be indices, marks, or names of a table that has them, found {features!r}"
+            f"categorical_features must be indices, a mask, or names if the table has them, found {features!r}"
         )
     place = {name: k for k, name in enumerate(names)}
     unknown = [name for name in listed.tolist() if name not in place]
     if unknown:
-        raise ValueError(f"categorical_features names {unknown[0]!r}, which is none of {list(names)}")
+        raise ValueError(f"categorical_features names an unknown column {unknown[0]!r}, columns are {list(names)}")
     return {place[name] for name in listed.tolist()}

@@ -1,7 +1,7 @@
-"""One column of a table: what its values are, as numbers or codes and back.
+"""One column of a table: the conversion of its values to numbers or codes, and back.
 
-A categorical column of very many levels has its rarest ones merged: they share one code, and log p of one of them is
-that of the code plus the logarithm of its share among them. So probabilities of levels still sum to one.
+The rarest levels of a categorical column with very many are merged: they share one code. log p of such a level is that
+of the code plus the logarithm of the level's share, so the probabilities of all levels sum to one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ COUNTS = "count", "poisson", "negative_binomial"  # types of integers that have 
 
 @dataclass(frozen=True)
 class Column:
-    """What the values of one column are.
+    """The type of one column and the representation of its values.
 
     Args:
-        label: the column in messages.
-        categories: of a categorical column by code, those that share the last code at the end; None for numbers.
-        declared: whether by a pandas dtype.
-        ordered: whether that dtype has an order.
-        type: as users name it.
-        atoms: numbers that have a probability of their own.
-        bounds: of a beta column.
-        scalars: how its numbers are written.
-        rare: (R,) how often the levels that share the last code occur; empty where each has its own.
-        dtype: the name of the dtype that the user's column has; empty where it is not known.
+        label: the column's name in messages.
+        categories: the categories in the order of their codes, with those that share the last code at the end; None
+            for a numeric column.
+        declared: whether a pandas dtype declares the categories.
+        ordered: whether that dtype is ordered.
+        type: the type, as in `column_types`.
+        atoms: numbers that have a positive probability.
+        bounds: the bounds of a beta column.
+        scalars: the notation of its numbers.
+        rare: (R,) number of rows of each level that shares the last code; empty if all levels have their own.
+        dtype: the name of the dtype of the user's column; empty if it is not known.
     """
 
     label: str
@@ -54,22 +55,22 @@ class Column:
 
     @property
     def half_step(self) -> float:
-        """Half the distance between values that a density stands for, which are rounded to."""
+        """Half the distance between values if samples of a density are rounded to them, else 0."""
         return 0.0 if self.categories is not None or self.type in COUNTS else 0.5 * self.scalars.step
 
     @property
     def end(self) -> float:
-        """The least number whose density stands for a value that may occur."""
+        """The least number that is rounded to a value of the column."""
         return self.scalars.low - self.half_step
 
     def in_notation(self, values: np.ndarray) -> np.ndarray:
-        """Numbers of any shape: dates and durations as the user writes them, all others as floats."""
+        """Numbers of any shape in the user's notation: dates, durations, or floats for all other columns."""
         if self.scalars.notation not in CLOCKS:
             return values
         return np.asarray(self.scalars.from_float(values.reshape(-1), "")).reshape(values.shape)
 
     def encode(self, raw: Raw, unknown: Unknown = "error") -> tuple[np.ndarray, np.ndarray | None]:
-        """(n,) float64: real numbers, or codes; NaN where missing. And log shares within the rare levels, if any.
+        """Numbers or codes (n,) in float64, NaN where missing, and the log shares (n,) of rare levels, if any.
 
         Raises:
             ValueError: if a category is unknown, or a value is not a finite number.
@@ -86,43 +87,43 @@ class Column:
         return np.minimum(result, self.num_codes - 1), share
 
     def _levels(self, observed: np.ndarray, unknown: Unknown) -> np.ndarray:
-        """The level of each value; what is unknown is missing or, as one more level, rare."""
+        """The level of each value; an unknown value is missing or counts as one more rare level."""
         known = np.zeros(0) if self.categories is None else self.categories
         codes = level_of(observed, known)
-        strange = codes < 0
-        if not strange.any():
+        new = codes < 0
+        if not new.any():
             return codes.astype(np.float64)
         if unknown == "error":
-            value = observed[int(strange.argmax())]
+            value = observed[int(new.argmax())]
             value = value.item() if isinstance(value, np.generic) else value
             raise ValueError(
-                f"{self.label}: category {value!r} was not there in fit, known are {listed(known)}; "
-                "handle_unknown='missing' or 'rare' lets it pass, a categorical dtype declares it before fit"
+                f"{self.label}: category {value!r} was not in the table of fit, known are {listed(known)}; "
+                "handle_unknown='missing' or 'rare' accepts it, a categorical dtype declares it before fit"
             )
-        stand_in = float(known.size) if unknown == "rare" and self.rare.size else np.nan
-        return np.where(strange, stand_in, codes)
+        level = float(known.size) if unknown == "rare" and self.rare.size else np.nan
+        return np.where(new, level, codes)
 
     def _share(self, levels: np.ndarray) -> np.ndarray:
-        """log share of each level among those of its code, 0 where it is alone or missing."""
+        """The log share of each level among those of its code; 0 where it is the only one or missing."""
         logs = np.zeros(levels.size)
         last = levels >= self.num_codes - 1  # False for NaN
-        shares = np.append(self.rare + 1.0, 1.0) / (self.rare.sum() + self.rare.size + 1)  # and of an unseen one
+        shares = np.append(self.rare + 1.0, 1.0) / (self.rare.sum() + self.rare.size + 1)  # and of an unseen level
         logs[last] = np.log(shares[levels[last].astype(np.int64) - (self.num_codes - 1)])
         return logs
 
     @property
     def shares(self) -> np.ndarray:
-        """(R,) how probable each of the rare levels is among them."""
+        """The probability of each rare level given that the level is rare, (R,)."""
         return np.asarray((self.rare + 1.0) / (self.rare.sum() + self.rare.size))
 
     def expanded(self, codes: np.ndarray) -> np.ndarray:
-        """(n, levels) probabilities of levels from those of codes (n, N)."""
+        """Probabilities of levels (n, levels) from those of codes (n, N)."""
         if not self.rare.size:
             return codes
         return np.concatenate([codes[:, :-1], codes[:, -1:] * self.shares], axis=1)
 
     def spread(self, codes: np.ndarray, rng: np.random.RandomState | None) -> np.ndarray:
-        """Levels (n,) from codes: of the last one the rare levels, drawn, or the most frequent of them."""
+        """Levels of codes, (n,); for the last code a rare level, drawn with rng, or the most frequent one without."""
         levels = codes.astype(np.int64)
         last = levels == self.num_codes - 1
         if not self.rare.size or not last.any():
@@ -135,14 +136,14 @@ class Column:
         return levels
 
     def decode(self, values: np.ndarray, rng: np.random.RandomState | None = None) -> np.ndarray:
-        """The user's values of real numbers or codes, none missing."""
+        """The user's values for numbers or codes, none of them missing."""
         if self.categories is None:
             return self.scalars.from_float(values, self.dtype)
         return np.asarray(self.categories[self.spread(values, rng)])
 
 
 def level_of(observed: np.ndarray, categories: np.ndarray) -> np.ndarray:
-    """(n,) the position of each value among the categories, -1 where it is none of them."""
+    """The index of each value among the categories, (n,); -1 if it is not among them."""
     if categories.dtype.kind != "O" and observed.dtype.kind == "O" and only_numbers(observed):
         observed = np.asarray(observed.tolist())
     if observed.size == 0 or categories.size == 0:
@@ -157,6 +158,6 @@ def level_of(observed: np.ndarray, categories: np.ndarray) -> np.ndarray:
 
 
 def listed(categories: np.ndarray) -> str:
-    """The first categories in messages."""
+    """The first categories, for messages."""
     values: list[Any] = categories.tolist()
     return ", ".join(map(repr, values[:10])) + (f" and {len(values) - 10} more" if len(values) > 10 else "")

@@ -17,7 +17,7 @@ from ringdist.estimator.fitting import seed
 
 
 class Completions(FittedTable):
-    """Samples, and rows completed by samples, means or modes."""
+    """Samples, and rows whose missing entries are completed by samples, means or modes."""
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Any:
         """Exact samples, (n_samples, d): a frame if the model was fitted on one, otherwise an array.
@@ -45,18 +45,18 @@ class Completions(FittedTable):
         rng = check_random_state(random_state)
         rows = np.asarray(self.ring_.sample(int(n_samples), rng=seed(rng)))
         if self._frame:
-            return tables.decode_frame(self._columns, rows, list(self._place), rng)
+            return tables.decode_frame(self._columns, rows, list(self._indices), rng)
         return tables.decode(self._columns, rows, rng)
 
     def sample_given(
         self, X: Any, n: int | None = None, event: Mapping[Any, Any] | None = None, *, random_state: Any = None
     ) -> Any:
-        """Missing entries drawn jointly from p(missing | known entries of the row, event), exactly.
+        """Samples of the missing entries from p(missing | known entries of the row, event), exact and joint.
 
         Args:
             X: (n', d) table.
             n: draws for each row; None for one.
-            event: maps columns to an `rd.Interval` or a set of categories that contains the draws.
+            event: maps columns to an `rd.Interval` or a set of categories that their entries must lie in.
             random_state: seed or `numpy.random.RandomState`; None for fresh randomness.
 
         Returns:
@@ -77,11 +77,11 @@ class Completions(FittedTable):
         if n is not None:
             _check_number("n", n)
         rng = check_random_state(random_state)
-        asked = None if event is None else events.as_events(self._columns, event, self._place)
-        drawn = np.asarray(self.ring_.sample_given(given.rows, n, event=asked, rng=seed(rng)))
+        ring_event = None if event is None else events.as_events(self._columns, event, self._indices)
+        drawn = np.asarray(self.ring_.sample_given(given.rows, n, event=ring_event, rng=seed(rng)))
         missing = np.isnan(given.rows)
         if n is None:
-            return tables.filled(self._columns, given.table, drawn, missing, rng, given.own)
+            return tables.filled(self._columns, given.table, drawn, missing, rng, given.absent)
         many, rows, d = int(n), len(given.rows), len(self._columns)
         drawn = np.swapaxes(drawn, 0, 1).reshape(rows * many, d)
         missing = np.repeat(missing, many, axis=0)
@@ -93,17 +93,18 @@ class Completions(FittedTable):
 
         table = given.table.iloc[np.repeat(np.arange(rows), many)]
         index = pandas.MultiIndex.from_arrays([table.index, np.tile(np.arange(many), rows)], names=["row", "draw"])
-        return tables.filled(self._columns, table.set_axis(index, axis=0), drawn, missing, rng, given.own)
+        return tables.filled(self._columns, table.set_axis(index, axis=0), drawn, missing, rng, given.absent)
 
     def impute(self, X: Any, method: Literal["mean", "sample", "mode"] = "mean", *, random_state: Any = None) -> Any:
         """A copy of X with its missing entries filled; observed entries do not change.
 
         Args:
             X: (n, d) table.
-            method: "mean": for numbers the conditional mean given all observed entries of the row (the median if the
-                mean does not exist, as of heavy-tailed Student-t components), rounded in an integer column; for
-                categories the most probable one; each entry separately. "sample": the missing
-                entries of a row drawn jointly. "mode": the most probable joint completion found, see `TensorRing.mode`.
+            method: "mean" completes each entry separately. In a numeric column it is the mean given all observed
+                entries of the row, or the median if there is no mean, as with heavy-tailed Student-t components; in an
+                integer column it is rounded. In a categorical column it is the most probable category. "sample" draws
+                the missing entries of a row jointly. "mode" is the most probable joint completion found, see
+                `TensorRing.mode`.
             random_state: for method "sample": seed or `numpy.random.RandomState`, None for fresh randomness.
 
         Returns:
@@ -127,10 +128,10 @@ class Completions(FittedTable):
             return self.sample_given(X, random_state=random_state)
         given = self._encoded(X)
         missing = np.isnan(given.rows)
-        if not missing.any() and not given.own:
+        if not missing.any() and not given.absent:
             return given.table.copy()
         completed = np.asarray(self.ring_.mode(given.rows)) if method == "mode" else self._expected(given, missing)
-        return tables.filled(self._columns, given.table, completed, missing, None, given.own)
+        return tables.filled(self._columns, given.table, completed, missing, None, given.absent)
 
     def transform(self, X: Any) -> Any:
         """`impute(X)`: the table without missing entries, as a step of a scikit-learn pipeline.
@@ -148,7 +149,7 @@ class Completions(FittedTable):
         return self.impute(X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """The names of the columns that `transform` returns: those of its input.
+        """The names of the columns that `transform` returns, which are those of its input.
 
         Examples:
             >>> import numpy as np
@@ -170,9 +171,9 @@ class Completions(FittedTable):
         """Conditional means (medians if there is no mean), and the most probable categories of categorical columns."""
         numeric = missing & ~self.is_categorical_
         completed = np.array(self.ring_.mean(given.rows)) if numeric.any() else given.rows.copy()
-        endless = numeric & ~np.isfinite(completed)  # Student-t components of few degrees of freedom
-        for k in np.flatnonzero(endless.any(axis=0)):
-            rows = endless[:, k]
+        infinite = numeric & ~np.isfinite(completed)  # Student-t components of few degrees of freedom
+        for k in np.flatnonzero(infinite.any(axis=0)):
+            rows = infinite[:, k]
             completed[rows, k] = np.asarray(self.ring_.quantile(int(k), 0.5, given.rows[rows]))
         for k in np.flatnonzero((missing & self.is_categorical_).any(axis=0)):
             gaps = missing[:, k]

@@ -1,47 +1,45 @@
-"""`TensorRingDensity`: a ring as an estimator of scikit-learn, for tables as users have them."""
+"""`TensorRingDensity`: tensor rings as a scikit-learn estimator for tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import DensityMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
-from ringdist.estimator import column_types, fitting, persistence, units
+from ringdist.estimator import column_types, fitting, units
 from ringdist.estimator import table as tables
 from ringdist.estimator.columns import Unknown
+from ringdist.estimator.completions import Completions
 from ringdist.estimator.events import column_of
 from ringdist.estimator.fitting import seed
 from ringdist.estimator.frames import is_frame, raw_columns
 from ringdist.estimator.learner import Learner, Options
 from ringdist.estimator.parameters import check_parameters, plain_rank
+from ringdist.estimator.predictions import Predictions
 from ringdist.estimator.questions import Questions
 from ringdist.estimator.stacking import MOST_RINGS
+from ringdist.estimator.storage import Storable
 from ringdist.estimator.structures import alone, as_gaussian, structures_of
 from ringdist.estimator.supports import within_supports
-from ringdist.interop import files, mixtures
-from ringdist.ring_mixture import RingMixture, load
 
 
-class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
-    """A tensor-ring density of a table with columns of any kind, some entries missing, fitted by EM.
+class TensorRingDensity(TransformerMixin, DensityMixin, Completions, Predictions, Questions, Storable):
+    """A tensor-ring density of a table with columns of any type and missing entries, fitted by EM.
 
     Rows are arrays or pandas frames. NaN, None, pandas' NA and masked entries are missing: fitting and scoring use the
     likelihood of the observed entries. Settings that are not given are chosen within `budget` seconds on held-out rows,
-    by their log-likelihood and by how well their entries are completed from the others; then the model is fitted to all
-    rows.
+    by their log-likelihood and by how well hidden entries are completed from the others. Then the model is fitted to
+    all rows.
 
     `ring_` is in the units of the data: log-densities are per unit of each numeric column. For a column of integers, a
     unit is the distance between them.
 
-    A column without negative numbers has none in samples and completions. Where its Gaussian or Student-t components
-    have mass below 0, for 5 of the rows or more, they are truncated there (`rd.Truncated`): a negative number then has
-    density 0. Smaller masses, and those of columns that share a covariance, count as mass at 0 in samples, `cdf`,
+    A column without negative numbers has none in samples and completions. If its Gaussian or Student-t components
+    expect 5 or more of the rows below 0, they are truncated at 0 (`rd.Truncated`): a negative number then has density
+    0. A smaller mass below 0, or that of a column that shares a covariance, counts as mass at 0 in samples, `cdf`,
     `quantile` and `probability`.
 
     Args:
@@ -51,54 +49,57 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
             `rank="auto"` up to four rings with different settings, structures and orders, if held-out rows
             score higher under their mixture than under the best of them (up to eight for a target); otherwise one.
         core: "dense" or "cp" cores. "auto": dense for a ring and for a given rank up to 8, otherwise CP.
-        target: a column (name or index) that is to be predicted from the others: settings, epochs and the weights of
-            several rings are chosen by its conditional likelihood given the rest of held-out rows, and clusters are
-            found with a categorical target counted several times. `predict` and `predict_proba` ask for it by
-            default. None: the whole row counts.
+        target: a column (name or index) that is to be predicted from the others. Settings, epochs and the weights of
+            several rings are then chosen by its conditional likelihood given the rest of held-out rows, and a
+            categorical target counts several times when clusters are formed. It is the default of `predict` and
+            `predict_proba`. None: all columns count equally.
         order: order of the columns in the ring: by mutual information of neighbours (`ringdist.ordering`), random, as
             given, or a sequence of column indices or names.
         topology: "train" for a first bond of rank 1, or "ring".
         column_types: "auto", or a dict from columns (names or indices) to types; the other types are inferred:
             "categorical", "gaussian", "student_t", "lognormal" (zeros become atoms), "beta" (within bounds),
-            "von_mises" (angles), "count", "poisson", "negative_binomial". Strings, booleans, pandas' categorical
-            columns, few different integers, and few real numbers with many rows each are categorical. For other numbers
-            the family is chosen by held-out likelihood. Values that are repeated too often for a continuous column
-            become atoms, which have a probability of their own.
-        shared_covariances: whether real columns may share a covariance (`rd.MultivariateGaussianMixture`): none of
-            them, the strongly correlated ones or all, chosen on held-out rows, if neither rank nor components are
-            given. Tables of correlated measurements gain much. Events of one or two of these
-            columns are exact, those of more to 1e-4 as a rule (`rd.TruncatedMultivariateGaussianMixture`).
-        handle_unknown: how to treat a category that fit did not see: "error"; "missing", as a missing entry; "rare",
-            as the rare categories, which fit then merges, or as missing if there are none.
-        categorical_features: which columns are categorical. "auto": as `column_types` says. "from_dtype": pandas'
-            categorical columns only. Otherwise a list of indices, a list of names, a mask over all columns, or None for
-            no column. Categories are those that fit sees, or that a categorical dtype declares: declare them where a
-            category may be rare enough to be missed by a fold of a cross-validation.
+            "von_mises" (angles), "count", "poisson", "negative_binomial". Strings, booleans, categorical pandas
+            columns, few distinct integers, and few distinct real numbers with many rows each are categorical. For other
+            numbers the family is chosen by held-out likelihood. Values that are repeated too often for a continuous
+            column become atoms, which have a positive probability.
+        shared_covariances: whether real columns may share a covariance (`rd.MultivariateGaussianMixture`). Whether none
+            of them do, the strongly correlated ones or all is chosen on held-out rows, if neither rank nor components
+            are given. Tables of correlated measurements gain much. Events of one or two of these columns are exact,
+            those of more columns usually accurate to 1e-4 (`rd.TruncatedMultivariateGaussianMixture`).
+        handle_unknown: how to treat a category that fit did not see. "error": raise `ValueError`. "missing": as a
+            missing entry. "rare": as one of the rare categories, which fit then merges, or as missing if there are
+            none.
+        categorical_features: which columns are categorical. "auto": as in `column_types`. "from_dtype": only columns
+            with the categorical dtype of pandas. Otherwise a list of indices, a list of names, a mask over all columns,
+            or None for no column. Categories are those that fit sees, or that a categorical dtype declares. Declare
+            them if a category may be so rare that a fold of a cross-validation misses it.
         budget: seconds of wall-clock time for choices and fits. A running fit is finished, so this is not a hard limit.
             None: no limit, and the same result on every machine.
-        max_epochs: maximal number of epochs. "auto": until EM has converged, or the held-out likelihood was highest.
-        batch_size: None for exact EM on all rows, otherwise rows per damped step. "auto": batches from 6000 rows on.
-        pseudocount: in rows, spread evenly over the entries of the largest core; the others get as much per entry.
-            "auto": a chosen number of rows is added to every conditional distribution; 0 if constraints are hard.
-        variance_floor: least variance of a component, relative to that of its column or to the variance implied by its
-            quartiles if that is smaller. The distance between the values of an integer column is a floor too. "auto":
-            chosen.
-        start: as `method` of `ringdist.initialize`: near a mixture of `rank` products ("mixture"), or random cores with
-            components at quantiles or k-means centres ("quantile", "kmeans"). "auto": the mixture, but quantiles if
-            there is one rank per bond.
+        max_epochs: maximal number of epochs. "auto": until EM has converged, or until the epoch of highest held-out
+            likelihood.
+        batch_size: None for exact EM on all rows, otherwise rows per damped step. "auto": mini-batches if there are
+            6000 rows or more.
+        pseudocount: in rows, spread evenly over the entries of the largest core; other cores get as much per entry.
+            "auto": a chosen number of rows, possibly 0, is added to every conditional distribution.
+        variance_floor: least variance of a component, relative to that of its column, or to the variance implied by its
+            quartiles if that is smaller. For an integer column, the distance between values is a lower bound too.
+            "auto": chosen.
+        start: the `method` of `ringdist.initialize`: near a mixture of `rank` products ("mixture"), or random cores
+            with components at quantiles or k-means centres ("quantile", "kmeans"). "auto": "mixture", but "quantile"
+            if there is one rank per bond.
         restarts: number of fits from random starting points; the best is kept.
         validation_fraction: share of the rows that is held out from all fits; the ring that is best on them is kept.
-            None: held-out rows are used for choices only.
+            None: rows are held out for choices only.
         patience: early stopping after this many epochs without improvement on the held-out rows; None: never.
-        random_state: seed or `numpy.random.RandomState` for the order, the start, the split and the batches.
+        random_state: seed or `numpy.random.RandomState` for orders, starting points, splits and batches.
         verbose: whether to show a progress bar.
 
     Attributes:
-        ring_: the fitted `ringdist.TensorRing`, or `ringdist.RingMixture` of several: numeric columns in the units of
-            the data, categorical ones by code, with the names of the columns if the data has them.
-        column_types_: type of every column, by its name, or its index if columns have no names.
-        history_: per epoch the mean log-likelihood per row of "train" and, with `validation_fraction`, "validation",
-            before components are truncated.
+        ring_: the fitted `ringdist.TensorRing`, or a `ringdist.RingMixture` of several. Numeric columns are in the
+            units of the data, categorical ones are codes; variables have the names of the columns, if there are any.
+        column_types_: the type of every column, by its name, or by its index if columns have no names.
+        history_: mean log-likelihood per row after every epoch, of "train" and, with `validation_fraction`, of
+            "validation", before components are truncated.
         categories_: for each column the array of categories in the order of their codes, or None if it is numeric.
         is_categorical_: (d,) booleans.
         n_iter_: number of epochs run.
@@ -167,17 +168,26 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Fit the ring to X.
+        """Fit the model to X.
 
         Args:
             X: (n, d) array or frame.
             y: ignored.
             sample_weight: (n,) non-negative weights; rows of weight 0 are ignored. Weights affect the likelihood and
-                the scale of the columns. The order, the starting point and the held-out rows ignore them.
+                the scale of the columns, but not the order, the starting point and the held-out rows.
 
         Raises:
             ValueError: if X or a parameter does not fit, a column has no observed entry, or weights are all zero.
-            TypeError: if a column holds neither numbers nor strings.
+            TypeError: if a column contains neither numbers nor strings.
+
+        Examples:
+            >>> import numpy as np, pandas as pd, ringdist as rd
+            >>> height = np.random.default_rng(0).normal(170, 8, 200)
+            >>> frame = pd.DataFrame({"height": height, "tall": np.where(height > 170, "yes", "no")})
+            >>> frame.loc[0, "height"] = np.nan  # a missing entry
+            >>> model = rd.TensorRingDensity(rank=2, num_components=4, random_state=0).fit(frame)
+            >>> model.column_types_
+            {'height': 'gaussian', 'tall': 'categorical'}
         """
         check_parameters(self)
         X = self._validated(X, reset=True)
@@ -260,48 +270,29 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
 
         Raises:
             ValueError: if X does not fit, or has a category that fit did not see.
+
+        Examples:
+            >>> import numpy as np, ringdist as rd
+            >>> x = np.random.default_rng(0).normal(size=(200, 2)).cumsum(axis=1)
+            >>> model = rd.TensorRingDensity(rank=2, num_components=3, random_state=0).fit(x)
+            >>> typical, outlier, marginal = model.score_samples([[1.0, 1.0], [1.0, -9.0], [1.0, np.nan]])
+            >>> bool(outlier < typical < marginal)
+            True
         """
         given = self._encoded(X)
         return np.asarray(self.ring_.log_prob(given.rows)) + given.log_share.sum(axis=1)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-likelihood per row, as of sklearn's `GaussianMixture` (its `KernelDensity` returns the sum)."""
+        """Mean log-likelihood per row, as of sklearn's `GaussianMixture` (its `KernelDensity` returns the sum).
+
+        Examples:
+            >>> import numpy as np, ringdist as rd
+            >>> x = np.random.default_rng(0).normal(size=(200, 2)).cumsum(axis=1)
+            >>> model = rd.TensorRingDensity(rank=2, num_components=3, random_state=0).fit(x[:100])
+            >>> -3.5 < model.score(x[100:]) < -2.5  # held-out rows; the entropy of the true density is 2.84
+            True
+        """
         return float(np.mean(self.score_samples(X)))
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted model to one file, atomically: the ring in the format of `ringdist.load`, the rest as JSON.
-
-        Raises:
-            ValueError: if a category is neither a string nor a number.
-        """
-        check_is_fitted(self)
-        description = persistence.to_json(self.get_params(), self._columns, self._labels, self._frame, self.history_)
-        extra = {"estimator": description}
-        if isinstance(self.ring_, RingMixture):
-            mixtures.save(self.ring_.rings, self.ring_.linear, self.ring_.logs, path, extra=extra)
-        else:
-            files.save(self.ring_, path, extra=extra)
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
-        """The model saved at `path`. A `RandomState` object comes back as `random_state=None`.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if the file was not written by `save`, or its parts do not fit each other.
-        """
-        ring, extra = load(path), files.read_extra(path, "estimator")
-        try:
-            description = persistence.from_json(extra, ring)
-            model = cls(**description.parameters)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{Path(path).name} holds no valid estimator: {error}") from error
-        if description.names is not None and all(isinstance(name, str) for name in description.names):
-            model.feature_names_in_ = np.array(description.names, dtype=object)
-        model._set_fitted(description.columns, description.frame, description.names, ring)
-        model.history_ = description.history
-        model.n_iter_ = len(model.history_["train"])
-        return model
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -311,5 +302,5 @@ class TensorRingDensity(TransformerMixin, DensityMixin, Questions):
 
 
 def _shift(unit: units.Units, rows: np.ndarray, weight: np.ndarray, columns: Any, share: np.ndarray) -> float:
-    """What log-likelihoods of rows as they are fitted exceed those of the user's values by, on average."""
+    """By how much the mean log-likelihood of standardised rows exceeds that of the user's values."""
     return unit.log_volume(rows, weight, columns) - float(weight @ share / max(weight.sum(), 1e-300))

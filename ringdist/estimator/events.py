@@ -1,4 +1,4 @@
-"""Events and values in a table's own labels, as those of its ring: intervals of numbers, codes of categories."""
+"""Events and values in a table's own labels, converted to those of its ring: intervals of numbers, sets of codes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Event = Interval | set[int]
 
 
 def is_event(value: Any) -> bool:
-    """Whether what is said of a column is an event and not one value."""
+    """Whether the user's condition on a column is an event, and not a single value."""
     return isinstance(value, Interval | set | frozenset | list | tuple | range | np.ndarray)
 
 
 def as_events(columns: Sequence[Column], event: Mapping[Any, Any], place: Mapping[Any, int]) -> dict[int, Event]:
-    """Events of the ring, by column.
+    """The user's events as events of the ring, by column index.
 
     Raises:
         TypeError: if `event` is not a mapping.
-        ValueError: if a column is unknown, or what is said of it does not fit it.
+        ValueError: if a column is unknown, or an event does not fit its column.
     """
     if not isinstance(event, Mapping):
         raise TypeError(
@@ -51,41 +51,40 @@ def column_of(name: Any, place: Mapping[Any, int]) -> int:
 
 
 def as_event(column: Column, value: Any) -> Event:
-    """What is said of one column, as an event of the ring."""
+    """The user's event of one column as an event of the ring."""
     if column.categories is not None:
         return _codes(column, value)
     if isinstance(value, Interval):
         return _interval(column, value)
-    words = isinstance(value, str) and column.scalars.notation not in CLOCKS
-    if is_missing(value) or words or isinstance(value, slice) or hasattr(value, "closed"):  # an interval of pandas
+    is_text = isinstance(value, str) and column.scalars.notation not in CLOCKS
+    if is_missing(value) or is_text or isinstance(value, slice) or hasattr(value, "closed"):  # a pandas Interval
         raise ValueError(
-            f"{column.label}: an event of a {column.type} column is an rd.Interval, found {value!r}; write it as "
-            "rd.Interval(low, high), None for no bound, or leave the column out"
+            f"{column.label}: an event of a {column.type} column must be an rd.Interval, found {value!r}; write "
+            "rd.Interval(low, high), with None for no bound, or leave the column out"
         )
     values = list(value) if is_event(value) else [value]
     numbers = np.sort(_numbers(column, values)) if values else np.zeros(0)
     step = column.scalars.step
     if numbers.size == 0:
         raise ValueError(
-            f"{column.label}: an event must allow at least one value, found none; give an rd.Interval, or leave the "
+            f"{column.label}: an event must allow at least one value, found none; write an rd.Interval, or leave the "
             "column out"
         )
-    whole = bool(step) and bool(np.allclose(np.diff(numbers), step))
-    if whole or (numbers.size == 1 and numbers[0] in column.atoms):
+    consecutive = bool(step) and bool(np.allclose(np.diff(numbers), step))
+    if consecutive or (numbers.size == 1 and numbers[0] in column.atoms):
         return _interval(column, Interval(float(numbers[0]), float(numbers[-1])))
     raise ValueError(
-        f"{column.label}: an event of a {column.type} column is an rd.Interval, found {value!r}; write "
-        f"rd.Interval({numbers[0]:g}, {numbers[-1]:g}) for all numbers between them: a single real number has no "
-        "probability"
+        f"{column.label}: an event of a {column.type} column must be an rd.Interval, because a single real number has "
+        f"probability 0, found {value!r}; write rd.Interval({numbers[0]:g}, {numbers[-1]:g}) for all numbers between"
     )
 
 
 def as_value(column: Column, value: Any) -> float:
-    """One value of a column as the ring's; `ValueError` if it is missing or does not fit."""
+    """One value of a column as a number or code of the ring; `ValueError` if it is missing or does not fit."""
     if is_missing(value):
         raise ValueError(
-            f"{column.label}: a value to condition on must be given, found {value!r}; leave the column out where its "
-            "value is not known"
+            f"{column.label}: a value to condition on must not be missing, found {value!r}; leave the column out if "
+            "its value is not known"
         )
     if column.categories is None:
         return float(_numbers(column, [value])[0])
@@ -99,14 +98,18 @@ def _numbers(column: Column, values: Sequence[Any]) -> np.ndarray:
 
 
 def _interval(column: Column, value: Interval) -> Interval:
-    """Of a column of integers under a density, all that is rounded to its integers; of one with an end, all beyond."""
+    """The interval of the ring's numbers that stand for the values in an interval.
+
+    A column of integers with a density has all numbers that are rounded to them. If the interval contains the end of
+    the column's support, numbers beyond the end are included.
+    """
     low, high, step = value.low, value.high, column.scalars.step
     if column.half_step:
         low = (math.ceil(low / step - 1e-9) - 0.5) * step if math.isfinite(low) else low
         high = (math.floor(high / step + 1e-9) + 0.5) * step if math.isfinite(high) else high
         if low >= high:
-            raise ValueError(f"{column.label}: {value!r} holds no value of the column, which are multiples of {step:g}")
-    if column.type in LOCATION_SCALE and value.high < column.scalars.low:  # no value is there, but density may be
+            raise ValueError(f"{column.label}: {value!r} contains none of its values, the multiples of {step:g}")
+    if column.type in LOCATION_SCALE and value.high < column.scalars.low:  # no values, but there may be density
         return Interval(None, -float(np.finfo(np.float64).max))
     if value.low <= column.scalars.low and value.high >= column.scalars.low:
         low = -math.inf
@@ -118,12 +121,12 @@ def _codes(column: Column, value: Any) -> set[int]:
     if isinstance(value, Interval):
         if categories.dtype.kind not in "fiub":
             raise ValueError(
-                f"{column.label}: categories have no order, so they cannot lie in {value!r}; name them in a set, such "
+                f"{column.label}: categories have no order, so they cannot lie in {value!r}; write a set of them, such "
                 f"as {{{', '.join(map(repr, categories[:2].tolist()))}}}"
             )
         levels = {int(s) for s in np.flatnonzero((categories >= value.low) & (categories <= value.high))}
         if not levels:
-            raise ValueError(f"{column.label}: {value!r} holds none of its categories {listed(categories)}")
+            raise ValueError(f"{column.label}: {value!r} contains none of its categories {listed(categories)}")
     else:
         named: Iterable[Any] = value if is_event(value) else [value]
         levels = {_level(column, entry, merged=False) for entry in named}
@@ -136,8 +139,8 @@ def _codes(column: Column, value: Any) -> set[int]:
     rare = {s for s in levels if s >= last}
     if column.rare.size and rare and len(rare) < column.rare.size:
         raise ValueError(
-            f"{column.label}: the {column.rare.size} rarest categories share one code, so that an event names all or "
-            f"none of them, found {len(rare)}"
+            f"{column.label}: the {column.rare.size} rarest categories are merged, so an event must name all or none "
+            f"of them, found {len(rare)}"
         )
     return {min(s, last) for s in levels}
 
@@ -149,7 +152,7 @@ def _level(column: Column, value: Any, *, merged: bool = True) -> int:
     code = int(level_of(Raw(objects, np.zeros(1, dtype=bool)).observed, categories)[0])
     if code < 0:
         raise ValueError(
-            f"{column.label}: category {value!r} was not there in fit, known are {listed(categories)}; "
+            f"{column.label}: category {value!r} was not in the table of fit, known are {listed(categories)}; "
             f"{near(value, categories.tolist())}name one of these"
         )
     return min(code, column.num_codes - 1) if merged else code

@@ -1,7 +1,7 @@
-"""The family of a column of numbers: checked where the user names it, else chosen by held-out likelihood.
+"""The family of a column of numbers: checked if the user gives it, otherwise chosen by held-out likelihood.
 
-A column of integers is compared in probabilities of integers: a density per unit is one where no component is narrower
-than the distance between them, which `least_std` sees to.
+For a column of integers, densities per unit are compared with probabilities of integers. That is fair if no component
+is much narrower than the distance between integers, which `least_std` guarantees.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ FAMILIES: dict[str, type[Family]] = {
     "negative_binomial": NegativeBinomialMixture,
 }
 LOCATION_SCALE = "gaussian", "student_t"  # families that may be fitted in any unit and from any origin
-FEWEST_ROWS = 50  # to choose a family from
-MOST_ROWS = 1500
-COMPONENTS = 2, 6  # of the mixtures compared, for each family the better one
-GAINS = {"gaussian": 0.0, "lognormal": -0.01, "count": 0.01, "beta": 0.02, "student_t": 0.02}  # nats a row
-EXTENT = 0.5  # of a column of shares
-LARGEST_COUNT = 100  # of a typical row: a density is as good for larger ones, and quicker
-SKEWED, HEAVY = 1.0, 2.0  # skewness and excess kurtosis
-FEW = 3  # rows
-SIZES = 1e-304, 1e306  # between them components and samples stay in range: a component may be narrower than its column
-GRID = 1 / math.sqrt(2 * math.pi)  # least standard deviation in steps of a column: no density above 1 a step
+FEWEST_ROWS = 50  # for a choice; with fewer rows a column is Gaussian
+MOST_ROWS = 1500  # used for a choice
+COMPONENTS = 2, 6  # of the two mixtures that are fitted for each family; the better one counts
+GAINS = {"gaussian": 0.0, "lognormal": -0.01, "count": 0.01, "beta": 0.02, "student_t": 0.02}  # required, nats per row
+EXTENT = 0.5  # least range of a column of shares
+LARGEST_COUNT = 100  # largest median of a count; for larger numbers a density is as good and faster
+SKEWED, HEAVY = 1.0, 2.0  # skewness and excess kurtosis for which other families than the Gaussian are tried
+FEW = 3  # number of rows that hardly determine a variance
+SIZES = 1e-304, 1e306  # of numbers whose components and samples stay in range, though narrower than the column
+GRID = 1 / math.sqrt(2 * math.pi)  # least standard deviation in steps of a column: the density is at most 1 per step
 
 
 def chosen(
@@ -61,7 +61,7 @@ def chosen(
     """The type of a column with values (n,), and its bounds if it is a beta column.
 
     Args:
-        atoms: repeated values, which are not part of the density.
+        atoms: repeated values, which have probabilities of their own.
         integers: whether all values are integers.
     """
     others = values[~np.isin(values, atoms)]
@@ -82,7 +82,7 @@ def chosen(
 
 
 def _candidates(rows: np.ndarray, others: np.ndarray, integers: bool, bounds: tuple[float, float] | None) -> list[str]:
-    """Gaussian, and the families that suit the shape of the data."""
+    """The Gaussian family, and those that suit the shape of the data."""
     unit = np.abs(rows).max()
     z = rows / unit - (rows / unit).mean()
     std = z.std()
@@ -93,7 +93,7 @@ def _candidates(rows: np.ndarray, others: np.ndarray, integers: bool, bounds: tu
     near_zero = others.min() >= 0 and (rows / unit).mean() < 3 * std
     if others.min() > 0 and (skewness > SKEWED or near_zero):
         found.append("lognormal")
-    if (abs(skewness) > SKEWED or kurtosis > HEAVY) and not (near_zero and skewness > 0):  # it has no end at 0
+    if (abs(skewness) > SKEWED or kurtosis > HEAVY) and not (near_zero and skewness > 0):  # has no bound at 0
         found.append("student_t")
     if bounds is not None and near_zero:
         found.append("beta")
@@ -103,7 +103,7 @@ def _candidates(rows: np.ndarray, others: np.ndarray, integers: bool, bounds: tu
 
 
 def _held_out(rows: np.ndarray, kind: str, bounds: Any, integers: bool, number: int, seed: int) -> float:
-    """Mean log-likelihood of every other row under a small mixture of the family, fitted to the rest."""
+    """Mean log-likelihood of every second row under a small mixture of the family that is fitted to the others."""
     table, shift = rows[:, None], 0.0
     if kind in LOCATION_SCALE:
         unit = float(np.abs(rows).max())
@@ -120,19 +120,19 @@ def _held_out(rows: np.ndarray, kind: str, bounds: Any, integers: bool, number: 
             start, learn, validation=held_out, max_epochs=15, smoothing=1.0, patience=2, rng=seed, least_stds=[least]
         )
         return float(fit.ring.log_prob(held_out).mean()) - shift
-    except ValueError:  # a family that cannot hold these values, such as numbers whose logarithms are all one
+    except ValueError:  # values that the family cannot represent, such as numbers with equal logarithms
         return -math.inf
 
 
 def bounds_of(values: np.ndarray) -> tuple[float, float]:
-    """The bounds of a beta column, somewhat beyond its ends: those themselves have a density too."""
+    """The bounds of a beta column, slightly beyond its ends, so that values at the ends have a density."""
     low, high = ends_of(values)
     margin = (high - low) / max(100, 10 * values.size) or max(abs(high), 1.0)
     return low - margin, high + margin
 
 
 def ends_of(values: np.ndarray) -> tuple[float, float]:
-    """0 and 1 or 0 and 100 where values (n,) lie between, else the least and the greatest."""
+    """0 and 1, or 0 and 100, if all values (n,) lie between them; otherwise the least and the greatest value."""
     low, high = float(values.min()), float(values.max())
     for known in (1.0, 100.0):
         if low >= 0 and high <= known:
@@ -143,23 +143,23 @@ def ends_of(values: np.ndarray) -> tuple[float, float]:
 def check_values(
     kind: str, values: np.ndarray, label: str, atoms: Sequence[float] = (), bounds: tuple[float, float] | None = None
 ) -> None:
-    """Raise `ValueError` unless values (n,), none of them missing, are of a type, or atoms in addition to it."""
+    """Raise `ValueError` unless each of the values (n,), none of them missing, fits the type or is an atom."""
     wrong, rule, remedy = _misfit(kind, values, bounds)
     wrong = wrong[~np.isin(wrong, atoms)]
     if wrong.size:
-        raise ValueError(f"{label}: a {kind} column holds {rule}, found {wrong[0]:g}; {remedy}")
+        raise ValueError(f"{label}: a {kind} column must contain {rule}, found {wrong[0]:g}; {remedy}")
 
 
 def check_sizes(values: np.ndarray, atoms: Sequence[float], label: str) -> None:
-    """Raise `ValueError` unless values (n,) are in a unit in which densities and samples stay in range.
+    """Raise `ValueError` unless densities and samples of values (n,) stay in the range of float64.
 
-    The density of subnormal numbers exceeds the range of float64, as samples beyond the largest numbers do.
+    Densities of subnormal numbers exceed it, and so do samples near the largest numbers.
     """
     size = float(np.abs(values).max(initial=0.0))
     if size > SIZES[1]:
         raise ValueError(
             f"{label}: numbers must be at most {SIZES[1]:g} in size, found {values[np.abs(values).argmax()]:g}; divide "
-            "the column by a power of ten, or replace the entry by NaN where it stands for a missing one"
+            "the column by a power of ten, or replace the entry by NaN if it stands for a missing one"
         )
     others = values[~np.isin(values, atoms)]
     size = float(np.abs(others).max(initial=0.0))
@@ -176,7 +176,7 @@ def check_sizes(values: np.ndarray, atoms: Sequence[float], label: str) -> None:
 
 
 def needed_atoms(kind: str) -> tuple[float, ...]:
-    """The values that the family of a type cannot hold, so that they have a probability of their own."""
+    """The values outside the support of a type's family, which become atoms."""
     return (0.0,) if kind == "lognormal" else ()
 
 
@@ -196,28 +196,28 @@ def _misfit(kind: str, values: np.ndarray, bounds: tuple[float, float] | None) -
 
 
 def variables_for(
-    sites: Sequence[Sequence[int]], columns: Sequence[Column], place: np.ndarray, unit: np.ndarray
+    sites: Sequence[Sequence[int]], columns: Sequence[Column], origin: np.ndarray, unit: np.ndarray
 ) -> list[Any]:
-    """What `initialize` makes variables from, by site: a family, or one with what no data tell.
+    """For every site, the family from which `initialize` makes a variable, with the arguments it cannot estimate.
 
     Args:
-        sites: the columns of every variable; several share a covariance.
-        place, unit: (d,) of the columns as they are fitted, (x - place) / unit.
+        sites: the columns of every variable; several columns share a covariance.
+        origin, unit: (d,), columns are fitted as (x - origin) / unit.
     """
     return [
-        _of_column(columns[own[0]], float(place[own[0]]), float(unit[own[0]]))
+        _of_column(columns[own[0]], float(origin[own[0]]), float(unit[own[0]]))
         if len(own) == 1
         else functools.partial(MultivariateGaussianMixture, names=[None] * len(own))
         for own in sites
     ]
 
 
-def _of_column(column: Column, place: float, unit: float) -> Any:
+def _of_column(column: Column, origin: float, unit: float) -> Any:
     if column.categories is not None:
         return Categorical(column.num_codes)
     family = _of_kind(column.type, column.bounds)
     if column.atoms:
-        atoms = tuple(((np.asarray(column.atoms) - place) / unit).tolist())
+        atoms = tuple(((np.asarray(column.atoms) - origin) / unit).tolist())
         family = functools.partial(WithAtoms, variable=family, atoms=atoms)
     return family
 
@@ -236,13 +236,13 @@ def least_stds(
     unit: np.ndarray,
     share: float,
 ) -> list[float | None]:
-    """By column the least standard deviation of a component, None for a family without.
+    """For every column the least standard deviation of a component, None if its family has none.
 
     Args:
         sites: the columns of every variable.
-        rows: (n, d) as they are fitted.
-        unit: (d,) of the columns.
-        share: of the variance; more where rows are so few that they hardly tell it.
+        rows: (n, d), standardised.
+        unit: (d,) units of the columns.
+        share: least variance relative to that of the column; it is raised if there are few rows.
     """
     share = max(share, min(1.0, (FEW / len(rows)) ** 2) * (1 + 4 / len(rows)) ** 2)
     found: list[float | None] = [None] * len(columns)
@@ -257,8 +257,9 @@ def least_stds(
 def least_std(family: Family, values: np.ndarray, share: float, step: float = 0.0) -> float | None:
     """The least standard deviation of a component, in the unit of the family.
 
-    The square root of `share` times the smaller one of the standard deviation and what the quartiles say of it, so that
-    a few large values do not make it large; at least what a distance `step` between the values allows.
+    It is the square root of `share` times the standard deviation of the column, or its estimate from the quartiles if
+    that is smaller, so that a few large values do not make it large. A distance `step` between values is a lower bound
+    too: no density exceeds 1 per step.
     """
     if not family.has_variance:
         return None

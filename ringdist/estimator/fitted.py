@@ -1,4 +1,4 @@
-"""What a fitted estimator knows of its table: columns, names, and how a user's table becomes rows of its ring."""
+"""The fitted state of an estimator: columns, names, and the encoding of a user's table as rows of its ring."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from ringdist.estimator.frames import is_frame
 
 
 class Rows(NamedTuple):
-    """A user's table and what it is for the ring."""
+    """A user's table and its encoding for the ring."""
 
     table: Any  # a frame or an array, columns as in fit
     rows: np.ndarray  # (n, d), NaN where missing
-    log_share: np.ndarray  # (n, d) of rare categories among those of their code
-    own: frozenset[int]  # columns that the user's table does not have
+    log_share: np.ndarray  # (n, d), log share of rare categories among those with the same code
+    absent: frozenset[int]  # columns that the user's table does not have
 
 
 class FittedTable(BaseEstimator):
-    """The fitted state that all questions use."""
+    """The fitted state that all queries use."""
 
     ring_: Any
     handle_unknown: Any
     target: Any
     n_features_in_: int
+    n_iter_: int
+    history_: dict[str, list[float]]
+    feature_names_in_: np.ndarray
     _columns: list[Column]
     _frame: bool
     _labels: list[Any] | None
@@ -44,23 +47,23 @@ class FittedTable(BaseEstimator):
         self.n_features_in_ = len(self._columns)
         self.categories_ = [column.categories for column in self._columns]
         self.is_categorical_ = np.array([column.categories is not None for column in self._columns])
-        self.column_types_ = {name: c.type for name, c in zip(self._place, self._columns, strict=True)}
+        self.column_types_ = {name: c.type for name, c in zip(self._indices, self._columns, strict=True)}
 
     @property
-    def _place(self) -> dict[Any, int]:
+    def _indices(self) -> dict[Any, int]:
         """The index of every column by its name, or by itself where columns have none."""
         names: Sequence[Any] = range(len(self._columns)) if self._labels is None else self._labels
         return {name: k for k, name in enumerate(names)}
 
-    def _at(self, column: Any) -> int:
+    def _index_of(self, column: Any) -> int:
         check_is_fitted(self)
-        return events.column_of(column, self._place)
+        return events.column_of(column, self._indices)
 
-    def _asked(self, target: Any, last: int) -> int:
-        """The index of a column that is to be predicted: that of the fit, or the last one, if none is named."""
+    def _target_index(self, target: Any, last: int) -> int:
+        """The index of the column to be predicted: by default the target of the fit, or `last` if there is none."""
         if target is None and self.target is None:
             return last
-        return self._at(self.target if target is None else target)
+        return self._index_of(self.target if target is None else target)
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
         """X as a frame or an (n, d) array of numbers or objects, its columns counted and their names compared."""
@@ -88,13 +91,13 @@ class FittedTable(BaseEstimator):
     def _encoded(self, X: Any, skip: Collection[int] = ()) -> Rows:
         """A frame, an array or a dict of the known columns as rows of the ring."""
         check_is_fitted(self)
-        own: frozenset[int] = frozenset()
+        absent: frozenset[int] = frozenset()
         if frames.is_mapping(X):
-            X, own = self._of_mapping(X), frozenset(range(len(self._columns)))
+            X, absent = self._of_mapping(X), frozenset(range(len(self._columns)))
         elif is_frame(X) and self._frame:
             given = set(X.columns)
-            own = frozenset(k for name, k in self._place.items() if name not in given)
-            if len(own) == len(self._columns) and X.shape[1]:
+            absent = frozenset(k for name, k in self._indices.items() if name not in given)
+            if len(absent) == len(self._columns) and X.shape[1]:
                 frames.matched(X, self._labels or [])
         X = self._validated(X, reset=False)
         rows, shares = tables.encode(self._columns, X, self.handle_unknown, skip)
@@ -102,10 +105,10 @@ class FittedTable(BaseEstimator):
             if column.categories is None:
                 seen = rows[~np.isnan(rows[:, k]), k]
                 check_values(column.type, seen, column.label, column.atoms, column.bounds)
-        return Rows(X, rows, shares, own)
+        return Rows(X, rows, shares, absent)
 
     def _of_mapping(self, row: Mapping[Any, Any]) -> Any:
-        names = list(self._place)
+        names = list(self._indices)
         columns = frames.of_mapping(row, names)
         if not self._frame:
             return np.array(columns, dtype=object).T

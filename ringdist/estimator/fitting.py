@@ -15,9 +15,10 @@ from sklearn.utils.validation import _check_sample_weight
 
 from ringdist import ordering
 from ringdist.estimator.columns import Column
+from ringdist.estimator.folds import Fold, fold_of, folds_of, sampled
 from ringdist.estimator.frames import near
 from ringdist.estimator.learner import EPOCHS, SEARCH_EPOCHS, Learner, Setting, Share
-from ringdist.estimator.selection import FLOOR, SEARCH, SMOOTHING, Search, Tried, folds_of, sampled
+from ringdist.estimator.selection import FLOOR, SEARCH, SMOOTHING, Search, Tried
 from ringdist.estimator.stacking import in_orders, stacked
 from ringdist.learning.fitting import FitResult
 from ringdist.variables import Categorical, GaussianMixture
@@ -129,8 +130,8 @@ def learnt(
         FLOOR if floor is None else floor,
     )
 
-    def search(part: Learner, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Search:
-        times = len(learner.rows) / sum(len(learn) for learn, _ in folds)
+    def search(part: Learner, folds: Sequence[Fold]) -> Search:
+        times = len(learner.rows) / sum(len(fold.learn) for fold in folds)
         return Search(part, folds, rank, components, smoothing, floor, deadline, most, times)
 
     def chosen(looked: Search) -> list[Share]:
@@ -143,7 +144,10 @@ def learnt(
     n = len(learner.rows)
     if held_out.size:
         learn = np.setdiff1d(np.arange(n), held_out)
-        stack = chosen(search(learner, [(learn, held_out)])) if not fixed else in_orders(Share(given), num_rings or 1)
+        if fixed:
+            stack = in_orders(Share(given), num_rings or 1)
+        else:
+            stack = chosen(search(learner, [fold_of(learn, held_out, rng)]))
         stack = [share._replace(epochs=None) for share in stack]  # held-out rows tell the best one
         return learner.fit_rings(stack, learn, held_out), stack
     if fixed or n < 2:

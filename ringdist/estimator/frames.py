@@ -1,6 +1,6 @@
-"""Tables as users hold them, column by column: arrays, masked arrays, pandas frames and dictionaries.
+"""The columns of a user's table: an array, masked array, pandas frame or dictionary.
 
-Nothing here imports pandas unless the user's table is one of its frames: a frame is known by its `iloc`.
+Nothing here imports pandas: a frame is recognised by its attributes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 
 class Raw(NamedTuple):
-    """One column as the user holds it."""
+    """One column of the user's table."""
 
-    values: np.ndarray  # (n,) of dtype kind f, i, u, b, M, m or O; what stands at missing entries does not matter
+    values: np.ndarray  # (n,) of dtype kind f, i, u, b, M, m or O; arbitrary where missing
     missing: np.ndarray  # (n,) booleans
-    declared: np.ndarray | None = None  # the categories of a pandas dtype
-    ordered: bool = False  # whether those have an order
-    dtype: str = "float64"  # the name of the dtype that the user's column has
+    declared: np.ndarray | None = None  # the categories of a categorical pandas dtype
+    ordered: bool = False  # whether that dtype is ordered
+    dtype: str = "float64"  # the name of the dtype of the user's column
 
     @property
     def observed(self) -> np.ndarray:
@@ -31,17 +31,17 @@ class Raw(NamedTuple):
 
 
 def is_frame(x: Any) -> bool:
-    """Whether x is a frame of pandas."""
+    """Whether x is a pandas frame."""
     return hasattr(x, "iloc") and hasattr(x, "columns")
 
 
 def is_mapping(x: Any) -> bool:
-    """Whether x is a dictionary from columns to values; a sparse matrix of scipy's may be a dict too."""
+    """Whether x is a dictionary from columns to values; some sparse matrices of SciPy are dicts, but do not count."""
     return isinstance(x, Mapping) and not hasattr(x, "dtype")
 
 
 def unmasked(x: Any) -> Any:
-    """A masked array of NumPy's as an array: NaN among floats, None among others; anything else as it is."""
+    """A NumPy masked array with its masked entries as NaN among floats, else as None; other tables unchanged."""
     if not isinstance(x, np.ma.MaskedArray):
         return x
     mask = np.ma.getmaskarray(x)
@@ -55,46 +55,47 @@ def unmasked(x: Any) -> Any:
 
 
 def matched(x: Any, names: Sequence[Any]) -> Any:
-    """The frame with the columns of `names` in that order; columns that it lacks are missing entries.
+    """The frame with the columns `names` in that order; entries of absent columns are missing.
 
     Raises:
-        ValueError: if it has a column twice, one that was not there in fit, or none of `names`.
+        ValueError: if it has a column twice, or one that fit did not have.
     """
-    own = list(x.columns)
-    twice = [name for name in dict.fromkeys(own) if own.count(name) > 1]
-    if twice:
+    given = list(x.columns)
+    repeated = [name for name in dict.fromkeys(given) if given.count(name) > 1]
+    if repeated:
         raise ValueError(
-            f"a table must have every column once, found {twice[0]!r} {own.count(twice[0])} times; rename them, or "
-            "keep the first ones by frame.loc[:, ~frame.columns.duplicated()]"
+            f"a table must have every column once, found {repeated[0]!r} {given.count(repeated[0])} times; rename "
+            "them, or keep the first of each by frame.loc[:, ~frame.columns.duplicated()]"
         )
     known = set(names)
-    unknown = [name for name in own if name not in known]
+    unknown = [name for name in given if name not in known]
     if unknown:
         raise ValueError(
-            f"there was no column {unknown[0]!r} in fit, whose columns are {_listed(names)}; "
-            f"{near(unknown[0], names)}leave it out, such as by frame.drop(columns=[{unknown[0]!r}])"
+            f"column {unknown[0]!r} was not in the table of fit, whose columns are {_listed(names)}; "
+            f"{near(unknown[0], names)}drop it by frame.drop(columns=[{unknown[0]!r}])"
         )
-    if own == list(names):
+    if given == list(names):
         return x
     return x.reindex(columns=list(names))
 
 
 def of_mapping(row: Mapping[Any, Any], names: Sequence[Any], label: str = "a row") -> list[list[Any]]:
-    """The values of a dictionary for every column of `names`, a row or several, None where it has none.
+    """For every column of `names` its values in a dictionary, one or several; None where it has none.
 
     Raises:
-        ValueError: if it names a column that is not there, or its columns have different lengths.
+        ValueError: if it names an unknown column, or its columns have different lengths.
     """
     known = set(names)
     for name in row:
         if name not in known:
             raise ValueError(
-                f"{label} names the column {name!r}, but columns are {_listed(names)}; {near(name, names)}leave it out"
+                f"{label} names an unknown column {name!r}, columns are {_listed(names)}; {near(name, names)}leave it "
+                "out"
             )
     lengths = {len(value) for value in row.values() if _is_listed(value)}
     if len(lengths) > 1:
-        long = {name: len(value) for name, value in row.items() if _is_listed(value)}
-        raise ValueError(f"{label} must have columns of one length, or single values for all rows, found {long}")
+        found = {name: len(value) for name, value in row.items() if _is_listed(value)}
+        raise ValueError(f"{label} must have columns of one length, or single values for all rows, found {found}")
     n = lengths.pop() if lengths else 1
     columns = []
     for name in names:
@@ -108,8 +109,8 @@ def _is_listed(value: Any) -> bool:
 
 
 def near(name: Any, names: Sequence[Any]) -> str:
-    """What a message says of the known name that is most like another one; empty if none is."""
-    known = {str(own).strip().lower(): own for own in names}
+    """The part of a message that suggests a known name similar to `name`; empty if there is none."""
+    known = {str(candidate).strip().lower(): candidate for candidate in names}
     found = difflib.get_close_matches(str(name).strip().lower(), list(known), n=1)
     return f"did you mean {known[found[0]]!r}? Or " if found else ""
 
@@ -127,7 +128,7 @@ def raw_columns(x: Any) -> list[Raw]:
 
 
 def is_declared(series: Any) -> bool:
-    """Whether a series has pandas' categorical dtype."""
+    """Whether a series has the categorical dtype of pandas."""
     return getattr(series.dtype, "categories", None) is not None
 
 
@@ -140,17 +141,17 @@ def _from_series(series: Any) -> Raw:
         objects = np.asarray(series.to_numpy(dtype=object))
         return Raw(objects, missing, declared, bool(series.dtype.ordered), "category")
     if kind in "Mm":
-        return Raw(_clock(series, kind), missing, dtype=dtype)
+        return Raw(_times(series, kind), missing, dtype=dtype)
     if kind not in "fiub":
         return Raw(np.asarray(series.to_numpy(dtype=object)), missing, dtype=dtype)
-    wide = {"f": np.float64, "b": np.bool_, "u": np.uint64}.get(kind, np.int64)
-    values: np.ndarray = np.zeros(missing.shape, dtype=wide)
-    values[~missing] = np.asarray(series[~missing].to_numpy(dtype=wide))
+    widest = {"f": np.float64, "b": np.bool_, "u": np.uint64}.get(kind, np.int64)
+    values: np.ndarray = np.zeros(missing.shape, dtype=widest)
+    values[~missing] = np.asarray(series[~missing].to_numpy(dtype=widest))
     return Raw(values, missing, dtype=dtype)
 
 
-def _clock(series: Any, kind: str) -> np.ndarray:
-    """Dates (in UTC where they have a time zone) or durations in NumPy, in microseconds."""
+def _times(series: Any, kind: str) -> np.ndarray:
+    """Dates or durations as NumPy arrays in microseconds; dates with a time zone are converted to UTC."""
     if getattr(series.dtype, "tz", None) is not None:
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
     return np.asarray(series.to_numpy()).astype(f"{kind}8[us]")
@@ -170,7 +171,7 @@ def _from_array(values: np.ndarray) -> Raw:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether an object stands for a missing entry: None, NaN, pandas' NA or NaT."""
+    """Whether an object is a missing entry: None, NaN, or NA or NaT of pandas."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(value, decimal.Decimal):
@@ -179,17 +180,17 @@ def is_missing(value: Any) -> bool:
 
 
 def only_numbers(observed: np.ndarray) -> bool:
-    """Whether objects are all numbers, decimals and booleans among them."""
+    """Whether all objects are numbers; decimals and booleans count as numbers."""
     return all(isinstance(value, numbers.Real | np.bool_ | decimal.Decimal) for value in observed)
 
 
 def only_integers(observed: np.ndarray) -> bool:
-    """Whether objects are all integers or booleans."""
+    """Whether all objects are integers or booleans."""
     return all(isinstance(value, numbers.Integral | np.bool_) for value in observed)
 
 
 def clock_of(observed: np.ndarray) -> str | None:
-    """The Python type of objects that are all dates, all times or all durations; None for others."""
+    """The name of the Python type of objects that are all dates, datetimes or durations; None for others."""
     for kind in (datetime.datetime, datetime.date, datetime.timedelta):
         if len(observed) and all(isinstance(value, kind) for value in observed):
             return kind.__name__

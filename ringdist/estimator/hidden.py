@@ -1,10 +1,14 @@
-"""How well held-out rows are completed: by what a setting is chosen beside the likelihood.
+"""How well hidden entries are completed: by what a setting is chosen beside the likelihood.
 
 The likelihood of a table is decided by its sharpest columns. What users ask of it are the other columns too, given
 what is known of a row. So every entry of a held-out row is hidden once, together with a fifth of the others, and
 completed: a pseudo-likelihood (Besag, Journal of the Royal Statistical Society B 36, 1974). A category scores the
 logarithm of its probability, a number minus half the squared error of its conditional mean, in variances of the column:
 the logarithm of a Gaussian density of the column's own variance.
+
+Users also complete the rows that were learnt from. Those are harder: a component that was fitted to what is known of a
+row attracts the row too strongly. So a fifth of the entries of some rows is hidden while the others are learnt from,
+and then completed.
 """
 
 from __future__ import annotations
@@ -18,15 +22,18 @@ from scipy.special import log_softmax, logsumexp
 
 from ringdist.backend import Array, like, to_numpy
 from ringdist.estimator.columns import Column
+from ringdist.estimator.folds import Fold
 from ringdist.learning.rings import log_probs, mixture_weights
 from ringdist.network.evidence import site_values
 from ringdist.queries.posterior import component_posteriors
 from ringdist.ring import TensorRing
 from ringdist.variables import Categorical
 
-ALL = slice(None)
 PARTS = 5  # of the entries of a row, hidden one after the other
-WEIGHT = 3.0  # of what rows score in being completed, beside their log-likelihood
+NEVER = -1
+HELD_OUT_WEIGHT = 1.5  # of what held-out rows score in being completed, beside their log-likelihood
+LEARNT_WEIGHT = 1.5  # of what rows that are learnt from score
+FEWEST = 10  # entries of a column to learn from, below which none of them is hidden
 LEAST = 1e-6  # probability of a category, which a mixture of rings has as a rule
 FARTHEST = 10.0  # standard deviations of a column that a mean may be wrong by
 
@@ -35,48 +42,85 @@ class Guesses(NamedTuple):
     """What one ring says of hidden entries."""
 
     logs: np.ndarray  # (PARTS, n) log p of the entries that are not hidden
-    values: np.ndarray  # (n, d) conditional means of numbers, probabilities of categories
+    values: np.ndarray  # (n, d) conditional means of numbers, probabilities of categories; NaN where never hidden
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """Held-out rows (n, d), NaN where missing, and the part (n, d) in which each entry is hidden."""
+    """Rows of which entries are hidden: fold by fold those held out, then those learnt from.
+
+    Args:
+        rows: (n, d), NaN where missing.
+        part: (n, d) in which each entry is hidden. In rows that are learnt from it is 0 or `NEVER`.
+        is_learnt: (n,) whether the row is learnt from, without the entries of part 0.
+        folds: their rows.
+        categorical: (d,) booleans.
+        centre, scale: (d,) means and standard deviations of the numbers.
+    """
 
     rows: np.ndarray
     part: np.ndarray
-    categorical: np.ndarray  # (d,)
-    centre: np.ndarray  # (d,) means of the numbers
+    is_learnt: np.ndarray
+    folds: Sequence[Fold]
+    categorical: np.ndarray
+    centre: np.ndarray
     scale: np.ndarray
 
     @classmethod
-    def of_rows(cls, rows: np.ndarray, columns: Sequence[Column], every: np.ndarray, seed: int) -> Hidden:
+    def of_folds(cls, table: np.ndarray, folds: Sequence[Fold], columns: Sequence[Column], seed: int) -> Hidden:
         """Entries in parts of equal size, at random.
 
         Args:
-            every: (n', d) rows that tell the columns' variances.
+            table: (N, d) all rows, which tell the columns' variances.
             seed: of the parts.
         """
-        d = rows.shape[1]
-        part = np.random.default_rng(seed).permuted(np.tile(np.arange(d) % PARTS, (len(rows), 1)), axis=1)
-        seen = ~np.isnan(every)
+        d, rng = table.shape[1], np.random.default_rng(seed)
+        parts, is_learnt = [], []
+        for fold in folds:
+            shape = len(fold.held_out) + len(fold.masked), 1
+            part = rng.permuted(np.tile(np.arange(d) % PARTS, shape), axis=1)
+            learnt = np.arange(shape[0]) >= len(fold.held_out)
+            enough = (~np.isnan(table[fold.learn])).sum(axis=0) >= FEWEST
+            parts.append(np.where(learnt[:, None] & ~(enough & (part == 0)), NEVER, part))
+            is_learnt.append(learnt)
+        rows = table[np.concatenate([index for fold in folds for index in (fold.held_out, fold.masked)])]
+        seen = ~np.isnan(table)
         count = np.maximum(seen.sum(axis=0), 1)
-        size = np.where(seen, np.abs(every), 0.0).max(axis=0)  # squares of numbers up to 1 stay in range
+        size = np.where(seen, np.abs(table), 0.0).max(axis=0)  # squares of numbers up to 1 stay in range
         size = np.where(size > 0, size, 1.0)
-        values = np.where(seen, every / size, 0.0)
+        values = np.where(seen, table / size, 0.0)
         centre = values.sum(axis=0) / count
         scale = size * np.sqrt((np.where(seen, values - centre, 0.0) ** 2).sum(axis=0) / count)
         categorical = np.array([column.categories is not None for column in columns])
-        return cls(rows, part, categorical, size * centre, np.where(scale > 0, scale, 1.0))
+        scale = np.where(scale > 0, scale, 1.0)
+        return cls(rows, np.concatenate(parts), np.concatenate(is_learnt), folds, categorical, size * centre, scale)
 
-    def guesses(self, ring: TensorRing, some: slice = ALL) -> Guesses:
-        """What a ring says of all entries of some of the rows."""
+    def hidden_from(self, number: int) -> np.ndarray:
+        """(n', d) whether each entry is hidden from the fit of a fold, for its rows to learn from."""
+        fold, (_, learnt) = self.folds[number], self._places(number)
+        hide = np.zeros((len(fold.learn), self.rows.shape[1]), dtype=bool)
+        hide[np.searchsorted(fold.learn, fold.masked)] = self.part[learnt] == 0
+        return hide
+
+    def guesses(self, ring: TensorRing, number: int) -> Guesses:
+        """What the ring of a fold says of the hidden entries of its rows."""
+        held_out, learnt = self._places(number)
+        return joined([self._guesses(ring, held_out, PARTS), self._guesses(ring, learnt, 1)])
+
+    def _places(self, number: int) -> tuple[slice, slice]:
+        """Where the rows of a fold are that are held out, and learnt from."""
+        begin = sum(len(fold.held_out) + len(fold.masked) for fold in self.folds[:number])
+        middle = begin + len(self.folds[number].held_out)
+        return slice(begin, middle), slice(middle, middle + len(self.folds[number].masked))
+
+    def _guesses(self, ring: TensorRing, some: slice, parts: int) -> Guesses:
         rows, part = self.rows[some], self.part[some]
-        logs, values = [], np.full(rows.shape, np.nan)
-        for number in range(PARTS):
+        logs, values = np.zeros((PARTS, len(rows))), np.full(rows.shape, np.nan)
+        for number in range(parts if len(rows) else 0):
             given = np.where(part == number, np.nan, rows)
-            logs.append(log_probs(ring, given))
+            logs[number] = log_probs(ring, given)
             values = np.where(part == number, self._completed(ring, given, rows), values)
-        return Guesses(np.stack(logs), values)
+        return Guesses(logs, values)
 
     def _completed(self, ring: TensorRing, given: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """(n, d) for every entry as if it were hidden."""
@@ -101,10 +145,12 @@ class Hidden:
         return completed if order is None else completed[:, list(order)]
 
     def scores(self, values: np.ndarray, guesses: Sequence[Guesses], weights: np.ndarray) -> np.ndarray:
-        """(n,) log p(row) under the mixture of K rings, and what it scores in completing the row.
+        """(n,) what rows score under the mixture of K rings: held-out ones also log p(row).
+
+        Held-out rows and rows that are learnt from have the same share in the mean, however many there are.
 
         Args:
-            values: (K, n) log p(row).
+            values: (K, n') log p(row) of held-out rows.
             weights: (K,) of the rings.
         """
         with np.errstate(divide="ignore"):
@@ -115,7 +161,11 @@ class Hidden:
         for own, guess in zip(share, guesses, strict=True):
             weight = own[self.part, index]
             value += weight * np.where(weight > 0, guess.values, 0.0)
-        return np.asarray(logsumexp(values + priors[:, None], axis=0)) + WEIGHT * self._scored(value)
+        completed, learnt = self._scored(value), self.is_learnt
+        scores = LEARNT_WEIGHT * PARTS * completed * (len(learnt) / max(1, learnt.sum()))
+        held_out = logsumexp(values + priors[:, None], axis=0) + HELD_OUT_WEIGHT * completed[~learnt]
+        scores[~learnt] = held_out * (len(learnt) / max(1, (~learnt).sum()))
+        return np.asarray(scores)
 
     def weights(self, values: np.ndarray, guesses: Sequence[Guesses]) -> np.ndarray:
         """(K,) weights of highest likelihood."""
@@ -127,7 +177,7 @@ class Hidden:
             error = np.minimum(np.abs(value - self.rows) / self.scale, FARTHEST)
         probability = np.maximum(np.where(self.categorical, value, 1.0), LEAST)
         score = np.where(self.categorical, np.log(probability), -0.5 * error**2)
-        return np.asarray(np.where(np.isnan(self.rows), 0.0, score).sum(axis=1))
+        return np.asarray(np.where(np.isnan(self.rows) | (self.part == NEVER), 0.0, score).sum(axis=1))
 
 
 def joined(guesses: Sequence[Guesses]) -> Guesses:

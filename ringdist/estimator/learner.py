@@ -161,16 +161,19 @@ class Learner:
         learn: np.ndarray | slice,
         held_out: np.ndarray | None,
         *,
+        hide: np.ndarray | None = None,
         epochs: int | None = None,
         last: bool = True,
     ) -> FitResult:
         """A ring learnt from some of the rows, the best one on those held out.
 
         Args:
+            hide: (n', d) entries of the rows to learn from that count as missing.
             epochs: at most, in the place of those of the options.
             last: whether it is the fit that is kept, with restarts and progress as the user asks for.
         """
         rows, options = self.rows[learn], self.options
+        rows = rows if hide is None else np.where(hide, np.nan, rows)
         sites, seed = self.structures[setting.structure], self.seed + setting.place
         variables = self.variables(setting.structure, setting.components)
         batch = self._batch(len(rows))

@@ -1,7 +1,7 @@
 """The setting of a fit, chosen on held-out rows within a budget of seconds.
 
-A row scores its log-likelihood and how well its hidden entries are completed (`ringdist.estimator.hidden`), or only the
-log-likelihood of a target given the rest (`ringdist.estimator.target`).
+A row scores its log-likelihood and how well its hidden entries are completed (`ringdist.estimator.hidden`), or only
+the log-likelihood of a target given the rest (`ringdist.estimator.target`).
 
 Small tables are cross-validated. Of larger tables a share is held out, of very large ones a sample is used. The
 search starts from a setting of middle size for each structure of the table (which columns share a covariance), and
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ringdist.estimator.folds import FEW_ROWS, SMALL, Fold
 from ringdist.estimator.hidden import Guesses, Hidden, joined
 from ringdist.estimator.learner import Learner, Setting
 from ringdist.estimator.target import Target
@@ -30,13 +31,8 @@ SIZES = (1, 1), (1, 4), (2, 4), (4, 8), (8, 8), (16, 16), (32, 16), (64, 32), (1
 BLOCK_SIZES = tuple((size, size) for size in (1, 2, 4, 8, 16, 32, 64))  # where columns share a covariance
 START, BLOCK_START = 4, 3  # of these sizes
 FEW_START, FEW_BLOCK_START = 2, 1  # of tables of few rows
-SMALL = 1000  # rows up to which tables are cross-validated
-FEW_ROWS = 200
 FEWEST_ROWS = 10  # to choose a size from
 SOME_ROWS = 40  # to choose components apart from the rank
-FOLDS, FEWER_FOLDS = 5, 3  # of them, those where there are more than
-MOST_ROWS = 8000  # used for a choice
-MOST_HELD_OUT = 2000
 SMOOTHING = 0.5
 LOWER_SMOOTHINGS, HIGHER_SMOOTHINGS = (0.15, 0.05, 0.0), (1.5, 5.0)
 FLOOR = 1e-4  # of the variance of a component, relative to the column's
@@ -46,7 +42,6 @@ LOWER_SHRINKAGES, HIGHER_SHRINKAGES = (0.2, 0.05, 0.0), (3.0, 10.0)
 FACTORED_WIDTH = 6  # columns that share a covariance, from which on fewer numbers for it are tried
 MOST_COMPONENTS = 128
 GAIN = 1e-3  # nats a row for 100 columns, below which nothing more is tried
-NOISE = 0.2, 5.0  # standard errors by which a larger setting must be better: at least, and of n rows times n^(-1/2)
 EMPHASIS = 8.0  # of a categorical target
 LOWER_EMPHASES, HIGHER_EMPHASES = (2.0, 1.0), (32.0,)
 SEARCH = 0.6  # of the budget, within which settings are tried
@@ -57,15 +52,15 @@ class Tried(NamedTuple):
     """What a setting brought on held-out rows."""
 
     setting: Setting
-    values: np.ndarray  # (n',) log-likelihoods
+    values: np.ndarray  # (n',) log-likelihoods of held-out rows
     guesses: Guesses | None  # None where a row is impossible
-    scores: np.ndarray  # (n',)
+    scores: np.ndarray  # (n'',) by the criterion
     epochs: int  # after which held-out rows were best
     seconds: float
 
     @property
     def mean(self) -> float:
-        """Mean score of the held-out rows."""
+        """Mean score."""
         return float(self.scores.mean())
 
 
@@ -75,14 +70,14 @@ class Search:
 
     Args:
         learner: of all rows.
-        folds: rows to learn from and rows held out.
+        folds: rows to learn from and rows held out, of `learner`.
         rank, components, smoothing, floor: those that the user fixes, None for those to be chosen.
         deadline: of `time.perf_counter`, after which no further setting is tried.
         most_seconds: of the last fit, which takes `times` as long as all folds of a setting.
     """
 
     learner: Learner
-    folds: Sequence[tuple[np.ndarray, np.ndarray]]
+    folds: Sequence[Fold]
     rank: int | Sequence[int] | None
     components: int | None
     smoothing: float | None
@@ -202,47 +197,48 @@ class Search:
         if setting in self.tried:
             return self.tried[setting]
         began = time.perf_counter()
-        values, guesses, epochs, end = [], list[Guesses](), list[int](), 0
-        for learn, held_out in self.folds:
-            begin, end = end, end + len(held_out)
+        values, guesses, epochs = [], list[Guesses](), list[int]()
+        for number, fold in enumerate(self.folds):
+            hide = self.criterion.hidden_from(number)
             try:
-                fit = self.learner.fit(setting, learn, held_out, last=False)
+                fit = self.learner.fit(setting, fold.learn, fold.held_out, hide=hide, last=False)
             except ValueError:
                 if not epochs and not self.tried:
                     raise
-                values.append(np.full(len(held_out), -math.inf))
+                values.append(np.full(len(fold.held_out), -math.inf))
                 continue
-            values.append(log_probs(fit.ring, self.learner.rows[held_out]))
+            values.append(log_probs(fit.ring, self.learner.rows[fold.held_out]))
             if np.isfinite(values[-1]).all():
-                guesses.append(self.criterion.guesses(fit.ring, slice(begin, end)))
+                guesses.append(self.criterion.guesses(fit.ring, number))
             validation = fit.history["validation"]
             epochs.append(1 + int(np.argmax(validation)) if validation else 0)
         chosen = int(np.ceil(np.mean(epochs))) if epochs else 1
-        whole = joined(guesses) if len(guesses) == len(self.folds) else None
+        every = joined(guesses) if len(guesses) == len(self.folds) else None
         logs = np.concatenate(values)
-        scores = logs if whole is None else self.criterion.scores(logs[None], [whole], np.ones(1))
+        scores = logs if every is None else self.criterion.scores(logs[None], [every], np.ones(1))
         seconds = time.perf_counter() - began
-        self.tried[setting] = Tried(setting, logs, whole, scores, chosen, seconds)
+        self.tried[setting] = Tried(setting, logs, every, scores, chosen, seconds)
         return self.tried[setting]
 
     @cached_property
     def criterion(self) -> Hidden | Target:
-        """What the held-out rows of all folds are scored by."""
+        """What a setting is scored by, on the rows of all folds."""
         learner = self.learner
-        rows = learner.rows[np.concatenate([held_out for _, held_out in self.folds])]
         if learner.target is not None:
-            return Target(rows, learner.target)
-        return Hidden.of_rows(rows, learner.columns, learner.rows, learner.seed)
+            return Target(learner.rows, self.folds, learner.target)
+        return Hidden.of_folds(learner.rows, self.folds, learner.columns, learner.seed)
 
     def is_better(self, found: np.ndarray, best: np.ndarray) -> bool:
-        """Whether scores (n',) of held-out rows gain more than a part of what chance could make of it."""
+        """Whether scores (n'',) gain more than their standard error, and more than is worth a further setting.
+
+        The rule of one standard error (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984).
+        """
         if not np.isfinite(found.mean()):
             return False
         if not np.isfinite(best.mean()):
             return True
         gain = found - best
-        errors = min(1.0, max(NOISE[0], NOISE[1] / math.sqrt(len(gain))))
-        least = max(GAIN * self.learner.rows.shape[1] / 100, errors * float(gain.std()) / math.sqrt(len(gain)))
+        least = max(GAIN * self.learner.rows.shape[1] / 100, float(gain.std()) / math.sqrt(len(gain)))
         return float(gain.mean()) > least
 
     def _has_time(self, best: Tried, growth: float) -> bool:
@@ -286,19 +282,3 @@ def _scaled_components(factor: float) -> Moves:
         return [setting._replace(components=number) for number in numbers if 1 <= number <= MOST_COMPONENTS]
 
     return settings
-
-
-def folds_of(n: int, rng: np.random.RandomState, folds: int | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to learn from and held-out rows: of a few rows in turn, of many a tenth."""
-    shuffled = rng.permutation(n)
-    if n <= SMALL:
-        folds = folds or (FOLDS if n <= FEW_ROWS else FEWER_FOLDS)
-        parts = np.array_split(shuffled, min(n, folds))
-        return [(np.sort(np.concatenate(parts[:i] + parts[i + 1 :])), np.sort(parts[i])) for i in range(len(parts))]
-    held_out = min(MOST_HELD_OUT, max(200, n // 10))
-    return [(np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out]))]
-
-
-def sampled(n: int, rng: np.random.RandomState) -> np.ndarray | None:
-    """Rows among which settings are compared; None for all of them."""
-    return None if n <= MOST_ROWS else np.sort(rng.permutation(n)[:MOST_ROWS])

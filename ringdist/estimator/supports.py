@@ -1,4 +1,4 @@
-"""Where Gaussian and Student-t components of a column without negative numbers end."""
+"""Truncation of Gaussian and Student-t components in columns without negative numbers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ringdist.estimator.families import LOCATION_SCALE
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import Interval, as_family
 
-EXPECTED = 5.0  # rows beyond the end of a support that a model expects and that were not seen: 1 in 150 by chance
+EXPECTED = 5.0  # expected rows beyond the end of a support; to see none of them has probability e^−5, 1 in 150
 
 
 def within_supports(model: Any, columns: Sequence[Column], rows: np.ndarray) -> Any:
-    """The model given that columns do not pass the ends of their supports, where that is likely to be so.
+    """The model conditioned on columns staying within their supports, where the model puts noticeable mass beyond them.
 
-    An unrestricted component beside an end has mass beyond it, which no data have and no sample may have. Components
-    are truncated (`rd.Truncated`) in columns of their own beyond whose end the model expects `EXPECTED` of the rows or
-    more. It stays as it is where it expects fewer, and in columns that share a covariance, whose truncated components
+    An unrestricted component near the end of a support has mass beyond it, but no data and no samples may be there.
+    Components are truncated (`rd.Truncated`) in columns for which the model expects `EXPECTED` of the rows or more
+    beyond the end. Other columns stay as they are. So do columns that share a covariance, whose truncated components
     are slow.
 
     Args:
@@ -36,13 +36,13 @@ def within_supports(model: Any, columns: Sequence[Column], rows: np.ndarray) -> 
         sites = [ring.place(k)[0] for ring in rings]
         if any(len(ring.columns[i]) > 1 for ring, i in zip(rings, sites, strict=True)):
             continue
-        below, seen = float(np.nextafter(column.end, -math.inf)), int((~np.isnan(rows[:, k])).sum())
-        most = max(
+        below, observed = float(np.nextafter(column.end, -math.inf)), int((~np.isnan(rows[:, k])).sum())
+        log_bound = max(
             float(as_family(ring.variables[i]).log_probability(-math.inf, below).max())
             for ring, i in zip(rings, sites, strict=True)
         )
-        if seen * math.exp(most) < EXPECTED:
+        if observed * math.exp(log_bound) < EXPECTED:
             continue
-        if seen * float(model.probability({k: Interval(None, below)})) >= EXPECTED:
+        if observed * float(model.probability({k: Interval(None, below)})) >= EXPECTED:
             event[k] = Interval(column.end, None)
     return model.condition(event) if event else model

@@ -84,23 +84,23 @@ def filled(
     completed: np.ndarray,
     missing: np.ndarray,
     rng: np.random.RandomState | None = None,
-    own: Collection[int] = (),
+    absent: Collection[int] = (),
 ) -> Any:
     """A copy of the user's table with its missing entries taken from `completed` (n, d).
 
     Args:
-        own: columns that come in the dtype that they had in fit, since the table has none for them.
+        absent: columns that the user's table did not have; they get the dtype that they had in fit.
     """
     result = x.copy()
     for k, column in enumerate(columns):
         gaps = missing[:, k]
         if is_frame(x):
-            if k in own and gaps.all():
+            if k in absent and gaps.all():
                 result.isetitem(k, as_series(column, completed[:, k], rng).set_axis(result.index))
             elif gaps.any():
                 result.isetitem(k, _filled_series(result.iloc[:, k], column, completed[:, k], gaps, rng))
-            if k in own:
-                result.isetitem(k, _in_own_dtype(result.iloc[:, k], column))
+            if k in absent:
+                result.isetitem(k, _in_fitted_dtype(result.iloc[:, k], column))
         elif gaps.any():
             values = column.decode(completed[gaps, k], rng)
             result = result if result.dtype.kind == "O" or values.dtype.kind in "fiub" else result.astype(object)
@@ -108,7 +108,7 @@ def filled(
     return result
 
 
-def _in_own_dtype(series: Any, column: Column) -> Any:
+def _in_fitted_dtype(series: Any, column: Column) -> Any:
     """A series without missing entries, in the dtype of the fitted column if that can hold them."""
     import pandas
 
@@ -139,7 +139,7 @@ def _filled_series(
     try:
         array[gaps] = found.astype(series.dtype).array
     except (TypeError, ValueError):  # strings among numbers: a column that had no entry at all
-        whole = series.astype(object)
-        whole[gaps] = found.astype(object).to_numpy()
-        return whole.astype(column.dtype) if column.dtype and not column.declared else whole
+        mixed = series.astype(object)
+        mixed[gaps] = found.astype(object).to_numpy()
+        return mixed.astype(column.dtype) if column.dtype and not column.declared else mixed
     return pandas.Series(array, index=series.index, name=series.name)

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
-from ringdist.estimator.hidden import ALL, Guesses
+from ringdist.estimator.folds import Fold
+from ringdist.estimator.hidden import Guesses
 from ringdist.learning.rings import log_probs
 from ringdist.ring import TensorRing
 
@@ -23,14 +24,18 @@ PENALTY = 1e-2  # of the squares of their logarithms, which draws weights toward
 
 @dataclass(frozen=True)
 class Target:
-    """Held-out rows (n, d), NaN where missing, and the column that is to be predicted."""
+    """Rows (N, d), NaN where missing, their folds, and the column that is to be predicted."""
 
     rows: np.ndarray
+    folds: Sequence[Fold]
     column: int
 
-    def guesses(self, ring: TensorRing, some: slice = ALL) -> Guesses:
-        """log p(rest) of some of the rows."""
-        rest = self.rows[some].copy()
+    def hidden_from(self, number: int) -> None:
+        """No entries are hidden from the fit of a fold."""
+
+    def guesses(self, ring: TensorRing, number: int) -> Guesses:
+        """log p(rest) of the held-out rows of a fold."""
+        rest = self.rows[self.folds[number].held_out]
         rest[:, self.column] = np.nan
         return Guesses(log_probs(ring, rest)[None], np.zeros((len(rest), 0)))
 

@@ -1,4 +1,4 @@
-"""Standardised columns, in which EM learns, and the units of the data, in which users read results.
+"""Standardised columns for fitting, and the conversion of fitted models to the units of the data.
 
 Columns with Gaussian and Student-t components are standardised. All other families are fitted in the units of the data.
 """
@@ -27,17 +27,20 @@ from ringdist.variables import (
 
 
 class Units(NamedTuple):
-    """Columns are fitted as (x − place) / unit."""
+    """The origin and the unit of every column; columns are fitted as (x − place) / unit."""
 
-    place: np.ndarray  # (d,)
+    place: np.ndarray  # (d,), the origin
     unit: np.ndarray  # (d,)
 
     def standard(self, rows: np.ndarray) -> np.ndarray:
-        """The rows (n, d) in the units of the fit."""
+        """Rows (n, d), standardised."""
         return np.asarray((rows - self.place) / self.unit)
 
     def log_volume(self, rows: np.ndarray, weight: np.ndarray, columns: Sequence[Column]) -> float:
-        """Mean over rows of Σ_k log unit_k over observed continuous entries, which is subtracted from log-densities."""
+        """The weighted mean over rows of Σ_k log unit_k over observed entries that have a density.
+
+        This is subtracted from mean log-likelihoods of standardised rows.
+        """
         seen = ~np.isnan(rows)
         for k, column in enumerate(columns):
             if column.atoms:
@@ -48,17 +51,17 @@ class Units(NamedTuple):
 def units_of(rows: np.ndarray, weight: np.ndarray, columns: Sequence[Column]) -> Units:
     """Weighted mean and standard deviation of the observed entries of standardised columns; 0 and 1 for others.
 
-    For a column that is constant up to rounding, the centre is 0 and the unit its value. Subtracting the
-    value would leave rounding errors, which a relative tolerance could not distinguish from data.
+    For a column that is constant up to rounding, the origin is 0 and the unit its value. Subtracting the value would
+    leave rounding errors, which a relative tolerance could not distinguish from data.
     """
-    place, unit = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
+    origin, unit = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
     for k, column in enumerate(columns):
         if column.categories is not None or column.type not in LOCATION_SCALE:
             continue
         seen = ~np.isnan(rows[:, k]) & ~np.isin(rows[:, k], column.atoms)
-        if seen.any():  # `initialize` names the column else
-            place[k], unit[k] = _mean_and_scale(rows[seen, k], weight[seen] / weight[seen].sum())
-    return Units(place, unit)
+        if seen.any():  # otherwise `initialize` raises an error with the column
+            origin[k], unit[k] = _mean_and_scale(rows[seen, k], weight[seen] / weight[seen].sum())
+    return Units(origin, unit)
 
 
 def _mean_and_scale(values: np.ndarray, share: np.ndarray) -> tuple[float, float]:
@@ -66,7 +69,7 @@ def _mean_and_scale(values: np.ndarray, share: np.ndarray) -> tuple[float, float
     scaled = values / size
     mean = float(share @ scaled)
     std = float(np.sqrt(share @ (scaled - mean) ** 2))
-    scale = float(column_scale(mean, std, 5 * float(np.finfo(np.float64).eps)))  # sums are rounded too
+    scale = float(column_scale(mean, std, 5 * float(np.finfo(np.float64).eps)))  # sums have rounding errors too
     if scale == std:
         return mean * size, scale * size
     return 0.0, (scale * size if mean else 1.0)
@@ -100,13 +103,13 @@ def _wide_in_units(variable: Any, units: Units, own: Sequence[int], names: Seque
     return MultivariateGaussianMixture(means, arrays["covariances"] * (unit[:, None] * unit), names=names)
 
 
-def _in_units(variable: Variable, place: float, unit: float, column: Column, name: str | None) -> Variable:
+def _in_units(variable: Variable, origin: float, unit: float, column: Column, name: str | None) -> Variable:
     if isinstance(variable, Categorical):
         return Categorical(variable.num_components, name=name)
     arrays = dict(variable.arrays())
     for label in ("means", "locs"):
         if label in arrays and column.type in LOCATION_SCALE:
-            arrays[label] = place + unit * arrays[label]
+            arrays[label] = origin + unit * arrays[label]
     for label in ("stds", "scales"):
         if label in arrays and column.type in LOCATION_SCALE:
             arrays[label] = unit * arrays[label]

@@ -64,8 +64,8 @@ def check_mass(mass: Array, weight: Array, row_numbers: Sequence[int] | np.ndarr
     if empty.any():
         row = int(row_numbers[int(np.argmax(empty))])
         raise ValueError(
-            f"every row must have positive mass under the ring, found zero mass in row {row}, or less on the way "
-            f"than {mass.dtype} can hold; start from positive cores, as rd.initialize makes them"
+            f"every row must have positive mass under the ring, found zero mass in row {row}, or an underflow of "
+            f"{mass.dtype} at some core; start from positive cores, such as those of rd.initialize"
         )
 
 

@@ -14,14 +14,14 @@ from ringdist.ring_mixture import RingMixture
 
 Model = TensorRing | RingMixture
 EVALUATION_ROWS = 2**16  # rows that are on the device at once when a likelihood is averaged
-STORED_ORDER = 2**20  # rows whose shuffled order is stored; that of more is computed batch by batch
-ROUNDS = 6  # of the Feistel network behind it: four are enough for a permutation that looks random
+STORED_ORDER = 2**20  # largest number of rows whose shuffled order is stored; otherwise each batch computes its part
+ROUNDS = 6  # of the Feistel network that shuffles; four make a pseudorandom permutation (Luby and Rackoff 1988)
 
 
 class TrainingData:
-    """Rows x (n, d) with weights, handed out in the ring's backend a batch at a time; x itself may be a memmap.
+    """Rows x (n, d) with weights, converted to the ring's backend one batch at a time; x itself may be a memmap.
 
-    Nothing is kept per row but the weights that the caller gave.
+    Apart from weights that the caller gives, nothing is stored per row.
 
     Raises:
         ValueError: if x is not an (n, d) table with at least one row, a weight is negative or not finite, or all
@@ -35,12 +35,12 @@ class TrainingData:
         if x.ndim != 2 or x.shape[1] != ring.num_columns or x.shape[0] == 0:
             raise ValueError(f"x must have shape (n, {ring.num_columns}) with n >= 1, found {tuple(x.shape)}")
         if backend_name(x) not in ("numpy", backend_name(ring.prototype)):
-            raise TypeError(f"x must be a NumPy array or of the ring's backend, found {type(x).__name__}")
+            raise TypeError(f"x must be a NumPy array or an array of the ring's backend, found {type(x).__name__}")
         self.prototype = ring.prototype
         self.x, self.num_rows = stop_gradient(x), int(x.shape[0])
-        self.row_numbers: np.ndarray | range = range(self.num_rows)  # the caller's, by which errors name rows
+        self.row_numbers: np.ndarray | range = range(self.num_rows)  # row indices of the caller's x, for errors
         if weight is None:
-            self.weight = np.broadcast_to(1.0, (self.num_rows,))  # one number in memory
+            self.weight = np.broadcast_to(1.0, (self.num_rows,))  # a view of one number
             return
         self.weight = to_numpy(weight).astype(np.float64)
         if self.weight.shape != (self.num_rows,):
@@ -52,7 +52,7 @@ class TrainingData:
         """Checked rows (b, d) and their weights (b,) in the backend and dtype of the ring."""
         if backend_name(self.x) == "numpy":
             block = np.asarray(self.x[index])
-            block = block if block.flags.writeable else block.copy()  # PyTorch warns of read-only files
+            block = block if block.flags.writeable else block.copy()  # PyTorch warns about read-only arrays
             x = like(block, ring.prototype)
         else:
             x = self.x[index if isinstance(index, slice) else indices(index, self.x)]
@@ -60,15 +60,15 @@ class TrainingData:
         return rows, like(np.array(self.weight[index]), ring.prototype)
 
     def batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Indices of shuffled batches; sorted within a batch, which is kinder to a file.
+        """Row indices of shuffled batches, sorted within a batch because files are read faster in order.
 
-        Every batch is drawn from all rows, whatever their order; beyond 2^20 rows in memory bounded by the batch.
+        Every batch is drawn from all rows. Beyond 2^20 rows, memory is bounded by the batch.
         """
         stored = rng.permutation(self.num_rows) if self.num_rows <= STORED_ORDER else None
         keys = rng.integers(0, 2**64, size=0 if stored is not None else ROUNDS, dtype=np.uint64)
         for start in range(0, self.num_rows, batch_size):
-            places = slice(start, min(start + batch_size, self.num_rows))
-            yield np.sort(shuffled(places, self.num_rows, keys) if stored is None else stored[places])
+            batch = slice(start, min(start + batch_size, self.num_rows))
+            yield np.sort(shuffled(batch, self.num_rows, keys) if stored is None else stored[batch])
 
     def mean_log_prob(self, model: Model) -> float:
         """Weighted mean log-likelihood of the rows in nats."""
@@ -77,13 +77,13 @@ class TrainingData:
         for start in range(0, self.num_rows, EVALUATION_ROWS):
             rows, weight = self.batch(first, slice(start, start + EVALUATION_ROWS))
             values = to_numpy(stop_gradient(model.log_prob(rows))).astype(np.float64)
-            seen = to_numpy(weight) > 0
-            total += float(np.sum(values[seen] * to_numpy(weight)[seen].astype(np.float64)))
+            positive = to_numpy(weight) > 0  # a row of weight 0 may have log-likelihood −inf
+            total += float(np.sum(values[positive] * to_numpy(weight)[positive].astype(np.float64)))
         return total / float(self.weight.sum())
 
 
 class HeldOut(TrainingData):
-    """Rows whose mean log-likelihood tells the best epoch, or that of one column given the others.
+    """Validation rows: their mean log-likelihood, or that of one column given the others, selects the best epoch.
 
     Raises:
         ValueError: as `TrainingData`, and if the column is unknown.
@@ -98,23 +98,24 @@ class HeldOut(TrainingData):
             self.rest = TrainingData(ring, rest)
 
     def mean_log_prob(self, model: Model) -> float:
-        """Mean log-likelihood, or mean conditional log-likelihood, in nats a row."""
-        whole = super().mean_log_prob(model)
-        return whole if self.rest is None else whole - self.rest.mean_log_prob(model)
+        """Mean log-likelihood, or mean conditional log-likelihood, in nats per row."""
+        joint = super().mean_log_prob(model)
+        return joint if self.rest is None else joint - self.rest.mean_log_prob(model)
 
 
-def shuffled(places: slice, n: int, keys: np.ndarray) -> np.ndarray:
-    """What stands at some places of a permutation of 0..n-1, which is nowhere stored.
+def shuffled(positions: slice, n: int, keys: np.ndarray) -> np.ndarray:
+    """The entries at some positions of a pseudorandom permutation of 0..n-1 that is not stored.
 
-    A Feistel network permutes the numbers of an even count of bits, fewer than 4 n; what leaves 0..n-1 goes through it
-    again until it comes back (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002).
+    A Feistel network permutes the integers of an even number of bits, of which there are fewer than 4 n. A result
+    outside 0..n-1 is permuted again until it is inside, by cycle walking (Black and Rogaway, Ciphers with Arbitrary
+    Finite Domains, 2002).
 
     Args:
-        keys: (rounds,) random uint64, which choose the permutation.
+        keys: (rounds,) random uint64 that determine the permutation.
     """
     half = np.uint64(((n - 1).bit_length() + 1) // 2)
     mask = (np.uint64(1) << half) - np.uint64(1)
-    values = np.arange(places.start, places.stop, dtype=np.uint64)
+    values = np.arange(positions.start, positions.stop, dtype=np.uint64)
     outside = np.arange(values.shape[0])
     while outside.shape[0]:
         left, right = values[outside] >> half, values[outside] & mask
@@ -126,7 +127,7 @@ def shuffled(places: slice, n: int, keys: np.ndarray) -> np.ndarray:
 
 
 def _mixed(bits: np.ndarray) -> np.ndarray:
-    """Every bit of (n,) uint64 spread over all bits: the finaliser of SplitMix64 (Steele et al. 2014)."""
+    """A hash of uint64 (n,): the finaliser of SplitMix64 (Steele et al. 2014), whose bits depend on all bits."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))

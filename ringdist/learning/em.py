@@ -1,8 +1,8 @@
 """Exact expectation maximisation: the options, and epochs of full batches or of mini-batches.
 
-Mini-batches interpolate (stepwise EM, Cappé and Moulines 2009): with M the counts that the model itself expects per
-row, the expected counts C of n rows are replaced by (1 − η) M + η C / n, with a decaying step η and C with its
-pseudocounts.
+Mini-batches interpolate (stepwise EM, Cappé and Moulines 2009). Let C be the expected counts of the n rows of a batch,
+pseudocounts included, and M the counts per row that the model itself expects. An M-step then uses (1 − η) M + η C / n
+instead of C / n, with a decaying step size η.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ringdist.learning.starts import random_like
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 
-LONGEST_STEP = 0.8  # of a schedule that falls to 0 over the whole fit
+FIRST_STEP = 0.8  # of the linear schedule, which decreases to 0 over the whole fit
 
 
 def fit_em(
@@ -70,31 +70,32 @@ def fit_em(
         batch_size: None for exact EM on all rows, whose likelihood never decreases if pseudocount is 0. Otherwise the
             number of rows of a damped step, drawn from all rows; memory is bounded by the batch.
         step_decay: the t-th step of mini-batches is (t + 2)^(-step_decay). "linear" decreases from 0.8 to 0 over
-            max_epochs and finds better optima, because long noisy steps at the start leave poor ones.
-        pseudocount: added to every expected count, in rows: a Dirichlet prior on each factor's share of the mass.
-        smoothing: rows added to every conditional distribution of a factor, spread evenly over its entries; for a CP
-            core these are the components given the hidden state, and the next value of the bond given it. This is a
-            Dirichlet prior whose strength does not depend on the number of entries. It adds to `pseudocount`.
+            max_epochs and finds better optima, because large noisy steps at the start escape poor ones.
+        pseudocount: number of rows added to every expected count: a Dirichlet prior on each factor's share of the mass.
+        smoothing: number of rows added to every conditional distribution of a factor, spread evenly over its entries:
+            for a CP core those of the component and of the next bond, given the hidden state. This is a Dirichlet prior
+            whose strength does not depend on the number of entries. It adds to `pseudocount`.
         tied: fit one factor for all factors of equal name and shape, and one variable for all of equal kind. With CP
             cores in a train this is a homogeneous hidden Markov model. The start must be tied too, as made by
             `rd.initialize(..., tied=True)`.
-        shrinkage: for wide variables, rows per column that are added to each component with the pooled correlations
-            within components: (n S + shrinkage w T) / (n + shrinkage w) is the covariance of a component with n rows
-            and w columns. T has the variances (n diag S + shrinkage V) / (n + shrinkage), with V their geometric mean
-            over components. 0 is no shrinkage. About 1 is better on held-out rows if components have few rows.
+        shrinkage: for wide variables, the strength, in rows per column, of a prior that shrinks the covariance S of
+            each component towards a target T with the pooled correlations within components. For n rows and w columns
+            the estimate is (n S + shrinkage w T) / (n + shrinkage w). The variances of T are
+            (n diag S + shrinkage V) / (n + shrinkage), with V the geometric mean of the variances over components. 0:
+            no shrinkage. Values near 1 improve the held-out likelihood if components have few rows.
         num_factors: for wide variables, the number q of factors of each covariance Λ Λᵀ + Ψ, with Λ (w, q) and Ψ
-            diagonal: a mixture of factor analysers (Ghahramani and Hinton 1996). The covariances of `ring` are replaced
-            by nearby ones of this form first; then the likelihood never decreases. 0: diagonal; None: unrestricted.
-        variance_floor: least variance of a Gaussian component, relative to the variance of its column. For a wide
-            variable, covariances are at least the diagonal matrix of these, in every direction.
-        least_stds: least standard deviation of a component by column, in the unit of its family (logarithms for a
-            log-normal one), instead of `variance_floor`; None for a column without.
-        tolerance: fitting stops after an epoch that raises the mean log-likelihood of x by less (None: never).
+            diagonal: a mixture of factor analysers (Ghahramani and Hinton 1996). The covariances of `ring` are first
+            replaced by nearby ones of this form; then the likelihood never decreases. 0: diagonal; None: unrestricted.
+        variance_floor: least variance of a Gaussian component, relative to the variance of its column. The covariances
+            of a wide variable exceed the diagonal matrix of these least variances in every direction.
+        least_stds: instead of `variance_floor`, the least standard deviation of a component for every column, of log x
+            for a log-normal family; None for a column without a floor.
+        tolerance: fitting stops after an epoch that changes the mean log-likelihood of x by less (None: never).
         restarts: number of fits: one from the given ring, the others from random rings of its shape; the best is
             returned.
         rng: seed or generator, for the order of batches and the restarts.
-        reduce: sums an array over the processes that hold other rows, see `ringdist.distributed.all_reduce`. All
-            processes start from the same ring and options, with the same `validation` data.
+        reduce: function that sums an array over all processes, each of which holds its own rows, see
+            `ringdist.distributed.all_reduce`. All processes need the same ring, options and `validation` data.
         progress: whether to show a progress bar.
 
     Returns:
@@ -103,8 +104,7 @@ def fit_em(
 
     Raises:
         ValueError: if x or an option does not fit, or a row has zero mass under the ring. EM has no log-space fallback:
-            a row that only a path beyond the range of the dtype explains, such as decoupled paths over hundreds of
-            columns, counts as a row of zero mass.
+            a row whose mass underflows at some core, as it may over hundreds of decoupled columns, has zero mass.
 
     Examples:
         >>> import numpy as np
@@ -135,11 +135,11 @@ def fit_em(
         raise ValueError(f"step_decay must be 'linear' or lie in (0.5, 1] for steps to converge, found {step_decay!r}")
     rings = ring.rings if isinstance(ring, RingMixture) else (ring,)
     if not is_concrete(*(array for member in rings for array in member.core_arrays())):
-        raise ValueError("fit_em cannot be traced")
+        raise ValueError("fit_em inspects values and cannot be traced")
     if reduce is not None and batch_size is not None:
-        raise ValueError("several processes need the full batch: batch_size must be None where reduce is given")
+        raise ValueError(f"batch_size must be None with reduce, which sums over the full batch, found {batch_size}")
     if reduce is not None and restarts > 1 and rng is None:
-        raise ValueError("restarts in several processes need one seed in all of them: rng must be given with reduce")
+        raise ValueError("restarts with reduce need the same rng in all processes, found None; give a seed")
     for member in rings:
         _check_member(member, streams=batch_size is not None or reduce is not None, tied=tied)
     data = TrainingData(rings[0], x, sample_weight)
@@ -147,12 +147,12 @@ def fit_em(
     generator = numpy_generator(rng, rings[0], draws=batch_size is not None or restarts > 1)
     merged = data if batch_size is not None else merge_equal_rows(rings[0], data)
     em = _EM(pseudocount, smoothing, shrinkage, num_factors, tied, variance_floor, step_decay, batch_size, reduce)
-    given = None if least_stds is None else [given_stds(member, least_stds) for member in rings]
+    floors = None if least_stds is None else [given_stds(member, least_stds) for member in rings]
 
     def fit(restart: int) -> EpochLog:
         start = ring.detach() if restart == 0 else _random_like(ring, generator)
         track = EpochLog(held_out, patience, max_epochs, progress, tolerance)
-        track = em.run(start, merged, track, generator, given)
+        track = em.run(start, merged, track, generator, floors)
         if restarts > 1 and held_out is None and batch_size is not None:
             track.value = merged.mean_log_prob(track.best)
         return track
@@ -197,24 +197,24 @@ class _EM:
         data: TrainingData,
         track: EpochLog,
         rng: np.random.Generator,
-        given: Sequence[dict[int, Any]] | None,
+        given_floors: Sequence[dict[int, Any]] | None,
     ) -> EpochLog:
         model = track.best = self._prepared(model)
         total = self._sum(data, data.weight.sum())
         floors = [
-            least_stds_of(ring, data, self.variance_floor, self._sum) if given is None else given[c]
+            least_stds_of(ring, data, self.variance_floor, self._sum) if given_floors is None else given_floors[c]
             for c, ring in enumerate(members(model))
         ]
         if self.batch_size is not None:
             self._mini_batches(model, data, track, rng, floors, total)
         elif isinstance(model, TensorRing):
-            learn = self._one_pass if has_normal_form(model) else self._coordinatewise
-            learn(model, data, track, floors[0], total)
+            fit = self._one_pass if has_normal_form(model) else self._coordinatewise
+            fit(model, data, track, floors[0], total)
         else:
             for _ in track.epochs():
                 model, _ = self._step(model, data, slice(None), self._m_step(1.0, total, total), floors)
-                own = data.mean_log_prob(model) * float(data.weight.sum())
-                track.record(model, self._sum(data, own) / total)
+                log_prob = data.mean_log_prob(model) * float(data.weight.sum())
+                track.record(model, self._sum(data, log_prob) / total)
         return track
 
     def _prepared(self, model: Model) -> Model:
@@ -232,7 +232,7 @@ class _EM:
     def _one_pass(
         self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, Any], total: float
     ) -> None:
-        """Full batches: what an epoch expects is also the likelihood of what the one before it has found."""
+        """Full batches, for trains: the E-step of an epoch also gives the likelihood after the epoch before it."""
         rows, weight = data.batch(ring, slice(None))
         m_step = self._m_step(1.0, total, total)
         found = one_pass.Expectation.of_rows(ring, rows, weight, data.row_numbers)
@@ -244,6 +244,7 @@ class _EM:
     def _coordinatewise(
         self, ring: TensorRing, data: TrainingData, track: EpochLog, floors: dict[int, Any], total: float
     ) -> None:
+        """Full batches, for rings."""
         rows, weight = data.batch(ring, slice(None))
         m_step = self._m_step(1.0, total, total)
         for _ in track.epochs():
@@ -261,13 +262,13 @@ class _EM:
         total: float,
     ) -> None:
         size, steps = int(self.batch_size or 1), 0
-        number = track.max_epochs * -(-data.num_rows // size)
+        num_steps = track.max_epochs * -(-data.num_rows // size)
         for _ in track.epochs():
             log_prob = 0.0
             for index in data.batches(size, rng):
                 batch = float(data.weight[index].sum())
                 if batch > 0:
-                    m_step = self._m_step(self._step_size(steps, number), total, batch)
+                    m_step = self._m_step(self._step_size(steps, num_steps), total, batch)
                     model, value = self._step(model, data, index, m_step, floors)
                     log_prob += value
                 steps += 1
@@ -281,27 +282,27 @@ class _EM:
         m_step: MStep,
         floors: Sequence[dict[int, Any]],
     ) -> tuple[Model, float]:
-        """The model after every factor has been visited once with these rows, and Σ weight log p(row).
+        """The model after one update of every factor from these rows, and Σ weight log p(row).
 
-        That is before the visit of trains, and while a ring's cores are visited.
+        For trains the likelihood is that before the update, for rings that during the update.
         """
         rows, weight = data.batch(members(model)[0], index)
         numbers = data.row_numbers if isinstance(index, slice) else index
         if not isinstance(model, RingMixture):
             return self._ring_step(model, rows, weight, numbers, m_step, floors[0])
-        posterior, known = model.ring_posterior(rows), to_numpy(model.weights).astype(np.float64)
-        rings, shares, log_prob = [], np.zeros(len(known)), 0.0
+        posterior, prior = model.ring_posterior(rows), to_numpy(model.weights).astype(np.float64)
+        rings, shares, log_prob = [], np.zeros(len(prior)), 0.0
         for c, ring in enumerate(model.rings):
-            own = weight * posterior[:, c]
-            shares[c] = self._sum(data, float(own.sum())) / m_step.weights.batch
-            if shares[c] > 0:  # as a fit of its own to its share of all rows and of the batch
-                weights = Weights(*(known[c] * number for number in m_step.weights))
-                ring, value = self._ring_step(ring, rows, own, numbers, replace(m_step, weights=weights), floors[c])
-                # log p = Σ_c γ_c (log p_c + log w_c - log γ_c), γ_c the posterior of ring c
-                held, gamma = to_numpy(own).astype(np.float64), to_numpy(posterior[:, c]).astype(np.float64)
-                log_prob += value - float(held @ np.log(np.where(held > 0, gamma, 1.0) / known[c]))
+            ring_weight = weight * posterior[:, c]
+            shares[c] = self._sum(data, float(ring_weight.sum())) / m_step.weights.batch
+            if shares[c] > 0:  # a separate fit to the ring's share of all rows and of the batch
+                own = replace(m_step, weights=Weights(*(prior[c] * number for number in m_step.weights)))
+                ring, value = self._ring_step(ring, rows, ring_weight, numbers, own, floors[c])
+                # log p = Σ_c γ_c (log p_c + log w_c - log γ_c) with γ_c the posterior of ring c
+                counts, gamma = (to_numpy(a).astype(np.float64) for a in (ring_weight, posterior[:, c]))
+                log_prob += value - float(counts @ np.log(np.where(counts > 0, gamma, 1.0) / prior[c]))
             rings.append(ring)
-        return RingMixture(rings, ((1 - m_step.step) * known + m_step.step * shares).tolist()), log_prob
+        return RingMixture(rings, ((1 - m_step.step) * prior + m_step.step * shares).tolist()), log_prob
 
     def _ring_step(
         self, ring: TensorRing, rows: Array, weight: Array, numbers: Any, m_step: MStep, floors: dict[int, Any]
@@ -312,9 +313,9 @@ class _EM:
         ring, value = coordinatewise.visit(ring, rows, weight, numbers, m_step, floors)
         return coordinatewise.balanced(ring), value
 
-    def _step_size(self, steps: int, number: int) -> float:
+    def _step_size(self, steps: int, num_steps: int) -> float:
         if self.step_decay == "linear":
-            return LONGEST_STEP * (1 - steps / number)
+            return FIRST_STEP * (1 - steps / num_steps)
         return float((steps + 2.0) ** -self.step_decay)
 
     def _m_step(self, step: float, total: float, batch: float) -> MStep:
@@ -336,7 +337,7 @@ def members(model: Model) -> tuple[TensorRing, ...]:
 
 
 def merge_equal_rows(ring: TensorRing, data: TrainingData) -> TrainingData:
-    """Equal rows of an all-categorical table once, with their weights added up: the same sums from fewer rows."""
+    """The distinct rows of a table with only categories, with the weights of equal rows added; other data unchanged."""
     if not all(family.values_are_components for family in ring.families):
         return data
     values = np.nan_to_num(to_numpy(data.x).astype(np.float64), nan=np.inf)  # an infinity of x becomes finite

@@ -1,20 +1,20 @@
-"""Mixtures of products, and the rings that they are: a start for learning that already knows the clusters.
+"""Mixtures of products and the rings that represent them: starting points for learning that already have the clusters.
 
-A mixture `p(x) = Σ_a π_a ∏_k Σ_s θ_k[a, s] p(x_k | s)` is a ring whose cores are diagonal, its cluster on every bond:
-`Q_k[s, a, b] = θ_k[a, s] δ_ab`. Clusters reach across all columns, which exact EM hardly finds in random cores; from a
+A mixture `p(x) = Σ_a π_a ∏_k Σ_s θ_k[a, s] p(x_k | s)` is a ring with diagonal cores, `Q_k[s, a, b] = θ_k[a, s] δ_ab`:
+every bond holds the cluster. Clusters extend over all columns, so exact EM hardly finds them from random cores. From a
 mixture it only has to learn where the bond changes its state.
 
-The mixture is fitted by EM on a bounded number of rows. Every θ_k[a] has a Dirichlet prior of mean m_k, the shares of
-the column's components in all rows, and of the weight of ρ_k rows. Of a categorical column, ρ_k maximises the
+The mixture is fitted by EM on a bounded number of rows. Every θ_k[a] has a Dirichlet prior with mean m_k, the shares of
+the column's components in all rows, and with a weight of ρ_k rows. For a categorical column, ρ_k maximises the
 probability of the expected counts n_k[a, s], by the fixed point of Minka (Estimating a Dirichlet distribution, 2000):
 
     ρ ← ρ Σ_as m_s (ψ(n_as + ρ m_s) − ψ(ρ m_s)) / Σ_a (ψ(n_a + ρ) − ψ(ρ)),  n_a = Σ_s n_as.
 
-Where clusters differ much in a column, its prior is light; where they differ by chance, it is heavy. Where components
-overlap, counts are guesses that follow the prior, and the fixed point would run away: ρ_k stays `PRIOR_ROWS`.
+The prior of a column is weak if clusters differ much in it, and strong if they differ by chance only. Where components
+overlap, the expected counts follow the prior, and the fixed point would diverge: there ρ_k is `PRIOR_ROWS`.
 
-Priors are fitted in the first epochs, in which also clusters that hold hardly a row become halves of the heaviest
-ones. Then the penalised likelihood never falls.
+The first epochs also fit the priors, and replace clusters with hardly any rows by halves of the heaviest ones. After
+that, the penalised likelihood never decreases.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from ringdist.network.layout import Layout
 from ringdist.ring import TensorRing
 from ringdist.variables import Variable
 
-MOST_ROWS = 20_000  # learnt from, or
-ROWS_PER_CLUSTER = 100  # as many times the clusters, where that is more
-CLUSTER_ROWS = 0.1  # of every cluster's weight, beside the expected ones
+MOST_ROWS = 20_000  # used by a fit,
+ROWS_PER_CLUSTER = 100  # or this number for each cluster if that is more
+CLUSTER_ROWS = 0.1  # pseudocount of every cluster
 PRIOR_ROWS = 0.1  # ρ of a column whose components overlap
-LEAST_PRIOR, MOST_PRIOR = 0.05, 1e4  # ρ of other columns
-SMALL = 0.1  # of the mean cluster: what holds less is split off the heaviest
+LEAST_PRIOR, MOST_PRIOR = 0.05, 1e4  # bounds of ρ in other columns
+SMALL = 0.1  # share of the mean number of rows in a cluster, below which it is replaced
 NOISE = 0.5  # standard deviation of log θ between the halves of a cluster that is split
-SPLITTING, EARLY = 5, 10  # the first epochs, which split clusters, and those that fit priors
-TOLERANCE = 2e-4  # of all that was gained: what an epoch has to gain for another one
+SPLIT_EPOCHS, PRIOR_EPOCHS = 5, 10  # the first epochs: those that replace clusters, and those that fit priors
+TOLERANCE = 2e-4  # least gain of an epoch, as a share of the total gain, for another epoch to follow
 MAX_EPOCHS = 100
-FACTORS = 8  # columns multiplied before the logarithm is taken, none of them below the dtype's smallest number
+FACTORS = 8  # columns that are multiplied before the logarithm is taken: few enough not to underflow
 
 
 class Mixture(NamedTuple):
-    """Weights of K products, and per column the weights of its components in each of them."""
+    """Weights of K products of columns, and for every column the weights of its components in each of them."""
 
     weights: np.ndarray  # (K,)
-    tables: list[np.ndarray]  # per column (K, N_k), rows sum to 1
+    tables: list[np.ndarray]  # for every column (K, N_k), rows sum to 1
 
 
 def fit_mixture(
@@ -60,12 +60,12 @@ def fit_mixture(
     columns: Sequence[Sequence[int]] | None = None,
     emphasis: Sequence[float] | None = None,
 ) -> Mixture:
-    """EM for the weights and tables, the variables' own parameters fixed; NaN in x (n, d) is marginalised.
+    """Fit the weights and tables by EM, with the variables' own parameters fixed; NaN in x (n, d) is marginalised.
 
     Each cluster starts half-way between the columns' marginals and a randomly chosen row.
 
     Args:
-        columns: of x, those of every variable; by default they follow each other.
+        columns: the columns of x that each variable covers; by default they follow each other.
         emphasis: how many times each variable counts when rows are assigned to clusters; once by default.
     """
     most = max(MOST_ROWS, ROWS_PER_CLUSTER * size)
@@ -73,33 +73,33 @@ def fit_mixture(
         x = x[np.sort(rng.choice(len(x), most, replace=False))]
     x, count = distinct_rows(x)
     columns = Layout(variables, columns).columns
-    rows = Rows(
-        [component_densities(x[:, list(own)], v) for own, v in zip(columns, variables, strict=True)], count, emphasis
-    )
+    densities = [component_densities(x[:, list(own)], v) for own, v in zip(columns, variables, strict=True)]
+    rows = DistinctRows(densities, count, emphasis)
     weights, table = rows.start(size, rng)
     prior = np.where(rows.overlapping, PRIOR_ROWS, 1.0)
     first = value = -np.inf
     for epoch in range(MAX_EPOCHS):
         previous = value
-        value, held, counts = rows.expected_counts(weights, table)
+        value, sizes, counts = rows.expected_counts(weights, table)
         if epoch == 0:
             first = value
-        if epoch < EARLY:
+        if epoch < PRIOR_EPOCHS:
             prior = rows.fitted_prior(prior, counts)
         elif value - previous < TOLERANCE * (value - first):
             break
-        weights, table = (held + CLUSTER_ROWS) / (held + CLUSTER_ROWS).sum(), rows.shrunk(prior, counts)
-        if epoch < SPLITTING:
-            weights, table = rows.without_small_clusters(held, weights, table, rng)
+        weights, table = (sizes + CLUSTER_ROWS) / (sizes + CLUSTER_ROWS).sum(), rows.shrunk(prior, counts)
+        if epoch < SPLIT_EPOCHS:
+            weights, table = rows.without_small_clusters(sizes, weights, table, rng)
     return Mixture(weights, np.split(table, rows.starts[1:], axis=1))
 
 
-class Rows:
-    """Distinct rows of a table by their component densities, how often each occurs, and the steps of EM on them.
+class DistinctRows:
+    """The component densities of distinct rows, the number of times each row occurs, and the steps of EM.
 
-    The tables of all columns stand side by side in one, (K, L). Where every entry selects one component, as categories
-    do, `log Σ_s θ[a, s] p(x | s)` is linear in `log θ`: those columns stand side by side in one matrix, each relative
-    to its first component where no entry is missing, and all of them are one product.
+    The tables of all columns are concatenated to one, (K, L). In a *hard* column every observed entry selects one
+    component, as categories do, so `log Σ_s θ[a, s] p(x | s)` is linear in `log θ`. All hard columns together are one
+    matrix product. In a hard column without missing entries, log θ is relative to its first component, which saves one
+    column of the matrix. The other columns are *soft*.
     """
 
     def __init__(self, densities: Sequence[np.ndarray], count: np.ndarray, emphasis: Sequence[float] | None = None):
@@ -107,50 +107,50 @@ class Rows:
         self.emphasis = np.ones(len(densities)) if emphasis is None else np.asarray(emphasis, dtype=np.float64)
         shares = [component_shares(density, count) for density in densities]
         self.share = np.concatenate(shares)  # (L,)
-        self.sizes = np.array([share.size for share in shares])
-        self.starts = np.cumsum(self.sizes) - self.sizes
-        self.soft: list[tuple[slice, np.ndarray, np.ndarray]] = []  # place, density, rows that observe the column
+        self.num_components = np.array([share.size for share in shares])
+        self.starts = np.cumsum(self.num_components) - self.num_components
+        self.soft: list[tuple[slice, np.ndarray, np.ndarray]] = []  # entries of L, density, rows that observe it
         self.soft_emphasis: list[float] = []
-        chosen: list[np.ndarray] = []
-        places: list[np.ndarray] = []
-        relative: list[np.ndarray] = []  # the first component of the column, or L: log θ is 0
+        selected: list[np.ndarray] = []
+        entries: list[np.ndarray] = []
+        relative: list[np.ndarray] = []  # to the first component of the column, or to entry L, whose log θ is 0
         bases: list[int] = []
         for start, density, times in zip(self.starts.tolist(), densities, self.emphasis.tolist(), strict=True):
             own = np.arange(start, start + density.shape[1])
-            observed = density.min(axis=1) < 1  # in a row of a missing entry all are 1
+            observed = density.min(axis=1) < 1  # all densities of a missing entry are 1
             if density.shape[1] == 1 or not np.array_equal(np.count_nonzero(density, axis=1) == 1, observed):
                 self.soft.append((slice(start, start + own.size), density, observed | (own.size == 1)))
                 self.soft_emphasis.append(times)
                 continue
-            whole = bool(observed.all())
-            chosen.append((density * observed[:, None])[:, int(whole) :])
-            places.append(own[int(whole) :])
-            relative.append(np.full(places[-1].size, start if whole else self.share.size))
-            bases += [start] * whole
-        self.selected = np.concatenate([np.zeros((len(count), 0), np.float32), *chosen], axis=1)
-        self.places = np.concatenate([np.zeros(0, np.int64), *places])
-        self.relative = np.concatenate([np.zeros(0, np.int64), *relative])
-        self.bases = np.array(bases, dtype=np.int64)
+            complete = bool(observed.all())
+            selected.append((density * observed[:, None])[:, int(complete) :])
+            entries.append(own[int(complete) :])
+            relative.append(np.full(entries[-1].size, start if complete else self.share.size))
+            bases += [start] * complete
+        self.selected = np.concatenate([np.zeros((len(count), 0), np.float32), *selected], axis=1)  # (n, H)
+        self.entries = np.concatenate([np.zeros(0, np.int64), *entries])  # (H,) the column of `table` for each of H
+        self.relative = np.concatenate([np.zeros(0, np.int64), *relative])  # (H,)
+        self.bases = np.array(bases, dtype=np.int64)  # the first components of complete hard columns
         self.overlapping = np.isin(self.starts, [own.start for own, _, _ in self.soft])  # (d,)
 
     def start(self, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Equal weights (K,), and tables (K, L) half-way between the columns' marginals and a row for each cluster."""
+        """Equal weights (K,), and a table (K, L) half-way between the columns' marginals and one row per cluster."""
         probability = self.count / self.count.sum()
         rows = rng.choice(len(probability), size, replace=size > len(probability), p=probability)
         posterior = self.share * np.concatenate([density[rows] for density in self.densities], axis=1)
         return np.full(size, 1 / size), (self.share + posterior / self._sums(posterior)) / 2
 
     def _sums(self, table: np.ndarray) -> np.ndarray:
-        """Of each column's components, at each of them, (…, L)."""
-        return np.repeat(np.add.reduceat(table, self.starts, axis=-1), self.sizes, axis=-1)
+        """The sum over the components of a column, repeated for each of them, (..., L)."""
+        return np.repeat(np.add.reduceat(table, self.starts, axis=-1), self.num_components, axis=-1)
 
     def expected_counts(self, weights: np.ndarray, table: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Mean log-likelihood up to a constant, how many rows each cluster holds, and in it each component, (K, L)."""
-        total, held, counts = 0.0, np.zeros(weights.size), np.zeros(table.shape)
+        """Mean log-likelihood up to a constant, and the expected counts of clusters (K,) and of components (K, L)."""
+        total, sizes, counts = 0.0, np.zeros(weights.size), np.zeros(table.shape)
         selected = np.zeros((weights.size, self.selected.shape[1]))
-        times = np.append(np.repeat(self.emphasis, self.sizes), 1.0)
+        times = np.append(np.repeat(self.emphasis, self.num_components), 1.0)
         logs = times * np.log(np.pad(table, ((0, 0), (0, 1)), constant_values=1.0))
-        factors = (logs[:, self.places] - logs[:, self.relative]).T.astype(np.float32)
+        factors = (logs[:, self.entries] - logs[:, self.relative]).T.astype(np.float32)
         offset = (np.log(weights) + logs[:, self.bases].sum(axis=1)).astype(np.float32)
         step = rows_within(budget.CACHED, weights.size * (1 + len(self.soft)))
         for start in range(0, len(self.count), step):
@@ -159,26 +159,26 @@ class Rows:
             joint = self.selected[rows] @ factors + offset
             pairs = zip(mixed, self.soft_emphasis, strict=True)
             powers = [mix if power == 1 else mix.astype(np.float64) ** power for mix, power in pairs]
-            for some in range(0, len(powers), FACTORS):
-                joint += np.log(np.prod(powers[some : some + FACTORS], axis=0, dtype=np.float64))
+            for i in range(0, len(powers), FACTORS):
+                joint += np.log(np.prod(powers[i : i + FACTORS], axis=0, dtype=np.float64))
             peak = joint.max(axis=1, keepdims=True)
             posterior = np.exp(joint - peak)
             mass = posterior.sum(axis=1, keepdims=True)
             total += float(self.count[rows] @ (peak + np.log(mass))[:, 0])
             posterior *= self.count[rows, None].astype(np.float32) / mass
-            held += posterior.sum(axis=0, dtype=np.float64)
+            sizes += posterior.sum(axis=0, dtype=np.float64)
             selected += posterior.T @ self.selected[rows]
             for mix, (own, density, observed) in zip(mixed, self.soft, strict=True):
                 ratio = posterior / mix * observed[rows, None]
                 counts[:, own] += table[:, own] * (ratio.T @ density[rows])
-        counts[:, self.places] = selected
+        counts[:, self.entries] = selected
         others = self._sums(counts)[:, self.bases]
-        counts[:, self.bases] = np.maximum(held[:, None] - others, 0.0)  # rounding may fall below 0
-        return total / float(self.count.sum()), held, counts
+        counts[:, self.bases] = np.maximum(sizes[:, None] - others, 0.0)  # negative by rounding only
+        return total / float(self.count.sum()), sizes, counts
 
     def fitted_prior(self, prior: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """One step to the most probable weight ρ of each column's prior, (d,)."""
-        mean = np.repeat(prior, self.sizes) * self.share
+        """One step of the fixed point for the weight ρ of each column's prior, (d,)."""
+        mean = np.repeat(prior, self.num_components) * self.share
         terms = self.share * (special("digamma", counts + mean) - special("digamma", mean))
         gain = np.add.reduceat(terms, self.starts, axis=1).sum(axis=0)
         observed = np.add.reduceat(counts, self.starts, axis=1)
@@ -187,16 +187,16 @@ class Rows:
         return np.where(self.overlapping, prior, np.clip(fitted, LEAST_PRIOR, MOST_PRIOR))
 
     def shrunk(self, prior: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """The most probable tables (K, L): between the expected counts and the column's shares."""
-        table = counts + np.repeat(prior, self.sizes) * self.share
+        """The posterior mode of the table (K, L), between the expected counts and the column's shares."""
+        table = counts + np.repeat(prior, self.num_components) * self.share
         return table / self._sums(table)
 
     def without_small_clusters(
-        self, held: np.ndarray, weights: np.ndarray, table: np.ndarray, rng: np.random.Generator
+        self, sizes: np.ndarray, weights: np.ndarray, table: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Each cluster that holds hardly a row becomes one half of the heaviest, both of them perturbed."""
+        """Replace each cluster with hardly any rows by one half of the heaviest cluster; both halves are perturbed."""
         weights, table = weights.copy(), table.copy()
-        for small in np.flatnonzero(held < SMALL * held.sum() / held.size).tolist():
+        for small in np.flatnonzero(sizes < SMALL * sizes.mean()).tolist():
             heaviest = int(np.argmax(weights))
             weights[[small, heaviest]] = (weights[small] + weights[heaviest]) / 2
             change = np.exp(NOISE * rng.standard_normal(table.shape[1]))
@@ -206,8 +206,11 @@ class Rows:
 
 
 def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every row of x (n, d) once, NaN equal to NaN, in the order in which they come first, and how often it occurs."""
-    x = np.where(np.isnan(x), np.nan, x.astype(np.float64) + 0.0)  # one NaN, and one zero
+    """The distinct rows of x (n, d) in the order of their first occurrence, and the number of times each occurs.
+
+    NaN is equal to NaN.
+    """
+    x = np.where(np.isnan(x), np.nan, x.astype(np.float64) + 0.0)  # one bit pattern for NaN, and one for zero
     keys = np.ascontiguousarray(x).view(np.dtype((np.void, x.dtype.itemsize * x.shape[1])))[:, 0]
     _, first, count = np.unique(keys, return_index=True, return_counts=True)
     order = np.argsort(first)  # np.unique sorts by bytes, which a change of units changes
@@ -215,42 +218,39 @@ def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cores_near(mixture: Mixture, ring: TensorRing, spread: float) -> list[Any]:
-    """Cores like those of a random ring, a share `spread` of their mass as in that ring and the rest the mixture's.
+    """Cores near those of a mixture: a share `spread` of their mass is that of a random ring's cores.
 
-    The first core holds the weights; a train's first and last core are summed over the bond that it lacks.
+    The first core holds the weights of the mixture. For a train, the first and the last core are summed over the
+    bond that closes the ring.
     """
     first, last = ring.order[0], ring.order[-1]
-    stay = np.eye(len(mixture.weights))
+    identity = np.eye(len(mixture.weights))
     cores: list[Any] = []
     for k, table in enumerate(mixture.tables):
-        opened, closed = ring.is_train and k == first, ring.is_train and k == last
-        before = mixture.weights[:, None] * stay if k == first else stay
-        before = before.sum(axis=0, keepdims=True) if opened else before
-        behind = (1 - spread) * (stay.sum(axis=1, keepdims=True) if closed else stay)
-        core, opening = ring.links[k], before if k == first else None
+        left = mixture.weights[:, None] * identity if k == first else None
+        if left is not None and ring.is_train:
+            left = left.sum(axis=0, keepdims=True)
+        right = (1 - spread) * (identity.sum(axis=1, keepdims=True) if ring.is_train and k == last else identity)
+        core = ring.links[k]
         near: Any = _cp_core if isinstance(core, CPCore) else _dense_core
-        cores.append(near(core, opening, table.T, behind, spread))
+        cores.append(near(core, left, table.T, right, spread))
     return cores
 
 
-def _cp_core(
-    core: CPCore, before: np.ndarray | None, emission: np.ndarray, behind: np.ndarray, spread: float
-) -> CPCore:
-    right: Array = core.right
-    right = like(behind, right) + spread * right
-    return CPCore(None if before is None else like(before, right), like(np.ascontiguousarray(emission), right), right)
+def _cp_core(core: CPCore, left: np.ndarray | None, emission: np.ndarray, right: np.ndarray, spread: float) -> CPCore:
+    random: Array = core.right
+    mixed = like(right, random) + spread * random
+    return CPCore(None if left is None else like(left, mixed), like(np.ascontiguousarray(emission), mixed), mixed)
 
 
-def _dense_core(
-    core: Core, before: np.ndarray | None, emission: np.ndarray, behind: np.ndarray, spread: float
-) -> Array:
-    change = spread * core.shape[0] * to_numpy(core.dense())  # sums to `spread` over the right bond, on average
-    dense = emission[:, :, None] * (behind + change)
-    return like(dense if before is None else before @ dense, core.dense())
+def _dense_core(core: Core, left: np.ndarray | None, emission: np.ndarray, right: np.ndarray, spread: float) -> Array:
+    random = spread * core.shape[0] * to_numpy(core.dense())  # sums to `spread` over the right bond, on average
+    dense = emission[:, :, None] * (right + random)
+    return like(dense if left is None else left @ dense, core.dense())
 
 
 def component_densities(block: np.ndarray, variable: Variable) -> np.ndarray:
-    """p(x_k | s) of rows (n, width) with the largest of each row at 1, (n, N) in float32; all 1 for missing entries."""
+    """p(x_k | s) of rows (n, width) divided by the largest of each row, (n, N) in float32; 1 where x is missing."""
     block = block.astype(np.float64)
     missing = np.isnan(block).all(axis=1)
     if block.shape[1] == 1:
@@ -262,11 +262,11 @@ def component_densities(block: np.ndarray, variable: Variable) -> np.ndarray:
 
 
 def component_shares(density: np.ndarray, count: np.ndarray | None = None) -> np.ndarray:
-    """How much of the column each component answers for under equal weights, none of it zero.
+    """The share of the rows for which each component is responsible under equal weights, (N,), smoothed to be positive.
 
     Args:
         density: (n, N) of `component_densities`.
-        count: (n,) how often each row occurs; None: once.
+        count: (n,) number of times each row occurs; None: once.
     """
     responsibility = density / density.sum(axis=1, keepdims=True)
     if count is None:

@@ -1,4 +1,4 @@
-"""A mixture of rings over several orders of the columns, learnt one after the other or together."""
+"""Mixtures of rings over several orders of the columns, whose rings are fitted one after another or jointly."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import Variable
 
-MOST_STEPS = 200
-GAP = 1e-10  # nats a row that weights may be below the best ones
+MAX_STEPS = 200
+GAP = 1e-10  # nats per row by which weights may miss the best likelihood
 
 
 def fit_mixture(
@@ -44,11 +44,11 @@ def fit_mixture(
     device: Any = None,
     **options: Any,
 ) -> FitResult:
-    """A `RingMixture` of rings that differ in the order of their columns and in their starting points.
+    """Fit a `RingMixture` of rings that differ in the order of their columns and in their starting points.
 
-    p(x) = Σ_r w_r p_r(x). Each ring starts near a mixture of products and is fitted to all rows by `fit_em`. Then EM of
-    the weights alone maximises the likelihood of the validation rows, or of x if there are none. With `together`, EM of
-    the whole mixture follows, in which every ring is fitted to the rows weighted by its responsibilities.
+    p(x) = Σ_r w_r p_r(x). Each ring starts near a mixture of products and is fitted to all rows by `fit_em`. Then the
+    weights alone are set to maximise the likelihood of the validation rows, or of x if there are none. With `together`,
+    EM of the whole mixture follows, in which every ring is fitted to the rows weighted by its responsibilities.
 
     Args:
         x: (n, d) data, NaN where missing.
@@ -56,16 +56,16 @@ def fit_mixture(
         rank: of every bond.
         num_rings: number of rings, at least 1.
         orders: one order for each ring; None uses `ringdist.ordering.diverse` of the mutual information.
-        columns: of every variable its columns of x, as in `initialize`.
+        columns: for every variable the columns of x that it covers, as in `initialize`.
         topology, core, num_components, xp, dtype, device: as in `initialize`.
-        together: whether to fit all rings once more, together.
-        validation: (n', d) rows for the choice of epochs and weights.
+        together: whether to fit all rings once more, jointly.
+        validation: (n', d) rows that choose epochs and weights.
         sample_weight: (n,) non-negative weights of the rows of x; they do not enter the weights of the rings.
         rng: seed.
         options: for `fit_em`, such as `max_epochs`, `batch_size` and `smoothing`.
 
     Returns:
-        The mixture, and its history if fitted together, otherwise that of the first ring.
+        The mixture and, with `together`, its history, otherwise the history of the first ring.
 
     Raises:
         ValueError: if num_rings is not a positive integer or differs from the number of orders; also as `initialize`
@@ -84,7 +84,7 @@ def fit_mixture(
     if isinstance(num_rings, bool) or not isinstance(num_rings, int | np.integer) or num_rings < 1:
         raise ValueError(f"num_rings must be a positive integer, found {num_rings!r}")
     if orders is not None and len(orders) != num_rings:
-        raise ValueError(f"orders must be one for each of the {num_rings} rings, found {len(orders)}")
+        raise ValueError(f"there must be one order for each of {num_rings} rings, found {len(orders)}")
     seeds = np.random.default_rng(rng).integers(2**31, size=2 * num_rings + 1).tolist()
     layout: dict[str, Any] = {"topology": topology, "core": core, "xp": xp, "dtype": dtype, "device": device}
     if orders is None:
@@ -92,7 +92,7 @@ def fit_mixture(
         rows = to_numpy(x) if is_array(x) else np.asarray(x)
         placed, sites = placed_variables(rows, variables, columns, num_components)
         orders = ordering.diverse(ordering.dependence(rows, placed, sites), int(num_rings), topology)
-    learning = {"sample_weight": sample_weight, "validation": validation, **options}
+    fit_options = {"sample_weight": sample_weight, "validation": validation, **options}
     rings, history = [], None
     for r, order in enumerate(orders):
         start = initialize(
@@ -106,34 +106,35 @@ def fit_mixture(
             rng=seeds[2 * r],
             **layout,
         )
-        fitted = fit_em(start, x, rng=seeds[2 * r + 1], **learning)
+        fitted = fit_em(start, x, rng=seeds[2 * r + 1], **fit_options)
         rings.append(fitted.ring)
         history = history or fitted.history
     mixture = weighted(rings, x if validation is None else validation)
     if together:
-        return fit_em(mixture, x, rng=seeds[-1], **learning)
+        return fit_em(mixture, x, rng=seeds[-1], **fit_options)
     return FitResult(mixture, history or {})
 
 
 def weighted(rings: Sequence[TensorRing], rows: Any, sample_weight: np.ndarray | None = None) -> RingMixture:
-    """The rings with the weights of highest likelihood of rows (n, d), which may have weights (n,) themselves."""
+    """The mixture of the rings whose weights maximise the likelihood of rows (n, d), optionally weighted (n,)."""
     values = np.stack([log_probs(ring, rows) for ring in rings])
     return RingMixture(rings, mixture_weights(values, sample_weight).tolist())
 
 
 def mixture_weights(values: np.ndarray, sample_weight: np.ndarray | None = None) -> np.ndarray:
-    """The weights (K,) of K models of highest likelihood, from their log-likelihoods of n rows (K, n).
+    """The mixture weights (K,) of highest likelihood, from the log-likelihoods (K, n) of n rows under K models.
 
-    The likelihood is concave in the weights: with g_k = mean p_k(x) / p(x), no weights are better by more than
-    max g − 1 nats a row. Steps are the better ones of EM, w ← w g, which never loses, and of Newton's method.
+    The likelihood is concave in the weights w. With g_k = mean p_k(x) / p(x), no other weights are better by more than
+    max g − 1 nats per row. Every step is the best among that of EM, w ← w g, which never decreases the likelihood, and
+    several along the direction of Newton's method.
     """
     best = values.max(axis=0)
     share = np.ones(len(best)) if sample_weight is None else np.asarray(sample_weight)
-    counts = (best > -np.inf) & (share > 0)  # no weights help the other rows
-    share = share[counts] / max(share[counts].sum(), np.finfo(np.float64).tiny)
-    relative = np.exp(values[:, counts] - best[counts])
+    relevant = (best > -np.inf) & (share > 0)  # the other rows do not depend on the weights
+    share = share[relevant] / max(share[relevant].sum(), np.finfo(np.float64).tiny)
+    relative = np.exp(values[:, relevant] - best[relevant])
     weights = np.full(len(values), 1 / len(values))
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         ratio = relative / (weights @ relative)
         gain = ratio @ share
         if gain.max() < 1 + GAP:
@@ -146,9 +147,9 @@ def mixture_weights(values: np.ndarray, sample_weight: np.ndarray | None = None)
 
 
 def _newton(ratio: np.ndarray, share: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """Where the quadratic model of the likelihood is highest among non-negative weights, which sum to 1 at its maximum.
+    """The weights that maximise the quadratic model of the likelihood, at whose maximum they sum to 1.
 
-    Weights that would be negative are 0.
+    Weights that would be negative are set to 0, one set after another.
     """
     curvature, linear = (ratio * share) @ ratio.T, 2 * gain - 1
     free, target = np.ones(len(gain), dtype=bool), np.zeros(len(gain))

@@ -1,4 +1,4 @@
-"""Starting points for learning: rings near the data's marginals, or near a mixture of products."""
+"""Starting points for learning: rings near the product of the marginals, or near a mixture of products or chains."""
 
 from __future__ import annotations
 
@@ -34,9 +34,12 @@ from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
 from ringdist.variables import BUILT_IN, Categorical, Family, GaussianMixture, Truncated, Variable
 
+SHARE_ROWS = 10_000  # about as many are used for the shares of components
+MOST_CATEGORIES = 64  # of a column of integers without a given family
+
 
 def random_like(ring: TensorRing, rng: np.random.Generator) -> TensorRing:
-    """A random ring of the same shape, variables and backend, to start from once more."""
+    """A random ring of the same shape, variables and backend, as the starting point of a restart."""
     prototype, seed = ring.prototype, int(rng.integers(2**31))
     stream = Stream(seed, prototype)
 
@@ -67,26 +70,29 @@ def initialize(
     dtype: Any = None,
     device: Any = None,
 ) -> TensorRing:
-    """A starting ring from data: components on the data, near independence, with distinct values of the bonds.
+    """A starting ring with its components placed on the data.
 
     Core entries are the share of each component in its column times independent exponential variates. The ring starts
     near the product of the columns' marginals, but not at it: equal entries are a symmetric saddle point, at which the
-    values of a bond would never separate. With `method="mixture"` the ring starts near a mixture of `rank` products,
-    fitted here by EM, whose cluster is the state of every bond. This is far better for tables with clusters. With
-    `method="chains"` it starts near a mixture of Markov chains along the order, whose states are cluster and component.
-    Use it if columns also depend on their neighbours within clusters, like sites of genomes.
+    values of a bond would never separate.
+
+    With `method="mixture"` the ring starts near a mixture of `rank` products, fitted here by EM, and the state of every
+    bond is the cluster. This is far better for tables with clusters. With `method="chains"` it starts near a mixture of
+    Markov chains along the order, and the state of a bond is the cluster and the component. Use it if columns also
+    depend on their neighbours within clusters, like sites of genomes.
 
     Args:
         x: (n, d) data as NumPy array, NaN where missing.
         variables: for every column a variable, which is kept; a family, such as `rd.GaussianMixture`, whose components
-            are placed on the data; or None: integers from 0 become categorical if there are at most 64 of them, other
-            columns Gaussian mixtures. Use `functools.partial` of the family for arguments that cannot be estimated. A
+            are placed on the data; or None: integers from 0 become categorical if all are below 64, and other columns
+            become Gaussian mixtures. Use `functools.partial` of the family for arguments that cannot be estimated. A
             wide variable covers several columns: `functools.partial(rd.MultivariateGaussianMixture, names=["a", "b"])`
-            two, and `rd.MultivariateGaussianMixture` all that the others leave. Its components are placed by k-means.
-        columns: for every variable its columns of x, as in `TensorRing`; a family without names covers all columns
-            that it is given. By default the columns of the variables follow each other.
+            covers two, and `rd.MultivariateGaussianMixture` all columns that the others leave. Its components are
+            placed by k-means.
+        columns: for every variable the columns of x that it covers, as in `TensorRing`; a family without names covers
+            all columns that it is given. By default the columns of the variables follow each other.
         rank: of every bond, or one per bond in the sense of `TensorRing.ranks`.
-        num_components: of mixtures; fewer if a column has fewer distinct values.
+        num_components: of every column that is not categorical; fewer if it has fewer distinct values.
         method: components at equally frequent quantiles ("quantile"), at k-means centres ("kmeans"), or at quantiles
             with the cores of a mixture of products ("mixture") or of chains ("chains"). Chains are a train of CP cores
             with `rank // N` clusters, at least one, where N is the largest number of components of a column. The number
@@ -100,7 +106,8 @@ def initialize(
         tied: whether all columns share their factors, as `fit_em(..., tied=True)` needs. With CP cores in a train this
             is a homogeneous hidden Markov model. All columns need the same number of components.
         emphasis: with `method="mixture"`, how many times each variable counts when rows are assigned to clusters,
-            positive; once by default. Clusters differ most in what counts most, such as a class to be predicted.
+            positive; once by default. Clusters differ most in the variables that count most, such as a class to be
+            predicted.
         order, topology, rng, xp, dtype, device: as in `TensorRing.random`.
 
     Raises:
@@ -121,12 +128,14 @@ def initialize(
     if method not in ("quantile", "kmeans", "mixture", "chains"):
         raise ValueError(f"method must be quantile, kmeans, mixture or chains, found {method!r}")
     if method == "chains" and (topology, core) != ("train", "cp"):
-        raise ValueError(f"a mixture of chains is a train of cp cores, found topology {topology!r} and core {core!r}")
+        raise ValueError(
+            f"method chains needs topology='train' and core='cp', found topology {topology!r} and core {core!r}"
+        )
     _check_emphasis(emphasis, method, len(variables))
     if not 0 <= spread <= 1:
         raise ValueError(f"spread must be between 0 and 1, found {spread}")
-    target = dtype_name(dtype) if dtype is not None else default_dtype(backend_of_namespace(xp))
-    placed, sites = _placed_variables(x, variables, columns, num_components, method, target)
+    precision = dtype_name(dtype) if dtype is not None else default_dtype(backend_of_namespace(xp))
+    placed, sites = _placed_variables(x, variables, columns, num_components, method, precision)
     known = [converted_variable(variable, np, None, None) for variable in placed]
     ring = TensorRing.random(
         placed,
@@ -147,13 +156,15 @@ def initialize(
     if emphasis is not None:
         emphasis = [float(emphasis[place[own]]) for own in ring.columns]
     if tied and method in ("mixture", "chains"):
-        raise ValueError("tied=True needs method quantile or kmeans: the clusters of a mixture are rows, not states")
+        raise ValueError(f"tied=True needs method quantile or kmeans, found {method!r}")
     if method in ("mixture", "chains"):
         if not isinstance(rank, int | np.integer):
-            raise ValueError(f"a start near a mixture has one rank for all bonds, found {rank!r}; others may differ")
+            raise ValueError(
+                f"method {method} needs one rank for all bonds, found {rank!r}; quantile and kmeans accept one per bond"
+            )
         if inner is not None:
             raise ValueError(
-                f"near a mixture the hidden state of a CP core is the cluster: inner must be None, found {inner}"
+                f"inner must be None, found {inner}: with method {method} the hidden states are the clusters"
             )
         generator = np.random.default_rng(_seed(rng, ring.prototype))
         clusters = rank if method == "mixture" else max(1, rank // max(variable.num_components for variable in known))
@@ -164,9 +175,9 @@ def initialize(
             else cores_near_chains(mixture, x, known, ring, spread, generator)
         )
         return TensorRing(cores, ring.variables, ring.order, ring.columns)
-    some = x[:: max(1, len(x) // 10_000)]
+    sampled = x[:: max(1, len(x) // SHARE_ROWS)]
     shares = [
-        component_shares(component_densities(some[:, own], variable))
+        component_shares(component_densities(sampled[:, own], variable))
         for own, variable in zip(sites, known, strict=True)
     ]
     if tied:
@@ -179,7 +190,7 @@ def _check_emphasis(emphasis: Sequence[float] | None, method: str, number: int) 
     if emphasis is None:
         return
     if method != "mixture":
-        raise ValueError(f"emphasis is of clusters, as method mixture has them, found method {method!r}")
+        raise ValueError(f"emphasis needs method mixture, found method {method!r}")
     values = np.asarray(emphasis, dtype=np.float64)
     if values.shape != (number,) or not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(f"emphasis must be a positive number for each of {number} variables, found {emphasis!r}")
@@ -191,7 +202,7 @@ def placed_variables(
     columns: Columns | None,
     num_components: int,
 ) -> tuple[list[Variable], list[list[int]]]:
-    """NumPy variables with their components on the data x (n, d), in the order of `variables`; the columns of each."""
+    """NumPy variables with their components placed on the data x (n, d), and the columns of each variable."""
     placed, sites = _placed_variables(x, variables, columns, num_components, "quantile", "float64")
     return [converted_variable(variable, np, "float64", None) for variable in placed], sites
 
@@ -199,7 +210,7 @@ def placed_variables(
 def _placed_variables(
     x: np.ndarray, variables: Sequence[Any], columns: Columns | None, num_components: int, method: str, dtype: str
 ) -> tuple[list[Variable], list[list[int]]]:
-    """As `placed_variables`, given variables as they are; components are no narrower than the dtype or x can hold."""
+    """As `placed_variables`, but given variables are not converted; components are at least as wide as the rounding."""
     sites = _columns(x, variables, columns)
     if num_components < 1:
         raise ValueError(f"num_components must be at least 1, found {num_components}")
@@ -212,7 +223,7 @@ def _placed_variables(
 
 
 def _tied(ring: TensorRing, shares: Sequence[np.ndarray]) -> TensorRing:
-    """One factor for all of equal name and shape, from the shares of components in all columns together."""
+    """The ring with one factor for all factors of equal name and shape, and the mean shares of components."""
     if len({share.size for share in shares}) > 1:
         raise ValueError(
             f"tied=True needs as many components in every column, found {sorted({share.size for share in shares})}"
@@ -230,7 +241,7 @@ def _tied(ring: TensorRing, shares: Sequence[np.ndarray]) -> TensorRing:
 
 
 def _by_component(core: Core, factor: np.ndarray) -> Core:
-    """The core times a number for each component, (N,)."""
+    """The core with the slice of each component multiplied by a factor (N,)."""
     arrays = core.arrays()
     name = "core" if "core" in arrays else "emission"
     array = arrays[name]
@@ -239,12 +250,12 @@ def _by_component(core: Core, factor: np.ndarray) -> Core:
 
 
 def _seed(rng: Any, core: Any) -> int:
-    """A NumPy seed from the randomness of any backend."""
+    """A NumPy seed from the random generator of any backend."""
     return int(2**31 * float(uniform(Stream(rng, core).next(), (1,), core)[0]))
 
 
 def _columns(x: np.ndarray, variables: Sequence[Any], columns: Columns | None) -> list[list[int]]:
-    """The columns of x (n, d) that each variable covers; a family that names none covers those that are left."""
+    """The columns of x (n, d) that each variable covers; a wide family without names covers the remaining columns."""
     widths = [_width(variable) for variable in variables]
     if columns is not None:
         found = as_columns(columns, widths)
@@ -255,8 +266,8 @@ def _columns(x: np.ndarray, variables: Sequence[Any], columns: Columns | None) -
     known = sum(width for width in widths if width is not None)
     if widths.count(None) > 1:
         raise ValueError(
-            "names must tell how many columns each variable covers, as in functools.partial("
-            "rd.MultivariateGaussianMixture, names=['a', 'b']), found several families without"
+            "only one family may cover all remaining columns, found several without names; write "
+            "functools.partial(rd.MultivariateGaussianMixture, names=['a', 'b']) for a family of two columns"
         )
     rest = x.shape[1] - known if x.ndim == 2 else 0
     if x.ndim != 2 or x.shape[0] == 0 or (rest < 2 if None in widths else rest != 0):
@@ -267,7 +278,7 @@ def _columns(x: np.ndarray, variables: Sequence[Any], columns: Columns | None) -
 
 
 def _width(variable: Any) -> int | None:
-    """How many columns a variable covers, or a family with the options that it is given; None if they do not tell."""
+    """The number of columns that a variable, or a family with its options, covers; None if it is not determined."""
     if isinstance(variable, functools.partial) and isinstance(variable.func, type):
         return variable.func.width_of(**variable.keywords) if issubclass(variable.func, Family) else 1
     if isinstance(variable, type):
@@ -278,7 +289,7 @@ def _width(variable: Any) -> int | None:
 def _variable(
     block: np.ndarray, variable: Any, num_components: int, method: str, columns: Sequence[int], precision: Any
 ) -> Variable:
-    """The variable of columns (n, w) as it is given, or one of the family with its components on the data."""
+    """The given variable, checked on its columns (n, w), or one of the family with its components placed on them."""
     text = f"column {columns[0]}" if len(columns) == 1 else f"columns {', '.join(map(str, columns))}"
     if not (variable is None or isinstance(variable, type | functools.partial | Variable)):
         raise TypeError(f"{text}: expected a variable, a family or None, found {variable!r}")
@@ -289,14 +300,14 @@ def _variable(
             converted_variable(variable, np, None, None).check(observed)
             return variable
         if np.isnan(block).all(axis=0).any():
-            raise ValueError("components need an observed entry to be placed on, found none")
+            raise ValueError("placing components needs an observed entry, found none")
         return _placed(variable, block if len(columns) > 1 else observed, num_components, method, precision)
     except ValueError as error:
         raise ValueError(f"{text}: {error}") from None
 
 
 def _placed(family: Any, observed: np.ndarray, num_components: int, method: str, precision: Any) -> Variable:
-    """A variable of the family with its components on the data."""
+    """A variable of the family with its components placed on the observed values."""
     if np.isinf(observed).any():
         raise ValueError("values must be finite, found infinity")
     options: dict[str, Any] = {}
@@ -304,8 +315,8 @@ def _placed(family: Any, observed: np.ndarray, num_components: int, method: str,
         family, given = family.func, inspect.signature(family.func).bind_partial(*family.args, **family.keywords)
         options = given.arguments
     if family is None:
-        whole = bool(((observed == np.floor(observed)) & (observed >= 0)).all())
-        family = Categorical if whole and observed.max() < 64 else GaussianMixture
+        integers = bool(((observed == np.floor(observed)) & (observed >= 0)).all())
+        family = Categorical if integers and observed.max() < MOST_CATEGORIES else GaussianMixture
     if family not in BUILT_IN or family is Truncated:
         known = ", ".join(kind.__name__ for kind in BUILT_IN if kind is not Truncated)
         raise ValueError(f"components can be placed for {known}, found {family!r}; give a variable of it instead")

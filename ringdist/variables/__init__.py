@@ -1,15 +1,15 @@
 """Families of component densities.
 
-- `variable`: what users follow (`Variable`). `protocol`: the base class with defaults that the
-  library asks (`Family`).
+- `variable`: the protocol that users implement (`Variable`). `protocol`: the base class with defaults
+  that the library uses (`Family`).
 - `categorical`, `gaussian`, `student_t`, `lognormal`, `beta`, `von_mises`, `poisson`,
   `negative_binomial`: the built-in families, one file each.
-- `multivariate_gaussian`: the one whose variables are wide, of several columns.
-- `atoms`: point masses beside the components of any of them.
-- `foreign`: `as_family`, by which a class written against the protocol alone becomes a `Family`.
-- `interval`, `truncated`: components restricted to an interval; `within` and `panels` compute what
-  is asked of them, for any family. `truncated_multivariate`: Gaussians of several columns within a box,
-  whose masses are in `boxes`. `restriction`: what an event makes of a family.
+- `multivariate_gaussian`: the family of wide variables, which cover several columns.
+- `atoms`: point masses in addition to the components of any family.
+- `foreign`: `as_family`, which adapts a class that only follows the protocol to `Family`.
+- `interval`, `truncated`: components restricted to an interval; `within` and `panels` compute their
+  masses, moments and samples for any family. `truncated_multivariate`: Gaussians of several columns
+  within a box, whose masses are in `boxes`. `restriction`: the restriction of any family to an event.
 """
 
 from ringdist.variables.atoms import WithAtoms

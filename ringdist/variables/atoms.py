@@ -52,14 +52,14 @@ class WithAtoms(Family):
 
     def __init__(self, variable: Variable, atoms: Iterable[float], name: str | None = None):
         if not isinstance(variable, Variable):
-            raise TypeError(f"atoms stand beside a variable that follows rd.Variable, found {variable!r}")
+            raise TypeError(f"atoms need a variable that follows rd.Variable, found {variable!r}")
         inner, values = as_family(variable), _checked(atoms)
         if inner.values_are_components:
-            raise ValueError("the values of a categorical variable are atoms already: give it more categories")
+            raise ValueError("atoms need a variable of numbers, found Categorical; give it more categories instead")
         if inner.width > 1:
-            raise ValueError(f"atoms stand beside a variable of one column, found {inner.width} columns")
+            raise ValueError(f"atoms need a variable of one column, found {inner.width} columns")
         if isinstance(inner, WithAtoms):
-            raise ValueError(f"all atoms of a variable must be given at once, found some beside {inner!r}")
+            raise ValueError(f"all atoms of a variable must be given at once, found atoms in {inner!r}")
         name = check_name(name) or inner.name
         options = (("variable", inner.form._replace(name=None)), ("atoms", values))
         self._set(inner.num_components + len(values), name, inner.arrays(), options)
@@ -152,7 +152,7 @@ class WithAtoms(Family):
         return self._beside(self._inner.scales())
 
     def inner(self, other: Any) -> Array:
-        """Σ or ∫ relative to both measures, (N, N'): two atoms have the product 1 where they are equal."""
+        """Σ or ∫ p(x | s) q(x | t), (N, N'), relative to the measure with atoms: equal atoms have the product 1."""
         self._check_sibling(other)
         inner, other_inner = self._inner, other._inner
         block = inner.inner(other_inner)
@@ -202,14 +202,14 @@ class WithAtoms(Family):
         atoms: Sequence[float] = (),
         **options: Any,
     ) -> Self:
-        """`num_components` components of the family `variable`, placed on the values that are not atoms."""
+        """Atoms, and `num_components` components of the family `variable`, placed on the values that are not atoms."""
         values = _checked(atoms)
         family, more = (variable.func, variable.keywords) if isinstance(variable, functools.partial) else (variable, {})
         if not (isinstance(family, type) and issubclass(family, Family)):
-            raise ValueError(f"atoms are placed beside a family, found {family!r}")
+            raise ValueError(f"placing components needs a family as the variable, found {family!r}")
         beside = observed[~np.isin(observed, values)]
         if beside.size == 0:
-            raise ValueError("components need a value beside the atoms to be placed on, found none")
+            raise ValueError("placing components needs a value that is not an atom, found none")
         return cls(family.placed(beside, num_components, method, limits, **more), values, **options)
 
     def floored(self, x: np.ndarray) -> np.ndarray:
@@ -223,7 +223,7 @@ class WithAtoms(Family):
         )
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
-        """Those of the variable; "count" of the atoms too."""
+        """The statistics of the variable, whose "count" has the atoms too."""
         size = self._inner.num_components
         statistics = self._inner.statistics(self._beside_atoms(x), responsibilities[:, :size])
         _, weights = observed(x, responsibilities)
@@ -243,11 +243,11 @@ class WithAtoms(Family):
         return like(np.asarray(self.atoms), array)
 
     def _hits(self, x: Array) -> Array:
-        """Which atom an entry of x is, (..., A)."""
+        """Whether each entry of x is each of the atoms, (..., A)."""
         return x[..., None] == self._values(x)
 
     def _explained(self, x: Array) -> Array:
-        """Whether entries of x can come from a component of the variable."""
+        """Whether each entry of x can come from a component of the variable."""
         inside = self._inner.in_support(x)
         return inside if self._inner.integer else inside & ~namespace(x).any(self._hits(x), axis=-1)
 
@@ -260,7 +260,7 @@ class WithAtoms(Family):
         return namespace(condition).astype(condition, array.dtype)
 
     def _beside(self, array: Array, values: Sequence[float] = ()) -> Array:
-        """Numbers of the components of the variable, (M,), followed by those of the atoms, 0 if not given."""
+        """Values for the components of the variable, (M,), followed by those for the atoms, 0 by default."""
         tail = like(np.asarray(values), array) if values else like_zeros((len(self.atoms),), array)
         return namespace(array).concat([array, tail])
 
@@ -268,7 +268,7 @@ class WithAtoms(Family):
 def _checked(atoms: Any) -> tuple[float, ...]:
     values = np.asarray(to_numpy(atoms) if is_array(atoms) else list(atoms), dtype=np.float64)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-        raise ValueError(f"atoms must be finite numbers, one at least, found {atoms!r}")
+        raise ValueError(f"atoms must be one or more finite numbers, found {atoms!r}")
     if np.unique(values).size < values.size:
-        raise ValueError(f"atoms must differ, found {values.tolist()}")
+        raise ValueError(f"atoms must be distinct, found {values.tolist()}")
     return tuple(float(value) + 0.0 for value in values)

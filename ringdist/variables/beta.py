@@ -1,4 +1,4 @@
-"""Beta components: numbers within bounds."""
+"""Beta components, for numbers within bounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ringdist.variables.placing import centres_and_widths
 from ringdist.variables.protocol import Family
 from ringdist.variables.tails import regularised_beta
 
-NEWTON_STEPS = 8  # of one M-step, each the longest of those below that gains
+NEWTON_STEPS = 8  # of one M-step, each of the largest size below that gains
 GAIN = 1e-9  # nats a row of a component, below which no further step is made: the error is about its square then
 LENGTHS = 1.0, 0.3, 0.05
 LONGEST = 3.0  # change of log odds of the mean, and of the logarithm of alpha + beta, in a step
@@ -143,7 +143,7 @@ class BetaMixture(Family):
         xp = namespace(*product.values())
         finite = (product["alphas"] > 0) & (product["betas"] > 0)
         a, b = xp.where(finite, product["alphas"], 1.0), xp.where(finite, product["betas"], 1.0)
-        u, v = a / (a + b), b / (a + b)  # all three densities meet here, so that nothing large cancels
+        u, v = a / (a + b), b / (a + b)  # where all three densities are large, so that no large terms cancel
         log = _log_odds_density(u, v, **left) + _log_odds_density(u, v, **right) - _log_odds_density(u, v, a, b)
         return xp.where(finite, xp.exp(log - xp.log(u) - xp.log(v)) / self._width, math.inf)
 
@@ -160,7 +160,7 @@ class BetaMixture(Family):
 
     @classmethod
     def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Self:
-        """Means on the data, with variances that cover the distances between them."""
+        """Components with means at values of the data, wide enough to overlap their neighbours."""
         bounds = cls([1.0], [1.0], **options)
         bounds.check(observed)
         found, widths = centres_and_widths(observed - bounds.support[0], num_components, method, limits)
@@ -170,10 +170,10 @@ class BetaMixture(Family):
         return cls(share * total, (1 - share) * total, **options)
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
-        """Sums of logit u − logit m and of KL(m ‖ u), with m the component's own mean of u = 1 − v.
+        """Sums of logit u − logit m and of KL(m ‖ u), with m the component's mean of u and v = 1 − u.
 
-        Both are linear in log u and log v, the sufficient statistics, and keep the digits of a
-        component that is narrow.
+        Both are linear in the sufficient statistics log u and log v, and accurate for narrow
+        components too.
         """
         xp = namespace(x)
         x = xp.where(self._inside(x), x, xp.nan)
@@ -194,7 +194,7 @@ class BetaMixture(Family):
         return {"count": weights, "tilt": weights * (gaps[1] - gaps[0]), "spread": weights * spread}
 
     def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Self:
-        """As in `Family`; of components narrower than `least_std`, or than the rounding of u, α and β are shrunk."""
+        """As in `Family`; α and β of components narrower than `least_std`, or than the rounding of u, are reduced."""
         alphas, betas = self._arrays["alphas"], self._arrays["betas"]
         xp = namespace(alphas)
         seen = statistics["count"] > 0
@@ -211,7 +211,7 @@ class BetaMixture(Family):
         return self.support[1] - self.support[0]
 
     def _ends(self, array: Array) -> tuple[float, float]:
-        """Numbers of the dtype next to the bounds, none of them subnormal."""
+        """The numbers of the dtype next to the bounds, none of them subnormal."""
         limits = namespace(array).finfo(array.dtype)
         least, spacing = float(limits.smallest_normal), 2 * float(limits.eps)
         low, high = self.support
@@ -221,7 +221,7 @@ class BetaMixture(Family):
         return (x > self.support[0]) & (x < self.support[1])
 
     def _shares(self, x: Array) -> tuple[Array, Array]:
-        """u and 1 − u of x inside, (..., 1), each to its own digits."""
+        """u and 1 − u of x inside the bounds, (..., 1), each to full relative precision."""
         xp, (low, high) = namespace(x), self.support
         least = float(xp.finfo(x.dtype).smallest_normal)
         u, v = (x - low) / self._width, (high - x) / self._width
@@ -235,7 +235,7 @@ class BetaMixture(Family):
 
 
 def _log_odds_density(u: Array, v: Array, alphas: Array, betas: Array) -> Array:
-    """log of u^α v^β / B(α, β), from terms that are small near the mode."""
+    """log(u^α v^β / B(α, β)), as a sum of terms that are small near the mode."""
     xp, total = namespace(alphas), alphas + betas
     gap = alphas * v - betas * u
     distance = deviance(alphas + 0 * u, total * u, gap) + deviance(betas + 0 * u, total * v, -gap)
@@ -244,14 +244,14 @@ def _log_odds_density(u: Array, v: Array, alphas: Array, betas: Array) -> Array:
 
 
 def _maximised(mean: Array, rest: Array, total: Array, tilt: Array, spread: Array) -> tuple[Array, Array, Array]:
-    """Mean, 1 − mean and α + β of higher likelihood, from statistics per row about the first.
+    """A mean, 1 − mean and α + β of higher likelihood, from statistics per row about the current mean.
 
-    Per row, with m and n the mean and α + β that are sought and m_0 the first mean,
+    The log-likelihood per row, as a function of the mean m and of n = α + β, with m_0 the current mean,
 
         n ((m − m_0) tilt − spread − KL(m ‖ m_0)) + log(n m (1 − m)) / 2 + δ(n) − δ(n m) − δ(n (1 − m))
 
-    is ascended in the log odds of m and in log n by Newton's method. Its matrix is that of α and β,
-    in which the likelihood is concave.
+    is maximised in the log odds of m and log n by Newton's method. The Hessian is that in α and β, in which the
+    likelihood is concave.
     """
     xp = namespace(mean)
     start_mean, start_rest = mean, rest

@@ -1,7 +1,7 @@
-"""Probabilities of integers on an interval, summed to rounding from some of them.
+"""Sums over the integers of an interval, accurate to rounding, from the probabilities of some of them.
 
-Integers next to the ends of the interval are known one by one, then blocks whose length grows with the distance from
-the end, each by the probabilities of 12 of its integers.
+Integers next to the ends of the interval are evaluated one by one. Then blocks follow, whose length grows with the
+distance from the end; a block is evaluated at 12 of its integers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ FARTHEST = 2.0**62  # largest integer that a quantile is searched in
 
 
 class Blocks(Panels):
-    """Components on the integers low, ..., high, known next to the ends one by one.
+    """Components restricted to the integers low, ..., high.
 
-    A component whose bulk is far from both ends, beside its width, is not resolved.
+    A component is not resolved if its distance from both ends is large compared with its width.
 
     Args:
         log_density: from integers (q,) to the logarithm of their probabilities, (q, N).
@@ -48,7 +48,7 @@ class Blocks(Panels):
         super().__init__(logs, like(weights, prototype)[..., None], like(legendre, prototype))
 
     def mean_and_variance(self) -> tuple[Array, Array]:
-        """Of each component, (N,)."""
+        """Mean and variance of each component, (N,)."""
         mean, variance = self.moments(self.offsets)
         return self.low + mean, variance
 
@@ -105,7 +105,7 @@ class _Layout(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _blocks(count: float) -> _Layout:
-    """The blocks of the first `count` integers."""
+    """The blocks that cover the first `count` integers."""
     starts, lengths, start = [], [], 0.0
     while start < count:
         length = 1.0 if start < SINGLE else min(max(float(NODES), math.floor(start * (GROWTH - 1))), count - start)
@@ -125,7 +125,7 @@ def _blocks(count: float) -> _Layout:
 
 @functools.lru_cache(maxsize=1024)
 def _block(length: float) -> tuple[np.ndarray, np.ndarray]:
-    """Some integers of 0, ..., length − 1, and the matrix from their probabilities to Legendre coefficients.
+    """Nodes among 0, ..., length − 1, and the matrix from their probabilities to Legendre coefficients.
 
     The coefficients are those of the density on [−1, 1] whose integral over the cell of each of these integers is the
     integer's probability.

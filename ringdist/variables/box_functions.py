@@ -1,4 +1,4 @@
-"""Functions of one column for integrals over boxes: derivatives and moments between bounds, lattice points."""
+"""Helpers for integrals over boxes: functions of one column between bounds, and lattice points."""
 
 from __future__ import annotations
 
@@ -22,16 +22,13 @@ def finite(bound: Array) -> Array:
 
 
 def between(z: Array, low: Array, high: Array) -> Array:
-    """The number of the interval that is nearest to z."""
+    """The point of the interval [low, high] that is nearest to z."""
     xp = namespace(z)
     return xp.minimum(xp.maximum(z, low), high)
 
 
 def last_of(holds: Callable[[Array], Array], left: Array, right: Array, bits: int) -> Array:
-    """Where a condition of points (M, 1), true up to some point and false beyond, changes between left and right (M,).
-
-    By bisection.
-    """
+    """The points (M,) between left and right up to which a condition of points (M, 1) is true, by bisection."""
     xp = namespace(left)
 
     def halved(ends: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -44,14 +41,14 @@ def last_of(holds: Callable[[Array], Array], left: Array, right: Array, bits: in
 
 
 def exponent_derivative(z: Array, rho: Array, scale: Array, start: Array, end: Array, width: Array) -> Array:
-    """The derivative of −z² / 2 + log P(start <= Y <= end), whose bounds fall with z by rho / scale."""
+    """The derivative by z of −z² / 2 + log P(start <= Y <= end), whose bounds decrease at the rate rho / scale."""
     xp, mass = namespace(z), log_between(start, end, width)
     at_start, at_end = (xp.exp(_log_ratio(bound, mass)) for bound in (start, end))
     return -z + rho / scale * (at_start - at_end)
 
 
 def _log_ratio(bound: Array, mass: Array) -> Array:
-    """log φ(bound) − log mass, of a bound that counts, else a large negative number."""
+    """log φ(bound) − log mass; a large negative number for a bound without influence."""
     xp = namespace(bound)
     near = xp.abs(bound) < 1e6
     logs = -0.5 * xp.where(near, bound, 0.0) ** 2 - HALF_LOG_2PI
@@ -71,7 +68,7 @@ def moments_between(start: Array, end: Array, width: Array) -> tuple[Array, Arra
 
 @functools.cache
 def lattice(dimensions: int) -> np.ndarray:
-    """Points (LATTICE, dimensions) in (0, 1): multiples of roots of primes, folded by the tent transform."""
+    """Lattice points (LATTICE, dimensions) in (0, 1): multiples of square roots of primes, with the tent transform."""
     primes = [n for n in range(2, 400) if all(n % k for k in range(2, n))]
     if dimensions > len(primes):
         raise ValueError(f"an event may have at most {len(primes) + 1} intervals in one variable")

@@ -1,4 +1,4 @@
-"""Points and weights for integrals over boxes of standardised columns: exact ones for two, a lattice for more."""
+"""Quadrature rules for integrals over boxes: Gauss-Legendre panels for two columns, a lattice for more."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _T, _W = np.polynomial.legendre.leggauss(NODES)
 
 
 class Standard(NamedTuple):
-    """Standardised columns between bounds: (M, K), and their correlations (M, K, K)."""
+    """Bounds (M, K) of standardised columns, and their correlations (M, K, K)."""
 
     start: Array
     end: Array
@@ -32,7 +32,7 @@ class Standard(NamedTuple):
     correlations: Array
 
     def columns(self, order: Array) -> Standard:
-        """With the columns of each box in its own order (M, L)."""
+        """The boxes with the columns in an order (M, L) for each box."""
         xp = namespace(order)
         start, end, width = (xp.take_along_axis(part, order, axis=1) for part in self[:3])
         rows = xp.take_along_axis(self.correlations, order[:, :, None], axis=1)
@@ -40,7 +40,7 @@ class Standard(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Points for all columns but the last, and where the last lies given them."""
+    """Points and weights for all columns but the last, and the distribution of the last given them."""
 
     outer: Array  # (M, Q, K − 1)
     log_weights: Array  # (M, Q)
@@ -52,12 +52,12 @@ class Rule(NamedTuple):
 
     @property
     def logs(self) -> Array:
-        """Logarithm of the mass at every point."""
+        """The logarithm of the mass at every point."""
         return self.log_weights + log_between(self.start, self.end, self.width)
 
 
 def pair_rule(box: Standard, outer: int = 0) -> tuple[Rule, Array, Array]:
-    """The rule of two columns with one of them outside, and middles and halves of its panels (M, P)."""
+    """The rule for two columns, one of them the outer one, and the centres and half-widths of its panels (M, P)."""
     xp, inner = namespace(box.start), 1 - outer
     a, b, low, high = box.start[:, outer], box.end[:, outer], box.start[:, inner], box.end[:, inner]
     rho = box.correlations[:, 0, 1]
@@ -86,7 +86,7 @@ def pair_rule(box: Standard, outer: int = 0) -> tuple[Rule, Array, Array]:
 
 
 def _edges(log_integrand: Any, last: Any, bounds: tuple[Array, ...], rho: Array, scale: Array) -> Array:
-    """Ends of panels (M, P + 1), ascending; the first and the last move with the bounds of the box."""
+    """Ends of panels (M, P + 1), ascending; the first and the last have gradients by the bounds of the box."""
     xp, (a, b, low, high) = namespace(rho), bounds
     first, final, low, high, rho, scale = (stop_gradient(v) for v in (a, b, low, high, rho, scale))
     middle = 0.5 * low + 0.5 * high
@@ -126,7 +126,7 @@ def _edges(log_integrand: Any, last: Any, bounds: tuple[Array, ...], rho: Array,
 
 
 def sequential_rule(box: Standard, u: Array) -> Rule:
-    """One column after the other between its bounds given those before, from u (M or 1, Q, K − 1) in (0, 1)."""
+    """One column after another, each within its bounds given the previous ones, from u (M or 1, Q, K − 1) in (0, 1)."""
     xp = namespace(box.start)
     factor = xp.linalg.cholesky(box.correlations)
     logs = -math.log(u.shape[1]) + 0 * box.start[:, :1]

@@ -5,7 +5,7 @@ With R(t) = [[1, t ρ₁₂, t ρ₁₃], [·, 1, ρ₂₃], [·, ·, 1]] the ma
     dP/dt = Σ_j ρ_1j Σ_corners ± φ₂(x_1, x_j; t ρ_1j) P(a_k <= Z_k <= b_k | x_1, x_j),   {j, k} = {2, 3}
 
 over the four corners of the bounds of columns 1 and j (Plackett 1954; Genz 2004). The first column is the one whose
-partners are correlated most, so that the integrand is smooth: few Gauss-Legendre nodes give nearly all digits.
+partners are correlated most. Then the integrand is smooth, and few Gauss-Legendre nodes are accurate.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SIGNS = np.array([[1.0, -1.0], [-1.0, 1.0]])
 
 
 def in_good_order(box: Standard) -> Standard:
-    """With the two columns that are correlated most as the last."""
+    """The boxes with the two columns of largest correlation as the last ones."""
     xp, r = namespace(box.start), stop_gradient(box.correlations)
     partners = xp.stack([xp.abs(r[:, 1, 2]), xp.abs(r[:, 0, 2]), xp.abs(r[:, 0, 1])], axis=1)
     alone = xp.argmax(partners, axis=1)
@@ -39,7 +39,7 @@ def in_good_order(box: Standard) -> Standard:
 
 
 def log_mass_of_three(box: Standard, log_pair: Array) -> tuple[Array, Array]:
-    """log P, and whether it is right to `AGREE`, (M,) each; the logarithm of the mass of the last two is given."""
+    """log P and whether its relative error is below `AGREE`, both (M,), given the log mass of the last two columns."""
     xp, rho = namespace(log_pair), box.correlations
     first = log_between(*(part[:, 0] for part in box[:3])) + log_pair
     logs, factors = zip(*(_derivative(box, j) for j in (1, 2)), strict=True)
@@ -58,7 +58,7 @@ def log_mass_of_three(box: Standard, log_pair: Array) -> tuple[Array, Array]:
 
 
 def _derivative(box: Standard, j: int) -> tuple[Array, Array]:
-    """Logarithms and signed factors (M, T, 2, 2) of the derivative by the correlation of columns 0 and j, by corner."""
+    """The derivative of P by the correlation of columns 0 and j for every corner: logarithms and signs (M, T, 2, 2)."""
     xp, k, rho = namespace(box.start), 3 - j, box.correlations
     t = like(_T, rho)[None, :, None, None]
     own, other, apart = (part[:, None, None, None] for part in (rho[:, 0, j], rho[:, 0, k], rho[:, 1, 2]))

@@ -1,17 +1,19 @@
-"""Gaussians of several columns within a box: masses, moments and draws, as logarithms far in the tails.
+"""Gaussians of several columns within a box: masses, moments and samples, also far in the tails.
 
 For K standardised columns with correlations R = L Lᵀ the mass of the box a <= z <= b is an integral over all columns
-but the last, whose share is a difference of normal distribution functions:
+but the last, whose factor is a difference of normal distribution functions:
 
     P = ∫ p(z_1, ..., z_{K−1}) 1[a <= z <= b] (Φ(β(z)) − Φ(α(z))) dz,   α = (a_K − Σ_j L_Kj y_j) / L_KK,   z = L y
 
-- K = 1: nothing is left to integrate.
-- K = 2: the integrand is log-concave (Prékopa 1973). Gauss-Legendre panels cover where it is not e^−45 of its largest
-  value, with ends where Φ(β) or Φ(α) changes. Relative error below 1e-10 in float64, whatever correlation and tail.
-- K = 3: masses by an integral over correlations (see `box_triples`), 1e-8 of the mass wherever two rules of it agree.
-- K >= 4, and K = 3 where they do not: y = Φ⁻¹(u) between bounds, one column after the other, on a lattice of 2^11
-  points u with the tent transform (Genz 1992; Hickernell 2002), the same for all: 1e-4 of the mass as a rule, less
-  exact as correlations come near 1, with more columns, or far in a tail of several columns at once.
+- K = 1: no integral is left.
+- K = 2: the integrand is log-concave (Prékopa 1973). Gauss-Legendre panels cover the range where it exceeds e^−45 of
+  its maximum, with ends where Φ(β) or Φ(α) changes. The relative error is below 1e-10 in float64 for all correlations
+  and tails.
+- K = 3: masses are integrals over correlations (see `box_triples`). The relative error is below 1e-8 if two rules of
+  different size agree.
+- K >= 4, and K = 3 otherwise: y = Φ⁻¹(u) between bounds, one column after another, on one lattice of 2^11 points u
+  with the tent transform (Genz 1992; Hickernell 2002). The relative error is usually about 1e-4. It grows as
+  correlations approach 1, with the number of columns, and far in a joint tail of several columns.
 """
 
 from __future__ import annotations
@@ -55,10 +57,10 @@ _LEGENDRE = np.linalg.inv(np.polynomial.legendre.legvander(_T, NODES - 1))
 
 
 class Box:
-    """Gaussians of K columns, each restricted to bounds of its own.
+    """Gaussians of K columns, each restricted to its own bounds.
 
     Args:
-        means, low, high: broadcast to (..., K), low < high or both of them equal; low and high may be infinite.
+        means, low, high: broadcast to (..., K), low <= high; bounds may be infinite.
         covariances: (..., K, K), positive definite.
     """
 
@@ -75,7 +77,7 @@ class Box:
         self.rows, self.xp = int(means.shape[0]), xp
 
     def log_mass(self) -> Array:
-        """log P(low <= X <= high), of the leading shape."""
+        """log P(low <= X <= high), (...)."""
         if self.size != 3:
             (logs,) = self._in_parts(_mass)
             return self.xp.reshape(logs, self.shape)
@@ -87,7 +89,7 @@ class Box:
         return self.xp.reshape(logs, self.shape)
 
     def _with_others(self, logs: Array, sure: Array) -> Array:
-        """Masses (M,), of which those that are not certain are computed on the lattice."""
+        """Log masses (M,), with those that are not certain replaced by results on the lattice."""
         place = nonzero_rows(~sure)
         if place.shape[0] == 0:
             return logs
@@ -97,13 +99,13 @@ class Box:
         return take(self.xp.concat([logs, others]), indices(index, logs))
 
     def moments(self) -> tuple[Array, Array]:
-        """E[X | low <= X <= high] (..., K), and the covariances (..., K, K)."""
+        """E[X | low <= X <= high], (..., K), and Cov[X | low <= X <= high], (..., K, K)."""
         means, covariances = self._in_parts(_moments)
         square = (*self.shape, self.size, self.size)
         return self.xp.reshape(means, square[:-1]), self.xp.reshape(covariances, square)
 
     def draw(self, rng: Any) -> Array:
-        """One draw from each, (..., K), without gradient.
+        """One sample from each Gaussian, (..., K), without gradient.
 
         Raises:
             ValueError: if a box of three or more columns has so little mass that no proposal was accepted.
@@ -121,7 +123,7 @@ class Box:
         """Proposals of the sequential rule, accepted with the product of the masses of all columns but the first."""
         means = self.arrays[0]
         if not is_concrete(means):
-            raise ValueError("draws within a box of three or more columns repeat until accepted: not within tracing")
+            raise ValueError("samples within a box of three or more columns need rejection and cannot be traced")
         found, open_rows = np.zeros((self.rows, self.size)), np.arange(self.rows)
         for _ in range(ROUNDS):
             if not open_rows.size:
@@ -134,12 +136,12 @@ class Box:
             found[open_rows[kept]] = rows[kept]
             open_rows = open_rows[~kept]
         raise ValueError(
-            f"draws within intervals of three or more columns of one variable need a probability that is not tiny "
-            f"given what is observed, found {open_rows.size} of {self.rows} without an accepted draw in {ROUNDS}"
+            "samples within intervals of three or more columns of one variable need an event that is not very "
+            f"improbable, found {open_rows.size} of {self.rows} rows without a sample after {ROUNDS} proposals"
         )
 
     def _in_parts(self, kernel: Callable[..., tuple[Array, ...]], *others: Array) -> list[Array]:
-        """A function of the box's and other arrays (M, ...), evaluated for a bounded number of rows at a time."""
+        """A function of the box's arrays and of others (M, ...), evaluated for a bounded number of rows at a time."""
         arrays = (*self.arrays, *others)
         if not is_concrete(*arrays):
             return list(kernel(*arrays))
@@ -162,7 +164,7 @@ def _rounded_up(count: int) -> int:
 
 
 def _standard(means: Array, square: Array, low: Array, high: Array) -> tuple[Standard, Array]:
-    """The columns in standard deviations (M, K) from their means, and these standard deviations."""
+    """The standardised boxes, and the standard deviations (M, K) of their columns."""
     xp = namespace(means)
     stds = xp.sqrt(xp.linalg.diagonal(square))
     reach = END * stds  # larger distances are clipped first, because their quotient could overflow
@@ -208,7 +210,7 @@ def _moments(means: Array, square: Array, low: Array, high: Array) -> tuple[Arra
 
 
 def _joint(rule: Rule) -> tuple[Array, Array]:
-    """Means (M, K) and covariances (M, K, K) of the columns of a rule, the inner one as the last."""
+    """Means (M, K) and covariances (M, K, K) of the columns of a rule, the inner column last."""
     logs, xp = rule.logs, namespace(rule.start)
     share = xp.exp(logs - logsumexp(logs)[:, None])
     offset, spread = moments_between(rule.start, rule.end, rule.width)
@@ -223,7 +225,7 @@ def _joint(rule: Rule) -> tuple[Array, Array]:
 
 
 def _beside(box: Standard) -> Standard:
-    """With one more column, independent and unbounded."""
+    """The boxes with one more column, which is independent and unbounded."""
     xp, zero = namespace(box.start), 0 * box.start
     start, end, width = (
         xp.concat([part, zero + beyond], axis=1) for part, beyond in zip(box[:3], (-END, END, END), strict=True)
@@ -232,7 +234,7 @@ def _beside(box: Standard) -> Standard:
 
 
 def _drawn(means: Array, square: Array, low: Array, high: Array, u: Array) -> tuple[Array]:
-    """Draws (M, K) of one or two columns from uniform numbers (M, 3)."""
+    """Samples (M, K) of one or two columns from uniform numbers (M, 3)."""
     box, stds = _standard(means, square, low, high)
     if means.shape[1] == 1:
         return (means + stds * draw_standard(box.start, box.end, box.width, u[:, :1]),)
@@ -240,7 +242,7 @@ def _drawn(means: Array, square: Array, low: Array, high: Array, u: Array) -> tu
 
 
 def _drawn_pair(box: Standard, u: Array, v: Array, w: Array) -> Array:
-    """The outer column by the inverse of its distribution function, then the other within its bounds."""
+    """A sample of two columns: the outer one by inversion of its distribution function, then the inner one given it."""
     xp, (rule, middle, half) = namespace(u), pair_rule(box)
     m, parts = middle.shape
     logs = rule.logs - logsumexp(rule.logs)[:, None] - xp.log(xp.tile(like(_W, u), (parts,)))
@@ -256,7 +258,7 @@ def _drawn_pair(box: Standard, u: Array, v: Array, w: Array) -> Array:
 
 
 def _proposed(means: Array, square: Array, low: Array, high: Array, u: Array) -> tuple[Array, Array]:
-    """A proposal (M, K) from uniform numbers (M, K + 1), and the logarithm of the share of them to be accepted."""
+    """A proposal (M, K) from uniform numbers (M, K + 1), and the logarithm of its probability of acceptance."""
     xp, (box, stds) = namespace(u), _standard(means, square, low, high)
     rule = sequential_rule(box, u[:, None, :-2])
     share = rule.logs - log_between(*(part[:, :1] for part in box[:3]))

@@ -1,4 +1,4 @@
-"""Categories: a component is a value."""
+"""Categorical variables, whose components are their values."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Categorical(Family):
         """All categories up to the greatest observed; `num_components` is ignored."""
         wrong = observed[(observed != np.floor(observed)) | (observed < 0)]
         if wrong.size:
-            raise ValueError(f"categories are integers from 0, found {wrong[0]:g}")
+            raise ValueError(f"categories must be integers from 0, found {wrong[0]:g}")
         return cls(int(observed.max()) + 1, **options)
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from ringdist.backend import Array, frozen, is_array, is_concrete, namespace, to
 
 
 def parameter(label: str, value: Any) -> Array:
-    """The parameter as an array (N,) of floating point numbers; a copy, if it is NumPy's.
+    """The parameter as an array (N,) of floating point numbers; a NumPy array is copied.
 
     Raises:
         ValueError: if its shape is not (N,) with N >= 1.
@@ -24,7 +24,7 @@ def parameter(label: str, value: Any) -> Array:
 
 
 def parameters(**values: Any) -> dict[str, Array]:
-    """Several parameters by name, as `parameter` makes them; `ValueError` unless they have one shape."""
+    """Several parameters by name, converted by `parameter`; `ValueError` unless they have the same shape."""
     arrays = {label: parameter(label, value) for label, value in values.items()}
     namespace(*arrays.values())
     shapes = [tuple(array.shape) for array in arrays.values()]
@@ -39,7 +39,7 @@ def _listed(labels: list[str]) -> list[str]:
 
 
 def check_values(label: str, value: Array, rule: Callable[[np.ndarray], np.ndarray], text: str) -> None:
-    """Raise `ValueError` naming the first component that breaks the rule; traced values pass."""
+    """Raise `ValueError` naming the first component that violates the rule; traced values are not checked."""
     if not is_concrete(value):
         return
     values = to_numpy(value)
@@ -50,7 +50,7 @@ def check_values(label: str, value: Array, rule: Callable[[np.ndarray], np.ndarr
 
 
 def column_scale(mean: Any, std: Any, eps: float) -> Any:
-    """The standard deviation of a column, or |mean| (1 if 0) where it is constant but for rounding.
+    """The standard deviation of a column, or |mean| (1 if that is 0) if the column is constant up to rounding.
 
     Args:
         mean, std: of the column, numbers or NumPy arrays.
@@ -67,7 +67,7 @@ def check_name(name: Any) -> str | None:
 
 
 def observed(x: Array, responsibilities: Array) -> tuple[Array, Array]:
-    """x (n,) and responsibilities (n, N), zero where x is missing."""
+    """x (n,) and responsibilities (n, N), both with zeros where x is missing."""
     xp = namespace(x, responsibilities)
     missing = xp.isnan(x)
     return xp.where(missing, 0.0, x), xp.where(missing[:, None], 0.0, responsibilities)
@@ -86,7 +86,7 @@ def check_names(names: Any, width: int) -> tuple[str | None, ...]:
 
 
 def floating(label: str, value: Any) -> Array:
-    """An array of floating point numbers; a copy, if it is NumPy's."""
+    """The value as an array of floating point numbers; a NumPy array is copied."""
     value = value if is_array(value) else np.asarray(value, dtype=np.float64)
     if isinstance(value, np.ndarray):
         value = frozen(value, value.dtype)
@@ -96,7 +96,7 @@ def floating(label: str, value: Any) -> Array:
 
 
 def check_covariances(covariances: Array) -> None:
-    """Raise `ValueError` naming the first component whose matrix is not a covariance; traced values pass."""
+    """Raise `ValueError` naming the first component without a valid covariance; traced values are not checked."""
     if not is_concrete(covariances):
         return
     for s, matrix in enumerate(to_numpy(covariances)):

@@ -1,15 +1,15 @@
-"""Covariances of few factors: of w columns that q hidden numbers move together, each with noise of its own.
+"""Covariances with few factors: w columns depend on q hidden factors, and each column has its own noise.
 
     x = μ + Λ z + ε,  z ~ N(0, I_q),  ε ~ N(0, Ψ), Ψ diagonal,  so that  Σ = Λ Λᵀ + Ψ
 
-These are w (q + 1) numbers in the place of w (w + 1) / 2 (factor analysis; of every component of a mixture: mixtures of
-factor analysers, Ghahramani and Hinton 1996). The likelihood −(log det Σ + tr Σ⁻¹ S) / 2 of a scatter matrix S is
-maximised in Λ and in Ψ by turns (ECME, Liu and Rubin 1994):
+These are w (q + 1) parameters instead of w (w + 1) / 2. The model is factor analysis, or a mixture of factor analysers
+if every component has such a covariance (Ghahramani and Hinton 1996). The log-likelihood −(log det Σ + tr Σ⁻¹ S) / 2 of
+a scatter matrix S is maximised in Λ and in Ψ alternately (ECME, Liu and Rubin 1994):
 
 - given Ψ the best Λ is Ψ^½ U (D − I)₊^½, with the q greatest eigenvalues D and eigenvectors U of Ψ^-½ S Ψ^-½;
 - for this Λ the step of EM is Ψ ← diag(S − Λ Λᵀ).
 
-No step lowers the likelihood. Given Ψ alone, and not Λ, the first one is at least as good as any Λ before it.
+No step decreases the likelihood. The first step depends on Ψ only, and is at least as good as any previous Λ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIRST_NOISE = 0.5  # of a column's variance; noise near 0 would hardly ever grow
 def factored(scatter: Array, noise: Array, least: Array, num_factors: int, steps: int) -> tuple[Array, Array]:
     """Covariances Λ Λᵀ + Ψ (N, w, w) of high likelihood, and the diagonals of Ψ, (N, w).
 
-    They are at least as good as any with the noise given and as many factors.
+    No covariances with the given noise and as many factors have a higher likelihood.
 
     Args:
         scatter: S (N, w, w), symmetric. noise: (N, w) to start from. least: (N, w), positive; Ψ is at least its square.
@@ -42,7 +42,7 @@ def factored(scatter: Array, noise: Array, least: Array, num_factors: int, steps
 
 
 def _loadings(scatter: Array, noise: Array, num_factors: int) -> Array:
-    """The best Λ for this noise, (N, w, w) with all columns but the last `num_factors` at 0."""
+    """The best Λ for this noise, (N, w, w); all columns but the last `num_factors` are 0."""
     xp, stds = namespace(scatter, noise), namespace(noise).sqrt(noise)
     values, vectors = xp.linalg.eigh(scatter / stds[:, :, None] / stds[:, None, :])  # the greatest last
     width = noise.shape[1]

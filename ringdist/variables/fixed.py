@@ -9,7 +9,7 @@ from ringdist.variables.protocol import Family
 
 
 class Fixed(Family):
-    """A family without a closed form for its parameters: EM moves the cores alone."""
+    """A family without a closed-form M-step: EM changes only the cores, not its parameters."""
 
     streams = True
 

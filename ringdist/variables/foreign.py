@@ -1,4 +1,4 @@
-"""Variables of classes that follow the protocol without knowing `Family`."""
+"""Adapters for classes that follow the protocol `Variable` but do not inherit from `Family`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAR = 1e9  # standard deviations at which a density without an end has not under
 def as_family(variable: Variable) -> Family:
     """The variable as a `Family`: itself if it is one, otherwise in an adapter.
 
-    The adapter answers the optional questions; only it asks which names a class has.
+    Only the adapter inspects which optional members a class has.
 
     Examples:
         >>> import ringdist as rd
@@ -31,10 +31,7 @@ def as_family(variable: Variable) -> Family:
 
 
 class Foreign(Family):
-    """An adapter around a variable `v` of another class. `variable` is v again, `kind` its class.
-
-    Methods that return a variable return it in an adapter.
-    """
+    """An adapter around a variable of a user's class. Methods that return a variable return an adapter."""
 
     def __init__(self, variable: Any):
         self._variable = variable
@@ -94,7 +91,7 @@ class Foreign(Family):
         return self._variable.inner(getattr(other, "variable", other))
 
     def in_support(self, x: Array) -> Array:
-        """As the variable tells; of one that does not, the finite numbers that pass its `check`."""
+        """By the variable's own `in_support`; without one, the finite numbers that pass its `check`."""
         if self.tells_support:
             return self._variable.in_support(x)
         xp = namespace(x)
@@ -120,7 +117,7 @@ class Foreign(Family):
         return stop_gradient(self._variable.means())[0]
 
     def is_endless(self, x: Array) -> Array:
-        """Whether the density far above x is positive; the class states no upper end, and its cdf rounds to 1."""
+        """Whether the density far above x is positive, unless the class declares an upper end of its support."""
         if self.support[1] != math.inf:
             return False
         xp = namespace(x)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Form(NamedTuple):
-    """The kind of a variable and its arguments that are not arrays; variables of one kind have equal forms.
+    """The class of a variable and all its arguments that are not arrays.
 
     Attributes:
         kind: the class that users know.
@@ -14,7 +14,7 @@ class Form(NamedTuple):
         name: the column's name, or None.
         options: pairs of an argument's name and its value, for those that are not arrays. A value is
             a number, a tuple of numbers, the names of several columns, an `Interval`, or the form of a
-            variable that this one is made around.
+            variable that this one wraps.
     """
 
     kind: type
@@ -24,6 +24,6 @@ class Form(NamedTuple):
 
     @property
     def nameless(self) -> Form:
-        """The same without names: variables that differ in these alone are of one kind."""
+        """The form without names, by which variables are grouped."""
         options = tuple((key, (None,) * len(value) if key == "names" else value) for key, value in self.options)
         return self._replace(name=None, options=options)

@@ -1,10 +1,10 @@
-"""The gamma function's logarithm and its derivatives without cancellation, for arguments of any size.
+"""The logarithm of the gamma function and its derivatives without cancellation, for arguments of any size.
 
 With D(x, λ) = x log(x / λ) + λ − x, which is 0 at x = λ, and the error δ of Stirling's formula,
 
     log Γ(x) = (x − 1/2) log x − x + log(2π) / 2 + δ(x)
 
-densities made of gamma functions are sums of such terms that are all small where the result is
+densities with gamma functions are sums of such terms, none of which is much larger than the result
 (Loader, Fast and accurate computation of binomial probabilities, 2000).
 """
 
@@ -34,7 +34,7 @@ def polynomial(coefficients: Sequence[float], x: Array) -> Array:
 
 
 def stirling_error(x: Array, inverse: Array | None = None) -> Array:
-    """δ(x) for x > 0, also from 1 / x >= 0 where x has left the range of the dtype."""
+    """δ(x) for x > 0; from `inverse` = 1 / x if x may exceed the range of the dtype."""
     xp = namespace(x)
     large = x >= (LARGE if dtype_name(x.dtype) == "float64" else 3)
     inverse = 1 / xp.where(large, x, 1.0) if inverse is None else xp.where(large, inverse, 0.0)
@@ -44,7 +44,7 @@ def stirling_error(x: Array, inverse: Array | None = None) -> Array:
 
 
 def deviance(x: Array, mean: Array, gap: Array) -> Array:
-    """D(x, mean) for positive numbers whose difference x − mean is `gap`, to its own digits."""
+    """D(x, mean) for positive numbers, with `gap` = x − mean known to full relative precision."""
     xp = namespace(gap)
     ratio = gap / (x + mean)
     near = xp.abs(ratio) < NEAR
@@ -54,7 +54,7 @@ def deviance(x: Array, mean: Array, gap: Array) -> Array:
 
 
 def excess(y: Array) -> Array:
-    """y − log(1 + y) for y > −1, which is near y² / 2."""
+    """y − log(1 + y) for y > −1, about y² / 2 near 0."""
     xp = namespace(y)
     v = y / (2 + y)
     near = xp.abs(v) < NEAR
@@ -74,7 +74,7 @@ def log1p_share(y: Array) -> Array:
 
 
 def excess_share(y: Array) -> Array:
-    """1 − log(1 + y) / y for y > −1, which is near y / 2 and 0 at 0."""
+    """1 − log(1 + y) / y for y > −1, about y / 2 near 0, and 0 at 0."""
     xp = namespace(y)
     v = y / (2 + y)
     near = xp.abs(v) < NEAR
@@ -112,7 +112,7 @@ def trigamma(x: Array) -> Array:
 
 
 def inverse_log_gap(value: Array) -> Array:
-    """The x at which log x − ψ(x) is `value` > 0, by Newton's method in logarithms, where it is nearly a line."""
+    """The x with log x − ψ(x) = `value` > 0, by Newton's method in logarithms, in which it is nearly linear."""
     xp = namespace(value)
     logs = -xp.log(value) - 0.4  # x is between 1 / 2 and 1 of 1 / value
     for _ in range(6):

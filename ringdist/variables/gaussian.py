@@ -124,14 +124,14 @@ class GaussianMixture(Family):
         return namespace(means).clip(drawn, min=max(low, -end), max=min(high, end))
 
     def log_density_beside(self, points: Array, offsets: Array) -> Array:
-        """−t (z + t / 2) with z of the point and t = offset / std: no large numbers are subtracted."""
+        """−t (z + t / 2) with the point's z-score z and t = offset / std, which does not cancel."""
         means, stds = self._wide()
         with without_warnings(means):
             t = offsets * reciprocal(stds)
             return -t * (standardised(points, means, stds) + 0.5 * t)
 
     def log_inner_within(self, other: Any, low: float, high: float) -> Array:
-        """log N(m; m', s² + s'²), and the mass of the interval under the product, which is a Gaussian too."""
+        """log N(m; m', s² + s'²) plus the log mass of the interval under the product, which is a Gaussian."""
         self._check_sibling(other)
         (m, s), (n, t) = self._wide(), other._wide()
         xp = namespace(m, n)
@@ -152,7 +152,7 @@ class GaussianMixture(Family):
         return cls(*centres_and_widths(observed, num_components, method, limits), **options)
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
-        """Sums of the responsibilities, alone, times the offset from the mean, times its square.
+        """Sums of responsibilities, of responsibility × offset from the mean, and of responsibility × offset².
 
         The unit of an offset is stds[s] times a large power of two: its square stays in range.
         """
@@ -173,7 +173,7 @@ class GaussianMixture(Family):
     def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Self:
         """As in `Family`.
 
-        A component whose values are equal but for rounding gets the least standard deviation, or
+        A component whose values are equal up to rounding gets the least standard deviation, or
         keeps its own if that is 0.
         """
         means, stds = self._arrays["means"], self._arrays["stds"]
@@ -193,7 +193,7 @@ class GaussianMixture(Family):
 
 
 def _standardised(x: Array, means: Array, stds: Array) -> Array:
-    """(x − mean) / std of every component, (..., N)."""
+    """The z-scores (x − mean) / std under every component, (..., N)."""
     x = x if namespace(means).isdtype(x.dtype, "real floating") else astype(x, means.dtype)
     return standardised(x[..., None], means, stds)
 
@@ -213,6 +213,6 @@ def _unit(array: Array) -> float:
 
 
 def std_range(stds: Array) -> tuple[float, float]:
-    """The least and the greatest standard deviation, so that 1 / sqrt(a² + b²) is in range too."""
+    """The least and the greatest standard deviation, for which also 1 / sqrt(a² + b²) stays in range."""
     least = float(namespace(stds).finfo(stds.dtype).smallest_normal)
     return least, 0.5 / least

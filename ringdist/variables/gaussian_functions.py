@@ -1,4 +1,4 @@
-"""Masses of intervals under Gaussians, and draws from intervals, without cancellation as far out as one likes.
+"""Masses of intervals under Gaussians, and samples within intervals, without cancellation arbitrarily far out.
 
 With Q(z) = P(Z > z) of a standard Gaussian and erfcx(x) = exp(x²) erfc(x), for 0 <= a <= b
 
@@ -6,7 +6,7 @@ With Q(z) = P(Z > z) of a standard Gaussian and erfcx(x) = exp(x²) erfc(x), for
     D(a, b) = log Q(a) − log Q(b) = (b − a)(a + b) / 2 + log(erfcx(a / √2) / erfcx(b / √2))
     log P(a < Z < b) = log Q(a) + log(1 − exp(−D))
 
-and by symmetry for intervals below 0. A draw is the z with D(a, z) = −log(1 − u (1 − exp(−D(a, b)))), found by
+and by symmetry for intervals below 0. A sample is the z with D(a, z) = −log(1 − u (1 − exp(−D(a, b)))), found by
 Newton's method with the hazard −Q'(z) / Q(z) = √(2/π) / erfcx(z / √2).
 """
 
@@ -30,7 +30,7 @@ NODES, WEIGHTS = (0.5 + 0.5 * _NODES).tolist(), (0.5 * _WEIGHTS).tolist()  # on 
 
 
 def standardised(x: Any, means: Array, stds: Array) -> Array:
-    """(x − mean) / std, broadcast, within a bound whose square overflows; no gradient beyond it.
+    """(x − mean) / std, broadcast and clipped to a bound whose square overflows; there is no gradient beyond it.
 
     Halves are subtracted, because the difference of two large numbers may overflow.
     """
@@ -41,7 +41,7 @@ def standardised(x: Any, means: Array, stds: Array) -> Array:
 
 
 def log_mass(means: Array, stds: Array, low: float, high: Any) -> Array:
-    """log P(low <= X <= high | s), (N,); for an array `high` (...) of finite numbers (..., N)."""
+    """log P(low <= X <= high | s), (N,), or (..., N) for an array `high` (...) of finite numbers."""
     if not is_array(high) and high == math.inf:
         return 0 * means if low == -math.inf else log_upper(standardised(low, means, stds))
     end = high[..., None] if is_array(high) else high
@@ -52,10 +52,10 @@ def log_mass(means: Array, stds: Array, low: float, high: Any) -> Array:
 
 
 def draw_within(means: Array, stds: Array, low: float, high: float, u: Array) -> Array:
-    """One draw from each of n Gaussians given low <= X <= high, from uniform numbers u (n,) in [0, 1).
+    """One sample from each of n Gaussians given low <= X <= high, from uniform numbers u (n,) in [0, 1).
 
-    The interval has an end. Draws are found as distances from the end that is nearer to the mean, so that they are
-    right where the interval is narrow or far from it.
+    The interval has at least one finite end. Samples are computed as distances from the end that is nearer to the
+    mean, so they are accurate for intervals that are narrow or far from the mean.
     """
     xp = namespace(u)
     start, end = (0 * u + b if math.isinf(b) else standardised(b, means, stds) for b in (low, high))
@@ -69,14 +69,14 @@ def draw_within(means: Array, stds: Array, low: float, high: float, u: Array) ->
 
 
 def draw_standard(start: Array, end: Array, width: Array, u: Array) -> Array:
-    """One draw from a standard Gaussian given start <= Z <= end, whose difference is `width`; bounds are finite."""
+    """One sample from a standard Gaussian given start <= Z <= end, finite and with the difference `width`."""
     draw = _drawn(start, end, width, u)
     by_end = namespace(u).where(draw.mirrored, end - draw.distance, start + draw.distance)
     return namespace(u).where(draw.by_end, by_end, draw.z)
 
 
 class _Draw(NamedTuple):
-    """A standardised draw, and its distance from an end where that is more accurate."""
+    """A standardised sample, and its distance from an end if that is more accurate."""
 
     z: Array
     distance: Array
@@ -106,12 +106,12 @@ def _drawn(start: Array, end: Array, width: Array, u: Array) -> _Draw:
 
 
 def _narrow_distance(u: Array, near: Array, far: Array, width: Array) -> Array:
-    """Of a draw from the near end, where the density is exponential."""
+    """The distance of a sample from the near end of a narrow interval, where the density is exponential."""
     return _exponential(u, near + 0.5 * width, width)
 
 
 def _tail_distance(u: Array, near: Array, far: Array, width: Array) -> Array:
-    """Of a draw from the near end of an interval above 0, which may be endless."""
+    """The distance of a sample from the near end of an interval above 0, which may be unbounded."""
     xp, finite = namespace(u), namespace(u).isfinite(far)
     drop = xp.where(finite, _drop(near, xp.where(finite, far, near + 1), xp.where(finite, width, 1.0)), math.inf)
     return _fallen(near, -xp.log1p(u * xp.expm1(-drop)))
@@ -127,7 +127,7 @@ def log_upper(z: Array) -> Array:
 
 
 def log_between(low: Array, high: Array, width: Array) -> Array:
-    """log P(low < Z < high) for finite low <= high, whose difference is `width`."""
+    """log P(low < Z < high) for finite low <= high with the difference `width`."""
     xp = namespace(low)
     mirrored = low + high < 0
     near, far = xp.where(mirrored, -high, low), xp.where(mirrored, -low, high)
@@ -142,7 +142,7 @@ def log_between(low: Array, high: Array, width: Array) -> Array:
 
 
 def _log_across(below: Array, above: Array) -> Array:
-    """log P(−below < Z < above) for ends that are not negative."""
+    """log P(−below < Z < above) for non-negative ends."""
     xp = namespace(below)
     total = 0.5 * (special("erf", ROOT_HALF * below) + special("erf", ROOT_HALF * above))
     return xp.where(total > 0, xp.log(xp.where(total > 0, total, 1.0)), -math.inf)
@@ -157,7 +157,7 @@ def _log_tail(a: Array, b: Array, width: Array) -> Array:
 
 
 def _log_narrow(a: Array, width: Array) -> Array:
-    """log P(a < Z < a + width) where the density falls by no more than a factor of e or two."""
+    """log P(a < Z < a + width) if the density decreases by no more than a factor of about e²."""
     xp = namespace(a)
     t = width[..., None] * like(NODES, a)
     share = xp.sum(like(WEIGHTS, a) * xp.exp(-t * (a[..., None] + 0.5 * t)), axis=-1)
@@ -172,10 +172,10 @@ def _drop(a: Array, b: Array, width: Array) -> Array:
 
 
 def _fallen(a: Array, drop: Array) -> Array:
-    """t with D(a, a + t) = drop, for a >= 0.
+    """The t with D(a, a + t) = drop, for a >= 0, by Newton's method.
 
-    The hazard grows and is above its argument: if it stayed as it is at a, or were its argument, t would be larger. The
-    smaller of these two is where Newton's steps begin to come down to the solution of a convex equation.
+    The hazard increases and exceeds its argument. With the hazard at a, or with the argument as the hazard, t would be
+    larger. Newton's method starts at the smaller of these two and decreases to the solution, because D is convex.
     """
     xp = namespace(a)
     t = xp.minimum(2 * drop / (a + xp.sqrt(a * a + 2 * drop) + (drop == 0)), drop / _hazard(a))
@@ -193,7 +193,7 @@ def _hazard(z: Array) -> Array:
 
 
 def _across(u: Array, low: Array, high: Array) -> Array:
-    """The z of low <= 0 <= high above which there is the share 1 − u of the mass between."""
+    """The z in low <= 0 <= high above which the share 1 − u of the interval's mass lies."""
     xp = namespace(u)
     upper, least = (0.5 * special("erfc", ROOT_HALF * end) for end in (low, high))
     share = xp.clip(upper + u * (least - upper), min=float(xp.finfo(u.dtype).smallest_normal))
@@ -209,7 +209,7 @@ def _exponential(u: Array, rate: Array, width: Array) -> Array:
 
 
 def _width(low: float, high: Any, stds: Array) -> Array:
-    """(high − low) / std within the bound of `standardised`."""
+    """(high − low) / std, clipped to the bound of `standardised`."""
     width = (0.5 * high - 0.5 * low) * (2 * reciprocal(stds))
     return namespace(stds).clip(width, max=_bound(width))
 

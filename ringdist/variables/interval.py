@@ -15,14 +15,14 @@ from ringdist.backend import Array, is_array, is_concrete, namespace
 
 @dataclass(frozen=True, init=False, repr=False)
 class Interval:
-    """The real numbers x with low <= x <= high: both ends belong to it.
+    """The closed interval of real numbers x with low <= x <= high.
 
     An event {column: Interval} restricts a column to an interval; see `TensorRing.probability`,
     `TensorRing.condition` and `TensorRing.sample_given`. Intervals apply to counts as well.
 
     Args:
-        low: the least number, or None for no bound. A date counts as seconds since 1970 in UTC, a duration as seconds:
-            that is what the columns of `TensorRingDensity` are measured in.
+        low: the least number, or None for no bound. A date is converted to seconds since 1970 in UTC, and a duration to
+            seconds, as in columns of `TensorRingDensity`.
         high: the greatest number, or None for no bound.
 
     Attributes:
@@ -49,7 +49,7 @@ class Interval:
         object.__setattr__(self, "low", _bound("low", low, -math.inf))
         object.__setattr__(self, "high", _bound("high", high, math.inf))
         if self.low == math.inf or self.high == -math.inf:
-            raise ValueError(f"an interval must hold finite numbers, found {self!r}")
+            raise ValueError(f"an interval must contain finite numbers, found {self!r}")
         if self.low > self.high:
             raise ValueError(f"an interval must have low <= high, found low = {self.low:g} and high = {self.high:g}")
 
@@ -61,11 +61,11 @@ class Interval:
 
     @property
     def is_unbounded(self) -> bool:
-        """Whether it holds all numbers."""
+        """Whether it contains all numbers."""
         return self.low == -math.inf and self.high == math.inf
 
     def intersection(self, other: Interval) -> Interval | None:
-        """The numbers that both hold; None if there are none.
+        """The numbers in both intervals; None if there are none.
 
         Examples:
             >>> import ringdist as rd
@@ -76,7 +76,7 @@ class Interval:
         return Interval(low, high) if low <= high else None
 
     def holds(self, x: Array) -> Array:
-        """Which entries of x lie in it, with the bounds rounded to the dtype of x; NaN does not."""
+        """Whether each entry of x is in the interval, with the bounds rounded to the dtype of x; NaN is not."""
         end = float(namespace(x).finfo(x.dtype).max)
         low, high = (bound if math.isinf(bound) else min(max(bound, -end), end) for bound in (self.low, self.high))
         return (x >= low) & (x <= high)
@@ -88,7 +88,7 @@ def _bound(label: str, value: Any, unbounded: float) -> float:
     value = _seconds(value)
     if is_array(value) and value.ndim == 0:
         if not is_concrete(value):
-            raise TypeError(f"{label} of an interval must be a number that can be inspected, found a traced array")
+            raise TypeError(f"{label} of an interval must be a concrete number, found a traced array")
         value = value.item()
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{label} of an interval must be a real number or None, found {value!r}")
@@ -102,7 +102,7 @@ def _bound(label: str, value: Any, unbounded: float) -> float:
 
 
 def _seconds(value: Any) -> Any:
-    """Dates and durations of Python, NumPy or pandas as seconds, NaN where they are missing; others as they are."""
+    """Dates and durations of Python, NumPy or pandas in seconds, NaN if missing; other values unchanged."""
     match value:
         case np.datetime64() | np.timedelta64():
             since = value - np.datetime64(0, "s") if isinstance(value, np.datetime64) else value

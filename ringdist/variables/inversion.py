@@ -1,4 +1,4 @@
-"""The numbers at which monotone functions pass a level, by bisection or, where they are costly, by their values."""
+"""Inversion of monotone functions, by bisection, or with fewer evaluations by interpolation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SEARCHES = 100  # between them
 
 
 def first_reached(reached: Callable[[Array], Array], low: Array, high: Array) -> Array:
-    """The smallest number in (low, high] where a predicate is true that stays true from there; high if there is none.
+    """The smallest number in (low, high] where a monotone predicate is true; high if there is none.
 
-    Bisection over the integers that stand for floating point numbers in their order: as many steps as the dtype has
-    bits find one number among all, whatever their scale.
+    The search bisects the integers that represent floating point numbers in ascending order. So it takes as many steps
+    as the dtype has bits, for numbers of any scale.
 
     Args:
         reached: from numbers (n,) to booleans (n,).
-        low, high: (n,), where the search begins.
+        low, high: (n,), the ends of the search.
     """
     xp, array = namespace(low), low
     low, high = ordered_integers(low), ordered_integers(high)
@@ -34,11 +34,11 @@ def first_reached(reached: Callable[[Array], Array], low: Array, high: Array) ->
 
 
 def crossing(excess: Callable[[Array], Array], centre: Array, scale: Array, low: float, high: float) -> Array:
-    """Where continuous increasing functions of numbers (n,) become positive, to rounding, between low and high (n,).
+    """The zeros of continuous increasing functions between low and high (n,), accurate to rounding.
 
-    From a centre steps of growing multiples of the scale find points on either side; Chandrupatla's method, inverse
-    quadratic interpolation where it is safe and bisection where it is not, finds the zero in about ten values. −inf or
-    inf where there is no point on one side.
+    Steps from a centre by growing multiples of the scale find points on both sides of the zero. Chandrupatla's method,
+    which is inverse quadratic interpolation where that is safe and bisection elsewhere, then finds the zero with about
+    ten evaluations. The result is −inf or inf if there is no point on one side.
 
     Args:
         excess: from numbers (n,) to numbers (n,), which are negative at `low` and not at `high`.
@@ -58,7 +58,7 @@ def crossing(excess: Callable[[Array], Array], centre: Array, scale: Array, low:
 def _either_side(
     values: Callable[[np.ndarray], np.ndarray], z: np.ndarray, step: np.ndarray, low: float, high: float
 ) -> tuple[np.ndarray, ...]:
-    """Points below and above the crossing and their values, as far as these were asked for, else −1 and 1."""
+    """Points below and above the zero and their values, which are −1 and 1 if not computed."""
     a, b = np.full_like(z, low), np.full_like(z, high)
     at_a, at_b = np.full_like(z, -1.0), np.full_like(z, 1.0)
     known = np.zeros((2, len(z)), dtype=bool)
@@ -88,7 +88,7 @@ def _between(
     high: np.ndarray,
     at_high: np.ndarray,
 ) -> np.ndarray:
-    """The upper end of an interval of a few roundings in which values change their sign."""
+    """The upper end of an interval, as wide as a few rounding errors, in which values change sign."""
     b, fb, a, fa = low, at_low, high, at_high
     t = np.full_like(a, 0.5)
     done = ~np.isfinite(a) | ~np.isfinite(b)

@@ -1,4 +1,4 @@
-"""Log-normal components: positive numbers whose logarithm is Gaussian."""
+"""Log-normal components, for positive numbers whose logarithm is Gaussian."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class LogNormalMixture(Family):
             return _exp(means + 0.5 * (square + log_growth))
 
     def inner(self, other: Any) -> Array:
-        """∫ p(x | s) q(x | t) dx: the inner product of the Gaussians times E[1 / x] under their product."""
+        """∫ p(x | s) q(x | t) dx, the inner product of the Gaussians times E[1 / x] under their product, (N, N')."""
         self._check_sibling(other)
         mean, std = self._arrays["means"][:, None], self._arrays["stds"][:, None]
         other_mean, other_std = other._arrays["means"][None, :], other._arrays["stds"][None, :]
@@ -123,7 +123,7 @@ class LogNormalMixture(Family):
         return cls(*centres_and_widths(np.log(observed), num_components, method, limits), **options)
 
     def floored(self, x: np.ndarray) -> np.ndarray:
-        """log x: `least_std` is one of logarithms."""
+        """log x, because `least_std` is a standard deviation of logarithms."""
         return np.log(np.where(x > 0, x, np.nan))
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
@@ -134,21 +134,21 @@ class LogNormalMixture(Family):
         return self._gaussian.expected_statistics(weights)
 
     def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Self:
-        """As of `GaussianMixture`, where a logarithm is not known better than to the rounding of x."""
+        """As in `GaussianMixture`; a logarithm is only as accurate as the rounding of x allows."""
         eps = float(namespace(self._arrays["stds"]).finfo(self._arrays["stds"].dtype).eps)
         gaussian = self._gaussian.from_statistics(statistics, max(least_std, 4 * eps))
         return type(self)(**gaussian.arrays(), name=self.name)
 
 
 def _logs(x: Array) -> tuple[Array, Array]:
-    """Where x is positive and finite, and log x there, else 0."""
+    """Whether x is positive and finite, and log x, or 0 if it is not."""
     xp = namespace(x)
     inside = (x > 0) & xp.isfinite(x)
     return inside, xp.log(xp.where(inside, x, 1.0))
 
 
 def _exp(logs: Array) -> Array:
-    """exp(logs) within the positive numbers of the dtype."""
+    """exp(logs), clipped to the positive numbers of the dtype."""
     xp = namespace(logs)
     limits = xp.finfo(logs.dtype)
     with without_warnings(logs):

@@ -1,15 +1,15 @@
-"""Several Gaussians beside rows of which any entries may be missing.
+"""Multivariate Gaussian components evaluated on rows with missing entries.
 
-Rows are told apart by their pattern: which of the w entries they observe. With the observed entries before the missing
-ones, the Cholesky factor of a covariance is
+The pattern of a row is the set of the w entries that it observes. With the observed entries before the missing ones,
+the Cholesky factor of a covariance is
 
     Σ = L Lᵀ,  L = [[L_oo, 0], [L_mo, L_mm]]
 
-and says all that is asked of a pattern: z = L_oo⁻¹ (x_o − μ_o) is standard normal, log p(x_o) = −|z|²/2 − log det L_oo
-− |o| log(2π) / 2, E[x_m | x_o] = μ_m + L_mo z, and Cov[x_m | x_o] = L_mm L_mmᵀ, which no rounding makes indefinite.
-There is one factor for each pattern and component, and a row picks those of its pattern.
+and determines all results for a pattern: z = L_oo⁻¹ (x_o − μ_o) is standard normal, log p(x_o) = −|z|²/2 − log det L_oo
+− |o| log(2π) / 2, E[x_m | x_o] = μ_m + L_mo z, and Cov[x_m | x_o] = L_mm L_mmᵀ, which rounding cannot make indefinite.
+There is one factor for each pattern and component, and each row uses those of its pattern.
 
-Columns are in units of each component's standard deviations, so that Σ is a correlation matrix whatever the scales.
+Columns are in units of each component's standard deviations, so Σ is a correlation matrix for any scales.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LEAST_SHARE = 1e-3  # of the mean variance of a column, which each component has
 
 
 class Patterns(NamedTuple):
-    """P patterns, and which of them is that of each row."""
+    """P patterns, and the index of each row's pattern."""
 
     observed: Array  # (P, w) bool
     of_row: Array | None  # (b,); None where there is one pattern, or one for each row
@@ -52,7 +52,7 @@ class Patterns(NamedTuple):
 
 
 def patterns_of(x: Array) -> Patterns:
-    """The patterns of rows x (b, w), NaN where missing; within tracing every row has its own."""
+    """The patterns of rows x (b, w), NaN where missing; under tracing every row has its own pattern."""
     missing = namespace(x).isnan(x)
     if not is_concrete(missing):
         return Patterns(~missing, None)
@@ -66,7 +66,7 @@ def patterns_of(x: Array) -> Patterns:
 
 
 class Given:
-    """N Gaussians of w columns given what each of b rows observes.
+    """N Gaussians of w columns given the observed entries of each of b rows.
 
     Args:
         means: (N, w). covariances: (N, w, w), positive definite.
@@ -96,7 +96,7 @@ class Given:
 
     @cached_property
     def residuals(self) -> Array:
-        """(x − μ) / σ of every component, (b, N, w); anything where missing."""
+        """(x − μ) / σ of every component, (b, N, w); arbitrary where missing."""
         return (self._filled[:, None, :] - self.means) / self.stds
 
     def log_density(self) -> Array:
@@ -105,7 +105,7 @@ class Given:
         return -0.5 * self.xp.sum(z * z, axis=-1) - self._of_rows(self._log_scale)
 
     def offsets(self) -> Array:
-        """E[x | observed, s] less the mean, in standard deviations, (b, N, w)."""
+        """E[x | observed, s] − μ, in standard deviations, (b, N, w)."""
         if self.patterns.complete:
             return self.residuals
         known = self.xp.where(self._known[:, None, None, :], self.factor, 0.0)
@@ -113,11 +113,11 @@ class Given:
         return self.xp.where(self.observed[:, None, :], self.residuals, expected)
 
     def free_factor(self) -> Array:
-        """F (P, N, w, w) with Cov[x | observed, s] = F Fᵀ in standard deviations; 0 for what is observed."""
+        """F (P, N, w, w) with Cov[x | observed, s] = F Fᵀ in standard deviations; rows of observed entries are 0."""
         return self.xp.where(self._known[:, None, None, :], 0.0, self.factor)
 
     def spreads(self) -> Array:
-        """Standard deviation of each column given what is observed, (b, N, w); 0 where it is observed."""
+        """The conditional standard deviation of each column given the observed ones, (b, N, w); 0 where observed."""
         free = self.free_factor()
         variances = self._of_rows(self.xp.sum(free * free, axis=-1))
         missing = ~self.observed[:, None, :]
@@ -137,7 +137,7 @@ class Given:
         return self.xp.sum(counts[..., None, None] * (free @ free.mT), axis=0)
 
     def drawn(self, component: Array, noise: Array) -> Array:
-        """Rows (b, w) of p(x | observed, component) from standard normal numbers (b, w); anything where observed.
+        """Samples (b, w) of p(x | observed, component) from standard normal numbers (b, w); arbitrary where observed.
 
         Args:
             component: (b,) integers.
@@ -154,7 +154,7 @@ class Given:
         return means + stds * xp.sum(factor * z[:, None, :], axis=-1)
 
     def _of_rows(self, array: Array) -> Array:
-        """What belongs to each row's pattern, (b, ...), or (1, ...) where all have one."""
+        """The entries (b, ...) of each row's pattern, or (1, ...) if all rows have the same."""
         return array if self.patterns.of_row is None else take(array, self.patterns.of_row)
 
 
@@ -166,10 +166,10 @@ def correlations(covariances: Array) -> Array:
 
 
 def common_correlations(scatter: Array, count: Array, rows: float) -> Array:
-    """Covariances of the correlations within all components together and each component's own variances, (N, w, w).
+    """Covariances (N, w, w) with the pooled correlations within components and each component's own variances.
 
-    To the variances of a component come `rows` rows of the geometric mean of those of all components: components may
-    be of very different widths, and what they share is rather their correlations.
+    The variances of a component are shrunk, by a prior of `rows` rows, towards the geometric mean of those of all
+    components. Components may have very different widths, and share their correlations rather than their variances.
 
     Args:
         scatter: sums of squares about the means, (N, w, w). count: of how many rows, (N,).
@@ -185,15 +185,15 @@ def common_correlations(scatter: Array, count: Array, rows: float) -> Array:
 
 
 def scaled(covariances: Array, stds: Array) -> Array:
-    """diag(stds) Σ diag(stds) of Σ (..., w, w), symmetric to the last bit, which it stays in any other precision."""
+    """diag(stds) Σ diag(stds) for Σ (..., w, w), exactly symmetric, also after conversion to another precision."""
     return 0.5 * (covariances + covariances.mT) * (stds[..., :, None] * stds[..., None, :])
 
 
 def floored(covariances: Array, least: Array) -> Array:
-    """The covariances of highest expected log-likelihood among those of at least diag(least²).
+    """The covariances of highest expected log-likelihood among those that are at least diag(least²).
 
     With D = diag(least), the eigenvalues of D⁻¹ Σ D⁻¹ that are below 1 become 1: in these coordinates the maximiser of
-    −(log det Σ + tr Σ⁻¹ S) / 2 has the eigenvectors of S, and each eigenvalue is a problem of its own.
+    −(log det Σ + tr Σ⁻¹ S) / 2 has the eigenvectors of S, and each eigenvalue is maximised independently.
 
     Args:
         covariances: S (N, w, w), symmetric. least: (N, w), positive.
@@ -206,7 +206,7 @@ def floored(covariances: Array, least: Array) -> Array:
 
 
 def by_rows(function: Callable[..., Array], numbers_per_row: int, *arrays: Array) -> Array:
-    """A function of arrays (b, ...) and its results (b, ...), a bounded number of rows at a time."""
+    """The function of arrays (b, ...) with results (b, ...), applied to a bounded number of rows at a time."""
     rows, step = arrays[0].shape[0], max(1, AT_ONCE // numbers_per_row)
     if rows <= step or not is_concrete(*arrays):
         return function(*arrays)
@@ -215,7 +215,7 @@ def by_rows(function: Callable[..., Array], numbers_per_row: int, *arrays: Array
 
 
 def _permuted(matrices: Array, order: Array) -> Array:
-    """matrices (N, w, w) with rows and columns in each of the orders (P, w): (P, N, w, w)."""
+    """Matrices (N, w, w) with rows and columns permuted by each of the orders (P, w), (P, N, w, w)."""
     xp, (size, width, _) = namespace(matrices), matrices.shape
     place = xp.reshape(order[:, :, None] * width + order[:, None, :], (-1,))
     found = take(xp.reshape(matrices, (size, width * width)), place, axis=1)
@@ -223,7 +223,7 @@ def _permuted(matrices: Array, order: Array) -> Array:
 
 
 def _applied(matrices: Array, index: Array | None, vectors: Array) -> Array:
-    """Each row's matrices (P, N, w, w) times its vectors (b, N, w)."""
+    """The products of each row's matrices among (P, N, w, w) and its vectors (b, N, w)."""
     xp = namespace(vectors)
     if matrices.shape[0] == 1:  # one product for each component
         return xp.permute_dims(xp.permute_dims(vectors, (1, 0, 2)) @ matrices[0].mT, (1, 0, 2))

@@ -1,4 +1,4 @@
-"""Gaussian components over several columns, placed on rows of data, in NumPy."""
+"""Placement of multivariate Gaussian components on rows of data, in NumPy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PRIOR_ROWS = 2  # beside one for each column, of the pooled covariance in that o
 def centres_and_covariances(
     observed: np.ndarray, num_components: int, limits: np.finfo
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of k-means clusters (N, w), and covariances (N, w, w) between those of the clusters and their mean.
+    """Centres (N, w) of k-means clusters, and covariances (N, w, w) of the clusters, shrunk towards their mean.
 
-    Missing entries are completed by the means that one Gaussian, fitted to all rows, expects of them; what it is
-    uncertain about is part of the covariances. There are fewer components where there are fewer distinct rows.
+    Missing entries are completed by their conditional means under one Gaussian fitted to all rows, and its conditional
+    covariances are added. There are fewer components if there are fewer distinct rows.
 
     Args:
         observed: (n, w), NaN where missing, every column observed somewhere. limits: of the dtype of the result.
@@ -53,7 +53,7 @@ def centres_and_covariances(
 
 
 def _places(rows: np.ndarray, limits: np.finfo) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every column; `ValueError` where the dtype does not hold the square of it."""
+    """Mean and standard deviation of every column; `ValueError` if a variance is out of the range of the dtype."""
     centre = np.array([column[~np.isnan(column)][0] for column in rows.T])
     peak = np.nanmax(np.abs(rows - centre), axis=0)
     unit = np.where(peak > 0, peak, 1.0)
@@ -86,7 +86,7 @@ def _one_gaussian(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _clusters(rows: np.ndarray, num_components: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cluster of each row (n,) and the centres (N, w) of those that have any."""
+    """The cluster of each row, (n,), and the centres (N, w) of clusters that are not empty."""
     from sklearn.cluster import KMeans
 
     most = min(num_components, len(np.unique(rows, axis=0)))

@@ -1,4 +1,4 @@
-"""Counts with negative binomial components: Poisson counts whose rate varies."""
+"""Negative binomial components, for counts that vary more than Poisson counts."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class NegativeBinomialMixture(Family):
 
     @classmethod
     def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Self:
-        """Means on the data, with variances that cover the distances between them."""
+        """Components with means at values of the data, wide enough to overlap their neighbours."""
         cls([1.0], [1.0]).check(observed)
         found, widths = centres_and_widths(observed, num_components, method, limits)
         means = np.maximum(found, 1e-3)
@@ -166,7 +166,7 @@ class NegativeBinomialMixture(Family):
         return {"count": xp.sum(weights, axis=0), **{key: xp.sum(weights * v, axis=0) for key, v in found.items()}}
 
     def expected_statistics(self, weights: Array) -> dict[str, Array]:
-        """Of Σ g_j² a bound, which makes a step the shorter; of jumps what rules them out."""
+        """As in `Family`, with an upper bound of Σ g_j², which makes steps shorter, and values that exclude jumps."""
         means, dispersions = self._arrays["means"], self._arrays["dispersions"]
         xp, positive = namespace(means), dispersions > 0
         inverse = 1 / xp.where(positive, dispersions, 1.0)
@@ -194,7 +194,7 @@ class NegativeBinomialMixture(Family):
         return type(self)(xp.where(seen, mean, means), xp.where(seen, found, dispersions), name=self.name)
 
     def _jumps(self) -> list[Array]:
-        """Dispersions whose likelihood is tried beside the step of a bound."""
+        """Dispersions whose likelihood is compared with that after a step of the bound."""
         means, dispersions = self._arrays["means"], self._arrays["dispersions"]
         xp = namespace(means)
         near = xp.maximum(dispersions, 0.01 / xp.clip(means, min=0.01))

@@ -1,7 +1,7 @@
 """Functions of the negative binomial distribution, down to its Poisson limit.
 
-With r = 1 / α, the density of x is r / (r + x) times a binomial probability of r among r + x, which
-has Loader's saddle-point form; every term of it is a smooth function of α at α = 0 too.
+With r = 1 / α, the density of x is r / (r + x) times a binomial probability of r among r + x in
+Loader's saddle-point form. Every term of it is a smooth function of α, also at α = 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENDS = [1 / 24, -17 / 5760, 367 / 967680]  # of central differences where a sum 
 
 
 def log_mass(x: Array, error: Array, means: Array, dispersions: Array) -> Array:
-    """log p(x) by deviances from the mean and errors of Stirling's formula, as smooth in x.
+    """log p(x) from deviances and the errors of Stirling's formula, smooth in x.
 
     Args:
         x: positive.
@@ -59,7 +59,7 @@ def log_none(means: Array, dispersions: Array) -> Array:
 def falling_sums(x: Array, dispersions: Array) -> tuple[Array, Array]:
     """Σ_{j<x} g_j and Σ_{j<x} g_j² for g_j = j / (1 + α j).
 
-    By the Euler-Maclaurin formula for small α, by differences of ψ and ψ' for others.
+    They follow from the Euler-Maclaurin formula for small α, and from differences of ψ and ψ' otherwise.
     """
     xp = namespace(x)
     even, some = dispersions < EVEN, x > 1
@@ -87,7 +87,7 @@ def falling_sums(x: Array, dispersions: Array) -> tuple[Array, Array]:
 
 
 def log_growths(x: Array, dispersions: Array) -> Array:
-    """Σ_{j<x} log(1 + α j), all of log p(x) that depends on x and α alone."""
+    """Σ_{j<x} log(1 + α j), the terms of log p(x) that depend on x and α but not on μ."""
     growth = dispersions * x
     logs, shape = namespace(x).log1p(growth), 1 / namespace(x).clip(dispersions, min=0.01)
     errors = stirling_error(shape + x, dispersions / (1 + growth)) - stirling_error(shape, dispersions)
@@ -95,12 +95,12 @@ def log_growths(x: Array, dispersions: Array) -> Array:
 
 
 def rest_of_log_mass(mean: Array, dispersions: Array) -> Array:
-    """(μ + 1 / α) log(1 + α μ), which the mean of log p loses for the growths where μ is the mean of x."""
+    """(μ + 1 / α) log(1 + α μ), which is subtracted in E[log p(x)] if E[x] = μ."""
     return mean * namespace(mean).log1p(dispersions * mean) + mean * log1p_share(dispersions * mean)
 
 
 def _mean_share(y: Array) -> Array:
-    """(y − log(1 + y)) / y², 1/2 at 0: ∫ j / (1 + α j) dj from 0 to x is x² of it at y = α x."""
+    """(y − log(1 + y)) / y², 1/2 at 0; times x² it is ∫ j / (1 + α j) dj from 0 to x for y = α x."""
     xp = namespace(y)
     near = y < 1e-4
     inner, outer = xp.where(near, y, 0.0), xp.where(near, 1.0, y)
@@ -108,7 +108,7 @@ def _mean_share(y: Array) -> Array:
 
 
 def _mean_square(y: Array) -> Array:
-    """(y − 2 log(1 + y) + y / (1 + y)) / y³, 1/3 at 0: likewise for the square."""
+    """(y − 2 log(1 + y) + y / (1 + y)) / y³, 1/3 at 0; times x³ it is the integral of the square."""
     xp = namespace(y)
     near = y < 0.03
     inner, outer = xp.where(near, y, 0.0), xp.where(near, 1.0, y)
@@ -117,14 +117,14 @@ def _mean_square(y: Array) -> Array:
 
 
 def raised(old: Array, mean: Array, bend: Array, square: Array) -> tuple[Array, Array]:
-    """The dispersion at which a bound of the log-likelihood per row is greatest, and what it gains there.
+    """The dispersion that maximises a lower bound of the log-likelihood per row, and the gain of the bound.
 
-    The mean is at its maximum already, that of the counts.
+    The mean μ is already the mean of the counts, which maximises the likelihood for every dispersion.
 
-    Of log p only Σ_{j<x} log(1 + α j) is not known at every α from the statistics. Its derivative
-    Σ g_j / (1 + Δ g_j), Δ = α − old, is at least bend² / (bend + Δ square) by the Cauchy-Schwarz
-    inequality, and below Δ = 0 at most bend − Δ square old / α, as every g_j < 1 / old. Both bounds
-    agree with it to first order.
+    The only term of log p that the statistics do not determine at every α is Σ_{j<x} log(1 + α j).
+    With Δ = α − old, its derivative Σ g_j / (1 + Δ g_j) is at least bend² / (bend + Δ square) by the
+    Cauchy-Schwarz inequality. For Δ < 0 it is at most bend − Δ square old / α, because every
+    g_j < 1 / old. Both bounds agree with the derivative to first order.
     """
     xp = namespace(mean)
     low, high = DISPERSIONS
@@ -155,7 +155,7 @@ def raised(old: Array, mean: Array, bend: Array, square: Array) -> tuple[Array, 
 
 
 def gain(new: Array, old: Array, mean: Array, bend: Array, square: Array) -> Array:
-    """What the bound gains between two dispersions."""
+    """The difference of the bound between two dispersions."""
     xp = namespace(new)
     change, safe = new - old, xp.where(square > 0, square, 1.0)
     above = xp.where(square > 0, bend * bend / safe * xp.log1p(xp.clip(change, min=0.0) * square / bend), bend * change)
@@ -169,8 +169,8 @@ def gain(new: Array, old: Array, mean: Array, bend: Array, square: Array) -> Arr
 def product(mean: Array, dispersion: Array, other_mean: Array, other_dispersion: Array) -> Array:
     """Σ_x p(x) q(x) for parameters of the shapes (N, 1) and (1, N').
 
-    Terms below SUMMED one by one; from there the integral over all x > 0 less that over what was
-    summed, with differences at the end by the Euler-Maclaurin formula.
+    Terms below SUMMED are added one by one. The rest is the integral over all x > 0 minus that over
+    the summed part, corrected at its end by the Euler-Maclaurin formula.
     """
     xp = namespace(mean, other_mean)
     some = (mean > 0) & (other_mean > 0)
@@ -206,7 +206,7 @@ def _panels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _centre(*laws: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Where x p(x) q(x) is greatest, in log x, and how wide it is there."""
+    """The maximum of x p(x) q(x) in log x, and its width."""
     xp = namespace(laws[0][0])
 
     def rises(x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Densities that are polynomials in pieces: masses, moments, distribution functions and draws."""
+"""Piecewise polynomial densities: masses, moments, distribution functions and samples."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Panels:
     """P panels of N densities, each of them a function of t in [−1, 1].
 
     Args:
-        log_values: (P, n, N), logarithm of the density in t at n nodes; of a block of integers that of the
-            probabilities of n of them.
-        weights: (P or 1, n, 1), what these are multiplied by to sum up to the mass of the panel.
-        legendre: (P or 1, n, n), the matrix from them to the Legendre coefficients of the density in t.
+        log_values: (P, n, N), logarithm of the density in t at n nodes; for a block of integers, of the probabilities
+            of n of them.
+        weights: (P or 1, n, 1), quadrature weights, with which the values sum to the mass of the panel.
+        legendre: (P or 1, n, n), the matrix from the values to the Legendre coefficients of the density in t.
     """
 
     def __init__(self, log_values: Array, weights: Array, legendre: Array):
@@ -36,7 +36,7 @@ class Panels:
         self.values, self.masses = self.values * factors[:, None, :], self.masses * factors
 
     def moments(self, offsets: Array) -> tuple[Array, Array]:
-        """Mean and variance (N,) of a function that is `offsets` (P, n, N or 1) at the nodes; 0 without mass."""
+        """Mean and variance (N,) of a function with values `offsets` (P, n, N or 1) at the nodes; 0 without mass."""
         xp = namespace(self.masses)
         total = xp.sum(self.masses, axis=0)
         share = self.weights * self.values / xp.where(total > 0, total, 1.0)
@@ -44,17 +44,17 @@ class Panels:
         return mean, xp.sum(share * (offsets - mean) ** 2, axis=(0, 1))
 
     def sum(self, function: Array) -> Array:
-        """The integral (N,) of a function that is (P, n, N or 1) at the nodes, times the density."""
+        """The integral (N,) of the density times a function with values (P, n, N or 1) at the nodes."""
         total = namespace(function).sum(self.weights * self.values * function, axis=(0, 1))
         return total * namespace(total).exp(self.top)
 
     def below(self, panel: Array, t: Array) -> Array:
-        """The mass below t in [−1, 1] of the panels with the numbers `panel`, both of shape (..., N)."""
+        """The mass below t in [−1, 1] within the panels of indices `panel`, both of shape (..., N)."""
         place = panel * panel.shape[-1] + indices(range(panel.shape[-1]), panel)
         return _below(self._coefficients(place), t)
 
     def draw(self, component: Array, u: Array, v: Array) -> tuple[Array, Array]:
-        """The panel and the place t in it of a draw from each of n components, from uniform numbers u and v."""
+        """One sample from each of n components, as a panel and a point t in it, from uniform numbers u and v."""
         xp = namespace(self.values)
         panel = draw(take(self.masses.T, component), u)
         coefficients = self._coefficients(panel * self.masses.shape[1] + component)
@@ -69,7 +69,7 @@ class Panels:
         return panel, 0.5 * (low + high)
 
     def _coefficients(self, place: Array) -> Array:
-        """Legendre coefficients (..., n) of the density in t of the panels of components, numbered P N in a row."""
+        """Legendre coefficients (..., n) of the density in t, for flat indices of panel and component, 0..P N − 1."""
         xp, nodes = namespace(self.values), self.values.shape[1]
         flat = xp.reshape(xp.permute_dims(self.legendre @ self.values, (0, 2, 1)), (-1, nodes))
         return xp.reshape(take(flat, xp.reshape(place, (-1,))), (*place.shape, nodes))
@@ -87,6 +87,6 @@ def _below(coefficients: Array, t: Array) -> Array:
 
 
 def ratio(part: Array, total: Array) -> Array:
-    """part / total within [0, 1], 0 where the total is."""
+    """part / total, clipped to [0, 1]; 0 if the total is 0."""
     xp = namespace(part)
     return xp.clip(part / xp.where(total > 0, total, 1.0), min=0.0, max=1.0)

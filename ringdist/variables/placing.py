@@ -1,4 +1,4 @@
-"""Components placed on data, to start learning from: centres and widths in NumPy."""
+"""Placement of components on data as a starting point: centres and widths, in NumPy."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ringdist.variables.checks import column_scale
 
 
 def centres(observed: np.ndarray, num_components: int, method: str) -> np.ndarray:
-    """At most `num_components` different values among or between those observed (n,), ascending.
+    """At most `num_components` distinct centres on observed values (n,), ascending.
 
-    The values themselves where there are few of them; else centres of clusters ("kmeans") or
-    equally frequent quantiles.
+    They are the distinct values if there are few of them, otherwise the centres of clusters
+    ("kmeans") or equally frequent quantiles.
     """
     distinct = np.unique(observed)
     if distinct.size <= num_components:
@@ -29,7 +29,7 @@ def centres_and_widths(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centres of components, and standard deviations with which neighbours overlap.
 
-    One component, as wide as its centre is far from 0, where all values are equal but for rounding.
+    If all values are equal up to rounding, there is one component, with |centre| as its standard deviation.
     """
     unit = max(float(np.abs(observed).max()), float(limits.smallest_normal))
     scaled = observed / unit  # in [-1, 1]: squares and differences stay in range
@@ -38,7 +38,7 @@ def centres_and_widths(
     if scale == spread:
         found = centres(scaled, num_components, method)
         gaps = np.diff(found)
-    else:  # constant but for rounding
+    else:  # constant up to rounding
         found, gaps = scaled[:1], np.zeros(0)
     widths = np.full(found.size, scale)
     if gaps.size:  # each standard deviation about the distance to the neighbours

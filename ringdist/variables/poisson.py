@@ -1,4 +1,4 @@
-"""Counts with Poisson components."""
+"""Poisson components, for counts."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class PoissonMixture(Family):
 
 
 def _zero_with_gradient(x: Array, rates: Array) -> Array:
-    """0, with the derivatives of x log λ − λ, which are those of log p(x | λ)."""
+    """0, with the gradient of x log λ − λ, which is that of log p(x | λ)."""
     if backend_name(rates) == "numpy":
         return 0.0
     xp = namespace(rates)

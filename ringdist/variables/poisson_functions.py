@@ -5,8 +5,8 @@ With D(x, λ) = x log(x / λ) + λ − x, which is 0 at x = λ, and δ(x) the er
     log p(x | λ) = −D(x, λ) − δ(x) − log(2πx) / 2                          (Loader 2000)
     P(X <= x | λ) = erfc(y) / 2 + exp(−y²) / sqrt(2πa) Σ_k c_k(η) / a^k    (Temme 1979)
 
-with a = x + 1, y² = D(a, λ) = a η² / 2, and y and η of the sign of λ − a. All terms are small where
-the result is.
+with a = x + 1, y² = D(a, λ) = a η² / 2, and y and η with the sign of λ − a. No term is much larger
+than the result.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ SMALL_ETA = 0.3  # below which the c_k are summed as Taylor series
 
 
 def log_mass(x: Array, rates: Array) -> Array:
-    """log p(x | λ) for integers x >= 1 and rates λ > 0, broadcast; no gradient is meant to pass."""
+    """log p(x | λ) for integers x >= 1 and rates λ > 0, broadcast; not to be differentiated."""
     xp = namespace(rates)
     parts = _Parts.of(x, rates)
     near = 2 * parts.v * parts.v * parts.bracket
@@ -125,7 +125,7 @@ def cdf_of_large_counts(x: Array, rates: Array) -> Array:
 
 
 class _Parts(NamedTuple):
-    """What D(x, λ) is made of: 2 v² bracket near x = λ, else x log(x / λ) − 2 half_gap."""
+    """The parts of D(x, λ), which is 2 v² bracket near x = λ, else x log(x / λ) − 2 half_gap."""
 
     near: Array
     v: Array  # (x − λ) / (x + λ), 0 where not near
@@ -150,7 +150,7 @@ class _Parts(NamedTuple):
 
 
 def stirling_error(x: Array) -> Array:
-    """log(x!) less Stirling's formula, for integers x >= 1."""
+    """log(x!) minus Stirling's formula, for integers x >= 1."""
     xp = namespace(x)
     small = x < len(STIRLING)
     index = astype(xp.where(small, x, 0.0), index_dtype(x))

@@ -1,8 +1,8 @@
-"""The base class of variables that the library uses.
+"""The base class of variables.
 
-A variable with `N` components maps a value to `N` numbers, log p(x | s). Families do not know rings.
-Users write a class that follows `Variable`. The rest of the library uses `Family`, which has a default
-for every optional method. `as_family` converts any variable to a `Family`.
+A variable with `N` components maps a value to `N` numbers, log p(x | s). Families do not depend on rings.
+Users write a class that follows the protocol `Variable`. The rest of the library uses `Family`, which has
+a default for every optional method. `as_family` converts any variable to a `Family`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class Family:
         name: the column's name, or None; None for a wide variable.
         names: the names of its columns.
         num_components: N.
-        width: number of columns that the variable covers. If it is above 1 the variable is wide: x has
-            shape (..., width) with NaN for missing entries, which `log_density`, `statistics` and `sample_given`
-            marginalise or complete. `means` and `variances` then have shape (N, width).
-        integer: whether values are integers from 0.
+        width: number of columns that the variable covers. If it is above 1, the variable is wide: x has
+            shape (..., width), with NaN for missing entries. `log_density` and `statistics` marginalise
+            them, `sample_given` completes them. `means` and `variances` have shape (N, width).
+        integer: whether values are non-negative integers.
         support: the least and the greatest value; −inf and inf if the density is unbounded.
         positive: names of parameters that gradient descent must keep positive.
-        values_are_components: whether a value is its component, with density 1.
+        values_are_components: whether a value is the index of its component, as in `Categorical`.
         stacks: whether `stack` is available, so that one operation evaluates all columns of one `kind`
-            and one N.
+            and N.
         streams: whether `statistics`, `expected_statistics` and `from_statistics` are available.
-        smooth: whether quantiles are searched by the values of `cdf`, which is continuous and costly.
-        has_variance: whether `from_statistics` takes a least standard deviation into account.
+        smooth: whether quantiles are found by interpolation of `cdf`, which is continuous and costly.
+        has_variance: whether `from_statistics` respects a least standard deviation.
         can_move: whether a sample has a pathwise gradient.
         tells_support: whether `in_support` is implemented directly, and not by calls to `check`.
     """
@@ -87,12 +87,12 @@ class Family:
 
     @property
     def measure(self) -> str:
-        """What densities are relative to: those of two variables compare where it is the same."""
+        """The reference measure of densities; those of two variables are comparable if it is the same."""
         return "counts" if self.integer else "reals"
 
     @property
     def form(self) -> Form:
-        """All but the arrays."""
+        """All arguments of the constructor that are not arrays, and the class."""
         return Form(self.kind, self.num_components, self.name, tuple(self.options().items()))
 
     @property
@@ -121,18 +121,18 @@ class Family:
         return dict(self._options)
 
     def with_arrays(self, arrays: dict[str, Array]) -> Family:
-        """The variable with other arrays in the places of its own, unchecked."""
+        """The variable with its arrays replaced, unchecked."""
         changed: Family = rebuild(self.form, arrays)
         return changed
 
     def with_rows(self, change: Callable[[Array], Array]) -> Family:
-        """With arrays (b, ...) that have parameters of b rows changed; itself if there are none."""
+        """The variable with arrays (b, ...) of b rows changed; itself if its parameters do not depend on rows."""
         if self.surroundings()[0].ndim == 1:
             return self
         return self.with_arrays({name: change(array) for name, array in self.arrays().items()})
 
     def free_arrays(self) -> dict[str, Array]:
-        """The parameters by which gradient descent moves the variable; those that are `positive` by their logarithm."""
+        """The parameters that gradient descent changes; `positive` ones are represented by their logarithm."""
         return self.arrays()
 
     def with_free_arrays(self, arrays: dict[str, Array]) -> Family:
@@ -140,7 +140,7 @@ class Family:
         return self.with_arrays(arrays)
 
     def component(self, s: int) -> Family:
-        """The variable of component s alone, unchecked."""
+        """The variable with only component s, unchecked."""
         alone: Family = rebuild(*self._component(s))
         return alone
 
@@ -169,11 +169,11 @@ class Family:
         raise NotImplementedError
 
     def variances(self) -> Array:
-        """Var[X | s], shape (N,); inf or 0 where the square leaves the range of the dtype."""
+        """Var[X | s], shape (N,); inf or 0 if the square is out of the range of the dtype."""
         raise NotImplementedError
 
     def standard_deviations(self) -> Array:
-        """The square root of Var[X | s], shape (N,), finite also where the variance is not."""
+        """The square root of Var[X | s], shape (N,), finite also if the variance overflows."""
         variances = self.variances()
         return namespace(variances).sqrt(variances)
 
@@ -182,7 +182,7 @@ class Family:
         raise NotImplementedError
 
     def sample_given(self, component: Array, x: Array | None, rng: Any) -> Array:
-        """Rows x (n, width) of a wide variable, their NaN entries drawn given the others and the component (n,)."""
+        """Rows x (n, width) of a wide variable, with NaN entries sampled given the others and the component (n,)."""
         raise NotImplementedError
 
     def covariances(self) -> Array:
@@ -190,17 +190,17 @@ class Family:
         return self.variances()[:, None, None]
 
     def marginal(self, places: Sequence[int]) -> Family:
-        """The variable of some of its columns, by their places 0..width-1 and in this order."""
+        """The variable of some of its columns, given by their indices 0..width-1, in this order."""
         return self
 
     def conditioned(self, x: Array, places: Sequence[int]) -> Family:
-        """The variable of the columns at some places, which are NaN in x (width,), given what is observed there."""
+        """The variable of the columns at some indices, which are NaN in x (width,), given the observed entries of x."""
         raise NotImplementedError
 
     def conditional(self, x: Array, place: int) -> Family:
-        """The column at a place given what rows x (b, width) observe of the others: parameters are (b, N).
+        """The column at an index given the other observed entries of rows x (b, width), with parameters (b, N).
 
-        Itself, with parameters (N,), if it is the only column.
+        It is the variable itself, with parameters (N,), if that has one column.
         """
         return self
 
@@ -209,11 +209,11 @@ class Family:
         raise NotImplementedError
 
     def log_probability(self, low: float, high: float) -> Array:
-        """log P(low <= X <= high | s), shape (N,), in the accumulator's dtype; −inf or inf for no bound."""
+        """log P(low <= X <= high | s), shape (N,), in the accumulator's dtype; bounds may be infinite."""
         return within.log_probability(within.widened(self), low, high)
 
     def cdf_within(self, x: Array, low: float, high: float) -> Array:
-        """P(X <= x | low <= X <= high, s), shape (..., N), of numbers x within the interval."""
+        """P(X <= x | low <= X <= high, s), shape (..., N), for x within the interval."""
         return within.cdf(within.widened(self), x, low, high)
 
     def sample_within(self, component: Array, low: float, high: float, rng: Any) -> Array:
@@ -225,7 +225,7 @@ class Family:
         return within.moments(within.widened(self), low, high)
 
     def log_density_beside(self, points: Array, offsets: Array) -> Array:
-        """log p(points[s] + offsets[:, s] | s) up to a constant of each s, for (N,) and (q, N): (q, N)."""
+        """log p(points[s] + offsets[:, s] | s), (q, N), for (N,) and (q, N), up to a constant for each s."""
         return within.log_density_beside(self, points, offsets)
 
     def log_inner_within(self, other: Any, low: float, high: float) -> Array:
@@ -233,7 +233,7 @@ class Family:
         raise ValueError(f"inner products within an interval need Gaussian components, found {self.kind.__name__}")
 
     def in_support(self, x: Array) -> Array:
-        """Which entries of x have a density, of the shape of x; NaN counts as inside."""
+        """Whether each entry of x is in the support, of the shape of x; NaN counts as inside."""
         return ~namespace(x).isinf(x)
 
     def check(self, x: Array) -> None:
@@ -244,22 +244,22 @@ class Family:
             raise ValueError(self._finding(float(xp.reshape(outside, (-1,))[0])))
 
     def typical_value(self) -> Any:
-        """A value inside the support, to stand where an entry of x is missing; broadcast against x."""
+        """A value inside the support that replaces missing entries of x; broadcast against x."""
         return 0.0
 
     def is_endless(self, x: Array) -> Any:
-        """Whether values above x (n,) have a density however far they are: (n,) or one boolean."""
+        """Whether the support is unbounded above x (n,), as booleans (n,) or a single one."""
         return self.support[1] == math.inf
 
     def _finding(self, value: float) -> str:
         return f"values must be finite, found {value:g}"
 
     def surroundings(self) -> tuple[Array, Array]:
-        """Where the components are and over which distance, (N,), roughly: where the search of a quantile starts."""
+        """Rough locations and scales of the components, both (N,), from which the search for a quantile starts."""
         return self.means(), self.standard_deviations()
 
     def centres(self) -> Array:
-        """A point of each component near which its density is large, (N,), inside the support."""
+        """A point inside the support near which each component has a large density, (N,)."""
         return self.means()
 
     def scales(self) -> Array:
@@ -268,27 +268,27 @@ class Family:
 
     @classmethod
     def placed(cls, observed: np.ndarray, num_components: int, method: str, limits: np.finfo, **options: Any) -> Family:
-        """A variable with its components on the data, to start learning from.
+        """A variable with its components placed on the data, as a starting point.
 
         Args:
             observed: (n,) finite values in NumPy, at least one.
-            num_components: N; fewer where there are fewer distinct values.
-            method: "kmeans" for centres of clusters, any other for quantiles.
-            limits: of the dtype in which the variable is to be used.
+            num_components: N; fewer if there are fewer distinct values.
+            method: "kmeans" for centres of clusters, otherwise quantiles.
+            limits: those of the dtype in which the variable is to be used.
             options: further arguments of the constructor.
 
         Raises:
             ValueError: if a value is outside the support.
         """
-        raise ValueError(f"a family whose components can be placed must be chosen, found {cls.__name__}")
+        raise ValueError(f"the family must be able to place components, found {cls.__name__}; give a variable instead")
 
     @classmethod
     def width_of(cls, **options: Any) -> int | None:
-        """How many columns a variable with these options covers; None if they do not tell."""
+        """The number of columns that a variable with these options covers; None if they do not determine it."""
         return 1
 
     def floored(self, x: np.ndarray) -> np.ndarray:
-        """What `least_std` measures of values x in NumPy: NaN for what no component with a width explains."""
+        """Values x (NumPy) in the units of `least_std`; NaN for values that belong to no component with a variance."""
         return x
 
     def update(self, x: Array, responsibilities: Array) -> Family:
@@ -300,35 +300,35 @@ class Family:
         raise NotImplementedError
 
     def expected_statistics(self, weights: Array) -> dict[str, Array]:
-        """What `statistics` is on average for a row of this variable, weights (N,) of components."""
+        """The expected `statistics` of one row from this variable, with weights (N,) of the components."""
         raise NotImplementedError
 
     def shrunk(self, statistics: dict[str, Array], rows: float) -> dict[str, Array]:
-        """Statistics with `rows` in every component of a prior that brings covariances near each other."""
+        """Statistics plus those of a prior of `rows` rows per component that shrinks covariances together."""
         return statistics
 
     def from_statistics(self, statistics: dict[str, Array], least_std: Any = 0.0) -> Family:
-        """The variable of highest expected log-likelihood; components that saw no data stay.
+        """The variable of highest expected log-likelihood; components without data do not change.
 
         Args:
-            statistics: sums of what `statistics` returns for this variable, over any rows.
-            least_std: least standard deviation of a component, where `has_variance`; (width,) of a wide variable.
+            statistics: sums of the results of `statistics` of this variable, over any rows.
+            least_std: least standard deviation of a component if `has_variance`; (width,) for a wide variable.
         """
         raise NotImplementedError
 
     def from_factors(self, statistics: dict[str, Array], least_std: Any, num_factors: int | None) -> Family:
         """As `from_statistics`, with `num_factors` factors in the covariances of a wide variable; None: unrestricted.
 
-        It is a step towards the maximum, never below the current covariances if they have as many factors.
+        This is a step towards the maximum, which never decreases the likelihood from as many factors.
         """
         return self.from_statistics(statistics, least_std)
 
     def factored(self, num_factors: int) -> Family:
-        """With nearby covariances of this number of factors if the variable is wide; else itself."""
+        """A wide variable with nearby covariances of this number of factors; any other variable itself."""
         return self
 
     def _pick(self, name: str, component: Array) -> Array:
-        """The parameter of each component drawn, of the shape of `component`."""
+        """The parameter of each sampled component, of the shape of `component`."""
         array = self._arrays[name]
         xp = namespace(array)
         if array.ndim == 1:
@@ -343,7 +343,7 @@ class Family:
 
 
 def rebuild(form: Form, arrays: dict[str, Array]) -> Any:
-    """The variable of this form with these arrays; a `Family` checks nothing."""
+    """The variable of this form with these arrays; the arrays of a `Family` are not checked."""
     kind: Any = form.kind
     if issubclass(kind, Family):
         return kind.__new__(kind)._set(form.num_components, form.name, dict(arrays), form.options)

@@ -1,9 +1,9 @@
-"""Densities of real numbers on an interval, integrated to rounding from their values at some points.
+"""Densities of real numbers on an interval, integrated by quadrature to rounding accuracy.
 
-Every component is cut into panels of equal width in log |x − end|, from both ends of the interval and from the
-component's centre, so that some of them have an unknown scale, such as that of a density far in its tail.
-In each it is known at the nodes of Gauss and Legendre. Nothing is computed from a distribution function, whose
-differences cancel where they are small.
+Every component is divided into panels of equal width in log |x − end|, from both ends of the interval and from the
+component's centre. So there are panels for any scale, such as that of a density far in its tail. The density is
+evaluated at the Gauss-Legendre nodes of each panel. Differences of a distribution function are not used, because they
+cancel where they are small.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REACH = 40.0  # of a ray in log distance, on both sides of the scale of the comp
 
 
 class _Ray(NamedTuple):
-    """Numbers at distance scale exp(u) from `start`, −REACH <= u <= REACH or where the ray ends."""
+    """Numbers at the distance scale × exp(u) from `start`, for −REACH <= u <= REACH or up to the end of the ray."""
 
     start: Array  # (N,)
     sign: int
@@ -33,13 +33,13 @@ class _Ray(NamedTuple):
 
 
 class Rays(Panels):
-    """Components on [low, high], cut at a centre (N,) of each.
+    """Components restricted to [low, high], each divided at a centre (N,).
 
     Args:
-        log_density: from offsets (q, N) to the logarithm of the density at centre + offset, up to a constant of each
+        log_density: from offsets (q, N) to the logarithm of the density at centre + offset, up to a constant for each
             component.
-        low, high: the interval; −inf and inf where it has no end.
-        centre, scale: (N,) of each component, within the interval and positive.
+        low, high: the interval; −inf or inf if it is unbounded.
+        centre, scale: (N,) of each component, the centre within the interval and the scale positive.
     """
 
     def __init__(self, log_density: Callable[[Array], Array], low: float, high: float, centre: Array, scale: Array):
@@ -79,10 +79,10 @@ class Rays(Panels):
         return rays  # from the lowest to the highest numbers
 
     def _beyond(self) -> Array:
-        """What the panels at the ends of the rays are multiplied by, for what lies beyond them.
+        """Factors of the panels at the ends of the rays, which account for the mass beyond them.
 
-        Towards the start of a ray a density is a power of the distance, so that the masses of further panels are a
-        geometric series, as they are beyond the last panel of a ray without an end.
+        Near the start of a ray a density is a power of the distance, so the masses of further panels are a geometric
+        series. The same is assumed beyond the last panel of an unbounded ray.
         """
         xp, factors = namespace(self.masses), []
         for r, ray in enumerate(self.rays):
@@ -141,7 +141,7 @@ def _gauss_legendre() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _series(last: Array, before: Array) -> Array:
-    """1 + q + q² + ... for q = last / before, 1 unless it converges."""
+    """1 + q + q² + ... for q = last / before, or 1 if that diverges."""
     xp = namespace(last)
     converges = (last > 0) & (last < 0.999 * before)
     return 1 / (1 - xp.where(converges, last / xp.where(converges, before, 1.0), 0.0))

@@ -1,4 +1,4 @@
-"""Families within intervals of some of their columns, whatever their width."""
+"""Families restricted to intervals of some of their columns, for any width."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Bounds = Mapping[int, Interval]  # by the place of a column in its variable
 
 
 def restricted(family: Family, bounds: Bounds) -> Family:
-    """The family given that columns lie in intervals, which meet those that it has.
+    """The family given that columns lie in intervals, which must intersect its own.
 
     Raises:
         ValueError: if a wide family is not Gaussian.
@@ -31,7 +31,7 @@ def restricted(family: Family, bounds: Bounds) -> Family:
 def log_density_within(family: Family, x: Array, bounds: Bounds) -> Array:
     """log p(observed entries, missing ones within bounds | s), (..., N), of a wide family and x (..., width).
 
-    −inf where an observed entry is outside.
+    It is −inf if an observed entry is outside its bounds.
     """
     return _boxed(family).log_density_within(x, bounds)
 
@@ -49,4 +49,4 @@ def _boxed(family: Family) -> TruncatedMultivariateGaussianMixture:
         return family
     if isinstance(family, MultivariateGaussianMixture):
         return TruncatedMultivariateGaussianMixture.of(family)
-    raise ValueError(f"intervals of columns that share a variable need Gaussian components, found {family!r}")
+    raise ValueError(f"intervals of a variable with several columns need Gaussian components, found {family!r}")

@@ -1,4 +1,4 @@
-"""Student-t components: densities with heavy tails."""
+"""Student-t components, for numbers with heavy tails."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class StudentTMixture(Family):
             return xp.where(below, tail, 1 - tail)
 
     def sample(self, component: Array, rng: Any) -> Array:
-        """By Bailey's polar method (1994); values beyond the range of the dtype become its largest."""
+        """By Bailey's polar method (1994); values beyond the range of the dtype become its largest number."""
         locs, scales, dofs = (self._pick(name, component) for name in ("locs", "scales", "dofs"))
         xp = namespace(locs)
         u, v = uniform(rng, (2, *locs.shape), locs)
@@ -157,7 +157,7 @@ class StudentTMixture(Family):
         return cls(locs, widths, np.full(locs.shape, FIRST_DOFS), **options)
 
     def floored(self, x: np.ndarray) -> np.ndarray:
-        """x without outliers, which must not make the least scale large."""
+        """x with outliers as NaN, so that they do not make the least scale large."""
         if np.isnan(x).all():
             return x
         low, middle, high = np.nanquantile(x, (0.25, 0.5, 0.75))
@@ -165,10 +165,10 @@ class StudentTMixture(Family):
         return np.where((np.abs(0.5 * x - 0.5 * middle) <= reach) | (reach == 0), x, np.nan)
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
-        """Sums of what the row's precision τ is expected to be, and of log-densities after jumps.
+        """Sums of expected values with the row's precision τ, and of log-densities after jumps of ν.
 
-        "weight" is τ − 1, "logarithm" log τ but for a constant, "offset" τ z, "square" τ z², and
-        "jump_j" log(1 + z² / ν_j) − log(1 + z² / ν). All but the logarithms are bounded.
+        "weight" is τ − 1, "logarithm" is log τ up to a constant, "offset" is τ z, "square" is τ z², and
+        "jump_j" is log(1 + z² / ν_j) − log(1 + z² / ν). All but the logarithms are bounded.
         """
         x, weights = observed(x, responsibilities)
         dofs = self._arrays["dofs"]
@@ -205,7 +205,7 @@ class StudentTMixture(Family):
         return {"count": weights, **known, **expected}
 
     def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Self:
-        """As in `Family`; `least_std` is one of scales. A component of equal values keeps its scale if that is 0."""
+        """As in `Family`, with `least_std` for scales. A component with equal values keeps its scale if that is 0."""
         locs, scales, dofs = (self._arrays[name] for name in ("locs", "scales", "dofs"))
         xp, (least, most) = namespace(locs), std_range(scales)
         eps = float(xp.finfo(scales.dtype).eps)
@@ -227,7 +227,7 @@ class StudentTMixture(Family):
         return type(self)(locs, scale, xp.where(jump, jumped, xp.where(seen, found, dofs)), name=self.name)
 
     def _step(self, mean: dict[str, Array], variance: Array) -> tuple[Array, Array]:
-        """Degrees of freedom after EM's step, and the least that the log-likelihood gains by that step, per row.
+        """Degrees of freedom after EM's step, and a lower bound of the log-likelihood that it gains per row.
 
         Args:
             mean: statistics per row.
@@ -244,7 +244,7 @@ class StudentTMixture(Family):
         return found, after - before + 0.5 * (mean["square"] - 1 - xp.log(variance))
 
     def _jump(self, mean: dict[str, Array]) -> tuple[Array, Array]:
-        """The best of the multiples of the degrees of freedom, and what the log-likelihood gains by it, per row."""
+        """The best multiple of the degrees of freedom, and the log-likelihood that it gains per row."""
         dofs = self._arrays["dofs"]
         xp = namespace(dofs)
         logs = xp.log1p(1 / dofs) - mean["logarithm"]
@@ -276,7 +276,7 @@ def _ratio(half_gap: Array, scales: Array, dofs: Array) -> tuple[Array, Array]:
 
 
 def _log_kernel(offset: Array, locs: Array, scales: Array, dofs: Array) -> Array:
-    """The log-density at a distance from the centre."""
+    """The log-density at an offset from the centre."""
     _, logs = _ratio(0.5 * offset, scales, dofs)
     return _gamma_ratio(dofs) - HALF_LOG_2PI - namespace(scales).log(scales) - 0.5 * (dofs + 1) * logs
 
@@ -307,7 +307,7 @@ def _tail_integral(ratio: Array, dofs: Array, factor: Callable[[Array], Array] |
 
 
 def _scale(slope: Array, dofs: Array) -> Array:
-    """The t at which the exponent is 1."""
+    """The t at which the exponent is about 1."""
     xp = namespace(slope)
     rise = xp.expm1(xp.clip(1 / dofs, max=20.0))
     more = rise * (rise + 2)

@@ -1,4 +1,4 @@
-"""Tail probabilities by quadrature, to relative precision and at a cost that no parameter changes.
+"""Tail probabilities by quadrature, with small relative error and at a cost that does not depend on parameters.
 
 A tail is written as density × ∫_0^∞ exp(−E(t)) dt, t the distance from the point on a scale on which
 the density is log-concave, so that E is convex, E(0) = 0. With t = L exp(y − exp(−y)) and L near the
@@ -32,7 +32,7 @@ GROWTH = [1 / math.factorial(k) for k in range(2, 18)]  # (e^t − 1 − t) / t�
 def tail_integral(
     exponent: Callable[[Array], Array], scale: Array, factor: Callable[[Array], Array] | None = None
 ) -> Array:
-    """∫_0^∞ f(t) exp(−E(t)) dt for a convex E of the shape of `scale`, E(scale) near 1; f is smooth, or 1 if None."""
+    """∫_0^∞ f(t) exp(−E(t)) dt for convex E with E(scale) near 1, of the shape of `scale`; f is smooth, 1 if None."""
     xp = namespace(scale)
     nodes, step = RULES[dtype_name(scale.dtype)]
     total = 0 * scale
@@ -44,10 +44,10 @@ def tail_integral(
 
 
 def regularised_beta(a: Array, b: Array, p: Array, q: Array, gap: Array) -> Array:
-    """P(Beta(a, b) <= p), for numbers of one shape: a, b > 0, p and q = 1 − p inside (0, 1).
+    """P(Beta(a, b) <= p) for arrays of one shape, with a, b > 0, and p and q = 1 − p inside (0, 1).
 
     Args:
-        gap: a q − b p, to its own digits: the slope of the log-density of the log-odds.
+        gap: a q − b p to full relative precision, the derivative of the log-density of the log-odds.
     """
     xp = namespace(a)
     # Into the tail where the density falls; near its mode away from even odds, where no bend is met.
@@ -59,7 +59,7 @@ def regularised_beta(a: Array, b: Array, p: Array, q: Array, gap: Array) -> Arra
 
 
 def _lower_tail(a: Array, b: Array, p: Array, q: Array, slope: Array) -> Array:
-    """P(Beta(a, b) <= p); for a < 1 by way of a + 1, whose tail is not long beside all else."""
+    """P(Beta(a, b) <= p); for small a by the recurrence from a + 1, whose tail is shorter."""
     xp = namespace(a)
     density = _log_odds_density(a, b, p, q, slope)
     long = a < 1
@@ -72,7 +72,7 @@ def _lower_tail(a: Array, b: Array, p: Array, q: Array, slope: Array) -> Array:
 
 
 def _log_odds_density(a: Array, b: Array, p: Array, q: Array, slope: Array) -> Array:
-    """p^a q^b / B(a, b)."""
+    """The density of the log-odds, p^a q^b / B(a, b)."""
     xp, n = namespace(a), a + b
     errors = stirling_error(n) - stirling_error(a) - stirling_error(b)
     distance = deviance(a, n * p, slope) + deviance(b, n * q, -slope)
@@ -80,7 +80,7 @@ def _log_odds_density(a: Array, b: Array, p: Array, q: Array, slope: Array) -> A
 
 
 def _exponent(a: Array, b: Array, p: Array, q: Array, slope: Array) -> Callable[[Array], Array]:
-    """log density at the point less that at a distance t to its left: slope t + n (log(q + p e^−t) + p t)."""
+    """The log-density at a point minus that at a distance t to its left: slope t + n (log(q + p e^−t) + p t)."""
     xp, few, n = namespace(a), p < 0.5, a + b
     share, sign = xp.where(few, p, q), xp.where(few, like(-1.0, p), 1.0)
     top = 600.0 if dtype_name(a.dtype) == "float64" else 80.0
@@ -102,7 +102,7 @@ def _exponent(a: Array, b: Array, p: Array, q: Array, slope: Array) -> Callable[
 
 
 def _direct_exponent(a: Array, b: Array, p: Array, q: Array, slope: Array) -> Callable[[Array], Array]:
-    """`_exponent` for moderate a and b, by a fraction of the operations."""
+    """`_exponent` for moderate a and b, with fewer operations."""
     xp, few, n = namespace(a), p < 0.5, a + b
     share, sign = xp.where(few, p, q), xp.where(few, like(-1.0, p), 1.0)
     steep = slope * sign - n * share
@@ -115,14 +115,14 @@ def _direct_exponent(a: Array, b: Array, p: Array, q: Array, slope: Array) -> Ca
 
 
 def _is_moderate(n: Array) -> bool:
-    """Whether n times the rounding of a logarithm is nothing beside 1."""
+    """Whether n times the rounding error of a logarithm is negligible compared with 1."""
     if not is_concrete(n) or on_accelerator(n) or dtype_name(n.dtype) != "float64":
         return False
     return bool(namespace(n).all(n < MODERATE))
 
 
 def _scale(a: Array, b: Array, p: Array, q: Array, slope: Array) -> Array:
-    """L with E(L) near 1, by Newton's method; E is convex."""
+    """The L with E(L) near 1, by Newton's method for the convex E."""
     xp = namespace(a)
     rising = slope < 0
     mode = xp.log1p(xp.where(rising, -slope, 0.0) / (a * q))  # the distance at which E is least

@@ -25,9 +25,9 @@ class Truncated(Fixed):
 
     `TensorRing.condition` returns these for columns that an event restricts. Gaussian and Poisson
     components are accurate to rounding for intervals arbitrarily far in their tails. For other families
-    the distribution function is used if it does not cancel. Otherwise, and for moments, the density is
-    integrated; this is accurate to rounding if the density is smooth in the interval, except at the
-    component's mean.
+    the distribution function is used if its differences do not cancel. Otherwise, and for moments, the
+    density is integrated numerically; this is accurate to rounding if the density is smooth in the
+    interval, except at the component's mean.
 
     The parameters are those of the variable. EM does not change them, because truncated components have
     no closed-form update; only cores are fitted.
@@ -38,8 +38,8 @@ class Truncated(Fixed):
         name: the column's name; None for that of the variable.
 
     Raises:
-        ValueError: if values of the variable are components or cover several columns, or the interval
-            does not meet that of a truncated variable.
+        ValueError: if the variable is categorical or has several columns, or the interval does not
+            intersect that of a truncated variable.
         TypeError: if `variable` is not a variable, or `interval` not an `Interval`.
 
     Examples:
@@ -55,15 +55,15 @@ class Truncated(Fixed):
 
     def __init__(self, variable: Variable, interval: Interval, name: str | None = None):
         if not isinstance(interval, Interval):
-            raise TypeError(f"a variable is truncated to an Interval, found {interval!r}")
+            raise TypeError(f"interval must be an rd.Interval, found {interval!r}")
         if not isinstance(variable, Family) and not isinstance(variable, Variable):
-            raise TypeError(f"only what follows the protocol rd.Variable can be truncated, found {variable!r}")
+            raise TypeError(f"variable must follow the protocol rd.Variable, found {variable!r}")
         family = as_family(variable)
         name = family.name if name is None else check_name(name)
         if isinstance(family, Truncated):
             both = interval.intersection(family.interval)
             if both is None:
-                raise ValueError(f"intervals must meet, found {interval!r} within {family.interval!r}")
+                raise ValueError(f"intervals must intersect, found {interval!r} and {family.interval!r}")
             family, interval = family.inner_family, both
         if family.values_are_components or family.width != 1:
             what = "categories have no order" if family.values_are_components else f"found {family.width} columns"
@@ -84,7 +84,7 @@ class Truncated(Fixed):
 
     @property
     def interval(self) -> Interval:
-        """The interval, a part of any that the variable was restricted to before."""
+        """The interval, within that of any previous restriction."""
         interval: Interval = self._options["interval"]
         return interval
 
@@ -139,10 +139,10 @@ class Truncated(Fixed):
         return like(namespace(variances).sqrt(variances), means)
 
     def inner(self, other: Any) -> Array:
-        """∫ p(x | s) q(x | t) dx, (N, N'), of Gaussian components; 0 where the intervals do not meet.
+        """∫ p(x | s) q(x | t) dx, (N, N'), of Gaussian components; 0 if the intervals do not intersect.
 
         Raises:
-            ValueError: if the components are of two families, or not Gaussian.
+            ValueError: if the families differ or are not Gaussian.
         """
         self._check_sibling(other)
         both = self.interval.intersection(other.interval)
@@ -166,7 +166,7 @@ class Truncated(Fixed):
     # --------------------------------------------------------------------------------- the support
 
     def in_support(self, x: Array) -> Array:
-        """As the variable within tells; what lies outside the interval has density 0."""
+        """As in the untruncated variable; values outside the interval have density 0."""
         return self.inner_family.in_support(x)
 
     def check(self, x: Array) -> None:

@@ -1,4 +1,4 @@
-"""Gaussians of several columns within a box, beside rows that observe some of the columns."""
+"""Gaussians of several columns within a box, given rows that observe some of the columns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ringdist.variables.multivariate_functions import Given, by_rows, scaled
 
 
 class GivenBox:
-    """N Gaussians of W columns in intervals, given what each of b rows observes.
+    """N Gaussians of W columns in intervals, given the observed entries of each of b rows.
 
     Args:
         means: (N, W). covariances: (N, W, W).
@@ -55,7 +55,7 @@ class GivenBox:
         return astype(logs, mass.dtype) + mass
 
     def expected(self) -> Array:
-        """E[X | observed, box, s], (b, N, W); observed entries as they are."""
+        """E[X | observed, box, s], (b, N, W); observed entries are unchanged."""
         xp, found = self.xp, self.given.expected()
         if self.open:
             box = self.box()
@@ -69,15 +69,15 @@ class GivenBox:
 
     @cached_property
     def covariances(self) -> Array:
-        """Cov[X | observed, s] of each row, (b or 1, N, W, W); 0 for what is observed."""
+        """Cov[X | observed, s] of each row, (b or 1, N, W, W); 0 for observed columns."""
         free, stds = self.given.free_factor(), self.given.stds
         found = scaled(free @ free.mT, stds)
         return found if self.given.patterns.of_row is None else take(found, self.given.patterns.of_row)
 
     def box(self, component: Array | None = None) -> Box:
-        """The missing columns in intervals, (b, N, K), or of one component of each row, (b, K).
+        """The box of the missing columns in intervals, (b, N, K), or for one component per row, (b, K).
 
-        Where a row observes a column, an independent one that may be anywhere is in its place.
+        An observed column is replaced by an independent, unbounded one.
         """
         xp, observed = self.xp, self._observed(self.open)
         means, covariances = self._of_open(observed, 0.0)
@@ -97,11 +97,11 @@ class GivenBox:
         return Box(astype(means, wide), astype(covariances, wide), low, high)
 
     def column(self, place: int) -> tuple[Array, Array, list[int]]:
-        """Parameters of a column that no row observes, and of the columns in intervals that some row misses.
+        """Parameters of a column that no row observes, and of the columns in intervals that some row does not observe.
 
         Returns:
-            Means (b, N, 1 + K), covariances (b, N, 1 + K, 1 + K), and the K columns. Where a row observes one of
-            these an independent one in the same interval is in its place, whose mass cancels.
+            Means (b, N, 1 + K), covariances (b, N, 1 + K, 1 + K), and the K columns. In a row that observes one of
+            these, it is replaced by an independent column in the same interval, whose mass cancels.
         """
         xp, hidden = self.xp, [j for j in self.open if j != place]
         columns = [place, *hidden]
@@ -117,7 +117,7 @@ class GivenBox:
         return means, xp.broadcast_to(covariances, (size, *covariances.shape[1:])), hidden
 
     def _of_open(self, observed: Array, typical: float) -> tuple[Array, Array]:
-        """Means (b, N, K) and covariances (b, N, K, K) of the columns in intervals, of independent ones if observed."""
+        """Means (b, N, K) and covariances (b, N, K, K) of the columns in intervals; observed ones are independent."""
         xp, index = self.xp, indices(self.open, self.rows)
         means = xp.where(observed[:, None, :], typical, take(self.given.expected(), index, axis=-1))
         covariances = take(take(self.covariances, index, axis=-1), index, axis=-2)
@@ -133,7 +133,7 @@ class GivenBox:
 
 
 def by_rows_that_observe(function: Callable[[Array], Array], numbers_per_row: int, rows: Array) -> Array:
-    """`by_rows` of rows (b, width); where none observes anything all have one result."""
+    """`by_rows` of rows (b, width), with one result for all rows if none has an observed entry."""
     xp, missing = namespace(rows), namespace(rows).isnan(rows)
     if rows.shape[0] > 1 and is_concrete(missing) and bool(xp.all(missing)):
         found = function(rows[:1])
@@ -159,7 +159,7 @@ def log_joint_of_one(means: Array, covariances: Array, intervals: Sequence[Inter
 
 
 def moments(means: Array, covariances: Array, intervals: Sequence[Interval], width: int) -> tuple[Array, Array]:
-    """Means (..., N, width) and covariances (..., N, width, width) of the first columns within the box."""
+    """Means (..., N, width) and covariances (..., N, width, width) of the first columns given the box."""
     xp, index = namespace(means), indices(range(width), means)
     seen = take(means, index, axis=-1), take(take(covariances, index, axis=-1), index, axis=-2)
     bounded = [j for j, interval in enumerate(intervals) if not interval.is_unbounded]
@@ -181,7 +181,7 @@ def moments(means: Array, covariances: Array, intervals: Sequence[Interval], wid
 
 
 def log_mass_of_products(means: Iterable[Array], covariances: Iterable[Array], intervals: Iterable[Any]) -> Array:
-    """log P(both boxes) of the Gaussians that products of every two components are, (N, N')."""
+    """log P(both boxes), (N, N'), under the Gaussians proportional to the product of every two components."""
     (m, n), (c, e) = means, covariances
     both = [a.intersection(b) for a, b in zip(*intervals, strict=True)]
     if any(interval is None for interval in both):
@@ -194,7 +194,7 @@ def log_mass_of_products(means: Iterable[Array], covariances: Iterable[Array], i
 
 
 def columns_within(means: Array, covariances: Array, columns: Sequence[int], low: Array, high: Array) -> Box:
-    """Some columns of Gaussians (..., W) within bounds, nothing observed."""
+    """The box of some columns of Gaussians (..., W) within bounds, without observed entries."""
     index = indices(list(columns), means)
     return Box(take(means, index, axis=-1), take(take(covariances, index, axis=-1), index, axis=-2), low, high)
 
@@ -206,7 +206,7 @@ def ends(intervals: Sequence[Interval], array: Array) -> tuple[Array, Array]:
 
 
 def described(names: Sequence[str | None], intervals: Sequence[Interval]) -> str:
-    """Columns by their names, those beyond them hidden, and which of them are in intervals."""
+    """A text with the names of columns, columns without a name as hidden, and their intervals."""
     shown = "" if set(names) == {None} else f", names={list(names)!r}"
     labels = [name or f"column {j}" for j, name in enumerate(names)] + ["hidden column"] * (len(intervals) - len(names))
     within = [f", {label} in {i!r}" for label, i in zip(labels, intervals, strict=True) if not i.is_unbounded]
@@ -215,7 +215,7 @@ def described(names: Sequence[str | None], intervals: Sequence[Interval]) -> str
 
 
 def _typical(interval: Interval) -> tuple[float, float]:
-    """The mean and the variance of a Gaussian with mass in an interval."""
+    """The mean and the variance of a Gaussian with most of its mass in an interval."""
     if interval.is_unbounded:
         return 0.0, 1.0
     if math.isinf(interval.low) or math.isinf(interval.high):

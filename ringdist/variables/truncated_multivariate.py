@@ -1,4 +1,4 @@
-"""Gaussian components over several columns, restricted to a box, some of whose columns may be out of sight."""
+"""Gaussian components over several columns, some of them hidden, restricted to a box."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ from ringdist.variables.truncated_given import (
 
 
 class TruncatedMultivariateGaussianMixture(Fixed):
-    """Columns of Gaussian components of which some, seen or not, lie in intervals.
+    """A wide variable with Gaussian components, some of whose columns, visible or hidden, lie in intervals.
 
     p(x | s) = ∫ N((x, h); means[s], covariances[s]) 1[(x, h) in the box] dh / P(box | s)
 
-    x are the first `width` of the W columns, the others, h, are hidden: they are integrated over their intervals.
-    `TensorRing.condition` makes this of a wide variable (`rd.MultivariateGaussianMixture`) of which an event restricts
-    columns; it stays one under marginals, which hide columns, and conditioning. Masses of boxes of at most two columns
-    with an interval that are not observed are right to 1e-10, of three to 1e-8 unless they nearly determine each other;
-    in a distribution function its own column counts too. Others, and moments of three columns and more, are integrated
-    on a lattice: to 1e-4 as a rule, six columns to 1e-3, at worst to 1e-2. Draws within three intervals and more are
-    proposals until one is accepted: exact, or refused.
+    x are the first `width` of the W columns. The others, h, are hidden: they are integrated over their intervals.
+    `TensorRing.condition` returns this for a wide variable (`rd.MultivariateGaussianMixture`) if an event restricts its
+    columns. Marginals, which hide columns, and conditioning keep the class.
 
-    Learning leaves the parameters as they are; only cores are fitted.
+    Accuracy depends on the number of columns with an interval that are not observed; a distribution function counts its
+    own column too. Relative errors of masses are 1e-10 for at most two columns, and 1e-8 for three, unless these nearly
+    determine each other. Other masses, and moments of three or more columns, are integrated on a lattice, usually to
+    1e-4, for six columns to 1e-3, at worst to 1e-2. Samples within three or more intervals are drawn by rejection: they
+    are exact, or raise a `ValueError` if the box is too improbable. EM does not change the parameters, only cores.
 
     Args:
         means: (N, W), W >= 2. covariances: (N, W, W), as of `rd.MultivariateGaussianMixture`.
-        intervals: of each of the W columns the interval it is in; `rd.Interval()` where it may be anywhere.
-        names: of the columns that are seen, each a string or None; None for all W without a name.
+        intervals: the interval of each of the W columns; `rd.Interval()` for an unbounded one.
+        names: names of the visible columns, each a string or None; None for W visible columns without a name.
         validate: whether values are checked; shapes always are.
 
     Raises:
@@ -95,12 +95,12 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         intervals = tuple(intervals)
         other = next((interval for interval in intervals if not isinstance(interval, Interval)), None)
         if other is not None:
-            raise TypeError(f"intervals must be of rd.Interval, found {other!r}")
+            raise TypeError(f"intervals must be a list of rd.Interval, found {other!r}")
         if len(intervals) != gaussian.width:
             raise ValueError(f"there must be {gaussian.width} intervals, one for each column, found {len(intervals)}")
         names = [None] * gaussian.width if names is None else names
         if not 1 <= len(names) <= gaussian.width:
-            raise ValueError(f"there must be 1 to {gaussian.width} names, of the columns seen, found {len(names)}")
+            raise ValueError(f"there must be 1 to {gaussian.width} names of visible columns, found {len(names)}")
         options = (("intervals", intervals), ("names", check_names(names, len(names))))
         self._set(gaussian.num_components, None, gaussian.arrays(), options)
 
@@ -120,7 +120,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
 
     @property
     def intervals(self) -> tuple[Interval, ...]:
-        """Of the columns that are seen, then of those that are hidden."""
+        """The intervals of the visible columns, then of the hidden ones."""
         intervals: tuple[Interval, ...] = self._options["intervals"]
         return intervals
 
@@ -133,7 +133,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
 
     @property
     def _bounded(self) -> list[int]:
-        """The columns with an interval that has an end."""
+        """The indices of columns with a bounded interval."""
         return [j for j, interval in enumerate(self.intervals) if not interval.is_unbounded]
 
     def log_density(self, x: Array) -> Array:
@@ -152,13 +152,13 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         return xp.reshape(logs, (*x.shape[:-1], self.num_components))
 
     def _given(self, rows: Array) -> GivenBox:
-        """The W columns given rows (b, width)."""
+        """The Gaussians of all W columns given rows (b, width)."""
         xp, hidden = namespace(rows), len(self.intervals) - self.width
         full = xp.concat([rows, like_zeros((rows.shape[0], hidden), rows) + math.nan], axis=1) if hidden else rows
         return GivenBox(self._arrays["means"], self._arrays["covariances"], self.intervals, full)
 
     def cdf(self, x: Array) -> Array:
-        """P(X <= x | s), (..., N), of a variable of which one column is seen."""
+        """P(X <= x | s), (..., N), of a variable with one visible column."""
         x = self._floating(x)
         xp, bounded = namespace(x), sorted({0, *self._bounded})
         low, high = ends([self.intervals[j] for j in bounded], self._arrays["means"])
@@ -171,7 +171,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         return astype(xp.clip(xp.exp(logs), min=0.0, max=1.0), x.dtype)
 
     def log_probability(self, low: float, high: float) -> Array:
-        """log P(low <= X <= high | s), (..., N), of a variable of which one column is seen."""
+        """log P(low <= X <= high | s), (..., N), of a variable with one visible column."""
         interval = self.intervals[0].intersection(Interval(low, high))
         if interval is None:
             return 0 * self._divisor() - math.inf
@@ -188,7 +188,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         return xp.reshape(astype(drawn, means.dtype), component.shape)
 
     def sample_given(self, component: Array, x: Array | None, rng: Any) -> Array:
-        """Rows x (n, width) completed: the columns in intervals first, then the others, which are Gaussian given them.
+        """Rows x (n, width), completed: first the columns in intervals, then the others, which are Gaussian given them.
 
         Raises:
             ValueError: as of `Box.draw`.
@@ -238,7 +238,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
 
     @classmethod
     def of(cls, gaussian: MultivariateGaussianMixture) -> Self:
-        """The same Gaussians, which may be anywhere."""
+        """The same Gaussians with unbounded intervals."""
         options = (("intervals", (Interval(),) * gaussian.width), ("names", gaussian.names))
         return cls.__new__(cls)._set(gaussian.num_components, None, gaussian.arrays(), options)
 
@@ -247,7 +247,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         for j, interval in bounds.items():
             both = interval.intersection(intervals[j])
             if both is None:
-                raise ValueError(f"intervals must meet, found {interval!r} within {intervals[j]!r}")
+                raise ValueError(f"intervals must intersect, found {interval!r} and {intervals[j]!r}")
             intervals[j] = both
         return self._made(intervals, self.names, self._arrays)
 
@@ -280,7 +280,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
     def _part(
         self, means: Array, covariances: Array, places: Sequence[int], left: Sequence[int] | None = None
     ) -> Family:
-        """The columns at some places, in this order, of which those in intervals among `left`, if any, are hidden."""
+        """The variable of the columns at some places, in this order, with those in intervals among `left` hidden."""
         left = range(len(self.intervals)) if left is None else left
         hidden = [j for j in self._bounded if j not in places and j in left]
         columns = [*places, *hidden]
@@ -307,7 +307,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         """
         self._check_sibling(other)
         if {len(self.intervals), len(other.intervals), other.width} != {self.width}:
-            raise ValueError("inner products within intervals need variables of as many columns, none of them hidden")
+            raise ValueError("inner products within intervals need variables of equal width without hidden columns")
         means, covariances = ([v._arrays[name] for v in (self, other)] for name in ("means", "covariances"))
         mass = log_mass_of_products(means, covariances, (self.intervals, other.intervals))
         apart = self._gaussian.inner(other._gaussian)
@@ -315,7 +315,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
 
     @property
     def _gaussian(self) -> Any:
-        """All W columns wherever they are."""
+        """The untruncated Gaussians of all W columns."""
         options = (("names", (None,) * len(self.intervals)),)
         return rebuild(Form(MultivariateGaussianMixture, self.num_components, None, options), self._arrays)
 
@@ -329,7 +329,7 @@ class TruncatedMultivariateGaussianMixture(Fixed):
         ).log_mass()
 
     def _divisor(self) -> Array:
-        """`log_mass`, 0 of components without mass; remembered if it has no gradient."""
+        """`log_mass`, with 0 for components without mass; remembered if it records no gradient."""
         if self._remembered is not None:
             return self._remembered
         arrays = list(self._arrays.values())

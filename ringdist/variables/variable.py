@@ -1,4 +1,4 @@
-"""The protocol that users follow to write a family of their own."""
+"""The protocol that users follow to write their own families."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Variable(Protocol):
 
     Optional members, whose defaults are documented by `Family`:
 
-    - attributes: `integer = True` for integers from 0; `positive`, the names of parameters that
+    - attributes: `integer = True` for non-negative integers; `positive`, the names of parameters that
       gradient descent must keep positive; `support`, the least and greatest value; `has_variance`,
       true if `from_statistics` also accepts a least standard deviation;
     - methods: the class method `stack(variables)`, to evaluate several columns in one operation;
@@ -41,13 +41,13 @@ class Variable(Protocol):
         """P(X <= x | s), shape (..., N)."""
 
     def sample(self, component: Array, rng: Any) -> Array:
-        """One draw from p(x | s) for each entry of `component`; `rng` is the backend's own."""
+        """One sample from p(x | s) for each entry of `component`; `rng` is a generator or key of the backend."""
 
     def means(self) -> Array:
         """E[X | s], shape (N,)."""
 
     def variances(self) -> Array:
-        """Var[X | s], shape (N,); inf or 0 where the square leaves the range of the dtype."""
+        """Var[X | s], shape (N,); inf or 0 if the square is out of the range of the dtype."""
 
     def inner(self, other: Any) -> Array:
         """Σ or ∫ p(x | s) q(x | t) over x, shape (N, N'), for a variable of the same family."""

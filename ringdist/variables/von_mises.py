@@ -1,4 +1,4 @@
-"""Von Mises components: angles."""
+"""Von Mises components, for angles."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _rule(size: int) -> list[tuple[float, float]]:
 
 
 def _coefficients() -> list[float]:
-    """Of 1 − I_1(κ) / I_0(κ) in powers of 1 / κ, from the differential equation of the ratio."""
+    """The coefficients of 1 − I_1(κ) / I_0(κ) in powers of 1 / κ, from the differential equation of the ratio."""
     found = [0.5]
     for n in range(2, 18):
         found.append(0.5 * ((n - 2) * found[-1] + sum(found[i] * found[n - 2 - i] for i in range(n - 1))))
@@ -116,7 +116,7 @@ class VonMisesMixture(Family):
         return xp.where((x >= math.pi)[..., None], 1.0, xp.where((x < -math.pi)[..., None], 0.0, values))
 
     def sample(self, component: Array, rng: Any) -> Array:
-        """By rejection from a wrapped Cauchy density (Best and Fisher 1979), without loss at any concentration."""
+        """By rejection from a wrapped Cauchy density (Best and Fisher 1979), stable for any concentration."""
         locs, concentrations = self._pick("locs", component), self._pick("concentrations", component)
         xp, stream = namespace(locs), Stream(rng, locs)
         excess = 0.5 * (1 + 1 / (xp.sqrt(1 + 4 * concentrations * concentrations) + 2 * concentrations))
@@ -136,7 +136,7 @@ class VonMisesMixture(Family):
         return xp.clip(angle, min=-math.pi, max=math.pi)
 
     def means(self) -> Array:
-        """E[x] of the number x in [−π, π], (N,); not the direction `locs` where mass is beyond an end."""
+        """E[x] of the number x in [−π, π], (N,); this is not the direction `locs` if mass wraps around an end."""
         locs, concentrations = self._arrays["locs"], self._arrays["concentrations"]
         xp = namespace(locs)
         return locs - 2 * math.pi * xp.sign(locs) * _tail(math.pi - xp.abs(locs), concentrations)
@@ -178,7 +178,7 @@ class VonMisesMixture(Family):
         return cls(np.clip(found, -math.pi, math.pi), 1 / np.clip(widths, 1e-3, 10.0) ** 2, **options)
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
-        """Sums of sin(x − loc) and of 1 − cos(x − loc): about the component, narrow ones keep their digits."""
+        """Sums of sin(x − loc) and of 1 − cos(x − loc), which are accurate for narrow components."""
         x, weights = observed(x, responsibilities)
         xp = namespace(weights)
         gap = x[:, None] - self._arrays["locs"]
@@ -191,7 +191,7 @@ class VonMisesMixture(Family):
         return {"count": weights, "sine": 0 * weights, "versine": weights * rest}
 
     def from_statistics(self, statistics: dict[str, Array], least_std: float = 0.0) -> Self:
-        """As in `Family`; 1 / sqrt(κ) stays above `least_std`, and above the rounding of an angle."""
+        """As in `Family`; 1 / sqrt(κ) is at least `least_std`, and at least the rounding error of an angle."""
         locs, concentrations = self._arrays["locs"], self._arrays["concentrations"]
         xp = namespace(locs)
         seen = statistics["count"] > 0
@@ -207,7 +207,7 @@ class VonMisesMixture(Family):
 
 
 def _wrapped(angle: Array) -> tuple[Array, Array]:
-    """The angle within half a turn of 0, and the turns that it is less than the one given."""
+    """The angle reduced to within half a turn of 0, and the number of turns subtracted."""
     turns = namespace(angle).round(stop_gradient(angle) / (2 * math.pi))
     return angle - 2 * math.pi * turns, turns
 
@@ -218,7 +218,7 @@ def _log_i0e(concentrations: Array) -> Array:
 
 
 def _tail(start: Array, concentrations: Array, factor: Callable[[Array], Array] | None = None) -> Array:
-    """∫ f(θ) p(θ) dθ from `start` in [0, π] to π for a density at loc 0, to relative precision; f is 1 if None."""
+    """∫ f(θ) p(θ) dθ from `start` in [0, π] to π for a density at loc 0, with small relative error; f is 1 if None."""
     xp = namespace(start)
     nodes, reach = RULES[dtype_name(start.dtype)]
     fixed, known = stop_gradient(start), stop_gradient(concentrations)
@@ -238,7 +238,7 @@ def _tail(start: Array, concentrations: Array, factor: Callable[[Array], Array] 
 
 
 def _mean_length(concentrations: Array) -> tuple[Array, Array]:
-    """A(κ) = I_1(κ) / I_0(κ) and 1 − A(κ), each to its own digits."""
+    """A(κ) = I_1(κ) / I_0(κ) and 1 − A(κ), each to full relative precision."""
     xp = namespace(concentrations)
     large = concentrations > LARGE[dtype_name(concentrations.dtype)]
     small, inverse = xp.where(large, 1.0, concentrations), 1 / xp.where(large, concentrations, 1.0)
@@ -248,7 +248,7 @@ def _mean_length(concentrations: Array) -> tuple[Array, Array]:
 
 
 def _concentration(length: Array, rest: Array) -> Array:
-    """The κ at which A(κ) is `length` = 1 − `rest`, by Newton's method for log(A / (1 − A)) in log κ."""
+    """The κ with A(κ) = `length` = 1 − `rest`, by Newton's method for log(A / (1 − A)) in log κ."""
     xp = namespace(length)
     least = 1e-12 if dtype_name(length.dtype) == "float64" else 1e-7
     wanted = xp.log(xp.clip(length, min=least)) - xp.log(xp.clip(rest, min=float(xp.finfo(rest.dtype).smallest_normal)))

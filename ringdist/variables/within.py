@@ -1,7 +1,7 @@
-"""What a ring asks of components within an interval, for every family that has a density and a distribution function.
+"""Masses, moments and samples of components within an interval, for every family with a density and a cdf.
 
-Masses are differences of distribution functions where these do not cancel. Where they do, as far in a tail, and for
-moments, the density is integrated (see `panels`). All is computed in the accumulator's dtype.
+Masses are differences of distribution functions if these do not cancel. If they do, as far in a tail, and for moments,
+the density is integrated (see `panels`). All results are computed in the accumulator's dtype.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def cdf(family: Family, x: Array, low: float, high: float) -> Array:
 
 
 def sample(family: Family, component: Array, low: float, high: float, rng: Any) -> Array:
-    """One draw from each of the components, given low <= X <= high, of the shape of `component`."""
+    """One sample for each entry of `component`, of its shape, given low <= X <= high."""
     below, upto = _ends(family, low, high)
     xp, flat = namespace(upto), namespace(component).reshape(component, (-1,))
     u, v = uniform(rng, (2, *flat.shape), upto)
@@ -106,7 +106,7 @@ def widened(family: Family) -> Family:
 
 
 def log_density_beside(family: Family, points: Array, offsets: Array) -> Array:
-    """log p(points + offsets | s) of points (N,) and offsets (q, N): component by component, (q, N)."""
+    """log p(points[s] + offsets[:, s] | s), (q, N), of points (N,) and offsets (q, N)."""
     xp = namespace(points)
     values = (points + offsets).T  # (N, q)
     singles = [family.component(s) for s in range(family.num_components)]
@@ -126,7 +126,7 @@ def _panels(family: Family, low: float, high: float) -> Any:
 
 
 def _place(family: Family, low: float, high: float) -> tuple[Array, Array]:
-    """A centre (N,) within the interval and a scale of each component: its mean and standard deviation if it can be."""
+    """A centre within the interval and a scale of each component, (N,): its mean and standard deviation if possible."""
     means, stds = stop_gradient(family.means()), stop_gradient(family.standard_deviations())
     xp = namespace(means)
     known = xp.isfinite(means) & xp.isfinite(stds) & (stds > 0)
@@ -150,7 +150,7 @@ def _quantile(family: Family, q: float, array: Array) -> Array:
 
 
 def _by_cdf(family: Family, component: Array, u: Array, low: float, high: float) -> Array:
-    """Draws (n,) by bisection on the distribution function, at levels between its values at the ends."""
+    """Samples (n,) by bisection on the distribution function, at levels between its values at the ends."""
     xp = namespace(u)
     step = max(1, AT_ONCE // family.num_components)
     if is_concrete(u) and u.shape[0] > step:
@@ -171,7 +171,10 @@ def _by_cdf(family: Family, component: Array, u: Array, low: float, high: float)
 
 
 def _without(family: Family, low: float, high: float, means: Array, variances: Array) -> tuple[Array, Array]:
-    """Moments (N,) on the integers low, ..., high: those of all less those of the others, which have less mass."""
+    """Moments (N,) on the integers low, ..., high, from those of all integers minus those of the others.
+
+    The others must have less mass.
+    """
     xp, first, last = namespace(means), *_bounds(family, -math.inf, math.inf)
     outside = [(a, b) for a, b in ((first, low - 1), (high + 1, last)) if a <= b and math.isfinite(a)]
     centre = stop_gradient(means)
@@ -184,7 +187,7 @@ def _without(family: Family, low: float, high: float, means: Array, variances: A
 
 
 def _unending(family: Family, low: float, high: float, means: Array, variances: Array) -> tuple[Array, Array]:
-    """The moments, infinite where those of the family are and the interval has no end."""
+    """The moments, infinite if those of the family are infinite and the interval is unbounded."""
     xp = namespace(means)
     ends = math.isinf(max(low, family.support[0])), math.isinf(min(high, family.support[1]))
     if not any(ends):
@@ -213,14 +216,14 @@ def _ends(family: Family, low: float, high: float) -> tuple[Array, Array]:
 
 
 def _reach(family: Family, low: float, high: float, array: Array) -> tuple[float, float]:
-    """The least and the greatest finite number of the interval that a component may have."""
+    """The least and the greatest finite number of the interval at which a component may have mass."""
     end = float(namespace(array).finfo(array.dtype).max)
     first, last = _bounds(family, low, high)
     return max(first, -end), min(last, end)
 
 
 def _bounds(family: Family, low: float, high: float) -> tuple[float, float]:
-    """The least and the greatest number of the interval and the support, integers of a family of integers."""
+    """The bounds of the intersection of interval and support; integers for a family of integers."""
     first, last = max(low, family.support[0]), min(high, family.support[1])
     if family.integer:
         first, last = (f(b) if math.isfinite(b) else b for f, b in ((math.ceil, first), (math.floor, last)))
@@ -228,7 +231,7 @@ def _bounds(family: Family, low: float, high: float) -> tuple[float, float]:
 
 
 def _number_below(number: float, array: Array) -> float:
-    """The number before it of the dtype of the array; not a subnormal one, which some devices take for 0."""
+    """The next lower number of the array's dtype that is not subnormal, because some devices flush those to 0."""
     dtype = np.float32 if namespace(array).finfo(array.dtype).bits == 32 else np.float64
     least = np.finfo(dtype).tiny
     value = np.nextafter(dtype(number), dtype(-np.inf))
@@ -236,7 +239,7 @@ def _number_below(number: float, array: Array) -> float:
 
 
 def _is_sure(mass: Array) -> Array:
-    """Whether a difference of two distribution functions has not cancelled."""
+    """Whether a difference of two distribution functions is accurate, without cancellation."""
     return mass > float(namespace(mass).finfo(mass.dtype).eps) ** (1 / 3)
 
 

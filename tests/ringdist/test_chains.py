@@ -129,11 +129,14 @@ def test_chunks_of_rows_change_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"topology": "ring"}, "a mixture of chains is a train of cp cores, found topology 'ring' and core 'cp'"),
+        (
+            {"topology": "ring"},
+            "method chains needs topology='train' and core='cp', found topology 'ring' and core 'cp'",
+        ),
         ({"core": "dense"}, "found topology 'train' and core 'dense'"),
         ({"tied": True}, "tied=True needs method quantile or kmeans"),
         ({"spread": 1.5}, "spread must be between 0 and 1"),
-        ({"rank": [1, 2, 2, 2]}, "has one rank for all bonds"),
+        ({"rank": [1, 2, 2, 2]}, "needs one rank for all bonds"),
         ({"inner": 3}, "inner must be None, found 3"),
     ],
 )

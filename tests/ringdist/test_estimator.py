@@ -192,7 +192,7 @@ def test_categorical_features_from_dtypes_or_none(frame):
         ("all", "'all'"),
         ([7], "7"),
         ([-1], "-1"),
-        ([True, False], "2 marks"),
+        ([True, False], "must have .* entries, found 2"),
         (["size"], "'size'"),
         ([[0]], r"\(1, 1\)"),
         ([0.5], "0.5"),
@@ -204,7 +204,7 @@ def test_categorical_features_that_do_not_fit(frame, features, finding):
 
 
 def test_names_need_a_table_that_has_them():
-    with pytest.raises(ValueError, match="names of a table"):
+    with pytest.raises(ValueError, match="names if the table has them"):
         small(categorical_features=["a"]).fit(np.eye(3))
 
 
@@ -226,7 +226,7 @@ def test_categories_are_compared_by_value_not_by_dtype(frame, model):
 
 
 def test_columns_of_no_known_kind():
-    with pytest.raises(TypeError, match=r"column 1.*strings only or numbers only"):
+    with pytest.raises(TypeError, match=r"column 1.*only strings or only numbers"):
         small().fit([[1.0, "a"], [2.0, 3]])
     with pytest.raises(TypeError, match=r"column 0 \('when'\).*Timestamp"):
         small().fit(pd.DataFrame({"when": pd.to_datetime(["2020-01-01", "2021-01-01"])}))

@@ -40,6 +40,9 @@ def public() -> Iterator[tuple[str, Callable]]:
             found = re.search(r"see `([\w.]+)\.(\w+)`", method.__doc__ or "")
             if found and not name.startswith("_"):
                 yield found[0], getattr(importlib.import_module(found[1]), found[2])
+    for name, method in inspect.getmembers(rd.TensorRingDensity, inspect.isroutine):
+        if not name.startswith("_") and method.__module__.startswith("ringdist."):
+            yield f"ringdist.TensorRingDensity.{name}", method
 
 
 @pytest.mark.parametrize("function", [pytest.param(function, id=name) for name, function in public()])

@@ -70,7 +70,7 @@ def test_masked_entries_are_missing():
     [
         ({"num_rings": 0}, "num_rings must be a positive integer, found 0"),
         ({"num_rings": 1.5}, "num_rings must be a positive integer, found 1.5"),
-        ({"num_rings": 2, "orders": [[0, 1]]}, "orders must be one for each of the 2 rings, found 1"),
+        ({"num_rings": 2, "orders": [[0, 1]]}, "there must be one order for each of 2 rings, found 1"),
     ],
 )
 def test_errors(options, message):

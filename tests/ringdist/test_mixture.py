@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from ringdist.learning.mixture import CLUSTER_ROWS, Rows, component_densities, distinct_rows
+from ringdist.learning.mixture import CLUSTER_ROWS, DistinctRows, component_densities, distinct_rows
 from tests.backends import load_backend
 
 
@@ -109,9 +109,9 @@ def test_data_and_options_that_do_not_fit():
 # ---------------------------------------------------------------------------------------------- EM of the mixture
 
 
-def rows_of(x: np.ndarray, variables: list) -> Rows:
+def rows_of(x: np.ndarray, variables: list) -> DistinctRows:
     rows, count = distinct_rows(x)
-    return Rows([component_densities(rows[:, [k]], variable) for k, variable in enumerate(variables)], count)
+    return DistinctRows([component_densities(rows[:, [k]], variable) for k, variable in enumerate(variables)], count)
 
 
 def table_of(seed: int, missing: float) -> tuple[np.ndarray, list]:
@@ -159,7 +159,7 @@ def test_the_penalised_likelihood_never_falls():
         values = []
         for _ in range(40):
             value, held, counts = rows.expected_counts(weights, table)
-            penalty = np.repeat(prior, rows.sizes) * rows.share * np.log(table)
+            penalty = np.repeat(prior, rows.num_components) * rows.share * np.log(table)
             values.append(value * len(x) + penalty.sum() + CLUSTER_ROWS * np.log(weights).sum())
             weights, table = (held + CLUSTER_ROWS) / (held + CLUSTER_ROWS).sum(), rows.shrunk(prior, counts)
         assert np.diff(values).min() > -1e-5 * abs(values[0]), seed

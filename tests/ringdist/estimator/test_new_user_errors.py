@@ -39,11 +39,11 @@ def model() -> TensorRingDensity:
 OF_FITS = {
     "strings among numbers": (
         lambda: new().fit(FRAME.assign(height=[*FRAME["height"].astype(object)[:-1], "n/a"])),
-        ("column 1 ('height')", "'n/a'", "strings only or numbers only", "pandas.to_numeric"),
+        ("column 1 ('height')", "'n/a'", "only strings or only numbers", "pandas.to_numeric"),
     ),
     "lists in cells": (
         lambda: new().fit(FRAME.assign(tags=[[1]] * ROWS)),
-        ("column 4 ('tags')", "[1] of type list", "strings only or numbers only", "astype(str)"),
+        ("column 4 ('tags')", "[1] of type list", "only strings or only numbers", "astype(str)"),
     ),
     "duplicate columns": (
         lambda: new().fit(pd.concat([FRAME, FRAME[["age"]]], axis=1)),
@@ -77,7 +77,7 @@ OF_FITS = {
     ),
     "identifiers": (
         lambda: new().fit(pd.DataFrame({"id": [f"u{k}" for k in range(3000)], "x": 1.5})),
-        ("column 0 ('id')", "3000 categories in 3000 rows", "some rows for each", "drop the column"),
+        ("column 0 ('id')", "3000 categories in 3000 rows", "several rows for each", "drop the column"),
     ),
     "an unknown type": (
         lambda: new(column_types={"age": "integer"}).fit(FRAME),
@@ -171,7 +171,7 @@ OF_QUESTIONS = {
     ),
     "a number for an interval": (
         lambda m: m.probability({"height": 170.0}),
-        ("column 1 ('height')", "170.0", "rd.Interval", "a single real number has no probability"),
+        ("column 1 ('height')", "170.0", "rd.Interval", "a single real number has probability 0"),
     ),
     "a condition in words": (
         lambda m: m.probability({"age": "> 50"}),
@@ -195,11 +195,11 @@ OF_QUESTIONS = {
     ),
     "no point of a cdf": (
         lambda m: m.cdf({"city": "Oslo"}, "height"),
-        ("column 1 ('height')", "must be given in every row", "none in row 0", "give it"),
+        ("column 1 ('height')", "needs an entry of the column in every row", "none in row 0", "give it"),
     ),
     "a condition on nothing": (
         lambda m: m.condition({"height": np.nan}),
-        ("column 1 ('height')", "must be given", "nan", "leave the column out"),
+        ("column 1 ('height')", "must not be missing", "nan", "leave the column out"),
     ),
     "a condition on everything": (
         lambda m: m.condition({"age": 30, "height": 170.0, "city": "Oslo", "angle": 0.0}),
@@ -223,7 +223,7 @@ OF_QUESTIONS = {
     ),
     "classes of numbers": (
         lambda m: m.predict_proba(FRAME, "height"),
-        ("column 1 ('height')", "categorical column", "a gaussian one", "ask mean"),
+        ("column 1 ('height')", "categorical column", "a gaussian one", "use mean"),
     ),
     "a marginal of one name": (lambda m: m.marginal("age"), ("a list of columns", "'age'", "write ['age']")),
     "a marginal of a column twice": (lambda m: m.marginal(["age", "age"]), ("each of them once", "['age', 'age']")),

@@ -15,6 +15,7 @@ from sklearn.model_selection import KFold
 import ringdist as rd
 from ringdist import TensorRingDensity
 from ringdist.estimator.columns import Column
+from ringdist.estimator.folds import Fold
 from ringdist.estimator.hidden import PARTS, Guesses, Hidden
 from ringdist.estimator.learner import Setting
 from ringdist.estimator.selection import Tried
@@ -132,7 +133,8 @@ def test_weights_of_a_stack_are_those_of_highest_likelihood(weights):
     rng = np.random.default_rng(1)
     x = np.where(rng.random(4000) < weights[0], rng.normal(-2, 1, 4000), rng.normal(2, 1, 4000))
     values = [stats.norm.logpdf(x, mean) for mean in (-2, 2, 9)]
-    hidden = Hidden.of_rows(x[:, None], [Column("x")], x[:, None], 0)
+    none = np.arange(0)
+    hidden = Hidden.of_folds(x[:, None], [Fold(none, np.arange(4000), none)], [Column("x")], 0)
     guesses = Guesses(np.zeros((PARTS, 4000)), np.zeros((4000, 1)))  # all the same
     tried = [Tried(Setting(1, 1, 0.0, 0.0, place=k), v, guesses, v, 1, 0.0) for k, v in enumerate(values)]
     tried = [t._replace(scores=hidden.scores(t.values[None], [guesses], np.ones(1))) for t in tried]

@@ -6,6 +6,7 @@ import pytest
 
 import ringdist as rd
 from ringdist.engines import budget
+from ringdist.estimator.folds import Fold
 from ringdist.estimator.hidden import joined
 from ringdist.estimator.target import Target
 
@@ -22,13 +23,19 @@ def table(seed: int, n: int) -> np.ndarray:
     return np.where((rng.random(x.shape) < 0.2) & (np.arange(3) > 0), np.nan, x)
 
 
+def folds_with(*held_out: slice) -> list[Fold]:
+    """Folds whose held-out rows these are; nothing is learnt from the others."""
+    none = np.arange(0)
+    return [Fold(none, np.arange(part.start, part.stop), none) for part in held_out]
+
+
 @pytest.mark.parametrize("column", [0, 1])
 def test_scores_are_conditional_log_likelihoods_of_the_mixture(column: int) -> None:
     x, members = table(column, 30), rings(3, 3)
     weights = np.array([0.2, 0.5, 0.3])
-    target = Target(x, column)
+    target = Target(x, folds_with(slice(0, 9), slice(9, 30)), column)
     values = np.stack([ring.log_prob(x) for ring in members])
-    halves = [joined([target.guesses(ring, slice(0, 9)), target.guesses(ring, slice(9, None))]) for ring in members]
+    halves = [joined([target.guesses(ring, 0), target.guesses(ring, 1)]) for ring in members]
     mixture = rd.RingMixture(members, weights)
     rest = x.copy()
     rest[:, column] = np.nan
@@ -40,8 +47,8 @@ def test_scores_are_conditional_log_likelihoods_of_the_mixture(column: int) -> N
 def test_weights_maximise_the_score(seed: int) -> None:
     members = rings(seed, 3)
     x = np.asarray(rd.RingMixture(members, [0.6, 0.3, 0.1]).sample(4000, rng=seed))
-    target = Target(x, 0)
-    values, guesses = np.stack([ring.log_prob(x) for ring in members]), [target.guesses(ring) for ring in members]
+    target = Target(x, folds_with(slice(0, 4000)), 0)
+    values, guesses = np.stack([ring.log_prob(x) for ring in members]), [target.guesses(ring, 0) for ring in members]
     weights = target.weights(values, guesses)
     assert weights.min() > 0 and abs(weights.sum() - 1) < 1e-12
     best = target.scores(values, guesses, weights).mean()

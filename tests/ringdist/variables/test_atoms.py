@@ -101,9 +101,9 @@ def test_values_outside_the_support(backend):
 @pytest.mark.parametrize(
     ("variable", "atoms", "finding"),
     [
-        (rd.GaussianMixture([0.0], [1.0]), [], r"one at least, found \[\]"),
+        (rd.GaussianMixture([0.0], [1.0]), [], r"one or more finite numbers, found \[\]"),
         (rd.GaussianMixture([0.0], [1.0]), [0.0, np.nan], "finite numbers"),
-        (rd.GaussianMixture([0.0], [1.0]), [1.0, 2.0, 1.0], r"must differ, found \[1.0, 2.0, 1.0\]"),
+        (rd.GaussianMixture([0.0], [1.0]), [1.0, 2.0, 1.0], r"must be distinct, found \[1.0, 2.0, 1.0\]"),
         (rd.Categorical(3), [0.0], "give it more categories"),
         (rd.WithAtoms(rd.PoissonMixture([1.0]), [0.0]), [3.0], "given at once"),
     ],
@@ -257,10 +257,14 @@ def test_the_floor_does_not_see_the_atoms():
 @pytest.mark.parametrize(
     ("family", "x", "finding"),
     [
-        (functools.partial(rd.WithAtoms, rd.GaussianMixture, [0.0]), [0.0, 0.0], "column 0: .*beside the atoms"),
+        (
+            functools.partial(rd.WithAtoms, rd.GaussianMixture, [0.0]),
+            [0.0, 0.0],
+            "column 0: .*that is not an atom",
+        ),
         (functools.partial(rd.WithAtoms, rd.LogNormalMixture, [0.0]), [0.0, -3.0, 1.0], "column 0: .*found -3"),
-        (functools.partial(rd.WithAtoms, atoms=[0.0]), [1.0], "column 0: .*beside a family, found None"),
-        (rd.WithAtoms, [1.0], "column 0: atoms must be finite numbers"),
+        (functools.partial(rd.WithAtoms, atoms=[0.0]), [1.0], "column 0: .*needs a family .*found None"),
+        (rd.WithAtoms, [1.0], "column 0: atoms must be one or more finite numbers"),
     ],
     ids=str,
 )

@@ -220,5 +220,5 @@ def test_draws_that_would_never_be_accepted_are_refused():
     low = np.array([7.0, -inf, 7.0])
     high = np.array([inf, -7.0, inf])
     matrix = np.array([[1, 0.9, 0.9], [0.9, 1, 0.9], [0.9, 0.9, 1]])
-    with pytest.raises(ValueError, match=r"three or more columns .* 2 of 2 without an accepted draw"):
+    with pytest.raises(ValueError, match=r"three or more columns .* 2 of 2 rows without a sample"):
         Box(np.zeros((2, 3)), matrix, low, high).draw(0)

@@ -78,7 +78,7 @@ def test_the_order_of_variables():
             lambda ring: rd.Truncated(ring.variables[1], rd.Interval(0, 1)),
             "a truncated variable must be one column of numbers: found 3 columns",
         ),
-        (lambda ring: rd.WithAtoms(ring.variables[1], [0.0]), "atoms stand beside a variable of one column, found 3"),
+        (lambda ring: rd.WithAtoms(ring.variables[1], [0.0]), "atoms need a variable of one column, found 3"),
         (
             lambda ring: ring.inner(rd.TensorRing.random([rd.GaussianMixture([0.0], [1.0])] * 7, 2)),
             r"the same of them at each variable, found \(\(0,\), \(1, 2, 3\), .* and \(\(0,\), \(1,\)",

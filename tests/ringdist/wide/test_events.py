@@ -302,7 +302,7 @@ def test_a_second_event_must_meet_the_first():
     assert float(ring.probability({"a": rd.Interval(2, 3), "b": rd.Interval(0, 1)})) == 0
     with pytest.raises(ValueError, match="zero mass"):
         ring.condition({"a": rd.Interval(2, 3)})
-    with pytest.raises(ValueError, match="intervals must meet"):
+    with pytest.raises(ValueError, match="intervals must intersect"):
         ring.variables[1].within({0: rd.Interval(2, 3)})
 
 
@@ -310,8 +310,8 @@ def test_a_second_event_must_meet_the_first():
     ("change", "error", "message"),
     [
         ({"intervals": [rd.Interval()]}, ValueError, "must be 2 intervals, one for each column, found 1"),
-        ({"intervals": [rd.Interval(), (0, 1)]}, TypeError, r"intervals must be of rd.Interval, found \(0, 1\)"),
-        ({"names": []}, ValueError, "1 to 2 names, of the columns seen, found 0"),
+        ({"intervals": [rd.Interval(), (0, 1)]}, TypeError, r"intervals must be a list of rd.Interval, found \(0, 1\)"),
+        ({"names": []}, ValueError, "1 to 2 names of visible columns, found 0"),
         ({"covariances": -np.eye(2)[None]}, ValueError, "variances must be positive, found -1"),
     ],
 )

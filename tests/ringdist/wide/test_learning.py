@@ -164,7 +164,7 @@ def test_gradient_descent():
 
 def test_data_that_do_not_fit():
     for families, message in [
-        ([rd.MultivariateGaussianMixture] * 2, "names must tell how many columns each variable covers"),
+        ([rd.MultivariateGaussianMixture] * 2, "only one family may cover all remaining columns"),
         ([rd.MultivariateGaussianMixture, *[None] * 6], r"x must have shape \(n, 8 or more\)"),
         (FAMILIES[:3], r"x must have shape \(n, 5\)"),
     ]:
@@ -172,7 +172,7 @@ def test_data_that_do_not_fit():
             rd.initialize(data(20), families, 2)
     x = data(20)
     x[:, 2] = np.nan
-    with pytest.raises(ValueError, match="columns 1, 2, 3: components need an observed entry"):
+    with pytest.raises(ValueError, match="columns 1, 2, 3: placing components needs an observed entry"):
         rd.initialize(x, FAMILIES, 2)
     with pytest.raises(ValueError, match="columns that share a covariance need standard deviations between"):
         rd.initialize(data(20) * 1e200, [*FAMILIES[1:2], None, *FAMILIES[1:2]], 2)
