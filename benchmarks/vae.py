@@ -11,8 +11,8 @@ from . import autoencoder, report, training
 from .measure import default_device
 
 TEXT = """\
-Bounds on the test images in nats per image, with one code (*elbo*, its *reconstruction* and *kl*) and importance-
-weighted (*iwae*). Values are means over seeds with their standard deviation. All candidates have the same networks,
+Bounds on the test images in nats per image, with one code (*elbo*, its *reconstruction* and *kl*) and
+importance-weighted (*iwae*). Values are means over seeds with their standard deviation. All candidates have the same networks,
 optimiser and updates. Learned priors have nearly equal numbers of parameters; a standard Gaussian has none, and a
 mixture has 1 000 components on MNIST, which gives it as many as the TRIP. TRIP and the mixture are refitted to latent
 codes: on MNIST after the first epoch and then every five epochs up to the twentieth, on the digits after epochs 3, 15
