@@ -24,9 +24,9 @@ training of flows, and those of the test images are reported: log-likelihoods in
 models with their standard deviation. The autoencoder is the same for all of them.
 
 *Mixtures* are scikit-learn's, with diagonal or full covariances. *Dense TRIP* is fitted by EM in the order of mutual
-information. *CP from mixture* has a Gaussian for every hidden state, and is the mixture of codes that it starts from,
-or *EM* goes on from there. *Flow* has three spline coupling layers over N(0, I), *flow + CP* the same over the latter
-ring, which starts from a mixture of codes as the new flow sees them; both learn by gradients."""
+information. *CP from mixture* is a ring with a Gaussian for every hidden state that represents a mixture of the codes;
+with *EM*, that mixture is only its starting point. *Flow* has three spline coupling layers over N(0, I), *flow + CP*
+the same layers over such a ring, which starts from a mixture of the transformed codes. Both learn by gradients."""
 
 METRICS = ("train", "validation", "test")
 SIZES = {

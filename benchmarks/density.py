@@ -212,6 +212,6 @@ def figure(names: Sequence[str], sections: dict[str, list[dict[str, Any]]]) -> A
             axes.annotate(model, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
         axes.axhline(GOALS[name], color="black", linestyle="--", label="goal")
         axes.set(title=name, xlabel="parameters", ylabel="test log-likelihood, nats")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8)
     fig.tight_layout()
     return fig

@@ -288,8 +288,8 @@ def figure(sections: Mapping[str, Sequence[Row]]) -> Any:
             for name in LIBRARIES:
                 values = [row[f"{kind}, {name}, ns / unit"] or np.nan for row in rows]
                 axes.plot([row[key] for row in rows], values, marker=marker, label=f"{kind}, {name}")
-        axes.set(xscale="log", yscale="log", xlabel=key, ylabel="ns per unit" if key == "rows" else None)
-    panels[0].legend(fontsize=7)
+        axes.set(xscale="log", yscale="log", xlabel=key, ylabel="ns per unit")
+    panels[0].legend(fontsize=8)
     for head, key in (("EM of a hidden Markov model", "states"), ("A gradient step", "rank")):
         for model in dict.fromkeys(row.get("model", head) for row in sections[head]):
             rows = [row for row in sections[head] if row.get("model", head) == model and row["other / ringdist"]]
@@ -298,6 +298,6 @@ def figure(sections: Mapping[str, Sequence[Row]]) -> Any:
                 panels[3].plot([row[key] for row in rows], [row["other / ringdist"] for row in rows], "o-", label=other)
     panels[3].axhline(GOAL, color="grey", linestyle="--", label="goal")
     panels[3].set(xscale="log", xlabel="rank", ylabel="times as fast")
-    panels[3].legend(fontsize=7)
+    panels[3].legend(fontsize=8)
     fig.tight_layout()
     return fig

@@ -222,7 +222,7 @@ def figure(sections: Mapping[str, Sequence[Row]]) -> Any:
     panels[0].set(xlabel="alleles right, %")
     panels[0].set_xlim(left=50)
     panels[0].invert_yaxis()
-    panels[0].legend(fontsize=7)
-    panels[1].legend(fontsize=7)
+    panels[0].legend(fontsize=8)
+    panels[2].legend(bbox_to_anchor=(1.2, 1), loc="upper left").set_in_layout(False)
     fig.tight_layout()
     return fig

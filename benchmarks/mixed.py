@@ -160,6 +160,6 @@ def figure(sections: dict[str, list[dict[str, Any]]]) -> Any:
             numeric, categories = (float(row[key].split()[0]) for key in ("numeric RMSE", "categorical error"))
             axes.plot(numeric, categories, marker, label=row["method"])
         axes.set(title=title.partition(":")[0], xlabel="numeric RMSE, standard deviations", ylabel="categorical error")
-    axes.legend(fontsize=6, bbox_to_anchor=(1, 1))
+    axes.legend(fontsize=8, bbox_to_anchor=(1.2, 1), loc="upper left").set_in_layout(False)
     fig.tight_layout()
     return fig

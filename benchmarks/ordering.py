@@ -170,7 +170,7 @@ def figure(fits: list[dict[str, Any]]) -> Any:
                     label=f"{topology}, {label}" if chosen else None,
                 )
         axes.set(title=name, xlabel="score of the order, nats", ylabel="test log-likelihood, nats")
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=8)
     fig.tight_layout()
     return fig
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import shlex
@@ -18,6 +19,8 @@ from .findings import FINDINGS, finding
 
 Row = Mapping[str, Any]
 LONG = 12  # rows: longer tables are folded
+PANELS = 2  # of a figure in one row: the labels of more are too small on a page
+PANEL_INCHES = (4.5, 3.3)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,12 +90,27 @@ def write(
     where = ", ".join(f"{key} {value}" for key, value in env.items() if key != "command")
     made = f"Made by `{env['command']}` with {where}."
     if figure is not None:
-        figure.savefig(out / f"{name}.png", dpi=150, bbox_inches="tight")
+        arranged(figure).savefig(out / f"{name}.png", dpi=150, bbox_inches="tight")
     tables = {head: table(rows) for head, rows in sections.items()}
     text = page(name, title, text, tables, made, figure is not None, appendix)
     (out / f"{name}.md").write_text(text)
     (out / f"{name}.json").write_text(json.dumps({"environment": env, "results": sections}, indent=1) + "\n")
     print(text)
+
+
+def arranged(figure: "Figure") -> "Figure":
+    """The figure, with panels that were drawn in one row in rows of two."""
+    panels = figure.axes
+    grid = panels[0].get_gridspec()
+    if grid is None or grid.nrows > 1 or len(panels) <= PANELS:
+        return figure
+    rows = math.ceil(len(panels) / PANELS)
+    places = figure.add_gridspec(rows, PANELS)
+    for i, panel in enumerate(panels):
+        panel.set_subplotspec(places[divmod(i, PANELS)])
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
+    figure.set_size_inches(PANELS * PANEL_INCHES[0], rows * PANEL_INCHES[1])
+    return figure
 
 
 def page(

@@ -151,6 +151,6 @@ def figure(sections: dict[str, list[dict[str, Any]]]) -> Any:
                 [row["parameters"] for row in chosen], [float(row["test"]) for row in chosen], f"{marker}-", label=label
             )
         axes.set(title=name, xlabel="parameters", ylabel="test log-likelihood, nats")
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=8)
     fig.tight_layout()
     return fig

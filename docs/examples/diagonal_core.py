@@ -1,4 +1,4 @@
-"""A kind of core of one's own, against `rd.Core` alone: Q[s, a, b] = weights[s, a] if a = b, else 0."""
+"""A core that is diagonal in its bonds: Q[s, a, b] = weights[s, a] if a = b, else 0."""
 
 import ringdist as rd
 from ringdist.backend import identity, namespace, take
@@ -6,7 +6,7 @@ from ringdist.cores import KINDS, LINEAR
 
 
 class DiagonalCore:
-    subscripts = "sa->saa"  # of an einsum from the factors to (component, left bond, right bond)
+    subscripts = "sa->saa"  # einsum from the factors to (component, left bond, right bond)
 
     def __init__(self, weights):
         self.weights = weights  # (N, m)
@@ -49,7 +49,7 @@ class DiagonalCore:
         return semiring.product(environment, semiring.of(self.weights).mT)
 
     def derivative(self, name, environment, weights):
-        return (environment.mT @ (weights + 0 * environment[:, :1])).mT  # one row stands for all
+        return (environment.mT @ (weights + 0 * environment[:, :1])).mT  # one row for all
 
     def rows(self, left, weights, semiring):
         unit = semiring.of(take(identity(self.shape[1], self.weights), left))

@@ -1,5 +1,7 @@
 """Draw `ring.svg`: a ring of six cores, two of its variables open, two conditioned on, two marginalised.
 
+`ring-narrow.svg`, for phones, has the legend below the ring instead of on its right.
+
 Run as `python docs/images/ring.py`; needs nothing but the standard library.
 """
 
@@ -9,7 +11,7 @@ import math
 from html import escape
 from pathlib import Path
 
-WIDTH, HEIGHT = 900, 460
+WIDE, NARROW = (900, 460), (500, 740)
 CENTRE, RADIUS, LEG = (250, 232), 112, 72
 INK, MUTED, PAPER = "#1f2937", "#6b7280", "#ffffff"
 OPEN, GIVEN, SUMMED = "#4f46e5", "#b45309", "#9ca3af"
@@ -89,46 +91,54 @@ def variable(j: int) -> list[str]:
     ]
 
 
-def legend() -> list[str]:
+def legend(x: int, top: int, step: int) -> list[str]:
     """What the three kinds of leg stand for, and what is then computed."""
     entries = [
         (GIVEN, "conditioned on", "the core becomes the matrix", "A(x) = Σₛ Q[s] p(x | s)"),
         (SUMMED, "marginalised", "the core becomes the matrix", "Q̃ = Σₛ Q[s]"),
-        (OPEN, "asked about", "all other cores multiply to a matrix E:", "p(s | given) ∝ Tr(Q[s] E)"),
+        (OPEN, "queried", "all other cores multiply to a matrix E:", "p(s | given) ∝ Tr(Q[s] E)"),
     ]
-    x, parts = 510, []
+    parts = []
     for i, (colour, head, line, formula) in enumerate(entries):
-        y = 92 + 112 * i
+        y = top + step * i
         parts += [
-            f'<rect x="{x}" y="{y - 14}" width="8" height="88" rx="4" fill="{colour}"/>',
+            f'<rect x="{x}" y="{y - 14}" width="8" height="82" rx="4" fill="{colour}"/>',
             text(x + 24, y, head, 18, INK, "start", font_weight="600"),
             text(x + 24, y + 28, line, 15, MUTED, "start"),
             text(x + 24, y + 56, formula, 17, INK, "start", font_style="italic"),
         ]
-    parts.append(text(x, 428, "Exact, and the joint table is never formed.", 15, MUTED, "start"))
     return parts
 
 
-def main() -> None:
-    """Write `ring.svg` beside this file."""
-    parts = [f'<rect width="{WIDTH}" height="{HEIGHT}" rx="14" fill="{PAPER}"/>']
+def picture(width: int, height: int, key: list[str]) -> str:
+    """The ring and its legend."""
+    parts = [f'<rect width="{width}" height="{height}" rx="14" fill="{PAPER}"/>']
     for j in range(len(VARIABLES)):
         parts += bond(j)
     parts += cut()
     for j in range(len(VARIABLES)):
         parts += variable(j)
-    parts += legend()
-    title = "A tensor ring: cores joined by bonds; two variables conditioned on, two marginalised, two asked about"
-    svg = "\n".join(
+    title = "A tensor ring: cores joined by bonds; two variables conditioned on, two marginalised, two queried"
+    return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
             'font-family="DejaVu Sans, Verdana, Helvetica, Arial, sans-serif">',
             f"<title>{title}</title>",
             *parts,
-            "</svg>",
+            *key,
+            "</svg>\n",
         ]
     )
-    Path(__file__).with_suffix(".svg").write_text(svg + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Write both pictures beside this file."""
+    folder = Path(__file__).parent
+    note = "Exact, and the joint table is never formed."
+    beside = [*legend(510, 92, 112), text(510, 428, note, 15, MUTED, "start")]
+    below = legend(48, 458, 92)
+    (folder / "ring.svg").write_text(picture(*WIDE, beside), encoding="utf-8")
+    (folder / "ring-narrow.svg").write_text(picture(*NARROW, below), encoding="utf-8")
 
 
 if __name__ == "__main__":

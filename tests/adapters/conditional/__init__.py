@@ -1,0 +1,1 @@
+MODELS = ["trip", "flow", "cvae", "telbo", "jmvae"]
