@@ -230,7 +230,7 @@ def test_columns_of_no_known_kind():
         small().fit([[1.0, "a"], [2.0, 3]])
     with pytest.raises(TypeError, match=r"column 0 \('when'\).*Timestamp"):
         small().fit(pd.DataFrame({"when": pd.to_datetime(["2020-01-01", "2021-01-01"])}))
-    with pytest.raises(ValueError, match=r"column 0 \('a'\).*holds numbers, found 'x'"):
+    with pytest.raises(ValueError, match=r"column 0 \('a'\).*only numbers, found 'x'"):
         small(categorical_features=None).fit(pd.DataFrame({"a": ["x", "y"]}))
 
 
