@@ -11,18 +11,18 @@ from . import autoencoder, report, training
 from .measure import default_device
 
 TEXT = """\
-Bounds on the test images in nats per image, with one code (*elbo*, its *reconstruction* and *kl*) and importance-
-weighted (*iwae*). Values are means over seeds with their standard deviation. All candidates have the same networks,
-optimiser and updates. Learned priors have nearly equal numbers of parameters; a standard Gaussian has none, and a
-mixture has 1 000 components on MNIST, which gives it as many as the TRIP. TRIP and the mixture are refitted to latent
-codes: on MNIST after the first epoch and then every five epochs up to the twentieth, on the digits after epochs 3, 15
-and 27 of 62. The refit is a mixture per dimension with new random cores (*paper*), or exact EM in the order of mutual
-information. *Exp*: cores are exponentials of the parameters instead of absolute values, so that a step of Adam changes
-all entries in proportion; most entries are small. *CP from mixture*: CP cores with a Gaussian for every hidden state,
-refitted as a mixture of codes. *VampTRIP*: a train of the encoder's posteriors at pseudo-inputs. *Equal time*, where
-shown: as many updates as each prior makes while the slowest makes those of the first table. *Fixed* priors stay as they
-were initialised. The last epoch is tested. A tighter bound, where shown, is that of all test images plus the *gain* of
-more samples on the first 200 of them."""
+Bounds on the test images in nats per image, with one code (*elbo*, its *reconstruction* and *kl*) and
+importance-weighted (*iwae*). Values are means over seeds with their standard deviation. All candidates have the same
+networks, optimiser and updates. Learned priors have nearly equal numbers of parameters; a standard Gaussian has none,
+and a mixture has 1 000 components on MNIST, which gives it as many as the TRIP. TRIP and the mixture are refitted to
+latent codes: on MNIST after the first epoch and then every five epochs up to the twentieth, on the digits after epochs
+3, 15 and 27 of 62. The refit is a mixture per dimension with new random cores (*paper*), or exact EM in the order of
+mutual information. *Exp*: cores are exponentials of the parameters instead of absolute values, so that a step of Adam
+changes all entries in proportion; most entries are small. *CP from mixture*: CP cores with a Gaussian for every hidden
+state, refitted as a mixture of codes. *VampTRIP*: a train of the encoder's posteriors at pseudo-inputs. *Equal time*,
+where shown: as many updates as each prior makes while the slowest makes those of the first table. *Fixed* priors stay
+as they were initialised. The last epoch is tested. A tighter bound, where shown, is that of all test images plus the
+*gain* of more samples on the first 200 of them."""
 
 GROUPS = 2  # of pseudo-inputs, through which a VampTRIP switches
 
