@@ -52,7 +52,7 @@ def columns_of(
         elif kind is None and categorical_features == "from_dtype":
             kind = "categorical" if raw.declared is not None else None
         elif kind is None:
-            kind = "categorical" if _looks_categorical(raw, label) else None
+            kind = "categorical" if _is_categorical(raw, label) else None
         name = k if names is None else names[k]
         column = _categorical(raw, label, unknown) if kind == "categorical" else _numeric(raw, label, kind, seed + k)
         _warn_of_useless(raw, column, name)
@@ -60,7 +60,7 @@ def columns_of(
     return columns
 
 
-def _looks_categorical(raw: Raw, label: str) -> bool:
+def _is_categorical(raw: Raw, label: str) -> bool:
     """Whether a column is categorical under "auto"."""
     observed = raw.observed
     if raw.declared is not None or observed.dtype.kind == "b":

@@ -66,7 +66,7 @@ class FittedTable(BaseEstimator):
         return self._index_of(self.target if target is None else target)
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
-        """X as a frame or an (n, d) array of numbers or objects, its columns counted and their names compared."""
+        """X as a frame or an (n, d) array of numbers or objects; its columns are checked, or recorded on reset."""
         X = frames.unmasked(X)
         if frames.is_mapping(X):
             raise TypeError("a table to fit is a frame or an array, found a dict; pass pandas.DataFrame(X)")

@@ -23,7 +23,7 @@ class Description(NamedTuple):
 
     parameters: dict[str, Any]
     columns: list[Column]
-    names: list[str] | None  # of the columns, where the data has them
+    names: list[str] | None  # of the columns, if they have names
     frame: bool  # whether it was fitted on one
     history: dict[str, list[float]]
 
@@ -40,9 +40,9 @@ def to_json(
     Raises:
         ValueError: if a category or a name is neither a string nor a number.
     """
-    strange = [name for name in names or [] if not isinstance(name, str)]
-    if strange:
-        raise ValueError(f"only tables with strings for names of columns can be saved, found the name {strange[0]!r}")
+    others = [name for name in names or [] if not isinstance(name, str)]
+    if others:
+        raise ValueError(f"names of columns must be strings to be saved, found {others[0]!r}")
     return {
         "version": FORMAT_VERSION,
         "parameters": {name: _plain(value) for name, value in parameters.items()},
@@ -62,10 +62,10 @@ def from_json(description: Any, ring: Any) -> Description:
     parts = ("version", "parameters", "columns", "names", "frame", "history")
     version, parameters, entries, names, frame, history = fields(description, parts, "its description")
     if type(version) is not int or version != FORMAT_VERSION:
-        raise ValueError(f"its version is {short(version)}, this library reads version {FORMAT_VERSION}")
+        raise ValueError(f"its version must be {FORMAT_VERSION}, found {short(version)}")
     if not isinstance(parameters, dict) or not isinstance(entries, list) or not isinstance(frame, bool):
         raise ValueError(
-            "it must have an object of parameters, a list of columns and whether they were a frame, found "
+            "it must have an object of parameters, a list of columns and a boolean for a frame, found "
             f"{short(parameters)}, {short(entries)} and {short(frame)}"
         )
     columns = [stored_columns.from_json(entry) for entry in entries]

@@ -1,6 +1,6 @@
-"""Values that are numbers in the user's own notation: integers, floats, decimals, dates and durations.
+"""Conversion of numbers in the user's notation: integers, floats, decimals, dates and durations.
 
-Dates are seconds since 1970 (UTC), durations are seconds; decimals keep their number of digits.
+Dates become seconds since 1970 (UTC), and durations become seconds. Decimals keep their number of digits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Scalars:
-    """How a column of numbers is written, and which of them occur.
+    """The notation of a column of numbers, and the numbers that may occur.
 
     Args:
         notation: of one value.
@@ -44,7 +44,7 @@ class Scalars:
         if self.notation in CLOCKS:
             return _seconds(observed, self.notation, label)
         if observed.dtype.kind in "Mm":
-            raise ValueError(f"{label}: a column of numbers was fitted, found the dtype {observed.dtype}")
+            raise ValueError(f"{label}: entries must be numbers, as in fit, found the dtype {observed.dtype}")
         return real(observed, label)
 
     def rounded(self, values: np.ndarray) -> np.ndarray:
@@ -95,8 +95,8 @@ def described(observed: np.ndarray, label: str) -> Scalars:
         values = real(observed, label)
         return Scalars("decimal", 10.0 ** max(-12, min(digits)), *_ends(values))
     values = real(observed, label)
-    whole = all(isinstance(value, int | np.integer) for value in observed)
-    return Scalars("integer", 1.0, *_ends(values)) if whole else Scalars(low=_ends(values)[0])
+    integers = all(isinstance(value, int | np.integer) for value in observed)
+    return Scalars("integer", 1.0, *_ends(values)) if integers else Scalars(low=_ends(values)[0])
 
 
 def real(observed: np.ndarray, label: str) -> np.ndarray:
@@ -104,15 +104,15 @@ def real(observed: np.ndarray, label: str) -> np.ndarray:
     if observed.dtype.kind == "O" and not only_numbers(observed):
         wrong = next(value for value in observed if not only_numbers(np.array([value], dtype=object)))
         raise ValueError(
-            f"{label}: a continuous column holds numbers, found {wrong!r}; convert it, such as by "
-            "pandas.to_numeric(frame[name], errors='coerce'), which makes what is not a number missing, or fit the "
-            "column as 'categorical'"
+            f"{label}: a numeric column must contain only numbers, found {wrong!r}; convert it by "
+            "pandas.to_numeric(frame[name], errors='coerce'), which replaces other entries by NaN, or fit the column "
+            "as 'categorical'"
         )
     with np.errstate(over="ignore"):
         result = np.asarray(observed, dtype=np.float64)
     if np.isinf(result).any():
         raise ValueError(
-            f"{label}: numbers must be finite, found infinity; replace it by NaN where it stands for a missing entry"
+            f"{label}: numbers must be finite, found infinity; replace it by NaN if it stands for a missing entry"
         )
     return result
 
@@ -123,7 +123,7 @@ def _exponent(value: decimal.Decimal) -> int:
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
-    """Numbers that are nowhere negative stay so."""
+    """The ends of the support: 0 and inf for non-negative numbers, otherwise −inf and inf."""
     return (0.0, np.inf) if values.size and values.min() >= 0 else (-np.inf, np.inf)
 
 
@@ -139,14 +139,14 @@ def _seconds(observed: np.ndarray, notation: str, label: str) -> np.ndarray:
         allowed = datetime.timedelta if kind == "m" else datetime.date
         wrong = [value for value in observed if not isinstance(value, allowed | np.datetime64 | np.timedelta64 | str)]
         if wrong:
-            raise ValueError(f"{label}: a column of the kind {notation} was fitted, found {wrong[0]!r}")
+            raise ValueError(f"{label}: entries must be of the type {notation}, found {wrong[0]!r}")
         try:
             naive = [_in_utc(value) for value in observed]
             observed = np.array(naive, dtype=f"{kind}8[us]") if naive else np.zeros(0, dtype=f"{kind}8[us]")
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{label}: a column of the kind {notation} was fitted, {error}") from None
+            raise ValueError(f"{label}: entries must be of the type {notation}: {error}") from None
     if observed.dtype.kind != kind:
-        raise ValueError(f"{label}: a column of the kind {notation} was fitted, found the dtype {observed.dtype}")
+        raise ValueError(f"{label}: entries must be of the type {notation}, found the dtype {observed.dtype}")
     return np.asarray(observed.astype(f"{kind}8[us]").astype(np.int64) / 1e6)
 
 

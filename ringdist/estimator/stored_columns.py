@@ -58,13 +58,13 @@ def from_json(entry: Any) -> Column:
     recent = isinstance(entry, dict) and "dtype" in entry
     label, kind, declared, *rest = fields(entry, [*names, *(added if recent else ())], "a column")
     if not isinstance(label, str) or not isinstance(declared, bool):
-        raise ValueError(f"a column has a label and is declared or not, found {short(entry)}")
+        raise ValueError(f"a column needs a string label and a boolean declared, found {short(entry)}")
     if recent and not (isinstance(rest[-1], str) and _DTYPE.fullmatch(rest[-1])):
-        raise ValueError(f"{label}: a dtype is a name, found {short(rest[-1])}")
+        raise ValueError(f"{label}: dtype must be the name of a dtype, found {short(rest[-1])}")
     if real:
         return _numeric(label, *rest) if recent else Column(label)
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise ValueError(f"{label}: categories are of the kinds {', '.join(_TYPES)}, found {short(kind)}")
+        raise ValueError(f"{label}: the kind of categories must be one of {', '.join(_TYPES)}, found {short(kind)}")
     values, known = rest[0], _TYPES[kind]
     if not isinstance(values, list) or not all(type(value) is known for value in values):
         raise ValueError(f"{label}: categories must be a list of {kind}, found {short(values)}")
@@ -76,17 +76,17 @@ def from_json(entry: Any) -> Column:
     ordered, rare, dtype = rest[1:]
     counts = _numbers(rare, f"{label}: counts of rare categories")
     if not isinstance(ordered, bool) or len(counts) > len(values) or any(count < 0 for count in counts):
-        raise ValueError(f"{label}: categories have an order or not, and some are rare, found {short(entry)}")
+        raise ValueError(f"{label}: ordered must be a boolean, and rare a list of counts, found {short(entry)}")
     return Column(label, categories, declared, ordered, "categorical", rare=np.array(counts), dtype=dtype)
 
 
 def _numeric(label: str, kind: Any, atoms: Any, bounds: Any, written: Any, dtype: str) -> Column:
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise ValueError(f"{label}: types of numbers are {', '.join(FAMILIES)}, found {short(kind)}")
+        raise ValueError(f"{label}: the type must be one of {', '.join(FAMILIES)}, found {short(kind)}")
     values = tuple(_numbers(atoms, f"{label}: atoms"))
     ends = None if bounds is None else _numbers(bounds, f"{label}: bounds")
     if ends is not None and (len(ends) != 2 or ends[0] >= ends[1] or kind != "beta"):
-        raise ValueError(f"{label}: bounds are two numbers of a beta column, found {short(bounds)}")
+        raise ValueError(f"{label}: bounds must be two ascending numbers of a beta column, found {short(bounds)}")
     if not isinstance(written, list) or len(written) != 4 or written[0] not in NOTATIONS:
         raise ValueError(f"{label}: scalars must be a notation, a step and two ends, found {short(written)}")
     step, low, high = (
@@ -94,7 +94,7 @@ def _numeric(label: str, kind: Any, atoms: Any, bounds: Any, written: Any, dtype
         for value, infinite in zip(written[1:], (0.0, -math.inf, math.inf), strict=True)
     )
     if step < 0 or low > high:
-        raise ValueError(f"{label}: a step is not negative and ends ascend, found {short(written)}")
+        raise ValueError(f"{label}: scalars need a non-negative step and ascending ends, found {short(written)}")
     scalars = Scalars(written[0], step, low, high)
     return Column(
         label, None, type=kind, atoms=values, bounds=(ends[0], ends[1]) if ends else None, scalars=scalars, dtype=dtype

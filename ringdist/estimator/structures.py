@@ -1,7 +1,7 @@
-"""Candidates for columns of numbers that share a covariance, which are compared on held-out rows.
+"""Candidate groups of numeric columns that share a covariance, to be compared on held-out rows.
 
-Strongly correlated columns need many states if each is a variable of its own, but not as one variable with Gaussian
-components of full covariances.
+Strongly correlated columns need many states as separate variables, but not as one variable with Gaussian components and
+full covariances.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ringdist.estimator.families import LOCATION_SCALE
 Structure = tuple[tuple[int, ...], ...]  # the columns of every site
 
 SHARED = "gaussian", "lognormal", "student_t", "beta"  # types whose columns may be Gaussian together with others
-STRONG = 0.3  # correlation of normal scores from which columns are linked
-MOST_ROWS = 5000  # that correlations are estimated from
-WIDEST = 64  # columns of one covariance
-SQUARES = 1e-140, 1e145  # between them squares keep all digits, also those of the least eigenvalues
+STRONG = 0.3  # correlation of normal scores above which columns are linked
+MOST_ROWS = 5000  # used to estimate correlations
+WIDEST = 64  # largest number of columns of one covariance
+SQUARES = 1e-140, 1e145  # units between which squares, and small eigenvalues, keep their precision
 
 
 def structures_of(
     rows: np.ndarray, columns: Sequence[Column], fixed: set[int], unit: np.ndarray | None = None
 ) -> list[Structure]:
-    """The candidates: no shared covariance, shared covariances of linked columns, and one of all columns of numbers.
+    """The candidates: no shared covariance, one for every group of linked columns, and one of all numeric columns.
 
-    A column with atoms is a variable of its own, unless the atoms are ends of a support that do not occur.
+    A column with atoms is a separate variable, unless the atoms are ends of a support that do not occur.
 
     Args:
-        rows: (n, d) as they are fitted, NaN where missing.
-        fixed: columns whose type the user names.
-        unit: what columns are measured in, (d,); of those whose square is beyond the range of numbers none is shared.
+        rows: (n, d), standardised, NaN where missing.
+        fixed: columns whose type the user gives.
+        unit: (d,) units of the columns; a column whose squared unit is out of range shares no covariance.
     """
     d = len(columns)
     free = [
@@ -58,12 +58,12 @@ def structures_of(
 
 
 def alone(d: int) -> Structure:
-    """Every column by itself."""
+    """The structure with a separate variable for every column."""
     return tuple((k,) for k in range(d))
 
 
 def as_gaussian(columns: Sequence[Column], sites: Structure) -> list[Column]:
-    """The columns, with those that share a covariance as Gaussian columns."""
+    """The columns, with the type of those that share a covariance changed to Gaussian."""
     wide = {k for own in sites if len(own) > 1 for k in own}
     return [
         replace(column, type="gaussian", atoms=(), bounds=None) if k in wide else column
@@ -78,7 +78,7 @@ def sites_in_order(sites: Structure, order: Sequence[int]) -> list[int]:
 
 
 def _structure(d: int, blocks: Sequence[Sequence[int]]) -> Structure:
-    """The blocks, and every other column by itself, in the order of their first columns."""
+    """The blocks, and a separate site for every other column, in the order of their first columns."""
     inside = {k for block in blocks for k in block}
     sites: list[tuple[int, ...]] = [(k,) for k in range(d) if k not in inside]
     return tuple(sorted([*sites, *(tuple(sorted(block)) for block in blocks)]))

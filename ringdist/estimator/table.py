@@ -20,7 +20,7 @@ def encode(
         skip: columns whose values are ignored and count as missing.
 
     Raises:
-        ValueError: if a category is unknown, or a real number is infinite or no number.
+        ValueError: if a category is unknown, or an entry of a numeric column is not a finite number.
     """
     raws = raw_columns(x)
     rows = np.full((len(x), len(columns)), np.nan)
@@ -35,7 +35,7 @@ def encode(
 
 
 def decode(columns: Sequence[Column], rows: np.ndarray, rng: np.random.RandomState | None = None) -> np.ndarray:
-    """The user's values as an (n, d) array, in a numeric dtype that holds all columns, otherwise as objects."""
+    """The user's values as an (n, d) array, in a numeric dtype common to all columns if possible, otherwise objects."""
     decoded = [column.decode(rows[:, k], rng) for k, column in enumerate(columns)]
     if any(values.dtype.kind in "OMm" for values in decoded):
         decoded = [values.astype(object) for values in decoded]
@@ -138,7 +138,7 @@ def _filled_series(
     found = as_series(column, completed[gaps], rng)
     try:
         array[gaps] = found.astype(series.dtype).array
-    except (TypeError, ValueError):  # strings among numbers: a column that had no entry at all
+    except (TypeError, ValueError):  # new strings in a numeric dtype: a column without any entry
         mixed = series.astype(object)
         mixed[gaps] = found.astype(object).to_numpy()
         return mixed.astype(column.dtype) if column.dtype and not column.declared else mixed

@@ -125,11 +125,11 @@ class WithAtoms(Family):
         return xp.where(component < size, drawn, atoms)
 
     def means(self) -> Array:
-        return self._beside(self._inner.means(), self.atoms)
+        return self._with_atom_values(self._inner.means(), self.atoms)
 
     def log_probability(self, low: float, high: float) -> Array:
         masses = [0.0 if low <= atom <= high else -math.inf for atom in self.atoms]
-        return self._beside(self._inner.log_probability(low, high), masses)
+        return self._with_atom_values(self._inner.log_probability(low, high), masses)
 
     def cdf_within(self, x: Array, low: float, high: float) -> Array:
         values = self._inner.cdf_within(x, low, high)
@@ -137,19 +137,19 @@ class WithAtoms(Family):
 
     def moments_within(self, low: float, high: float) -> tuple[Array, Array]:
         means, variances = self._inner.moments_within(low, high)
-        return self._beside(means, self.atoms), self._beside(variances)
+        return self._with_atom_values(means, self.atoms), self._with_atom_values(variances)
 
     def variances(self) -> Array:
-        return self._beside(self._inner.variances())
+        return self._with_atom_values(self._inner.variances())
 
     def standard_deviations(self) -> Array:
-        return self._beside(self._inner.standard_deviations())
+        return self._with_atom_values(self._inner.standard_deviations())
 
     def centres(self) -> Array:
-        return self._beside(self._inner.centres(), self.atoms)
+        return self._with_atom_values(self._inner.centres(), self.atoms)
 
     def scales(self) -> Array:
-        return self._beside(self._inner.scales())
+        return self._with_atom_values(self._inner.scales())
 
     def inner(self, other: Any) -> Array:
         """Σ or ∫ p(x | s) q(x | t), (N, N'), relative to the measure with atoms: equal atoms have the product 1."""
@@ -178,9 +178,9 @@ class WithAtoms(Family):
         return namespace(x).any(self._hits(x), axis=-1) | self._inner.in_support(x)
 
     def check(self, x: Array) -> None:
-        beside = x[~namespace(x).any(self._hits(x), axis=-1)]
+        others = x[~namespace(x).any(self._hits(x), axis=-1)]
         try:
-            self._inner.check(beside)
+            self._inner.check(others)
         except ValueError as error:
             raise ValueError(f"{error}; atoms are {', '.join(f'{atom:g}' for atom in self.atoms)}") from None
 
@@ -207,10 +207,10 @@ class WithAtoms(Family):
         family, more = (variable.func, variable.keywords) if isinstance(variable, functools.partial) else (variable, {})
         if not (isinstance(family, type) and issubclass(family, Family)):
             raise ValueError(f"placing components needs a family as the variable, found {family!r}")
-        beside = observed[~np.isin(observed, values)]
-        if beside.size == 0:
+        others = observed[~np.isin(observed, values)]
+        if others.size == 0:
             raise ValueError("placing components needs a value that is not an atom, found none")
-        return cls(family.placed(beside, num_components, method, limits, **more), values, **options)
+        return cls(family.placed(others, num_components, method, limits, **more), values, **options)
 
     def floored(self, x: np.ndarray) -> np.ndarray:
         return self._inner.floored(np.where(np.isin(x, self.atoms), np.nan, x))
@@ -219,13 +219,13 @@ class WithAtoms(Family):
         if self.streams:
             return super().update(x, responsibilities)
         return self._around(
-            self._inner.update(self._beside_atoms(x), responsibilities[:, : self._inner.num_components])
+            self._inner.update(self._without_atoms(x), responsibilities[:, : self._inner.num_components])
         )
 
     def statistics(self, x: Array, responsibilities: Array) -> dict[str, Array]:
         """The statistics of the variable, whose "count" has the atoms too."""
         size = self._inner.num_components
-        statistics = self._inner.statistics(self._beside_atoms(x), responsibilities[:, :size])
+        statistics = self._inner.statistics(self._without_atoms(x), responsibilities[:, :size])
         _, weights = observed(x, responsibilities)
         return {**statistics, "count": namespace(weights).sum(weights, axis=0)}
 
@@ -251,7 +251,7 @@ class WithAtoms(Family):
         inside = self._inner.in_support(x)
         return inside if self._inner.integer else inside & ~namespace(x).any(self._hits(x), axis=-1)
 
-    def _beside_atoms(self, x: Array) -> Array:
+    def _without_atoms(self, x: Array) -> Array:
         xp = namespace(x)
         return xp.where(self._explained(x), x, xp.nan)
 
@@ -259,7 +259,7 @@ class WithAtoms(Family):
         """1 where the condition is true and 0 elsewhere, in the dtype of the array."""
         return namespace(condition).astype(condition, array.dtype)
 
-    def _beside(self, array: Array, values: Sequence[float] = ()) -> Array:
+    def _with_atom_values(self, array: Array, values: Sequence[float] = ()) -> Array:
         """Values for the components of the variable, (M,), followed by those for the atoms, 0 by default."""
         tail = like(np.asarray(values), array) if values else like_zeros((len(self.atoms),), array)
         return namespace(array).concat([array, tail])

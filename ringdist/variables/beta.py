@@ -22,9 +22,9 @@ from ringdist.variables.protocol import Family
 from ringdist.variables.tails import regularised_beta
 
 NEWTON_STEPS = 8  # of one M-step, each of the largest size below that gains
-GAIN = 1e-9  # nats a row of a component, below which no further step is made: the error is about its square then
+GAIN = 1e-9  # nats per row of a component, below which steps stop: the remaining error is about its square
 LENGTHS = 1.0, 0.3, 0.05
-LONGEST = 3.0  # change of log odds of the mean, and of the logarithm of alpha + beta, in a step
+LONGEST = 3.0  # largest change of the log odds of the mean and of log(alpha + beta) in a step
 
 
 class BetaMixture(Family):

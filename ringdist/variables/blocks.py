@@ -16,9 +16,9 @@ import numpy as np
 from ringdist.backend import Array, astype, index_dtype, like, namespace, take
 from ringdist.variables.panels import NODES, Panels, ratio
 
-SINGLE = 64  # integers next to an end of an interval that are panels of their own
-GROWTH = 1.5  # of the distance from the end with every block of integers
-FARTHEST = 2.0**62  # largest integer that a quantile is searched in
+SINGLE = 64  # integers next to an end of an interval that are separate panels
+GROWTH = 1.5  # factor of the distance from the end for every block of integers
+FARTHEST = 2.0**62  # largest integer in the search for a quantile
 
 
 class Blocks(Panels):
@@ -133,7 +133,7 @@ def _block(length: float) -> tuple[np.ndarray, np.ndarray]:
     angles = (np.arange(NODES) + 0.5) * (np.pi / NODES)
     spread = np.arange(length) if length <= NODES else np.floor(length * (1 - np.cos(angles)) / 2)
     own = np.unique(spread)
-    inner, weights = np.polynomial.legendre.leggauss(NODES // 2)  # exact, and no difference of large numbers
+    inner, weights = np.polynomial.legendre.leggauss(NODES // 2)  # exact, without differences of large numbers
     points = np.add.outer(own, (inner + 1) / 2) * (2 / length) - 1
     cells = np.polynomial.legendre.legvander(points, len(own) - 1)
     return own, np.linalg.inv(np.einsum("kqm,q->km", cells, weights / length))

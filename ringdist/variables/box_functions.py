@@ -62,7 +62,7 @@ def moments_between(start: Array, end: Array, width: Array) -> tuple[Array, Arra
     mean = xp.minimum(xp.maximum(low - high, start), end)
     a, b = (xp.clip(bound, min=-1e6, max=1e6) for bound in (start, end))
     variance = 1 + a * low - b * high - (low - high) ** 2
-    narrow = xp.minimum(width, 1e3 + 0 * width) ** 2 / 12  # of a uniform distribution, whose variance is larger
+    narrow = xp.minimum(width, 1e3 + 0 * width) ** 2 / 12  # the variance of a uniform distribution, an upper bound
     return mean, xp.clip(xp.minimum(variance, narrow), min=0.0)
 
 

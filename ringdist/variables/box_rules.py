@@ -13,12 +13,12 @@ from ringdist.variables.gaussian_functions import HALF_LOG_2PI, draw_standard, l
 from ringdist.variables.panels import NODES
 
 END = 1e12  # standard deviations that stand for infinity
-DROP = 45.0  # of the logarithm of an integrand, beyond which it is 0
-FLAT = 9.0  # standard deviations from which a normal distribution function does not change
+DROP = 45.0  # decrease of the logarithm of an integrand beyond which the integrand counts as 0
+FLAT = 9.0  # standard deviations beyond which a normal distribution function is constant
 PARTS = 4  # panels on each side of the mode
-BREAKS = (-9.0, -4.5, -1.5, 1.5, 4.5, 9.0)  # ends of panels around a change, in its width
-MILD = 0.5  # width of a change from which panels need no further ends
-MODE_BITS, EXPONENT_BITS = 48, 12  # of searches
+BREAKS = (-9.0, -4.5, -1.5, 1.5, 4.5, 9.0)  # ends of panels around a change, in units of its width
+MILD = 0.5  # width of a change above which panels need no further ends
+MODE_BITS, EXPONENT_BITS = 48, 12  # steps of bisection
 LEAST_EXPONENT = -60.0  # of the distance, a power of two, in which the integrand falls by DROP
 _T, _W = np.polynomial.legendre.leggauss(NODES)
 

@@ -18,10 +18,10 @@ from ringdist.backend import Array, indices, like, namespace, stop_gradient
 from ringdist.variables.box_rules import Standard
 from ringdist.variables.gaussian_functions import log_between
 
-FEW, MANY = 12, 20  # nodes of two rules, whose difference shows whether they suffice
-AGREE = 1e-7  # relative difference up to which the larger rule has its digits
-ROUNDED = 1e-9  # relative error by cancellation that is allowed
-LEAST = 1e-13  # determinant of a correlation matrix
+FEW, MANY = 12, 20  # nodes of two rules, whose difference estimates the error
+AGREE = 1e-7  # relative difference of the rules below which the larger one is accurate
+ROUNDED = 1e-9  # allowed relative error by cancellation
+LEAST = 1e-13  # least determinant of a correlation matrix
 INFINITE = 1e11  # standard deviations that stand for infinity, or more
 _RULES = [np.polynomial.legendre.leggauss(n) for n in (FEW, MANY)]
 _T = np.concatenate([0.5 + 0.5 * nodes for nodes, _ in _RULES])

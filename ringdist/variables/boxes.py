@@ -48,10 +48,10 @@ from ringdist.variables.box_triples import in_good_order, log_mass_of_three
 from ringdist.variables.gaussian_functions import draw_standard, log_between
 from ringdist.variables.panels import NODES, Panels
 
-AT_ONCE = 2**17  # numbers that are in memory together, as far as a processor's cache goes
-TRACED = 2**22  # and by JAX, which keeps fewer of them
-LEAST_ROWS = 8  # that JAX is given at once: numbers of rows are rounded up to powers of two, and compiled for each
-ROUNDS = 1000  # of proposals until a draw is given up
+AT_ONCE = 2**17  # numbers in memory together, which fit in a processor's cache
+TRACED = 2**22  # the same under JAX, which fuses operations and keeps fewer
+LEAST_ROWS = 8  # of a call under JAX, which compiles for each number of rows: they are padded to powers of two
+ROUNDS = 1000  # of proposals before sampling fails
 _T, _W = np.polynomial.legendre.leggauss(NODES)
 _LEGENDRE = np.linalg.inv(np.polynomial.legendre.legvander(_T, NODES - 1))
 
@@ -136,8 +136,8 @@ class Box:
             found[open_rows[kept]] = rows[kept]
             open_rows = open_rows[~kept]
         raise ValueError(
-            "samples within intervals of three or more columns of one variable need an event that is not very "
-            f"improbable, found {open_rows.size} of {self.rows} rows without a sample after {ROUNDS} proposals"
+            "samples within intervals of three or more columns of one variable need an event of larger probability, "
+            f"found {open_rows.size} of {self.rows} rows without a sample after {ROUNDS} proposals"
         )
 
     def _in_parts(self, kernel: Callable[..., tuple[Array, ...]], *others: Array) -> list[Array]:
@@ -200,7 +200,7 @@ def _moments(means: Array, square: Array, low: Array, high: Array) -> tuple[Arra
         own, spread = own[:, :1], spread[:, :1, :1]
     else:
         own, spread = _joint(_rule(box))
-    if size == 2:  # of the inner column too by the rule in which it is outside
+    if size == 2:  # the inner column by the rule in which it is the outer one
         others = _joint(pair_rule(box, 1)[0])
         own = xp.stack([own[:, 0], others[0][:, 0]], axis=-1)
         cross = spread[:, 0, 1]

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from ringdist.backend import Array, namespace, value_range
 
-STEPS = 10  # of an M step, which starts from the noise of the one before it
-FIRST_STEPS = 200  # of covariances that have no factors yet
-FIRST_NOISE = 0.5  # of a column's variance; noise near 0 would hardly ever grow again
+STEPS = 10  # of an M-step, which starts from the noise of the previous one
+FIRST_STEPS = 200  # if covariances have no factors yet
+FIRST_NOISE = 0.5  # share of a column's variance; noise near 0 would grow very slowly
 
 
 def factored(scatter: Array, noise: Array, least: Array, num_factors: int, steps: int) -> tuple[Array, Array]:

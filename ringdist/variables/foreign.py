@@ -12,7 +12,7 @@ from ringdist.backend import Array, is_concrete, like, namespace, stop_gradient,
 from ringdist.variables.protocol import Family, rebuild
 from ringdist.variables.variable import Variable
 
-FAR = 1e9  # standard deviations at which a density without an end has not underflowed to −inf
+FAR = 1e9  # standard deviations at which a log-density of unbounded support may be finite
 
 
 def as_family(variable: Variable) -> Family:

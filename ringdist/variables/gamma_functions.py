@@ -22,7 +22,7 @@ TERMS = [1 / (2 * k + 3) for k in range(8)]  # (atanh(v) − v) / v³ in powers 
 DELTA = [1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156]
 PSI = [1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12]
 PSI_SLOPE = [1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6]
-LARGE = 12  # from which the series have the digits of float64
+LARGE = 12  # above which the series are accurate in float64
 
 
 def polynomial(coefficients: Sequence[float], x: Array) -> Array:

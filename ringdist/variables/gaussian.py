@@ -74,7 +74,7 @@ class GaussianMixture(Family):
 
     def cdf(self, x: Array) -> Array:
         with without_warnings(x):
-            # Not ndtr, of which PyTorch knows nothing below 6e-8 (float32) or 1e-16 (float64).
+            # Not ndtr, which PyTorch rounds to 0 below 6e-8 (float32) or 1e-16 (float64).
             z = _standardised(x, self._arrays["means"], self._arrays["stds"])
             return 0.5 * special("erfc", -math.sqrt(0.5) * z)
 
@@ -183,7 +183,7 @@ class GaussianMixture(Family):
         count = xp.where(seen, statistics["count"], 1.0)
         shift, square = xp.where(seen, statistics["offset"] / count, 0.0), statistics["square"] / count
         variance = square - shift * shift
-        positive = seen & (variance > 16 * eps * square)  # below, the difference is made of rounding
+        positive = seen & (variance > 16 * eps * square)  # below, the difference is rounding error
         std = xp.sqrt(xp.where(positive, variance, _unit(stds) ** -2)) * _unit(stds) * stds
         means = means + (shift * _unit(stds)) * stds
         positive = positive & (std > 2 * eps * xp.abs(means))

@@ -21,10 +21,10 @@ from ringdist.backend import Array, Piece, erfcx, is_array, like, namespace, pie
 
 ROOT_HALF = math.sqrt(0.5)
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-LARGEST = 700.0  # D from which the far end does not matter
+LARGEST = 700.0  # D above which the far end is negligible
 NEWTON = 8  # steps to the inverse of Q
-NARROW = 1e-4  # (b − a) b up to which the density between is exponential
-FLAT = 1e-12  # and up to which it is constant
+NARROW = 1e-4  # (b − a) b below which the density between is exponential
+FLAT = 1e-12  # and below which it is constant
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 NODES, WEIGHTS = (0.5 + 0.5 * _NODES).tolist(), (0.5 * _WEIGHTS).tolist()  # on [0, 1]
 

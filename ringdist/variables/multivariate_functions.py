@@ -37,10 +37,10 @@ from ringdist.backend import (
 )
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI
 
-MOST_BITS = 62  # entries whose pattern is one integer
-CACHED = 2**18  # numbers of matrices that are multiplied side by side
-AT_ONCE = 2**23  # numbers of rows that are in memory together
-LEAST_SHARE = 1e-3  # of the mean variance of a column, which each component has at least in their geometric mean
+MOST_BITS = 62  # largest number of entries whose pattern fits in one integer
+CACHED = 2**18  # numbers in the matrices of one batched product
+AT_ONCE = 2**23  # numbers in memory together
+LEAST_SHARE = 1e-3  # of a column's mean variance: lower bound of a component's variance in the geometric mean
 
 
 class Patterns(NamedTuple):

@@ -7,10 +7,10 @@ import numpy as np
 from ringdist.variables.checks import column_scale
 from ringdist.variables.multivariate_functions import Given, floored
 
-MOST_ROWS = 20_000  # that place components
-ROUNDS = 10  # of EM for the one Gaussian by which missing entries are completed
-LEAST = 0.05  # of a column's standard deviation: what a component has at least
-PRIOR_ROWS = 2  # beside one for each column, of the pooled covariance in that of every component
+MOST_ROWS = 20_000  # used to place components
+ROUNDS = 10  # of EM for the Gaussian that completes missing entries
+LEAST = 0.05  # least standard deviation of a component, relative to that of its column
+PRIOR_ROWS = 2  # plus one per column: weight of the pooled covariance in that of every component
 
 
 def centres_and_covariances(

@@ -35,7 +35,7 @@ from ringdist.variables.poisson_functions import stirling_error
 from ringdist.variables.protocol import Family
 from ringdist.variables.tails import regularised_beta
 
-JUMPS = 1 / 4, 1 / 1.4, 1.4, 4.0  # multiples of the dispersion whose likelihood is tried
+JUMPS = 1 / 4, 1 / 1.4, 1.4, 4.0  # multiples of the dispersion whose likelihood is compared
 RULED_OUT = -1e30
 
 
@@ -156,7 +156,7 @@ class NegativeBinomialMixture(Family):
         """Sums of x, of Σ_{j<x} g_j and Σ_{j<x} g_j² with g_j = j / (1 + α j), and of log-densities after jumps."""
         x, weights = observed(x, responsibilities)
         xp, dispersions = namespace(weights), self._arrays["dispersions"]
-        different = xp.unique_inverse(x)  # of the counts that occur a table is enough
+        different = xp.unique_inverse(x)  # functions are evaluated once for each distinct count
         counts = different.values[:, None] + 0 * dispersions
         bend, square = falling_sums(counts, dispersions)
         known = log_growths(counts, dispersions)

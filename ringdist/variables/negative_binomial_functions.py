@@ -21,12 +21,12 @@ from ringdist.variables.gamma_functions import (
     trigamma,
 )
 
-DISPERSIONS = 1e-12, 1e8  # that EM keeps within, or at 0
+DISPERSIONS = 1e-12, 1e8  # bounds under EM, unless the dispersion is 0
 EVEN = 0.05  # dispersion below which sums over j < x are integrals with corrections at their ends
 HALVINGS = 60
 SUMMED = 256  # counts below which a sum over counts is formed term by term
 REACH, POINTS = 5.6, 511  # of the trapezoidal rule, in arsinh of the distance from the greatest density
-ENDS = [1 / 24, -17 / 5760, 367 / 967680]  # of central differences where a sum gives way to an integral
+ENDS = [1 / 24, -17 / 5760, 367 / 967680]  # coefficients of central differences at the end of an integral
 
 
 def log_mass(x: Array, error: Array, means: Array, dispersions: Array) -> Array:

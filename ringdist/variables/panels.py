@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ringdist.backend import Array, draw, indices, namespace, repeated, safe_log, stop_gradient, take
 
-NODES = 12  # values that a panel is known by
-HALVINGS = 50  # of a panel until a draw is found
+NODES = 12  # of a panel
+HALVINGS = 50  # of a panel to invert its distribution function
 
 
 class Panels:

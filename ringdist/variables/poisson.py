@@ -25,7 +25,7 @@ from ringdist.variables.protocol import Family
 LARGE_COUNT = {
     True: 20.0,
     False: 200.0,
-}  # from which the expansion of the cdf has the digits of float32, float64
+}  # above which the expansion of the cdf is accurate in float32, float64
 TINY = 1e-4  # product of two rates below which the inner product is a power series
 
 
@@ -87,7 +87,7 @@ class PoissonMixture(Family):
         with without_warnings(rates):
             small = special("gammaincc", count + 1, xp.where(positive & ~large, rates, 1.0))
             big = cdf_of_large_counts(xp.where(large, x, limit), xp.where(positive & large, rates, limit))
-        at_zero = 1 - xp.where((x == 0) & ~positive, rates, 0.0)  # 1, and less from there with every rate
+        at_zero = 1 - xp.where((x == 0) & ~positive, rates, 0.0)  # 1, with the gradient of exp(−rate)
         values = xp.where(positive & (x < math.inf), xp.where(large, big, small), at_zero)
         return xp.where(x >= 0, values, 0.0)
 

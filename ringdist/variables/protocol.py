@@ -319,7 +319,7 @@ class Family:
     def from_factors(self, statistics: dict[str, Array], least_std: Any, num_factors: int | None) -> Family:
         """As `from_statistics`, with `num_factors` factors in the covariances of a wide variable; None: unrestricted.
 
-        This is a step towards the maximum, which never decreases the likelihood from as many factors.
+        This is a step towards the maximum; with as many factors as before, the likelihood never decreases.
         """
         return self.from_statistics(statistics, least_std)
 

@@ -19,7 +19,7 @@ from ringdist.backend import Array, astype, index_dtype, like, namespace, take
 from ringdist.variables.panels import NODES, Panels, ratio
 
 PANELS = 96  # of a ray
-REACH = 40.0  # of a ray in log distance, on both sides of the scale of the component
+REACH = 40.0  # extent of a ray in log distance, on both sides of the component's scale
 
 
 class _Ray(NamedTuple):

@@ -25,10 +25,10 @@ from ringdist.variables.placing import centres_and_widths
 from ringdist.variables.protocol import Family
 from ringdist.variables.tails import tail_integral
 
-DOFS = 0.1, 1e8  # that EM keeps within; a component of 1e8 is Gaussian to eight digits
-JUMPS = 1 / 3, 1 / 1.2, 1.2, 3.0  # multiples of the degrees of freedom whose likelihood is tried beside EM's step
+DOFS = 0.1, 1e8  # bounds under EM; a component of 1e8 is Gaussian to eight digits
+JUMPS = 1 / 3, 1 / 1.2, 1.2, 3.0  # multiples of the degrees of freedom, as alternatives to EM's step
 FIRST_DOFS = 5.0
-OUTLIERS = 10.0  # interquartile ranges from the median, beyond which a value says nothing about the least scale
+OUTLIERS = 10.0  # interquartile ranges from the median, beyond which a value does not affect the least scale
 
 
 class StudentTMixture(Family):
@@ -296,7 +296,7 @@ def _tail_integral(ratio: Array, dofs: Array, factor: Callable[[Array], Array] |
     far = ratio > 1
     inverse, near = 1 / xp.where(far, ratio, 1.0), xp.where(far, 0.0, ratio)
     slope = xp.where(far, 1 / xp.sqrt(1 + inverse * inverse), near / xp.sqrt(1 + near * near))  # tanh v_0
-    top = 20.0 if dtype_name(ratio.dtype) == "float64" else 10.0  # from which cosh is an exponential
+    top = 20.0 if dtype_name(ratio.dtype) == "float64" else 10.0  # above which cosh is an exponential
 
     def exponent(t: Array) -> Array:
         growth = xp.expm1(xp.clip(t, max=top))

@@ -23,7 +23,7 @@ RULES: dict[str, tuple[list[float], float]] = {
     name: (np.linspace(low, high, size).tolist(), (high - low) / (size - 1))
     for name, low, high, size in (("float64", -3.7, 4.0, 56), ("float32", -2.75, 3.1, 32))
 }
-STEEP = 3  # slope from which a tail is met where it falls
+STEEP = 3  # absolute derivative of the log-density above which the decreasing tail is integrated
 MODERATE = 1e4
 NEWTON_STEPS = 5  # the scale L need not be exact
 GROWTH = [1 / math.factorial(k) for k in range(2, 18)]  # (e^t − 1 − t) / t² in powers of t
@@ -50,7 +50,7 @@ def regularised_beta(a: Array, b: Array, p: Array, q: Array, gap: Array) -> Arra
         gap: a q − b p to full relative precision, the derivative of the log-density of the log-odds.
     """
     xp = namespace(a)
-    # Into the tail where the density falls; near its mode away from even odds, where no bend is met.
+    # Integrate the decreasing tail; near the mode, the side away from even odds, where the integrand is smooth.
     left = xp.where(xp.abs(gap) >= STEEP, gap >= 0, p < 0.5)
     a, b = xp.where(left, a, b), xp.where(left, b, a)
     p, q, gap = xp.where(left, p, q), xp.where(left, q, p), xp.where(left, gap, -gap)

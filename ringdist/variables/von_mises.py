@@ -24,9 +24,9 @@ from ringdist.variables.placing import centres_and_widths
 from ringdist.variables.protocol import Family
 
 HALF_TURN = float(np.float32(math.pi))  # a little more than π, so that angles rounded to float32 are inside
-TINY = 1e-30  # added to a concentration whose function has its gradient wrong at 0
-FEW, MANY = 60, 1000  # rounds of proposals, of which a third is rejected: where values are traced, and at most
-LARGE = {"float64": 50.0, "float32": 12.0}  # concentrations of which the series below has all digits
+TINY = 1e-30  # added to a concentration where a library's gradient is wrong at 0
+FEW, MANY = 60, 1000  # rounds of proposals under tracing, and at most; a third of the proposals is rejected
+LARGE = {"float64": 50.0, "float32": 12.0}  # concentrations above which the series below is accurate
 
 
 def _rule(size: int) -> list[tuple[float, float]]:
@@ -43,7 +43,7 @@ def _coefficients() -> list[float]:
     return found
 
 
-# Quadrature of a tail, and over how many nats it reaches; made once, as torch.compile does not trace how.
+# Nodes and weights for a tail, and its length in nats; computed once, because torch.compile cannot trace this.
 RULES = {"float64": (_rule(40), 40.0), "float32": (_rule(20), 18.0)}
 SERIES = _coefficients()
 
@@ -223,7 +223,7 @@ def _tail(start: Array, concentrations: Array, factor: Callable[[Array], Array] 
     nodes, reach = RULES[dtype_name(start.dtype)]
     fixed, known = stop_gradient(start), stop_gradient(concentrations)
     half = xp.sin(0.5 * fixed)
-    end = half * half + 0.5 * reach / (known + TINY)  # sin² of half the angle at which nothing is left
+    end = half * half + 0.5 * reach / (known + TINY)  # sin² of half the angle at which the density is negligible
     end = 2 * xp.asin(xp.sqrt(xp.clip(end, max=1.0)))
     whole = math.pi - start
     share = stop_gradient(xp.clip((end - fixed) / xp.where(whole > 0, whole, 1.0), min=0.0, max=1.0))

@@ -30,9 +30,9 @@ from ringdist.variables.inversion import first_reached
 from ringdist.variables.rays import Rays
 
 Family = Any  # a `variables.Family`, which is made of these functions
-WIDE = 12.0  # standard deviations of an interval that `Blocks` resolve wherever the component lies in it
-LISTED = 128  # integers of an interval that are all of them known
-AT_ONCE = 2**22  # numbers of draws times components that are in memory together
+WIDE = 12.0  # standard deviations up to which `Blocks` resolve a component anywhere in the interval
+LISTED = 128  # largest number of integers that are all evaluated
+AT_ONCE = 2**22  # largest number of samples × components in memory together
 
 
 def log_probability(family: Family, low: float, high: float) -> Array:

@@ -230,7 +230,7 @@ def test_columns_of_no_known_kind():
         small().fit([[1.0, "a"], [2.0, 3]])
     with pytest.raises(TypeError, match=r"column 0 \('when'\).*Timestamp"):
         small().fit(pd.DataFrame({"when": pd.to_datetime(["2020-01-01", "2021-01-01"])}))
-    with pytest.raises(ValueError, match=r"column 0 \('a'\).*holds numbers, found 'x'"):
+    with pytest.raises(ValueError, match=r"column 0 \('a'\).*only numbers, found 'x'"):
         small(categorical_features=None).fit(pd.DataFrame({"a": ["x", "y"]}))
 
 
@@ -489,9 +489,12 @@ INTEGERS = {"label": "column 0", "kind": "int", "declared": False, "categories":
         ({"columns": [{"label": "a", "kind": "int", "declared": False, "categories": [0]}] * 2}, "1 for 2"),
         *(({"columns": v}, "list of columns") for v in (None, 0, "", {}, True)),
         *(({"columns": [v] * 2}, "a column must be an object") for v in (None, 0, "", [], {}, {"kind": "real"})),
-        *(({"columns": [INTEGERS | {"label": v}] * 2}, "a column has a label") for v in (None, 0, ["a"])),
-        *(({"columns": [INTEGERS | {"declared": v}] * 2}, "declared or not") for v in (None, 0, 1, "true")),
-        *(({"columns": [INTEGERS | {"kind": v}] * 2}, "kinds") for v in (None, 0, ["int"], {}, "O", "object")),
+        *(({"columns": [INTEGERS | {"label": v}] * 2}, "a column needs a string label") for v in (None, 0, ["a"])),
+        *(({"columns": [INTEGERS | {"declared": v}] * 2}, "boolean declared") for v in (None, 0, 1, "true")),
+        *(
+            ({"columns": [INTEGERS | {"kind": v}] * 2}, "kind of categories")
+            for v in (None, 0, ["int"], {}, "O", "object")
+        ),
         *(
             ({"columns": [INTEGERS | {"categories": v}] * 2}, "categories must be a list of int")
             for v in (None, 0, "01", {"0": 0, "1": 1}, [0, True], [0.0, 1.0], [0, "1"], [0, None], [[0], [1]])

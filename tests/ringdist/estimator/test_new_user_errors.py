@@ -106,7 +106,7 @@ OF_FITS = {
     ),
     "numbers out of strings": (
         lambda: new(column_types={"city": "gaussian"}).fit(FRAME),
-        ("column 2 ('city')", "holds numbers", "'Bonn'", "'categorical'"),
+        ("column 2 ('city')", "only numbers", "'Bonn'", "'categorical'"),
     ),
     "no rank": (lambda: new(rank=0).fit(FRAME), ("rank", "a positive integer", "found 0")),
     "a rank in words": (lambda: new(rank="big").fit(FRAME), ("rank", "'auto'", "found 'big'")),
@@ -191,7 +191,7 @@ OF_QUESTIONS = {
     ),
     "a word among numbers": (
         lambda m: m.score_samples({"height": "tall"}),
-        ("column 1 ('height')", "holds numbers", "'tall'", "pandas.to_numeric"),
+        ("column 1 ('height')", "only numbers", "'tall'", "pandas.to_numeric"),
     ),
     "no point of a cdf": (
         lambda m: m.cdf({"city": "Oslo"}, "height"),

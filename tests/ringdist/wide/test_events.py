@@ -221,7 +221,7 @@ def test_inner_product_with_itself_is_the_mean_density():
     ring = wide_ring(load_backend("numpy")).condition({"a": rd.Interval(0, 1), 5: rd.Interval(None, 0)})
     density = np.exp(ring.log_prob(ring.sample(200_000, rng=0)))
     assert abs(ring.inner(ring) - density.mean()) < 5 * density.std() / np.sqrt(200_000)
-    with pytest.raises(ValueError, match="none of them hidden"):
+    with pytest.raises(ValueError, match="without hidden columns"):
         ring.marginal([0, 2, 3, 6]).inner(ring.marginal([0, 2, 3, 6]))
 
 
