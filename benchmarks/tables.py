@@ -290,6 +290,9 @@ def figure(sections: dict[str, list[dict[str, Any]]]) -> Any:
         axes[1].plot(
             row[f"error, {OURS}"] / rival, row["table"], "o" if row["hidden"] == "at random" else "^", color="C0"
         )
+    for marker, pattern in (("o", "hidden at random"), ("^", "hidden by value")):
+        axes[1].plot([], [], marker, color="C0", label=pattern)
+    axes[1].legend(fontsize="small")
     axes[1].axvline(1, color="black", linewidth=1)
     axes[1].set(title="Imputation", xlabel="error / the better of KNN and IterativeImputer")
     for row in sections.get("Class", []):
