@@ -21,6 +21,7 @@ ROWS_PER_VALUE = 5  # rows for each of them on average, if they are integers
 FLOAT_ROWS, ROWS_PER_FLOAT = 100, 20  # rows in total and for each of them on average, if they are real numbers
 FEW_ZEROS = 0.2  # share of the rows of a column of counts below which zeros are not an atom
 MOST_LEVELS = 256  # levels of a categorical column with a code of their own
+INTEGER_ROWS = 20  # real numbers without missing entries that are integers by no accident
 REFUSED_LEVELS = 2000  # a column with more levels, and fewer than two rows for each, is refused
 WARNING_ROWS = 20  # fewest rows for a warning about a constant or an identifier
 
@@ -216,7 +217,8 @@ def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
     observed = raw.observed
     notation = scalars.described(observed, label)
     values = notation.to_float(observed, label)
-    if observed.dtype.kind == "f" and raw.missing.any() and values.size and (values % 1 == 0).all():
+    many = raw.missing.any() or values.size >= INTEGER_ROWS
+    if observed.dtype.kind == "f" and many and values.size and (values % 1 == 0).all():
         notation = scalars.Scalars(step=1.0, low=notation.low)
     integers = notation.step == 1.0 and notation.notation in ("integer", "real", "decimal")
     if kind is None:

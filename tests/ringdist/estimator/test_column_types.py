@@ -342,3 +342,18 @@ def test_saved_columns_of_every_kind(frame, model, tmp_path):
         0: "count",
         1: "beta",
     }
+
+
+@pytest.mark.parametrize("gap", [False, True])
+def test_integers_that_are_written_as_floats_stay_integers(gap):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": rng.integers(18, 90, 300).astype(float), "height": rng.normal(170, 8, 300)})
+    if gap:
+        frame.loc[0, "age"] = np.nan
+    model = TensorRingDensity(rank=2, num_components=4, random_state=0).fit(frame)
+    drawn = model.sample(200, random_state=0)
+    assert drawn.dtypes.equals(frame.dtypes)
+    assert (drawn["age"] % 1 == 0).all() and (drawn["height"] % 1 != 0).all()
+    filled = model.impute({"age": [np.nan], "height": [180.0]})
+    assert filled["age"][0] % 1 == 0
+    assert model.cdf({"age": 18.0}, "age")[0] > 0
