@@ -265,30 +265,54 @@ def gallery(out: Path, name: str, drawn: Iterable[dict[str, int]], missing: Iter
 
 
 def figure(sections: dict[str, list[training.Row]], curves: dict[str, list[training.Row]]) -> Any:
+    """A panel per data set, with a line per model over the shares of missing attributes; then the curves."""
     from matplotlib.figure import Figure
 
-    titles = [*sections, *curves]
-    columns = min(3, len(titles))
-    lines = math.ceil(len(titles) / columns)
-    fig = Figure(figsize=(5 * columns, 3.5 * lines), layout="constrained")
-    for i, title in enumerate(titles):
-        axes = fig.add_subplot(lines, columns, i + 1)
-        if title in sections:
-            training.points(axes, sections[title], FOUND, "requested attributes found")
-        else:
-            draw_curves(axes, curves[title])
-        axes.set_title(title)
+    models = [str(row["model"]) for rows in [*sections.values(), *curves.values()] for row in rows]
+    colors = {label: f"C{i}" for i, label in enumerate(dict.fromkeys(m for m in models if m != "real"))}
+    colors["real"] = "black"
+
+    panels: dict[str, dict[str, list[training.Row]]] = {}
+    for title, rows in sections.items():
+        name, _, rest = title.partition(", missing ")
+        share, _, edition = rest.partition(", ")
+        panels.setdefault(f"{name}, {edition}" if edition else name, {})[share] = rows
+    lines = math.ceil((len(panels) + len(curves)) / 2)
+    fig = Figure(figsize=(11, 3.6 * lines), layout="constrained")
+    axes = iter([fig.add_subplot(lines, 2, i + 1) for i in range(len(panels) + len(curves))])
+    for title, shares in panels.items():
+        draw_shares(panel := next(axes), shares, colors)
+        panel.set_title(title)
+    for title, rows in curves.items():
+        draw_curves(panel := next(axes), rows, colors)
+        panel.set_title(title)
     return fig
 
 
-def draw_curves(axes: Any, rows: list[training.Row]) -> None:
+def draw_shares(axes: Any, shares: dict[str, list[training.Row]], colors: dict[str, str]) -> None:
+    """A line per model over the shares of missing attributes, with the standard deviation over seeds."""
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for place, rows in enumerate(shares.values()):
+        for row in rows:
+            mean, _, deviation = str(row[FOUND]).partition(" ± ")
+            found.setdefault(str(row["model"]), []).append((place, float(mean), float(deviation or 0)))
+    for label, points in found.items():
+        places, means, deviations = zip(*points, strict=True)
+        line = ":" if label == "real" else "-"
+        axes.errorbar(places, means, yerr=deviations, fmt="o" + line, color=colors[label], capsize=3, label=label)
+    axes.set_xticks(range(len(shares)), shares)
+    axes.set(xlabel="attributes missing in training", ylabel="requested attributes found")
+    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def draw_curves(axes: Any, rows: list[training.Row], colors: dict[str, str]) -> None:
     """A line per model, whose points are temperatures; temperature 1 has the large mark."""
     points: dict[str, list[tuple[float, ...]]] = {}
     for row in rows:
         point = tuple(float(str(row[metric]).split(" ± ")[0]) for metric in (FRECHET, FOUND))
         points.setdefault(str(row["model"]), []).append(point)
     for label, own in points.items():
-        line = axes.plot(*zip(*own, strict=True), ".-", label=label)[0]
-        axes.plot(*own[0], "o", color=line.get_color())
-    axes.set(xlabel="Fréchet distance", ylabel="requested attributes found", xscale="log")
+        axes.plot(*zip(*own, strict=True), ".-", label=label, color=colors[label])
+        axes.plot(*own[0], "o", color=colors[label])
+    axes.set(xlabel="Fréchet distance", ylabel="requested attributes found")
     axes.legend(fontsize="small")
