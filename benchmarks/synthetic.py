@@ -69,9 +69,9 @@ TEXT = """\
 All scores of `sdmetrics` are between 0 and 1, higher is better. *Other real rows* is the half that the models learn
 from, which no model should beat. For *shape* and *trend*, drawn numbers are clipped to the range of the real ones:
 `sdmetrics` divides the range of each table into ten bins, so that a single number outside would shift all bins.
-*Detection* is the mean accuracy of a five-fold cross-validation, without clipping. Under a condition, *valid* is the
-share of rows that fulfil it, and *seconds* is the time until all rows were found, by rejection for all models but the
-ring."""
+*Detection* is the accuracy with which gradient boosting tells real rows from drawn ones, without clipping, in a
+five-fold cross-validation: 0.5 if it cannot. Under a condition, *valid* is the share of rows that fulfil it, and
+*seconds* is the time until all rows were found, by rejection for all models but the ring."""
 
 
 GRID = 2000  # over the range of a column and five standard deviations on both sides
