@@ -30,6 +30,7 @@ from ringdist.ring import TensorRing
 from ringdist.variables import Categorical
 
 PARTS = 5  # of the entries of a row, hidden one after the other
+DIVISIONS = 8  # of the columns into parts, for the rows of a fold
 NEVER = -1
 HELD_OUT_WEIGHT = 1.5  # of what held-out rows score in being completed, beside their log-likelihood
 LEARNT_WEIGHT = 1.5  # of what rows that are learnt from score
@@ -68,32 +69,27 @@ class Hidden:
 
     @classmethod
     def of_folds(cls, table: np.ndarray, folds: Sequence[Fold], columns: Sequence[Column], seed: int) -> Hidden:
-        """Entries in parts of equal size, at random.
+        """Entries in parts of equal size, at random but alike in many rows.
+
+        A fold divides the columns into parts in `DIVISIONS` ways, and every row has one of them. Missing entries are
+        then in few patterns, each of which costs a factorisation of every shared covariance.
 
         Args:
             table: (N, d) all rows, which tell the columns' variances.
             seed: of the parts.
         """
-        d, rng = table.shape[1], np.random.default_rng(seed)
-        parts, is_learnt = [], []
+        rng, parts, is_learnt = np.random.default_rng(seed), [], []
         for fold in folds:
-            shape = len(fold.held_out) + len(fold.masked), 1
-            part = rng.permuted(np.tile(np.arange(d) % PARTS, shape), axis=1)
-            learnt = np.arange(shape[0]) >= len(fold.held_out)
+            divisions = rng.permuted(np.tile(np.arange(table.shape[1]) % PARTS, (DIVISIONS, 1)), axis=1)
             enough = (~np.isnan(table[fold.learn])).sum(axis=0) >= FEWEST
-            parts.append(np.where(learnt[:, None] & ~(enough & (part == 0)), NEVER, part))
-            is_learnt.append(learnt)
+            learnt = _parts_of_learnt(len(fold.masked), divisions)
+            learnt[(learnt != 0) | ~enough] = NEVER
+            parts += [_parts_of_held_out(len(fold.held_out), divisions), learnt]
+            is_learnt += [np.zeros(len(fold.held_out), dtype=bool), np.ones(len(fold.masked), dtype=bool)]
         rows = table[np.concatenate([index for fold in folds for index in (fold.held_out, fold.masked)])]
-        seen = ~np.isnan(table)
-        count = np.maximum(seen.sum(axis=0), 1)
-        size = np.where(seen, np.abs(table), 0.0).max(axis=0)  # squares of numbers up to 1 stay in range
-        size = np.where(size > 0, size, 1.0)
-        values = np.where(seen, table / size, 0.0)
-        centre = values.sum(axis=0) / count
-        scale = size * np.sqrt((np.where(seen, values - centre, 0.0) ** 2).sum(axis=0) / count)
         categorical = np.array([column.categories is not None for column in columns])
-        scale = np.where(scale > 0, scale, 1.0)
-        return cls(rows, np.concatenate(parts), np.concatenate(is_learnt), folds, categorical, size * centre, scale)
+        centre, scale = _moments(table)
+        return cls(rows, np.concatenate(parts), np.concatenate(is_learnt), folds, categorical, centre, scale)
 
     def hidden_from(self, number: int) -> np.ndarray:
         """(n', d) whether each entry is hidden from the fit of a fold, for its rows to learn from."""
@@ -184,3 +180,29 @@ def joined(guesses: Sequence[Guesses]) -> Guesses:
     """Guesses for rows one after the other."""
     logs, values = zip(*guesses, strict=True)
     return Guesses(np.concatenate(logs, axis=1), np.concatenate(values))
+
+
+def _parts_of_held_out(n: int, divisions: np.ndarray) -> np.ndarray:
+    """(n, d) the part of each entry, by one division of the columns (DIVISIONS, d) after the other."""
+    return np.asarray(divisions[np.arange(n) % DIVISIONS])
+
+
+def _parts_of_learnt(n: int, divisions: np.ndarray) -> np.ndarray:
+    """(n, d) the part of each entry: five rows have the same division, of which each has another part as its first.
+
+    So a fifth of the entries is in part 0, whatever the number of columns, and as many of every column.
+    """
+    row = np.arange(n)
+    return np.asarray((divisions[row // PARTS % DIVISIONS] + row[:, None]) % PARTS)
+
+
+def _moments(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations of the columns (d,), those of constant columns 1."""
+    seen = ~np.isnan(table)
+    count = np.maximum(seen.sum(axis=0), 1)
+    size = np.where(seen, np.abs(table), 0.0).max(axis=0)  # squares of numbers up to 1 stay in range
+    size = np.where(size > 0, size, 1.0)
+    values = np.where(seen, table / size, 0.0)
+    centre = values.sum(axis=0) / count
+    scale = size * np.sqrt((np.where(seen, values - centre, 0.0) ** 2).sum(axis=0) / count)
+    return size * centre, np.where(scale > 0, scale, 1.0)

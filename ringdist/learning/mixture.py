@@ -134,9 +134,15 @@ class DistinctRows:
         self.overlapping = np.isin(self.starts, [own.start for own, _, _ in self.soft])  # (d,)
 
     def start(self, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Equal weights (K,), and a table (K, L) half-way between the columns' marginals and one row per cluster."""
-        probability = self.count / self.count.sum()
-        rows = rng.choice(len(probability), size, replace=size > len(probability), p=probability)
+        """Equal weights (K,), and a table (K, L) half-way between the columns' marginals and one row per cluster.
+
+        Where there are more clusters than distinct rows, every row has at least one.
+        """
+        number, probability = len(self.count), self.count / self.count.sum()
+        if size <= number:
+            rows = rng.choice(number, size, replace=False, p=probability)
+        else:
+            rows = np.append(np.arange(number), rng.choice(number, size - number, p=probability))
         posterior = self.share * np.concatenate([density[rows] for density in self.densities], axis=1)
         return np.full(size, 1 / size), (self.share + posterior / self._sums(posterior)) / 2
 

@@ -226,3 +226,14 @@ def test_many_rows_are_sampled(monkeypatch):
     monkeypatch.setattr("ringdist.learning.mixture.MOST_ROWS", 10_000)
     every = rd.initialize(x, few.variables, 3, method="mixture", spread=0.0, rng=0)
     assert abs(np.mean(few.log_prob(x)) - np.mean(every.log_prob(x))) < 0.3
+
+
+@pytest.mark.parametrize("size", [3, 4, 9])
+def test_every_distinct_row_starts_a_cluster_where_there_are_enough(size):
+    """A rare row may not be drawn by chance: EM hardly finds it later."""
+    x = np.repeat(np.eye(3), (96, 3, 1), axis=0)
+    rows = rows_of(x, [rd.Categorical(2)] * 3)
+    for seed in range(5):
+        weights, table = rows.start(size, np.random.default_rng(seed))
+        joint = [np.log(weights) + np.log(table[:, 2 * np.arange(3) + row]).sum(axis=1) for row in np.eye(3, dtype=int)]
+        assert len(set(np.argmax(joint, axis=1))) == 3, seed

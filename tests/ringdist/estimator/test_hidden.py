@@ -7,6 +7,7 @@ import ringdist as rd
 from ringdist.estimator.columns import Column
 from ringdist.estimator.folds import Fold, fold_of, folds_of
 from ringdist.estimator.hidden import (
+    DIVISIONS,
     FARTHEST,
     FEWEST,
     HELD_OUT_WEIGHT,
@@ -131,6 +132,21 @@ def test_entries_are_hidden_from_the_fit_that_completes_them(seed: int) -> None:
         np.testing.assert_array_equal(part == 0, hide[np.isin(fold.learn, fold.masked)])
     np.testing.assert_array_equal(hidden.rows, np.concatenate(rows))
     assert 8 < FEWEST
+
+
+@pytest.mark.parametrize("d", [1, 3, 6, 7, 30])
+def test_a_fifth_of_the_entries_is_hidden_in_few_patterns(d: int) -> None:
+    n, rng = 2000, np.random.RandomState(d)
+    folds = folds_of(n, rng)
+    hidden = Hidden.of_folds(rng.normal(size=(n, d)), folds, [Column(str(k)) for k in range(d)], d)
+    hide = hidden.hidden_from(0)
+    masked = hide[np.isin(folds[0].learn, folds[0].masked)]
+    np.testing.assert_array_equal(masked.sum(axis=0), len(masked) // PARTS)
+    assert len(np.unique(masked, axis=0)) <= PARTS * DIVISIONS
+    parts = hidden.part[~hidden.is_learnt]
+    assert len(np.unique(parts, axis=0)) <= DIVISIONS
+    sizes = np.stack([(parts == part).sum(axis=1) for part in range(PARTS)])
+    assert set(np.unique(sizes)) <= {d // PARTS, -(-d // PARTS)}
 
 
 def test_what_is_impossible_or_has_no_mean_scores_a_bounded_loss() -> None:

@@ -76,6 +76,15 @@ def test_hard_constraints_stay_hard():
         assert valid.mean() > 0.99, options
 
 
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_all_rows_are_learnt_as_well_as_those_of_a_fold(seed):
+    """The last fit has fewer distinct rows than those of the search, of which some lack entries."""
+    block = np.eye(3, dtype=int)[np.random.default_rng(seed).integers(0, 3, 100)]
+    x = np.hstack([block, block])
+    model = TensorRingDensity(num_rings=1, random_state=seed, budget=2).fit(x)
+    assert model.score(x) > -1.4  # the entropy is log 3
+
+
 def test_what_is_declared_stays_possible():
     words = pd.Categorical(["a", "b"] * 40, categories=["a", "b", "never"])
     model = TensorRingDensity(random_state=0, budget=2).fit(pd.DataFrame({"w": words, "x": np.arange(80.0) % 7}))
