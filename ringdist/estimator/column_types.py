@@ -124,7 +124,10 @@ def _check_strings(observed: np.ndarray, label: str) -> None:
         )
     else:
         found = f"{others[0]!r} of type {type(others[0]).__name__}"
-        remedy = "convert it, such as by frame[name].astype(str), or drop it"
+        remedy = {
+            "Period": "convert it to dates by frame[name].dt.to_timestamp(), and give these a type by column_types",
+            "time": "convert it to a number, such as hours since midnight",
+        }.get(type(others[0]).__name__, "convert it, such as by frame[name].astype(str), or drop it")
     raise TypeError(f"{label}: the argument must be a column of only strings or only numbers, found {found}; {remedy}")
 
 

@@ -45,6 +45,18 @@ OF_FITS = {
         lambda: new().fit(FRAME.assign(tags=[[1]] * ROWS)),
         ("column 4 ('tags')", "[1] of type list", "only strings or only numbers", "astype(str)"),
     ),
+    "periods": (
+        lambda: new().fit(FRAME.assign(month=pd.period_range("2020-01", periods=ROWS, freq="M"))),
+        ("column 4 ('month')", "of type Period", "dt.to_timestamp()", "column_types"),
+    ),
+    "times of the day": (
+        lambda: new().fit(FRAME.assign(at=[datetime.time(hour % 24) for hour in range(ROWS)])),
+        ("column 4 ('at')", "of type time", "hours since midnight"),
+    ),
+    "an unseen count": (
+        lambda: new().fit(FRAME.assign(visits=np.arange(ROWS) % 4)).score_samples({"visits": 9}),
+        ("column 4 ('visits')", "category 9", "known are 0, 1, 2, 3", "column_types={...: 'count'}"),
+    ),
     "duplicate columns": (
         lambda: new().fit(pd.concat([FRAME, FRAME[["age"]]], axis=1)),
         ("'age' 2 times", "every column once", "columns.duplicated()"),
@@ -153,6 +165,11 @@ OF_QUESTIONS = {
         lambda m: m.score_samples({"city": "Paris"}),
         ("column 2 ('city')", "'Paris'", "known are 'Bonn', 'Oslo', 'Rome'", "handle_unknown='missing'"),
     ),
+    "two targets": (
+        lambda m: m.predict(FRAME, ["city", "age"]),
+        ("one name or one index", "['city', 'age']", "one column at a time"),
+    ),
+    "a list in a marginal": (lambda m: m.marginal(["age", ["city"]]), ("one name or one index", "['city']")),
     "an event of an unseen category": (
         lambda m: m.probability({"city": {"oslo"}}),
         ("column 2 ('city')", "'oslo'", "known are 'Bonn'", "did you mean 'Oslo'?"),
