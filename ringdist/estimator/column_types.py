@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from ringdist.estimator import families, repeats, scalars
 from ringdist.estimator.columns import COUNTS, Column, Unknown
 from ringdist.estimator.frames import Raw, clock_of, near, only_integers, only_numbers
+from ringdist.estimator.notices import warn
 
 TYPES = ("categorical", *families.FAMILIES)
 FEW_VALUES = 5  # distinct integers that are categories for any number of rows
@@ -184,12 +184,11 @@ def _with_rare_levels(column: Column, raw: Raw, unknown: Unknown) -> Column:
     if rare.size == 0:
         return column
     if categories.size > MOST_LEVELS and (count[count > 0].max() > 1 or raw.declared is not None):
-        warnings.warn(
+        warn(
             f"{column.label}: {categories.size} categories are more than {MOST_LEVELS}, so the {rare.size} rarest, in "
             f"{100 * count[rare].sum() / max(1, count.sum()):.0f} % of the rows, are merged; group the categories "
             "yourself to keep important ones apart, or drop the column",
             UserWarning,
-            stacklevel=2,
         )
     kept = np.sort(by_count[:common])
     found = np.concatenate([categories[kept], categories[rare]])
@@ -260,7 +259,7 @@ def _warn_of_useless(raw: Raw, column: Column, name: Any) -> None:
         )
     else:
         return
-    warnings.warn(f"{column.label}: {text}", UserWarning, stacklevel=2)
+    warn(f"{column.label}: {text}", UserWarning)
 
 
 def _is_identifier(observed: np.ndarray, name: str) -> bool:

@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import ringdist as rd
 from ringdist import TensorRingDensity
@@ -292,3 +294,22 @@ def test_a_question_before_a_fit():
 def test_classes_where_there_are_only_numbers():
     with pytest.raises(ValueError, match=r"predict_proba needs a categorical column.*all 2 columns.*column_types"):
         new(column_types={"age": "gaussian"}).fit(NUMBERS).predict_proba(NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "changes"),
+    [
+        (UserWarning, FRAME.assign(key=np.arange(ROWS) + 5000), {}),
+        (UserWarning, FRAME.assign(same=3.5), {}),
+        (UserWarning, FRAME.assign(height=FRAME["height"].where(np.arange(ROWS) % 5 > 0, -999.0)), {}),
+        (ConvergenceWarning, NUMBERS, {"max_epochs": 2, "pseudocount": 0.0}),
+    ],
+)
+def test_a_warning_shows_the_line_of_the_user(kind, table, changes):
+    with pytest.warns(kind) as caught:
+        new(**changes).fit(table)
+    with pytest.warns(kind) as through_sklearn:
+        make_pipeline(new(**changes), StandardScaler()).fit(table.select_dtypes("number"))
+    for warning in (*caught, *through_sklearn):
+        if warning.category is kind:
+            assert warning.filename == __file__, (warning.filename, str(warning.message))
