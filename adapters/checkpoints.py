@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
 from adapters.data import ImageData
-from adapters.errors import InputError, one_line
+from adapters.errors import InputError, NotBuiltError, one_line
 
 CONFIG = "ringdist_config"  # keys in checkpoints
 ATTRIBUTES = "ringdist_attributes"
@@ -112,7 +112,7 @@ class Checkpoint(NamedTuple):
             raise
         except Exception as error:  # constructors may raise any kind of error
             cause = first[0] if first else error
-            raise InputError(f"{self.path}: the run's {name} cannot be built ({one_line(cause)})") from error
+            raise NotBuiltError(f"{self.path}: the run's {name} cannot be built", one_line(cause)) from error
         return part
 
 

@@ -13,6 +13,24 @@ class InputError(ValueError):
     """
 
 
+class NotBuiltError(InputError):
+    """The settings of a run do not build one of its parts, for a reason that its class gave.
+
+    Args:
+        place: the file and the part.
+        reason: the message of the error that the class raised.
+
+    Examples:
+        >>> from adapters.errors import NotBuiltError
+        >>> str(NotBuiltError("run.ckpt: the run's model cannot be built", "ranks must be at least 1, found 0"))
+        "run.ckpt: the run's model cannot be built (ranks must be at least 1, found 0)"
+    """
+
+    def __init__(self, place: str, reason: str):
+        super().__init__(f"{place} ({reason})")
+        self.reason = reason
+
+
 class DivergenceError(RuntimeError):
     """A loss or gradient of a training run is too large or not finite; the last checkpoint is from before that."""
 

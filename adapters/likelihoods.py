@@ -52,6 +52,9 @@ class Likelihood(nn.Module, ABC):
 class BernoulliLikelihood(Likelihood):
     """Binary pixels: the output is the log-odds of a 1.
 
+    Values between 0 and 1 weight the log-probabilities of both. Values outside are not checked and have no meaning:
+    divide images of 0..255 by 255.
+
     Examples:
         >>> import torch
         >>> from adapters.likelihoods import BernoulliLikelihood

@@ -96,6 +96,10 @@ class GaussianEncoder(nn.Module):
     Args:
         network: x -> (batch, 2 d).
 
+    Raises:
+        TypeError: in `forward`, if the network does not return a tensor.
+        ValueError: in `forward`, if its number of outputs is odd.
+
     Examples:
         >>> import torch
         >>> from adapters.networks import GaussianEncoder
@@ -111,7 +115,15 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Independent:
         """q(z | x), in single precision at least, also if the network runs under autocast."""
-        return diagonal_gaussian(self.network(x))
+        outputs = self.network(x)
+        if not isinstance(outputs, Tensor):
+            raise TypeError(
+                "an encoder's network must return a tensor (batch, 2 d), means and logarithms of standard deviations, "
+                f"found {type(outputs).__name__}; a VAE wraps its network in a GaussianEncoder itself"
+            )
+        if outputs.shape[-1] % 2:
+            raise ValueError(f"an encoder's network must have 2 d outputs, found {outputs.shape[-1]}")
+        return diagonal_gaussian(outputs)
 
 
 def at_least_single(outputs: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -17,7 +19,7 @@ import adapters
 from adapters.checkpoints import CONFIG, Checkpoint, check_states, run_settings
 from adapters.data import ImageData
 from adapters.data.base import Stage
-from adapters.errors import InputError, one_line
+from adapters.errors import InputError, NotBuiltError, one_line
 from adapters.models import VAE, ConditionalVAE
 from adapters.priors import JointPrior, Prior
 from adapters.priors.ring_prior import RingPrior
@@ -71,8 +73,29 @@ def specification(name: str | None, options: str | None, model: VAE) -> dict[str
     sizes: dict[str, Any] = {"num_latents": model.prior.num_latents}
     if joint:
         sizes["attributes"] = list(model.attributes)
-    sizes = {key: value for key, value in sizes.items() if key in inspect.signature(kinds[name]).parameters}
+    parameters = inspect.signature(kinds[name]).parameters
+    sizes = {key: value for key, value in sizes.items() if key in parameters}
+    check_arguments(name, parameters, sizes | given)
     return {"class_path": f"adapters.{name}", "init_args": sizes | given}
+
+
+def check_arguments(name: str, parameters: Mapping[str, inspect.Parameter], given: dict[str, Any]) -> None:
+    """`InputError` if a class does not have one of the given arguments, or needs another one."""
+    kinds = {parameter.kind for parameter in parameters.values()}
+    unknown = [] if inspect.Parameter.VAR_KEYWORD in kinds else [key for key in given if key not in parameters]
+    if unknown:
+        similar = difflib.get_close_matches(unknown[0], parameters, n=1)
+        hint = f"; did you mean {similar[0]}?" if similar else ""
+        raise InputError(f"{name} has no argument {unknown[0]}, its arguments are {', '.join(parameters)}{hint}")
+    required = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD and key not in given
+    ]
+    if required:
+        raise InputError(
+            f"{name} needs {', '.join(required)}: give a YAML file with class_path and init_args instead of its name"
+        )
 
 
 def is_prior(value: object) -> bool:
@@ -120,7 +143,10 @@ def with_prior(checkpoint: Checkpoint, model: VAE, prior: dict[str, Any]) -> tup
         name: value for name, value in checkpoint.content.items() if name in KEPT_KEYS or name.startswith(KEPT_PREFIX)
     }
     changed = Checkpoint(checkpoint.path, kept | {CONFIG: text}, None if checkpoint.config is None else text)
-    fresh = changed.built("model", LightningModule)
+    try:
+        fresh = changed.built("model", LightningModule)
+    except NotBuiltError as error:  # the checkpoint's own model has been built, so the cause is the prior
+        raise InputError(f"the prior {prior.get('class_path')} cannot be built ({error.reason})") from error
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("prior.")}
     state |= {name: value for name, value in fresh.state_dict().items() if name.startswith("prior.")}
     check_states(checkpoint.path, state, fresh.state_dict())

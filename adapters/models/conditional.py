@@ -140,7 +140,7 @@ class ConditionalVAE(AttributeVAE):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
         """q(z | x) of images (batch, C, H, W), and y with one row each."""
-        return self.encoder(x), None if y is None else self._rows(len(x), y)
+        return self._posterior(x), None if y is None else self._rows(len(x), y)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> list[Tensor]:

@@ -98,9 +98,11 @@ class VAE(LightningModule):
         super().__init__()
         self.encoder = GaussianEncoder(encoder)
         self.decoder = decoder
-        self.prior = prior if isinstance(prior, Prior) else prior(self.encoder)
-        if not isinstance(self.prior, Prior):
-            raise TypeError(f"prior must be a Prior or a function that returns one, found {type(self.prior).__name__}")
+        if not isinstance(prior, Prior) and callable(prior):
+            prior = prior(self.encoder)
+        if not isinstance(prior, Prior):
+            raise TypeError(f"prior must be a Prior or a function that returns one, found {type(prior).__name__}")
+        self.prior = prior
         self.likelihood = likelihood if likelihood is not None else BernoulliLikelihood()
         self.learning_rate, self.betas = learning_rate, betas
         self.prior_learning_rate = learning_rate if prior_learning_rate is None else prior_learning_rate
@@ -115,8 +117,19 @@ class VAE(LightningModule):
     # ---------------------------------------------------------------------------------------------------- queries
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
-        """q(z | x) of images (batch, C, H, W), and the attributes to pass to `decode`."""
-        return self.encoder(x), y
+        """q(z | x) of images (batch, C, H, W), and the attributes to pass to `decode`.
+
+        Raises:
+            ValueError: if the encoder and the prior have different numbers of latents.
+        """
+        return self._posterior(x), y
+
+    def _posterior(self, x: Tensor) -> Independent:
+        posterior: Independent = self.encoder(x)
+        found, d = posterior.event_shape[0], self.prior.num_latents
+        if found != d:
+            raise ValueError(f"an encoder for the prior's {d} latents must have {2 * d} outputs, found {2 * found}")
+        return posterior
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         """p(x | z) for codes (batch, d)."""

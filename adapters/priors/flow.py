@@ -32,7 +32,7 @@ class FlowPrior(JointPrior):
             hidden_features=(64, 64).
 
     Raises:
-        TypeError: if base is not a prior, or flow is neither a name nor a module.
+        TypeError: if base is not a prior, flow is neither a name nor a module, or an option is unknown.
         ValueError: if the name is unknown, or options are given together with a module.
 
     Examples:
@@ -233,7 +233,13 @@ def _transform(flow: Kind | nn.Module, features: int, options: dict[str, Any]) -
     family = zuko.flows.MAF if flow == "maf" else zuko.flows.NSF
     if flow == "coupling":
         options = {"passes": 2} | options
-    transform: nn.Module = family(features, **options).transform
+    try:
+        transform: nn.Module = family(features, **options).transform
+    except TypeError as error:
+        raise TypeError(
+            f"options of the flow {flow!r} must be those of zuko.flows.{family.__name__}, such as transforms=3 or "
+            f"hidden_features=(64, 64), found {', '.join(options)} ({error})"
+        ) from error
     _move_near_identity(transform)
     return transform
 

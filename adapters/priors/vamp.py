@@ -40,6 +40,8 @@ class PseudoInputs(Prior):
             raise ValueError(f"bounds must be two finite numbers in ascending order, found {bounds}")
         self._encoder = (encoder,)  # in a tuple, because a module as an attribute would become a submodule
         self.bounds = bounds
+        if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+            raise TypeError(f"input_shape must be a sequence such as (1, 28, 28), found {input_shape!r}")
         shape = (
             integer_of("num_pseudo_inputs", num_pseudo_inputs),
             *(integer_of("input_shape", n) for n in input_shape),

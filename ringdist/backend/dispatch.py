@@ -36,7 +36,8 @@ def namespace(*arrays: Array) -> Any:
     except TypeError as error:
         names = sorted({f"{type(a).__module__.split('.')[0]}.{type(a).__name__}" for a in arrays})
         raise TypeError(
-            f"all arrays must come from one backend (NumPy, PyTorch or JAX), found {', '.join(names)}"
+            f"all arrays must come from one backend (NumPy, PyTorch or JAX), found {', '.join(names)}; "
+            "convert the data, or move a ring by ring.to(numpy), ring.to(torch) or ring.to(jax.numpy)"
         ) from error
     if not _is_compiling():
         _NAMESPACES.update({type(array): found for array in arrays if array_api_compat.is_array_api_obj(array)})

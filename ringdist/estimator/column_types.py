@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from ringdist.estimator import families, repeats, scalars
 from ringdist.estimator.columns import COUNTS, Column, Unknown
 from ringdist.estimator.frames import Raw, clock_of, near, only_integers, only_numbers
+from ringdist.estimator.notices import warn
 
 TYPES = ("categorical", *families.FAMILIES)
 FEW_VALUES = 5  # distinct integers that are categories for any number of rows
@@ -125,7 +125,10 @@ def _check_strings(observed: np.ndarray, label: str) -> None:
         )
     else:
         found = f"{others[0]!r} of type {type(others[0]).__name__}"
-        remedy = "convert it, such as by frame[name].astype(str), or drop it"
+        remedy = {
+            "Period": "convert it to dates by frame[name].dt.to_timestamp(), and give these a type by column_types",
+            "time": "convert it to a number, such as hours since midnight",
+        }.get(type(others[0]).__name__, "convert it, such as by frame[name].astype(str), or drop it")
     raise TypeError(f"{label}: the argument must be a column of only strings or only numbers, found {found}; {remedy}")
 
 
@@ -182,12 +185,11 @@ def _with_rare_levels(column: Column, raw: Raw, unknown: Unknown) -> Column:
     if rare.size == 0:
         return column
     if categories.size > MOST_LEVELS and (count[count > 0].max() > 1 or raw.declared is not None):
-        warnings.warn(
+        warn(
             f"{column.label}: {categories.size} categories are more than {MOST_LEVELS}, so the {rare.size} rarest, in "
             f"{100 * count[rare].sum() / max(1, count.sum()):.0f} % of the rows, are merged; group the categories "
             "yourself to keep important ones apart, or drop the column",
             UserWarning,
-            stacklevel=2,
         )
     kept = np.sort(by_count[:common])
     found = np.concatenate([categories[kept], categories[rare]])
@@ -259,7 +261,7 @@ def _warn_of_useless(raw: Raw, column: Column, name: Any) -> None:
         )
     else:
         return
-    warnings.warn(f"{column.label}: {text}", UserWarning, stacklevel=2)
+    warn(f"{column.label}: {text}", UserWarning)
 
 
 def _is_identifier(observed: np.ndarray, name: str) -> bool:

@@ -96,9 +96,11 @@ class Column:
         if unknown == "error":
             value = observed[int(new.argmax())]
             value = value.item() if isinstance(value, np.generic) else value
+            counts = known.dtype.kind in "iuf" and not self.declared
+            number = "; column_types={...: 'count'} or 'gaussian' models it as a number" if counts else ""
             raise ValueError(
                 f"{self.label}: category {value!r} was not in the table of fit, known are {listed(known)}; "
-                "handle_unknown='missing' or 'rare' accepts it, a categorical dtype declares it before fit"
+                f"handle_unknown='missing' or 'rare' accepts it, a categorical dtype declares it before fit{number}"
             )
         level = float(known.size) if unknown == "rare" and self.rare.size else np.nan
         return np.where(new, level, codes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ def as_events(columns: Sequence[Column], event: Mapping[Any, Any], place: Mappin
 
 def column_of(name: Any, place: Mapping[Any, int]) -> int:
     """The index of a column given by its name or index; `ValueError` if there is none."""
+    if not isinstance(name, Hashable):
+        raise ValueError(f"a column is one name or one index, found {name!r}; ask for one column at a time")
     if isinstance(name, str) or not isinstance(name, int | np.integer):
         if name in place:
             return place[name]
@@ -52,6 +54,8 @@ def column_of(name: Any, place: Mapping[Any, int]) -> int:
 
 def as_event(column: Column, value: Any) -> Event:
     """The user's event of one column as an event of the ring."""
+    if isinstance(value, Interval) and (column.categories is None or column.categories.dtype.kind in "fiub"):
+        _check_kind(column, value)
     if column.categories is not None:
         return _codes(column, value)
     if isinstance(value, Interval):
@@ -95,6 +99,22 @@ def _numbers(column: Column, values: Sequence[Any]) -> np.ndarray:
     objects = np.empty(len(values), dtype=object)
     objects[:] = values
     return column.scalars.to_float(objects, column.label)
+
+
+def _check_kind(column: Column, value: Interval) -> None:
+    """`ValueError` if bounds are dates and entries are not, and likewise for durations and numbers."""
+    expected = {"datetime": "dates", "date": "dates", "timedelta": "durations"}.get(column.scalars.notation, "numbers")
+    if value.is_unbounded or value.kind == expected:
+        return
+    example = {
+        "dates": "such as rd.Interval(pandas.Timestamp('2020-01-31'), None)",
+        "durations": "such as rd.Interval(pandas.Timedelta(hours=1), None)",
+        "numbers": "such as rd.Interval(1, None)",
+    }
+    raise ValueError(
+        f"{column.label}: bounds of an interval must be {expected}, as the entries are, found {value.kind} in "
+        f"{value!r}; write {expected}, {example[expected]}"
+    )
 
 
 def _interval(column: Column, value: Interval) -> Interval:

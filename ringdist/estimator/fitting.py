@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from ringdist.estimator.columns import Column
 from ringdist.estimator.folds import Fold, fold_of, folds_of, sampled
 from ringdist.estimator.frames import near
 from ringdist.estimator.learner import EPOCHS, SEARCH_EPOCHS, Learner, Setting, Share
+from ringdist.estimator.notices import warn
 from ringdist.estimator.selection import FLOOR, SEARCH, SMOOTHING, Search, Tried
 from ringdist.estimator.stacking import in_orders, stacked
 from ringdist.learning.fitting import FitResult
@@ -178,11 +178,10 @@ def _warn_unless_converged(learner: Learner, result: FitResult, epochs: int | No
     ran = len(result.history["train"])
     if epochs is not None or ran < (EPOCHS if most is None else most) or learner.has_converged(result.history):
         return
-    warnings.warn(
+    warn(
         f"learning has not converged after max_epochs={ran}: the last epoch still changed the log-likelihood by "
         f"{_last_change(result):.3g} nats a row; give it more epochs",
         ConvergenceWarning,
-        stacklevel=3,
     )
 
 

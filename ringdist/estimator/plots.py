@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ringdist.estimator import events
+from ringdist.estimator.columns import Column
 from ringdist.estimator.density import TensorRingDensity
+from ringdist.estimator.scalars import CLOCKS, DAY
 
 _POINTS = 200
 _SHOWN = 0.001, 0.999  # quantiles between which a density is drawn
@@ -18,7 +21,7 @@ def plot_conditional(estimator: TensorRingDensity, row: Mapping[str, Any], colum
     """The distribution of a column given known entries of others: bars for categories, otherwise a density.
 
     The density is computed from the exact conditional distribution function, in 200 cells between its quantiles of 0.1
-    and 99.9 %. The line is the median, the shade the central 80 %.
+    and 99.9 %. The line is the median, the shade the central 80 %. The density of dates and durations is per day.
 
     Args:
         estimator: fitted on a frame.
@@ -44,6 +47,7 @@ def plot_conditional(estimator: TensorRingDensity, row: Mapping[str, Any], colum
     """
     import pandas
 
+    asked = estimator._columns[events.column_of(column, estimator._indices)]
     axes = _axes(ax)
     known = {name: [value] for name, value in row.items() if name != column}
     frame = pandas.DataFrame(known) if known else {}
@@ -51,24 +55,49 @@ def plot_conditional(estimator: TensorRingDensity, row: Mapping[str, Any], colum
     axes.set_title(
         ", ".join(f"{name} = {values[0]}" for name, values in known.items()) or "all rows", fontsize="medium"
     )
-    if estimator.column_types_[column] == "categorical":
+    if asked.categories is not None:
         share = np.asarray(estimator.predict_proba(frame, column))[0]
         axes.bar([str(value) for value in estimator.classes_of(column)], share)
         axes.set_ylabel("probability")
         return axes
     low, middle_low, median, middle_high, high = (
-        float(np.asarray(estimator.quantile(frame, column, q))[0]) for q in (_SHOWN[0], 0.1, 0.5, 0.9, _SHOWN[1])
+        asked.scalars.to_float(np.asarray(estimator.quantile(frame, column, q)), asked.label).item()
+        for q in (_SHOWN[0], 0.1, 0.5, 0.9, _SHOWN[1])
     )
-    edges = np.linspace(low, high, _POINTS + 1) if high > low else np.array([low - 0.5, low + 0.5])
-    grid = pandas.DataFrame({name: np.repeat(values, len(edges)) for name, values in known.items()} | {column: edges})
-    density = np.diff(np.asarray(estimator.cdf(grid, column))) / np.diff(edges)
+    edges = _edges(asked, low, high)
+    values = {name: known_values * len(edges) for name, known_values in known.items()}
+    grid = pandas.DataFrame(values | {column: asked.in_notation(edges)})
+    unit, name = (DAY, "density per day") if asked.scalars.notation in CLOCKS else (1.0, "density")
+    density = np.diff(np.asarray(estimator.cdf(grid, column))) / np.diff(edges) * unit
     middles = (edges[:-1] + edges[1:]) / 2
-    axes.plot(middles, density)
-    axes.fill_between(middles, density, where=(middles >= middle_low) & (middles <= middle_high), alpha=0.3)
-    axes.axvline(median, linewidth=1)
+    inside = (middles >= middle_low) & (middles <= middle_high)
+    axes.plot(_on_axis(asked, middles), density)
+    axes.fill_between(_on_axis(asked, middles), density, where=inside, alpha=0.3)
+    axes.axvline(_on_axis(asked, np.array([median]))[0], linewidth=1)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("density")
+    axes.set_ylabel(name)
+    if asked.scalars.notation == "timedelta":
+        axes.set_xlabel(f"{column}, days")
     return axes
+
+
+def _edges(column: Column, low: float, high: float) -> np.ndarray:
+    """The edges of the cells in which the density is drawn; dates and durations are multiples of their step."""
+    edges = np.linspace(low, high, _POINTS + 1) if high > low else np.array([low - 0.5, low + 0.5])
+    if column.scalars.notation not in CLOCKS:
+        return edges
+    step = column.scalars.step
+    first, *others = np.unique(np.round(edges / step)) * step
+    return np.array([first, *(others or [first + step])])
+
+
+def _on_axis(column: Column, values: np.ndarray) -> np.ndarray:
+    """Numbers as matplotlib draws them: dates as dates, durations in days."""
+    if column.scalars.notation == "timedelta":
+        return values / DAY
+    if column.scalars.notation in CLOCKS:
+        return np.round(values * 1e6).astype(np.int64).astype("M8[us]")
+    return values
 
 
 def plot_dependence(estimator: TensorRingDensity, ax: Any = None) -> Any:

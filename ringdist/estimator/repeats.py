@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
+
+from ringdist.estimator.notices import warn
 
 ATOM_SHARE = 0.05  # least share of the rows with an atom
 TYPICAL = 5  # least ratio of an atom's count to those of almost all other values
@@ -25,12 +25,11 @@ def atoms(values: np.ndarray, label: str) -> tuple[float, ...]:
     codes = _codes(distinct, count)
     for value in codes:
         share = 100 * count[distinct == value][0] / values.size
-        warnings.warn(
+        warn(
             f"{label}: {value:g} stands far from all other values in {share:.1f} % of the rows, as a code for a "
             "missing entry does; it is taken for a value of its own. If it means missing, replace it by NaN, such as "
             f"by frame[name].replace({value:g}, float('nan'))",
             UserWarning,
-            stacklevel=2,
         )
     most_frequent = np.argsort(-count, kind="stable")[:MOST_ATOMS]
     usual = np.quantile(count, 0.95) if distinct.size > 20 else np.median(count)

@@ -41,6 +41,8 @@ class Scalars:
         Raises:
             ValueError: if a value is not a number of this kind, or infinite.
         """
+        if not observed.size:  # of any dtype, such as the NaN of pandas in an absent column
+            return np.zeros(0)
         if self.notation in CLOCKS:
             return _seconds(observed, self.notation, label)
         if observed.dtype.kind in "Mm":

@@ -40,6 +40,8 @@ def write_atomically(path: Path, payload: bytes) -> None:
     except FileNotFoundError:
         mode = None
     target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written, because there is no folder {target.parent}; make it first")
     # A name of its own length: with the target's in it, it would be too long where that one just fits.
     temporary = target.with_name(f".ringdist-{secrets.token_hex(8)}.part")
     try:

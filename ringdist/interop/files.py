@@ -100,7 +100,7 @@ def read_extra(path: str | PathLike[str], name: str) -> Any:
     path = Path(path)
     metadata, _ = tensorfile.read(path)
     if name not in metadata:
-        raise ValueError(f"{path.name} holds a ring without a description of its {name}")
+        raise ValueError(f"{path.name} holds a ring without a description of its {name}; read it by rd.load")
     try:
         return parse_json(metadata[name], name)
     except ValueError as error:

@@ -29,13 +29,15 @@ class TrainingData:
         TypeError: if x is neither a NumPy array nor of the ring's backend.
     """
 
-    def __init__(self, ring: TensorRing, x: Any, weight: Any = None):
+    def __init__(self, ring: TensorRing, x: Any, weight: Any = None, *, label: str = "x"):
         x = plain(ring, x)
         x = x if is_array(x) else np.asarray(x, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != ring.num_columns or x.shape[0] == 0:
-            raise ValueError(f"x must have shape (n, {ring.num_columns}) with n >= 1, found {tuple(x.shape)}")
+            raise ValueError(f"{label} must have shape (n, {ring.num_columns}) with n >= 1, found {tuple(x.shape)}")
         if backend_name(x) not in ("numpy", backend_name(ring.prototype)):
-            raise TypeError(f"x must be a NumPy array or an array of the ring's backend, found {type(x).__name__}")
+            raise TypeError(
+                f"{label} must be a NumPy array or an array of the ring's backend, found {type(x).__name__}"
+            )
         self.prototype = ring.prototype
         self.x, self.num_rows = stop_gradient(x), int(x.shape[0])
         self.row_numbers: np.ndarray | range = range(self.num_rows)  # row indices of the caller's x, for errors
@@ -90,7 +92,7 @@ class HeldOut(TrainingData):
     """
 
     def __init__(self, ring: TensorRing, x: Any, target: int | str | None = None):
-        super().__init__(ring, x)
+        super().__init__(ring, x, label="validation")
         self.rest: TrainingData | None = None
         if target is not None:
             rest = np.array(to_numpy(self.x), dtype=np.float64)

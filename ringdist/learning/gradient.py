@@ -74,7 +74,7 @@ def fit_gradient(
     if not is_concrete(*ring.core_arrays()):
         raise ValueError("fit_gradient cannot be traced")
     data = TrainingData(ring, x, sample_weight)
-    held_out = None if validation is None else TrainingData(ring, validation)
+    held_out = None if validation is None else TrainingData(ring, validation, label="validation")
     generator = numpy_generator(rng, ring, draws=batch_size is not None or restarts > 1)
     make_step = _torch_step if backend == "torch" else _jax_step
 

@@ -131,6 +131,7 @@ def initialize(
         raise ValueError(
             f"method chains needs topology='train' and core='cp', found topology {topology!r} and core {core!r}"
         )
+    _check_listed(variables)
     _check_emphasis(emphasis, method, len(variables))
     if not 0 <= spread <= 1:
         raise ValueError(f"spread must be between 0 and 1, found {spread}")
@@ -211,6 +212,7 @@ def _placed_variables(
     x: np.ndarray, variables: Sequence[Any], columns: Columns | None, num_components: int, method: str, dtype: str
 ) -> tuple[list[Variable], list[list[int]]]:
     """As `placed_variables`, but given variables are not converted; components are at least as wide as the rounding."""
+    _check_listed(variables)
     sites = _columns(x, variables, columns)
     if num_components < 1:
         raise ValueError(f"num_components must be at least 1, found {num_components}")
@@ -252,6 +254,14 @@ def _by_component(core: Core, factor: np.ndarray) -> Core:
 def _seed(rng: Any, core: Any) -> int:
     """A NumPy seed from the random generator of any backend."""
     return int(2**31 * float(uniform(Stream(rng, core).next(), (1,), core)[0]))
+
+
+def _check_listed(variables: Any) -> None:
+    if isinstance(variables, str | type) or not isinstance(variables, Sequence):
+        raise TypeError(
+            f"variables must be a list with one entry per column, each a variable, a family or None, found "
+            f"{variables!r}; write [None] * d to choose all by their values"
+        )
 
 
 def _columns(x: np.ndarray, variables: Sequence[Any], columns: Columns | None) -> list[list[int]]:

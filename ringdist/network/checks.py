@@ -24,7 +24,10 @@ def check_variables(variables: Sequence[Variable]) -> None:
     """Raise `TypeError` unless variables follow their protocol, `ValueError` if one of them cannot be wide."""
     for i, variable in enumerate(variables):
         if type(variable) not in BUILT_IN and not isinstance(variable, Variable):  # the protocol is slow to check
-            raise TypeError(f"column {i}: {type(variable).__name__} does not follow the protocol rd.Variable")
+            found = f"the class {variable.__name__}" if isinstance(variable, type) else type(variable).__name__
+            raise TypeError(
+                f"column {i}: a variable must follow the protocol rd.Variable, as rd.Categorical(3) does, found {found}"
+            )
         width = getattr(variable, "width", 1)
         if width > 1 and not isinstance(variable, Family):
             raise ValueError(

@@ -51,7 +51,8 @@ def as_table(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
     if not is_array(x):
         x = np.asarray(x)
         if x.dtype.kind not in "buif":
-            raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
+            remedy = "; write NaN for a missing entry" if x.dtype.kind == "O" else ""
+            raise TypeError(f"x must hold real numbers, found dtype {x.dtype}{remedy}")
         x = like(x, core)
     xp = namespace(core, x)
     check_device((x,), core, "x")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import opt_einsum
 
@@ -24,6 +24,7 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
         index, an identity matrix separates them.
 
     Raises:
+        TypeError: if `open` is not a list of columns.
         ValueError: if a column is unknown or repeated.
 
     Examples:
@@ -34,6 +35,8 @@ def einsum(network: Network, open: Sequence[int | str] = ()) -> tuple[str, list[
         >>> opt_einsum.contract(equation, *operands).shape
         (3,)
     """
+    if isinstance(open, str) or not isinstance(open, Iterable):
+        raise TypeError(f"open must be a list of columns, found {open!r}; write open=[{open!r}]")
     sites = [network.place(k)[0] for k in open]
     if len(set(sites)) != len(sites):
         raise ValueError(f"open columns must differ, and be of different variables, found {list(open)}")

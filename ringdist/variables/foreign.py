@@ -34,6 +34,11 @@ class Foreign(Family):
     """An adapter around a variable of a user's class. Methods that return a variable return an adapter."""
 
     def __init__(self, variable: Any):
+        if isinstance(variable, type) or not hasattr(variable, "num_components"):
+            raise TypeError(
+                f"a variable must be an instance of a family, such as rd.Categorical(3), found {variable!r}; the "
+                "`variables` of the ring that rd.initialize makes have their components on the data"
+            )
         self._variable = variable
         self.name, self.num_components = getattr(variable, "name", None), variable.num_components
         self.width = int(getattr(variable, "width", 1))

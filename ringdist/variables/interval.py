@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from ringdist.backend import Array, is_array, is_concrete, namespace
+
+Kind = Literal["numbers", "dates", "durations"]
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -27,9 +29,10 @@ class Interval:
 
     Attributes:
         low, high: the bounds, −inf and inf if there is none.
+        kind: what the bounds were given as, "numbers", "dates" or "durations". Equality does not depend on it.
 
     Raises:
-        ValueError: if a bound is NaN, low is inf or high −inf, or low > high.
+        ValueError: if a bound is NaN, low is inf or high −inf, low > high, or the bounds are of two kinds.
         TypeError: if a bound is neither a real number, a date or a duration, nor None.
 
     Examples:
@@ -44,8 +47,15 @@ class Interval:
 
     low: float
     high: float
+    kind: Kind = field(default="numbers", compare=False)
 
     def __init__(self, low: float | None = None, high: float | None = None):
+        kinds = {_kind(bound) for bound in (low, high) if bound is not None} or {"numbers"}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"the bounds of an interval must be two numbers, two dates or two durations, found {low!r} and {high!r}"
+            )
+        object.__setattr__(self, "kind", kinds.pop())
         object.__setattr__(self, "low", _bound("low", low, -math.inf))
         object.__setattr__(self, "high", _bound("high", high, math.inf))
         if self.low == math.inf or self.high == -math.inf:
@@ -91,7 +101,10 @@ def _bound(label: str, value: Any, unbounded: float) -> float:
             raise TypeError(f"{label} of an interval must be a concrete number, found a traced array")
         value = value.item()
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{label} of an interval must be a real number or None, found {value!r}")
+        remedy = f"; write a date as pandas.Timestamp({value!r})" if isinstance(value, str) else ""
+        raise TypeError(
+            f"{label} of an interval must be a real number, a date, a duration or None, found {value!r}{remedy}"
+        )
     try:
         bound = float(cast(Any, value))
     except OverflowError:
@@ -99,6 +112,15 @@ def _bound(label: str, value: Any, unbounded: float) -> float:
     if math.isnan(bound):
         raise ValueError(f"{label} of an interval must be a number or None, found NaN")
     return bound
+
+
+def _kind(value: Any) -> Kind:
+    match value:
+        case np.datetime64() | datetime.date():
+            return "dates"
+        case np.timedelta64() | datetime.timedelta():
+            return "durations"
+    return "numbers"
 
 
 def _seconds(value: Any) -> Any:

@@ -21,7 +21,7 @@ from adapters.data import Digits
 from adapters.data.base import ResumableLoader
 from adapters.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from adapters.models import VAE
-from adapters.networks import ConvDecoder, ConvEncoder
+from adapters.networks import ConvDecoder, ConvEncoder, GaussianEncoder
 from adapters.seeding import derived_seed
 
 pytestmark = [
@@ -174,6 +174,37 @@ def test_a_vamp_prior_shares_the_encoder(kind):
 def test_a_prior_that_is_none():
     with pytest.raises(TypeError, match="must be a Prior or a function that returns one, found Linear"):
         small_vae(lambda encoder: nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("thing", [3, None, torch.distributions.Normal(0.0, 1.0), "TRIP"])
+def test_a_prior_that_is_neither_a_prior_nor_a_function(thing):
+    with pytest.raises(
+        TypeError, match=f"must be a Prior or a function that returns one, found {type(thing).__name__}"
+    ):
+        VAE(nn.Linear(4, 2), nn.Linear(1, 4), thing)
+
+
+@pytest.mark.parametrize(("latents", "kind"), [(2, GaussianPrior), (5, GaussianPrior), (4, TRIP)])
+def test_an_encoder_and_a_prior_of_different_sizes(latents, kind):
+    vae = small_vae(kind(latents))
+    message = f"for the prior's {latents} latents must have {2 * latents} outputs, found {2 * LATENTS}"
+    for ask in (vae.elbo, lambda x: vae.iwae(x, 2)):
+        with pytest.raises(ValueError, match=message):
+            ask(images())
+
+
+def test_a_network_that_is_an_encoder_already():
+    network = GaussianEncoder(nn.Sequential(nn.Flatten(), nn.Linear(64, 2 * LATENTS)))
+    vae = VAE(network, ConvDecoder(LATENTS, (1, 8, 8), (4, 8)), GaussianPrior(LATENTS))
+    with pytest.raises(TypeError, match=r"must return a tensor .* found Independent; a VAE wraps its network"):
+        vae.elbo(images())
+
+
+@pytest.mark.parametrize("outputs", [1, 5, 7])
+def test_an_odd_number_of_outputs(outputs):
+    encoder = GaussianEncoder(nn.Linear(4, outputs))
+    with pytest.raises(ValueError, match=f"must have 2 d outputs, found {outputs}"):
+        encoder(torch.zeros(3, 4))
 
 
 def test_images_out():

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("zuko")
 
-from adapters import TRIP, FlowPrior, GaussianMixturePrior, JointTRIP, VampPrior  # noqa: E402
+from adapters import TRIP, FlowPrior, GaussianMixturePrior, JointTRIP, VampPrior, VampTRIP  # noqa: E402
 from tests.adapters.priors.cases import D, Encoder, encoder, make, mixed, nan  # noqa: E402
 
 
@@ -54,6 +54,14 @@ def gaussian_encoder(x):
             ValueError,
             "options belong to a flow given by name",
         ),
+        (
+            lambda: FlowPrior(make("trip"), "nsf", transformss=2),
+            TypeError,
+            "options of the flow 'nsf' must be those of zuko.flows.NSF, such as transforms=3 .*, found transformss",
+        ),
+        (lambda: FlowPrior(make("trip"), "maf", bins=4), TypeError, "those of zuko.flows.MAF, .* found bins"),
+        (lambda: VampPrior(encoder(), 64, 2), TypeError, r"input_shape must be a sequence such as .*, found 64"),
+        (lambda: VampTRIP(encoder(), "64", 2), TypeError, r"input_shape must be a sequence such as .*, found '64'"),
         (lambda: make("flow").log_prob(torch.tensor([[0.0, nan]])), ValueError, "cannot marginalise"),
         (lambda: make("flow").sample_given(torch.zeros(1, D)), NotImplementedError, "cannot sample given"),
         (

@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import ringdist as rd
 from ringdist import TensorRingDensity
@@ -44,6 +46,18 @@ OF_FITS = {
     "lists in cells": (
         lambda: new().fit(FRAME.assign(tags=[[1]] * ROWS)),
         ("column 4 ('tags')", "[1] of type list", "only strings or only numbers", "astype(str)"),
+    ),
+    "periods": (
+        lambda: new().fit(FRAME.assign(month=pd.period_range("2020-01", periods=ROWS, freq="M"))),
+        ("column 4 ('month')", "of type Period", "dt.to_timestamp()", "column_types"),
+    ),
+    "times of the day": (
+        lambda: new().fit(FRAME.assign(at=[datetime.time(hour % 24) for hour in range(ROWS)])),
+        ("column 4 ('at')", "of type time", "hours since midnight"),
+    ),
+    "an unseen count": (
+        lambda: new().fit(FRAME.assign(visits=np.arange(ROWS) % 4)).score_samples({"visits": 9}),
+        ("column 4 ('visits')", "category 9", "known are 0, 1, 2, 3", "column_types={...: 'count'}"),
     ),
     "duplicate columns": (
         lambda: new().fit(pd.concat([FRAME, FRAME[["age"]]], axis=1)),
@@ -153,6 +167,11 @@ OF_QUESTIONS = {
         lambda m: m.score_samples({"city": "Paris"}),
         ("column 2 ('city')", "'Paris'", "known are 'Bonn', 'Oslo', 'Rome'", "handle_unknown='missing'"),
     ),
+    "two targets": (
+        lambda m: m.predict(FRAME, ["city", "age"]),
+        ("one name or one index", "['city', 'age']", "one column at a time"),
+    ),
+    "a list in a marginal": (lambda m: m.marginal(["age", ["city"]]), ("one name or one index", "['city']")),
     "an event of an unseen category": (
         lambda m: m.probability({"city": {"oslo"}}),
         ("column 2 ('city')", "'oslo'", "known are 'Bonn'", "did you mean 'Oslo'?"),
@@ -275,3 +294,22 @@ def test_a_question_before_a_fit():
 def test_classes_where_there_are_only_numbers():
     with pytest.raises(ValueError, match=r"predict_proba needs a categorical column.*all 2 columns.*column_types"):
         new(column_types={"age": "gaussian"}).fit(NUMBERS).predict_proba(NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "changes"),
+    [
+        (UserWarning, FRAME.assign(key=np.arange(ROWS) + 5000), {}),
+        (UserWarning, FRAME.assign(same=3.5), {}),
+        (UserWarning, FRAME.assign(height=FRAME["height"].where(np.arange(ROWS) % 5 > 0, -999.0)), {}),
+        (ConvergenceWarning, NUMBERS, {"max_epochs": 2, "pseudocount": 0.0}),
+    ],
+)
+def test_a_warning_shows_the_line_of_the_user(kind, table, changes):
+    with pytest.warns(kind) as caught:
+        new(**changes).fit(table)
+    with pytest.warns(kind) as through_sklearn:
+        make_pipeline(new(**changes), StandardScaler()).fit(table.select_dtypes("number"))
+    for warning in (*caught, *through_sklearn):
+        if warning.category is kind:
+            assert warning.filename == __file__, (warning.filename, str(warning.message))
