@@ -1,10 +1,10 @@
-"""How well hidden entries are completed: by what a setting is chosen beside the likelihood.
+"""How well hidden entries are completed: a criterion for settings beside the likelihood.
 
-The likelihood of a table is decided by its sharpest columns. What users ask of it are the other columns too, given
-what is known of a row. So every entry of a held-out row is hidden once, together with a fifth of the others, and
-completed: a pseudo-likelihood (Besag, Journal of the Royal Statistical Society B 36, 1974). A category scores the
-logarithm of its probability, a number minus half the squared error of its conditional mean, in variances of the column:
-the logarithm of a Gaussian density of the column's own variance.
+The likelihood of a table is decided by its columns of smallest variance, but users also ask for the others, given what
+is known of a row. So every entry of a held-out row is hidden once, together with a fifth of the others, and
+completed: a pseudo-likelihood (Besag, Journal of the Royal Statistical Society B 36, 1974). A category scores its
+log-probability. A number scores minus half the squared error of its conditional mean, relative to the variance of the
+column: up to a constant, a Gaussian log-density with that variance.
 
 Users also complete the rows that were learnt from. Those are harder: a component that was fitted to what is known of a
 row attracts the row too strongly. So a fifth of the entries of some rows is hidden while the others are learnt from,
@@ -32,15 +32,15 @@ from ringdist.variables import Categorical
 PARTS = 5  # of the entries of a row, hidden one after the other
 DIVISIONS = 8  # of the columns into parts, for the rows of a fold
 NEVER = -1
-HELD_OUT_WEIGHT = 1.5  # of what held-out rows score in being completed, beside their log-likelihood
-LEARNT_WEIGHT = 1.5  # of what rows that are learnt from score
-FEWEST = 10  # entries of a column to learn from, below which none of them is hidden
-LEAST = 1e-6  # probability of a category, which a mixture of rings has as a rule
-FARTHEST = 10.0  # standard deviations of a column that a mean may be wrong by
+HELD_OUT_WEIGHT = 1.5  # of the completions of held-out rows, beside their log-likelihood
+LEARNT_WEIGHT = 1.5  # of the completions of rows that are learnt from
+FEWEST = 10  # observed entries of a column in the rows to learn from, below which none of them is hidden
+LEAST = 1e-6  # probability of a category: smaller ones score as this one
+FARTHEST = 10.0  # standard deviations of a column: larger errors of a mean score as this one
 
 
 class Guesses(NamedTuple):
-    """What one ring says of hidden entries."""
+    """The completions of hidden entries by one ring."""
 
     logs: np.ndarray  # (PARTS, n) log p of the entries that are not hidden
     values: np.ndarray  # (n, d) conditional means of numbers, probabilities of categories; NaN where never hidden
@@ -48,13 +48,13 @@ class Guesses(NamedTuple):
 
 @dataclass(frozen=True)
 class Hidden:
-    """Rows of which entries are hidden: fold by fold those held out, then those learnt from.
+    """Rows with hidden entries: for each fold its held-out rows, then its masked rows, which are learnt from.
 
     Args:
         rows: (n, d), NaN where missing.
-        part: (n, d) in which each entry is hidden. In rows that are learnt from it is 0 or `NEVER`.
-        is_learnt: (n,) whether the row is learnt from, without the entries of part 0.
-        folds: their rows.
+        part: (n, d) the part with which each entry is hidden. In rows that are learnt from it is 0 or `NEVER`.
+        is_learnt: (n,) whether the row is learnt from, without its entries of part 0.
+        folds: the folds in order.
         categorical: (d,) booleans.
         centre, scale: (d,) means and standard deviations of the numbers.
     """
@@ -75,8 +75,8 @@ class Hidden:
         then in few patterns, each of which costs a factorisation of every shared covariance.
 
         Args:
-            table: (N, d) all rows, which tell the columns' variances.
-            seed: of the parts.
+            table: (N, d) all rows, from which the means and variances of the columns are computed.
+            seed: seed of the parts.
         """
         rng, parts, is_learnt = np.random.default_rng(seed), [], []
         for fold in folds:
@@ -92,19 +92,19 @@ class Hidden:
         return cls(rows, np.concatenate(parts), np.concatenate(is_learnt), folds, categorical, centre, scale)
 
     def hidden_from(self, number: int) -> np.ndarray:
-        """(n', d) whether each entry is hidden from the fit of a fold, for its rows to learn from."""
+        """Which entries of the rows to learn from, (n', d), are hidden from the fit of a fold."""
         fold, (_, learnt) = self.folds[number], self._places(number)
         hide = np.zeros((len(fold.learn), self.rows.shape[1]), dtype=bool)
         hide[np.searchsorted(fold.learn, fold.masked)] = self.part[learnt] == 0
         return hide
 
     def guesses(self, ring: TensorRing, number: int) -> Guesses:
-        """What the ring of a fold says of the hidden entries of its rows."""
+        """Completions of the hidden entries of a fold by the ring that was learnt from it."""
         held_out, learnt = self._places(number)
         return joined([self._guesses(ring, held_out, PARTS), self._guesses(ring, learnt, 1)])
 
     def _places(self, number: int) -> tuple[slice, slice]:
-        """Where the rows of a fold are that are held out, and learnt from."""
+        """The places of the held-out and of the masked rows of a fold among `rows`."""
         begin = sum(len(fold.held_out) + len(fold.masked) for fold in self.folds[:number])
         middle = begin + len(self.folds[number].held_out)
         return slice(begin, middle), slice(middle, middle + len(self.folds[number].masked))
@@ -119,10 +119,10 @@ class Hidden:
         return Guesses(logs, values)
 
     def _completed(self, ring: TensorRing, given: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """(n, d) for every entry as if it were hidden."""
+        """Conditional means and probabilities of all entries (n, d) as if each were missing, given the rows `given`."""
         rows, families = like(given, ring.prototype), ring.families
 
-        def said(i: int, weights: Array, some: Array) -> Array:
+        def completed_site(i: int, weights: Array, some: Array) -> Array:
             if isinstance(ring.variables[i], Categorical):
                 return weights
             if families[i].width == 1:
@@ -131,7 +131,7 @@ class Hidden:
             return (weights[:, :, None] * means).sum(1)
 
         sites = list(range(ring.num_variables))
-        found = [to_numpy(part) for part in component_posteriors(ring, rows, sites, summary=said)]
+        found = [to_numpy(part) for part in component_posteriors(ring, rows, sites, summary=completed_site)]
         for i, own in enumerate(ring.columns):
             if isinstance(ring.variables[i], Categorical):
                 code = np.nan_to_num(truth[:, own[0]]).astype(np.int64)
@@ -141,9 +141,9 @@ class Hidden:
         return completed if order is None else completed[:, list(order)]
 
     def scores(self, values: np.ndarray, guesses: Sequence[Guesses], weights: np.ndarray) -> np.ndarray:
-        """(n,) what rows score under the mixture of K rings: held-out ones also log p(row).
+        """Scores (n,) of completions by the mixture of K rings; held-out rows also score log p(row).
 
-        Held-out rows and rows that are learnt from have the same share in the mean, however many there are.
+        Scores are scaled so that their mean is the sum of two means, over held-out and over masked rows.
 
         Args:
             values: (K, n') log p(row) of held-out rows.

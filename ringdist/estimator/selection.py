@@ -5,8 +5,8 @@ the log-likelihood of a target given the rest (`ringdist.estimator.target`).
 
 Small tables are cross-validated. Of larger tables a share is held out, of very large ones a sample is used. The
 search starts from a setting of middle size for each structure of the table (which columns share a covariance), and
-changes one thing at a time as long as held-out rows gain. Independent columns and one Gaussian are tried too where rows
-are few, so that what is chosen is never far worse than those.
+changes one thing at a time as long as the score improves by more than its standard error. Independent columns and one
+Gaussian are tried too where rows are few, so that what is chosen is never far worse than those.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ GROWTH = 2.0  # of the seconds, from one size to the next
 
 
 class Tried(NamedTuple):
-    """What a setting brought on held-out rows."""
+    """A setting and its scores on the folds."""
 
     setting: Setting
     values: np.ndarray  # (n',) log-likelihoods of held-out rows
     guesses: Guesses | None  # None where a row is impossible
     scores: np.ndarray  # (n'',) by the criterion
-    epochs: int  # after which held-out rows were best
+    epochs: int  # mean number until the highest held-out likelihood
     seconds: float
 
     @property
@@ -193,7 +193,7 @@ class Search:
         return best, moved
 
     def outcome(self, setting: Setting) -> Tried:
-        """What a setting brings on held-out rows; remembered."""
+        """Fits a setting on every fold and scores it; results are remembered."""
         if setting in self.tried:
             return self.tried[setting]
         began = time.perf_counter()
@@ -222,14 +222,14 @@ class Search:
 
     @cached_property
     def criterion(self) -> Hidden | Target:
-        """What a setting is scored by, on the rows of all folds."""
+        """The criterion that scores a setting on the rows of all folds."""
         learner = self.learner
         if learner.target is not None:
             return Target(learner.rows, self.folds, learner.target)
         return Hidden.of_folds(learner.rows, self.folds, learner.columns, learner.seed)
 
     def is_better(self, found: np.ndarray, best: np.ndarray) -> bool:
-        """Whether scores (n'',) gain more than their standard error, and more than is worth a further setting.
+        """Whether scores (n'',) are better than the best ones by more than a standard error and the least useful gain.
 
         The rule of one standard error (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984).
         """

@@ -1,8 +1,8 @@
-"""Rings with several settings, kept together: the mixture of those that held-out rows like best together.
+"""Mixtures of rings with several settings, chosen by the scores of the search.
 
 Settings fail on different rows: a mixture of rings of various sizes, smoothings, orders and structures is a better
-density than the best of them (stacking: Smyth and Wolpert, Machine Learning 36, 1999), and held-out rows, which the
-search has scored, tell its weights.
+density than the best of them (stacking: Smyth and Wolpert, Machine Learning 36, 1999). Its weights are chosen on
+held-out rows, which the search has scored.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def in_orders(share: Share, number: int) -> list[Share]:
 
 
 def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tuple[Tried, float]]:
-    """Outcomes of the search and their weights in the mixture that held-out rows like best, the best one first.
+    """Outcomes of the search and their weights in a mixture of high score, the best one first.
 
-    One is added after the other, each time the one whose mixture scores highest, as long as that is more than chance
-    may bring.
+    In every step the outcome is added with which the mixture scores highest, as long as the score improves by more
+    than its standard error.
 
     Args:
         deadline: of `time.perf_counter`, after which no further order of the columns is tried.
@@ -61,7 +61,7 @@ def _grown(
 ) -> _Stack:
     """The mixture of the best one and of others, as long as held-out rows score better.
 
-    For a target chance may have brought the gain: an average of predictions is better than one of them as a rule.
+    For a target any gain counts: an average of predictions is usually better than one of them.
     """
     stack = _Stack([best], np.ones(1), best.scores)
     averaged = isinstance(search.criterion, Target)
@@ -78,7 +78,7 @@ def _grown(
 
 
 def _space(search: Search, tried: Tried) -> list[Any]:
-    """What the densities of a ring are relative to, column by column: a mixture is of rings that agree on it."""
+    """The reference measure of the densities of a ring, column by column; rings of a mixture need the same one."""
     learner = search.learner
     columns = as_gaussian(learner.columns, learner.structures[tried.setting.structure])
     return [

@@ -1,7 +1,7 @@
-"""How well one column is predicted from the others: by what a setting is chosen where users name a target.
+"""How well one column is predicted from the others: the criterion for settings if users name a target.
 
 The scores are conditional log-likelihoods log p(target | rest) = log p(row) − log p(rest). A mixture of rings has the
-weights that maximise those, but for a penalty.
+weights that maximise their mean, less a penalty.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ringdist.learning.rings import log_probs
 from ringdist.ring import TensorRing
 
 STEPS = 50  # of the search for weights
-PENALTY = 1e-2  # of the squares of their logarithms, which draws weights towards equal ones
+PENALTY = 1e-2  # factor of the sum of squared logits, which draws weights towards equal ones
 
 
 @dataclass(frozen=True)
