@@ -74,7 +74,7 @@ TOYS = {
     "continuous": Toy("--images {data}/images.zip --patches 200 --epochs 1", photographs, slow=True),
     "cores": Toy("--ranks 3 --device cpu --repeats 1", slow=True),
     "density": Toy("--data {data} --datasets plants --ranks 2 --budget 1", binary("plants")),
-    "gan": Toy("--datasets digits --seeds 1 --updates 2 --priors N(0 --samples 20", slow=True),
+    "gan": Toy("--datasets digits --seeds 1 --updates 2 --priors N(0 codes", slow=True),
     "gradients": Toy("--repeats 3 --ranks 2 --batches 4 --gaps 2"),
     "memory": Toy("--ranks 2 --rows 100 --em-rows 20000 --repeats 1", slow=True),
     "mixed": Toy("--repeats 1 --epochs 1", slow=True),
