@@ -129,7 +129,7 @@ def train(
     from adapters.callbacks import Reinitialize
 
     images = setting.images(args.data)
-    model = _model(setting, candidate, seed, images.image_shape, args.samples)
+    model = _model(setting, candidate, seed, images.image_shape, args.samples or 1)  # `gan` tests no bound
     callbacks = [] if candidate.reinitialize is None else [Reinitialize(**candidate.reinitialize)]
     return model, images, training.fit(model, images, args.updates or setting.updates, folder, callbacks)
 

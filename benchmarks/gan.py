@@ -155,10 +155,8 @@ def from_codes(args: argparse.Namespace, judge: "Judge", name: str) -> dict[str,
     setting = dataclasses.replace(like, latents=judge.setting.latents, channels=judge.setting.channels)
     candidate = vae.candidates(setting, name)["TRIP, CP from mixture"]
 
-    options = argparse.Namespace(**vars(args) | {"samples": 1})  # of a bound that is not tested
-
     def run(trainable: bool, seed: int, folder: Path) -> training.Row:
-        prior = autoencoder.train(options, setting, candidate, seed, folder / "autoencoder")[0].prior
+        prior = autoencoder.train(args, setting, candidate, seed, folder / "autoencoder")[0].prior
         return _train(args, judge, lambda _: (prior.requires_grad_(trainable), "hybrid"), seed, folder)
 
     return {
