@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ringdist.estimator.frames import Raw, only_numbers
+from ringdist.estimator.frames import Raw, near, only_numbers
 from ringdist.estimator.scalars import CLOCKS, Scalars
 
 Unknown = Literal["error", "missing", "rare"]
@@ -98,9 +98,11 @@ class Column:
             value = value.item() if isinstance(value, np.generic) else value
             counts = known.dtype.kind in "iuf" and not self.declared
             number = "; column_types={...: 'count'} or 'gaussian' models it as a number" if counts else ""
+            similar = near(value, known.tolist())
             raise ValueError(
                 f"{self.label}: category {value!r} was not in the table of fit, known are {listed(known)}; "
-                f"handle_unknown='missing' or 'rare' accepts it, a categorical dtype declares it before fit{number}"
+                f"{similar}set handle_unknown='missing' or 'rare' to accept it, or declare it by a categorical dtype "
+                f"before fit{number}"
             )
         level = float(known.size) if unknown == "rare" and self.rare.size else np.nan
         return np.where(new, level, codes)

@@ -169,6 +169,8 @@ def _level(column: Column, value: Any, *, merged: bool = True) -> int:
     categories: Any = column.categories
     objects = np.empty(1, dtype=object)
     objects[0] = value
+    if is_missing(value):
+        raise ValueError(f"{column.label}: an event must not be missing, found {value!r}; leave the column out")
     code = int(level_of(Raw(objects, np.zeros(1, dtype=bool)).observed, categories)[0])
     if code < 0:
         raise ValueError(

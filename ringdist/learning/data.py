@@ -34,6 +34,8 @@ class TrainingData:
         x = x if is_array(x) else np.asarray(x, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != ring.num_columns or x.shape[0] == 0:
             raise ValueError(f"{label} must have shape (n, {ring.num_columns}) with n >= 1, found {tuple(x.shape)}")
+        if isinstance(x, np.ndarray) and x.dtype.kind in "USMmcV":
+            raise TypeError(f"{label} must hold real numbers, found dtype {x.dtype}; convert it by x.astype(float)")
         if backend_name(x) not in ("numpy", backend_name(ring.prototype)):
             raise TypeError(
                 f"{label} must be a NumPy array or an array of the ring's backend, found {type(x).__name__}"

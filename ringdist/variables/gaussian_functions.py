@@ -36,7 +36,7 @@ def standardised(x: Any, means: Array, stds: Array) -> Array:
     """
     xp = namespace(means)
     z = (0.5 * x - 0.5 * means) * (2 * reciprocal(stds))
-    bound = _bound(z)
+    bound = overflowing(z)
     return xp.clip(z, min=-bound, max=bound)
 
 
@@ -211,8 +211,9 @@ def _exponential(u: Array, rate: Array, width: Array) -> Array:
 def _width(low: float, high: Any, stds: Array) -> Array:
     """(high − low) / std, clipped to the bound of `standardised`."""
     width = (0.5 * high - 0.5 * low) * (2 * reciprocal(stds))
-    return namespace(stds).clip(width, max=_bound(width))
+    return namespace(stds).clip(width, max=overflowing(width))
 
 
-def _bound(z: Array) -> float:
+def overflowing(z: Array) -> float:
+    """A number of z's dtype whose square overflows."""
     return 2 * math.sqrt(float(namespace(z).finfo(z.dtype).max))

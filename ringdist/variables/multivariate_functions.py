@@ -34,8 +34,9 @@ from ringdist.backend import (
     take,
     to_numpy,
     value_range,
+    without_warnings,
 )
-from ringdist.variables.gaussian_functions import HALF_LOG_2PI
+from ringdist.variables.gaussian_functions import HALF_LOG_2PI, overflowing
 
 MOST_BITS = 62  # largest number of entries whose pattern fits in one integer
 CACHED = 2**18  # numbers in the matrices of one batched product
@@ -97,12 +98,16 @@ class Given:
     @cached_property
     def residuals(self) -> Array:
         """(x − μ) / σ of every component, (b, N, w); arbitrary where missing."""
-        return (self._filled[:, None, :] - self.means) / self.stds
+        with without_warnings(self._filled):
+            return (self._filled[:, None, :] - self.means) / self.stds
 
     def log_density(self) -> Array:
-        """log p(observed | s), (b, N); 0 where nothing is observed."""
-        z = _applied(self.whitening, self.patterns.of_row, self.residuals)
-        return -0.5 * self.xp.sum(z * z, axis=-1) - self._of_rows(self._log_scale)
+        """log p(observed | s), (b, N); 0 where nothing is observed, −inf where the square of a residual overflows."""
+        bound = overflowing(self.residuals)
+        z = _applied(self.whitening, self.patterns.of_row, self.xp.clip(self.residuals, min=-bound, max=bound))
+        with without_warnings(z):
+            square = self.xp.sum(z * z, axis=-1)
+        return -0.5 * square - self._of_rows(self._log_scale)
 
     def offsets(self) -> Array:
         """E[x | observed, s] − μ, in standard deviations, (b, N, w)."""

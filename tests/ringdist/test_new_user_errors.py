@@ -31,6 +31,14 @@ MISTAKES = {
     "an open column": (lambda: RING.einsum(open=2), ("open must be a list", "found 2", "open=[2]")),
     "an open name": (lambda: RING.einsum(open="ab"), ("open must be a list", "'ab'", "open=['ab']")),
     "None in a row": (lambda: RING.log_prob([[1, None, 0]]), ("real numbers", "object", "NaN for a missing entry")),
+    "numbers as strings": (
+        lambda: rd.fit_em(RING, X.astype(str)),
+        ("x must hold real numbers", "found dtype <U", "x.astype(float)"),
+    ),
+    "validation rows as strings": (
+        lambda: rd.fit_em(RING, X, validation=X[:9].astype("S8")),
+        ("validation must hold real numbers", "found dtype |S8"),
+    ),
     "validation rows without a column": (
         lambda: rd.fit_em(RING, X, validation=X[:5, :2]),
         ("validation must have shape (n, 3)", "found (5, 2)"),

@@ -167,6 +167,18 @@ OF_QUESTIONS = {
         lambda m: m.score_samples({"city": "Paris"}),
         ("column 2 ('city')", "'Paris'", "known are 'Bonn', 'Oslo', 'Rome'", "handle_unknown='missing'"),
     ),
+    "a category in lower case": (
+        lambda m: m.score_samples({"city": ["Rome", "oslo"]}),
+        ("column 2 ('city')", "'oslo'", "did you mean 'Oslo'? Or set handle_unknown='missing'"),
+    ),
+    "an event of a missing category": (
+        lambda m: m.probability({"city": np.nan}),
+        ("column 2 ('city')", "must not be missing", "found nan", "leave the column out"),
+    ),
+    "an event with a missing category": (
+        lambda m: m.probability({"city": {"Oslo", None}}),
+        ("column 2 ('city')", "must not be missing", "found None", "leave the column out"),
+    ),
     "two targets": (
         lambda m: m.predict(FRAME, ["city", "age"]),
         ("one name or one index", "['city', 'age']", "one column at a time"),

@@ -28,6 +28,18 @@ def test_wherever_the_ring_is_cut(ranks, order):
     assert_close(ring.to_train().log_prob(ROWS), oracle.log_prob(ROWS), ring)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e3])
+@pytest.mark.parametrize("correlation", [0.0, 0.6, -0.999999])
+def test_a_density_whose_logarithm_overflows_is_0(backend, scale, correlation):
+    matrix = scale**2 * np.array([[1.0, correlation], [correlation, 1.0]])
+    pair = rd.MultivariateGaussianMixture(np.array([[0.0, scale], [scale, 2.0]]), np.stack([matrix, 2 * matrix]))
+    ring = rd.TensorRing([np.ones((2, 1, 1))], [pair]).to(backend.xp, device=backend.device)
+    for far in (1e300, 1e307):  # beyond scale 1e300 / 1e-4 is not finite
+        rows = np.array([[far, np.nan], [np.nan, -far], [far, far], [far, -far], [far, 0.0], [0.0, 0.0]])
+        found = backend.numpy(ring.log_prob(backend.array(rows)))
+        assert (found[:-1] == -np.inf).all() and np.isfinite(found[-1]), found
+
+
 def test_one_row_and_other_shapes(backend):
     ring = wide_ring(backend)
     expected = ORACLE.log_prob(ROWS)
