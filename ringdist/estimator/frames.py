@@ -137,7 +137,7 @@ def _from_series(series: Any) -> Raw:
     kind, dtype = series.dtype.kind, str(series.dtype)
     if is_declared(series):
         categories = np.asarray(series.dtype.categories)
-        declared = categories if categories.dtype.kind in "fiub" else categories.astype(object)
+        declared = categories if categories.dtype.kind in "fiub" else np.asarray(series.dtype.categories.astype(object))
         objects = np.asarray(series.to_numpy(dtype=object))
         return Raw(objects, missing, declared, bool(series.dtype.ordered), "category")
     if kind in "Mm":
