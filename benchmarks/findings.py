@@ -97,8 +97,8 @@ draws 200 rows in 0.023 s, all of them valid; the copula and TVAE draw 40 000 an
     "tables": """\
 `TensorRingDensity` has the highest density on 13 of 13 tables. Its accuracy is at most 0.02 below that of gradient
 boosting on 11 of 11 tables. Its imputation error is no larger than those of KNNImputer and IterativeImputer in 20 of 26
-cases; in three of the others it exceeds them by a thousandth at most. The share of hidden values inside intervals of 80 %
-is between 0.75 and 0.85 in 22 of 26 cases.""",
+cases; in three of the others it exceeds them by a thousandth at most. The share of hidden values inside intervals of
+80 % is between 0.75 and 0.85 in 22 of 26 cases.""",
     "topology": """\
 On cyclic data a ring of rank 6 gains over a train with as many parameters: +0.494 nats per row on a closed chain and
 +0.340 on closed contours. On open chains and lines it gains nothing.""",
