@@ -45,6 +45,7 @@ def test_the_ends_are_one_point(backend):
     assert_close(steps, (p[1:] + p[:-1]) / 2 * (x[1] - x[0]), variable, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_moments_of_the_number(backend):
     """Half of the mass of a component at π is at −π."""
     variable = rd.VonMisesMixture(backend.array([np.pi, 0.0, -3.0]), backend.array([50.0, 0.0, 1e7]))

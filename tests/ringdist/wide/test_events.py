@@ -101,6 +101,7 @@ def test_conditions_on_values_and_intervals_in_any_sequence(backend):
     assert_close(backend.numpy(third.log_prob(x)), expected, third, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_moments_and_draws_beside_draws_without_the_event(event):
     ring = wide_ring(load_backend("numpy"))
     free = ring.sample(400_000, rng=0)
