@@ -21,7 +21,7 @@ ROWS_PER_VALUE = 5  # rows for each of them on average, if they are integers
 FLOAT_ROWS, ROWS_PER_FLOAT = 100, 20  # rows in total and for each of them on average, if they are real numbers
 FEW_ZEROS = 0.2  # share of the rows of a column of counts below which zeros are not an atom
 MOST_LEVELS = 256  # levels of a categorical column with a code of their own
-INTEGER_ROWS = 20  # real numbers without missing entries that are integers by no accident
+INTEGER_ROWS = 20  # fewest rows of floats without missing entries that are not integers by chance
 REFUSED_LEVELS = 2000  # a column with more levels, and fewer than two rows for each, is refused
 WARNING_ROWS = 20  # fewest rows for a warning about a constant or an identifier
 
@@ -77,10 +77,17 @@ def _is_categorical(raw: Raw, label: str) -> bool:
         if not only_integers(observed):
             return False
         return all(isinstance(v, bool | np.bool_) for v in observed) or _are_few(np.array(observed.tolist()))
-    if observed.dtype.kind == "f":
-        integers = bool(raw.missing.any()) and bool((np.abs(observed) < 2**53).all() and (observed % 1 == 0).all())
-        return _are_few(observed) if integers else _are_settings(observed)
+    if observed.dtype.kind == "f" and not (raw.missing.any() and _are_integers(raw)):
+        return _are_settings(observed)
     return _are_few(observed)
+
+
+def _are_integers(raw: Raw) -> bool:
+    """Whether floats are integers that pandas or a file has converted, because of missing entries for example."""
+    observed = raw.observed
+    if not observed.size or not (raw.missing.any() or observed.size >= INTEGER_ROWS):
+        return False
+    return bool((np.abs(observed) < 2**53).all() and (observed % 1 == 0).all())
 
 
 def _refuse_dates(observed: np.ndarray, label: str) -> bool:
@@ -219,8 +226,7 @@ def _numeric(raw: Raw, label: str, kind: str | None, seed: int) -> Column:
     observed = raw.observed
     notation = scalars.described(observed, label)
     values = notation.to_float(observed, label)
-    many = raw.missing.any() or values.size >= INTEGER_ROWS
-    if observed.dtype.kind == "f" and many and values.size and (values % 1 == 0).all():
+    if observed.dtype.kind == "f" and _are_integers(raw):
         notation = scalars.Scalars(step=1.0, low=notation.low)
     integers = notation.step == 1.0 and notation.notation in ("integer", "real", "decimal")
     if kind is None:

@@ -43,8 +43,8 @@ def stacked(search: Search, best: Tried, deadline: float, end: float) -> list[tu
         if time.perf_counter() + best.seconds < deadline:
             search.outcome(best.setting._replace(place=place))
     space = _space(search, best)
-    whole = [t for t in search.tried.values() if t.guesses is not None and best.guesses is not None]
-    candidates = [t for t in whole if _space(search, t) == space]
+    possible = [t for t in search.tried.values() if t.guesses is not None and best.guesses is not None]
+    candidates = [t for t in possible if _space(search, t) == space]
 
     def has_time(members: Sequence[Tried]) -> bool:
         return time.perf_counter() + search.times * sum(tried.seconds for tried in members) < end

@@ -357,3 +357,11 @@ def test_integers_that_are_written_as_floats_stay_integers(gap):
     filled = model.impute({"age": [np.nan], "height": [180.0]})
     assert filled["age"][0] % 1 == 0
     assert model.cdf({"age": 18.0}, "age")[0] > 0
+
+
+def test_floats_beyond_the_integers_of_their_dtype_are_real_numbers():
+    rng = np.random.default_rng(0)
+    large = np.exp(rng.normal(80, 3, 200))  # without a fractional part, as all floats above 2**53
+    model = TensorRingDensity(rank=1, num_components=2, random_state=0).fit(pd.DataFrame({"a": large}))
+    assert model.column_types_["a"] not in ("categorical", "count", "negative_binomial", "poisson")
+    assert model._columns[0].scalars.step == 0
