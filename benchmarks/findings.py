@@ -91,9 +91,9 @@ step 2.85 to 6.66 times. A training step at rank 100 needs 291 MB instead of 238
 Replayed as a CUDA graph, a likelihood is 8.8 to 163 times as fast as the official code, a training step 8.4 to 174
 times. Without a graph they are 1.03 to 9.04 and 1.78 to 10.6 times as fast.""",
     "synthetic": """\
-Gradient boosting tells rows that a ring draws from real ones with an accuracy of 0.659 on adult and 0.684 on
+Gradient boosting tells rows that a ring draws from real ones with an accuracy of 0.618 on adult and 0.678 on
 california (0.5: not at all; TVAE 0.989 and 0.939, a Gaussian copula 0.998 and 0.950). Under a rare condition the ring
-draws 200 rows in 0.023 s, all of them valid; the copula and TVAE draw 40 000 and 100 000 rows to find as many.""",
+draws 200 rows in 0.0505 s, all of them valid; the copula and TVAE draw 40 000 and 100 000 rows to find as many.""",
     "tables": """\
 `TensorRingDensity` has the highest density on 13 of 13 tables. Its accuracy is at most 0.02 below that of gradient
 boosting on 11 of 11 tables. Its imputation error is no larger than those of KNNImputer and IterativeImputer in 20 of 26
