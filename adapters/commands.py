@@ -131,7 +131,7 @@ def fit_prior(
     max_epochs: int | None = None,
     num_codes: int = 10_000,
     epochs: int = 0,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 5e-3,
     samples: Path | None = None,
     seed: int = 0,
     run_config: Path | None = None,
@@ -152,9 +152,9 @@ def fit_prior(
         order: order of a ring; mutual_information by default.
         max_epochs: epochs of EM.
         num_codes: largest number of codes of training images.
-        epochs: epochs of gradient steps on codes of all training images after the fit, with early stopping on codes of
-            validation images (`adapters.prior_phase.fit_prior`); a flow needs some.
-        learning_rate: of the gradient steps.
+        epochs: epochs of gradient steps on codes of all training images after the fit, of which the best on codes of
+            validation images is kept (`adapters.prior_phase.fit_prior`); a flow needs some.
+        learning_rate: the largest of the gradient steps.
         samples: a picture of 64 images from the new prior, e.g. samples.png.
         seed: seed of codes, fit and samples.
         run_config: the run's config.yaml, for models with your own classes, which a checkpoint may not import.

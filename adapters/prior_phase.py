@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
 
 from adapters.data import ImageData
 from adapters.metrics import evaluating
@@ -46,9 +47,9 @@ def fit_prior(
     prior: Prior | None = None,
     attribute_weight: float | None = None,
     weight_per_label: bool | None = None,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 5e-3,
     weight_decay: float = 1e-2,
-    patience: int = 3,
+    patience: int | None = None,
     accelerator: str = "auto",
     progress: bool = False,
 ) -> PriorFit:
@@ -59,9 +60,15 @@ def fit_prior(
 
         −log p(z) − weight · log p(y_observed | z),
 
-    the second part where the prior has attributes. The prior that is best on the validation images, the given one
+    the second part where the prior has attributes. The learning rate rises over the first tenth of the steps and then
+    falls to 0 (Smith and Topin 2017, arXiv:1708.07120). The prior that is best on the validation images, the given one
     included, is what is left. Their attributes are hidden like those of the training images, so that no label is used
     that training would not have. Random numbers are from PyTorch's global generator.
+
+    In a conditional model a large weight keeps the codes of different attributes apart while the encoder learns, at the
+    expense of the density of the codes, which decides what is drawn. With a fixed encoder a small weight serves both.
+    If many labels are unknown, p(z | y) includes all codes that the prior does not exclude; complete them first, with
+    `adapters.pseudo_labels.complete_labels`.
 
     Args:
         model: with an encoder, e.g. a `VAE` or `ConditionalVAE`.
@@ -71,8 +78,9 @@ def fit_prior(
             `Prior.reinitialize`.
         attribute_weight: None: the model's, or 1.
         weight_per_label: whether the weight is of the mean over rows with a known attribute; None: the model's.
-        learning_rate, weight_decay: of AdamW.
-        patience: epochs without a better validation loss after which training stops.
+        learning_rate: the largest of AdamW.
+        weight_decay: of AdamW.
+        patience: epochs without a better validation loss after which training stops; None: it never does.
         accelerator: of Lightning's trainer.
         progress: whether a progress bar is shown.
 
@@ -103,12 +111,14 @@ def fit_prior(
     per_label = getattr(model, "weight_per_label", False) if weight_per_label is None else weight_per_label
     phase = PriorPhase(model, prior, weight, per_label, learning_rate, weight_decay, data.missing)
     best, history = KeepBest(), History()
-    stop = EarlyStopping(VALIDATION, patience=integer_of("patience", patience), check_finite=True)
+    epochs = integer_of("epochs", epochs)
+    patience = epochs if patience is None else integer_of("patience", patience)
+    stop = EarlyStopping(VALIDATION, patience=patience, check_finite=True)
     with _undisturbed(model, prior, data):
         trainer = Trainer(
             accelerator=accelerator,
             devices=1,
-            max_epochs=integer_of("epochs", epochs),
+            max_epochs=epochs,
             callbacks=[history, best, stop],
             num_sanity_val_steps=-1,  # the loss of the prior as it is given
             logger=False,
@@ -127,7 +137,8 @@ class PriorPhase(LightningModule):
         model: the encoder's; it is used, not owned.
         prior: over its codes.
         attribute_weight, weight_per_label: as of `ConditionalVAE`.
-        learning_rate, weight_decay: of AdamW.
+        learning_rate: the largest of AdamW.
+        weight_decay: of AdamW.
         missing: the share of attributes of validation images that is hidden.
 
     Raises:
@@ -140,7 +151,7 @@ class PriorPhase(LightningModule):
         prior: Prior,
         attribute_weight: float = 1.0,
         weight_per_label: bool = False,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 5e-3,
         weight_decay: float = 1e-2,
         missing: float = 0.0,
     ):
@@ -190,10 +201,13 @@ class PriorPhase(LightningModule):
         loss = self.loss((x, y.masked_fill(hidden, torch.nan)), noise)
         self.log(VALIDATION, loss, prog_bar=True, on_epoch=True, batch_size=len(x))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW of the prior's trainable parameters."""
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW of the prior's trainable parameters, with one cycle of the learning rate."""
         learned = [parameter for parameter in self.prior.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(learned, lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(learned, lr=self.learning_rate, weight_decay=self.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        cycle = OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
 class History(Callback):

@@ -7,15 +7,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from . import training, vae
 from .conditional_settings import Setting
 
 WEIGHT = 50.0  # of log p(y | z), as TELBO and JMVAE have it
 TRANSFORMS = 3  # layers of a flow
-SECOND_PHASE = {"learning_rate": 1e-3, "patience": 8}  # the prior alone, on codes of the encoder as it is
-HELD_OUT = 0.1  # the share of the training images by which the second phase chooses its epoch
+SECOND_WEIGHT = 5.0  # that of the second phase of a prior alone
+HELD_OUT = 0.1  # the share of the training images by which it chooses its epoch
 
 Make = Callable[[Any, int, dict[str, Any]], Any]  # from the images' shape, a seed and the options all models share
 
@@ -27,29 +30,30 @@ class Candidate:
     Args:
         make: the model.
         reinitialize: how its prior is re-initialised from latent codes, if at all.
-        second_phase: options of `fit_prior`, if the prior is then trained alone.
+        second_phase: the share of the updates of `second_phase` in which all of it learns, if there is such a phase; in
+            the others the prior learns alone.
     """
 
     make: Make
     reinitialize: dict[str, Any] | None = None
-    second_phase: dict[str, Any] | None = None
+    second_phase: float | None = None
 
 
 def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -> dict[str, Candidate]:
     """By name, for attributes of these sizes."""
     from adapters.models import CVAE, JMVAE, TELBO
 
-    def baseline(kind: Any, inputs: int = 0) -> Candidate:
+    def baseline(kind: Any, inputs: int = 0) -> dict[str, Candidate]:
         def make(shape: Any, seed: int, options: dict[str, Any]) -> Any:
             parts = _networks(setting, shape, setting.latents + inputs, options)
             return kind(*parts, setting.latents, sizes, **options)
 
-        return Candidate(make)
+        return {kind.__name__: Candidate(make), f"{kind.__name__}, two phases": Candidate(make, second_phase=1.0)}
 
     rings = dense_rings(setting, sizes) | cp_rings(setting, sizes)
     orders = ("VAE-TRIP, order given", "VAE-TRIP, order by MI")
     chosen = {label: candidate for label, candidate in rings.items() if every_order or label not in orders}
-    return chosen | {"CVAE": baseline(CVAE, sum(sizes)), "TELBO": baseline(TELBO), "JMVAE": baseline(JMVAE)}
+    return chosen | baseline(CVAE, sum(sizes)) | baseline(TELBO) | baseline(JMVAE)
 
 
 def dense_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
@@ -96,11 +100,10 @@ def cp_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
     alone = vae.nearest(range(4, 200, 2), lambda rank: vae.parameters(ring(0, rank)), budget)
     width = vae.nearest(range(4, 200, 2), lambda width: vae.parameters(flow(ring(0, setting.flow_rank), width)), budget)
     again = setting.again(method="em") | {"num_codes": setting.fits[2]}
-    options: dict[str, Any] = {"attribute_weight": WEIGHT, "weight_per_label": True}
-    options |= {"prior_learning_rate": 3 * setting.prior_learning_rate}
+    options = {"attribute_weight": WEIGHT, "prior_learning_rate": 3 * setting.prior_learning_rate}
 
     def candidate(prior: Callable[[int], Any]) -> Candidate:
-        return Candidate(_conditional(setting, prior, **options), again, SECOND_PHASE)
+        return Candidate(_conditional(setting, prior, **options), again, second_phase=0.5)
 
     return {
         "VAE-TRIP, CP": candidate(lambda seed: ring(seed, alone)),
@@ -118,22 +121,28 @@ def head_parameters(setting: Setting, sizes: Sequence[int]) -> int:
     return vae.parameters(model)
 
 
-def fit_prior_alone(model: Any, images: Any, updates: int, options: dict[str, Any]) -> float:
-    """The second phase of so many batches at most, and its seconds.
+def second_phase(model: Any, images: Any, updates: int, joint: float, folder: Path) -> float:
+    """Further updates with a label for every image, and their seconds.
 
-    No image or label takes part that the model has not seen in training.
+    Unknown labels are predicted from the codes, see `complete_labels`. In the share `joint` of the updates all of the
+    model learns, in the others its prior alone. No image or label takes part that it has not seen in training.
     """
     from adapters.prior_phase import fit_prior
+    from adapters.pseudo_labels import complete_labels
 
     begin = time.perf_counter()
-    rows = images.splits["train"]
-    border = round((1 - HELD_OUT) * len(rows.images))
-    train, held_out = (type(rows)(*(part[own] for part in rows)) for own in (slice(border), slice(border, None)))
-    seen = copy.copy(images)
-    seen.splits, seen.missing = images.splits | {"train": train, "val": held_out}, 0.0  # their labels are hidden by now
-    fit = fit_prior(model, seen, math.ceil(updates / len(seen.train_dataloader())), **options)
-    losses = ", ".join(f"{loss:.2f}" for loss in fit.history["validation"])
-    print(f"second phase: {losses}; the prior after {fit.best_epoch} epochs", flush=True)
+    seen, border = copy.copy(images), round((1 - HELD_OUT) * len(images.splits["train"].images))
+    held_out = images.splits["train"].rows(torch.arange(border, len(images.splits["train"].images)))
+    seen.splits, seen.missing = images.splits | {"val": held_out}, 0.0  # their labels are hidden by now
+    seen = complete_labels(model, seen)
+    model.warm_up_steps = 0
+    training.fit(model, seen, round(joint * updates), folder)
+    if joint < 1:
+        seen.splits |= {"train": seen.splits["train"].rows(torch.arange(border))}
+        epochs = math.ceil((1 - joint) * updates / len(seen.train_dataloader()))
+        fit = fit_prior(model, seen, epochs, attribute_weight=SECOND_WEIGHT)
+        losses = ", ".join(f"{loss:.2f}" for loss in fit.history["validation"])
+        print(f"the prior alone: {losses}; kept after {fit.best_epoch} epochs", flush=True)
     return time.perf_counter() - begin
 
 

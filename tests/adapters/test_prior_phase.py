@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("lightning")
 
 import torch
+from lightning.pytorch import Trainer
 
 from adapters import TRIP, FlowPrior, GaussianMixturePrior, GaussianPrior, JointTRIP, VampPrior
 from adapters.callbacks import latent_codes
@@ -99,6 +100,23 @@ def test_labels_that_training_does_not_have_do_not_decide():
     losses.append(fit_prior(make("joint"), digits(), 1, attribute_weight=50.0, accelerator="cpu").history)
     assert losses[1]["validation"] == pytest.approx(losses[0]["validation"], rel=1e-5)
     assert losses[2]["validation"][0] > losses[0]["validation"][0] + 1
+
+
+def test_the_learning_rate_rises_and_falls_to_zero():
+    rates = []
+
+    class Watched(PriorPhase):
+        def training_step(self, batch, batch_idx):
+            rates.append(self.optimizers().param_groups[0]["lr"])
+            return super().training_step(batch, batch_idx)
+
+    model, data = make("trip"), digits()
+    trainer = Trainer(
+        max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(Watched(model, model.prior, learning_rate=0.02), datamodule=data)
+    assert max(rates) == pytest.approx(0.02, rel=0.1) and rates.index(max(rates)) <= len(rates) // 5
+    assert rates[0] < 0.002 and rates[-1] < 0.002
 
 
 def test_another_prior_on_the_codes_of_a_model():
