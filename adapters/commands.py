@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from adapters import prior_phase, refitting
+from adapters import prior_phase, pseudo_labels, refitting
 from adapters.checkpoints import Checkpoint, load_model
 from adapters.conditions import satisfaction
 from adapters.data import ImageData
@@ -132,6 +132,8 @@ def fit_prior(
     num_codes: int = 10_000,
     epochs: int = 0,
     learning_rate: float = 5e-3,
+    attribute_weight: float | None = None,
+    complete_labels: bool = False,
     samples: Path | None = None,
     seed: int = 0,
     run_config: Path | None = None,
@@ -155,6 +157,8 @@ def fit_prior(
         epochs: epochs of gradient steps on codes of all training images after the fit, of which the best on codes of
             validation images is kept (`adapters.prior_phase.fit_prior`); a flow needs some.
         learning_rate: the largest of the gradient steps.
+        attribute_weight: of log p(y | z) in gradient steps; by default the model's, which is often larger than needed.
+        complete_labels: whether unknown attributes are first predicted from codes (`adapters.pseudo_labels`).
         samples: a picture of 64 images from the new prior, e.g. samples.png.
         seed: seed of codes, fit and samples.
         run_config: the run's config.yaml, for models with your own classes, which a checkpoint may not import.
@@ -177,11 +181,18 @@ def fit_prior(
     set_seed(seed)
     changed, fitted = refitting.with_prior(checkpoint, model, refitting.specification(prior, prior_args, model))
     data = checkpoint.data()
+    if complete_labels:
+        try:
+            data = pseudo_labels.complete_labels(model, data)
+        except ValueError as error:
+            raise InputError(f"complete_labels: {error}") from error
     codes, held_out = refitting.codes_of(model, data, "train", num_codes), refitting.codes_of(model, data, "test")
     refitting.fit_to_codes(fitted.prior, codes, method=method, order=order, max_epochs=max_epochs)
     if epochs:
         try:
-            fit = prior_phase.fit_prior(fitted, data, epochs, learning_rate=learning_rate)
+            fit = prior_phase.fit_prior(
+                fitted, data, epochs, attribute_weight=attribute_weight, learning_rate=learning_rate
+            )
         except ValueError as error:
             raise InputError(f"{type(fitted.prior).__name__}: {error}") from error
         print(f"gradient steps: the best epoch of {len(fit.history['validation'])} was {fit.best_epoch}")

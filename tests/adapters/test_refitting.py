@@ -10,7 +10,7 @@ pytest.importorskip("lightning")
 import torch
 import yaml
 
-from adapters import TRIP, GaussianPrior
+from adapters import TRIP, GaussianPrior, prior_phase, refitting
 from adapters.checkpoints import load_data, load_model
 from adapters.cli import main
 from tests.adapters.command import COMMAND_LINE, CONFIGS, refused, states, tiny
@@ -132,6 +132,24 @@ def test_a_prior_over_codes_and_attributes(tmp_path, capsys):
     assert len(old) == len(new) == 2 and len(rows["N(0, I)"]) == 1
     assert new[1] > old[1] and new[1] > -math.log(10 * 3 * 3)
     main(["sample", "new.ckpt", "--output", "x.png", "--n", "4", "--attributes", "digit=7,slant=left"])
+
+
+def test_labels_that_are_unknown_are_completed(tmp_path, monkeypatch):
+    path = Path(tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1))
+    config = yaml.safe_load(path.read_text())
+    config["data"]["init_args"]["missing"] = 0.9
+    path.write_text(yaml.safe_dump(config))
+    main(["fit", "--config", str(path)])
+    checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
+    fitted, trained = [], []
+    plain, phase = refitting.fit_to_codes, prior_phase.fit_prior
+    monkeypatch.setattr(refitting, "fit_to_codes", lambda p, codes, **kw: (fitted.append(codes), plain(p, codes, **kw)))
+    monkeypatch.setattr(prior_phase, "fit_prior", lambda *a, **kw: (trained.append((a[1], kw)), phase(*a, **kw))[1])
+    options = ["--prior_args", "num_components=4,rank=4", "--epochs", "1", "--attribute_weight", "5"]
+    for name, completed in (("few", []), ("all", ["--complete_labels", "true"])):
+        main(["fit-prior", checkpoint, "--output", f"{name}.ckpt", *options, *completed])
+    assert 0.8 < fitted[0].y.isnan().float().mean() < 1 and not fitted[1].y.isnan().any()
+    assert not trained[1][0].splits["train"].attributes.isnan().any() and trained[1][1]["attribute_weight"] == 5
 
 
 @pytest.mark.parametrize(
