@@ -100,7 +100,8 @@ def cp_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
     alone = vae.nearest(range(4, 200, 2), lambda rank: vae.parameters(ring(0, rank)), budget)
     width = vae.nearest(range(4, 200, 2), lambda width: vae.parameters(flow(ring(0, setting.flow_rank), width)), budget)
     again = setting.again(method="em") | {"num_codes": setting.fits[2]}
-    options = {"attribute_weight": WEIGHT, "prior_learning_rate": 3 * setting.prior_learning_rate}
+    options: dict[str, Any] = {"attribute_weight": WEIGHT, "weight_per_label": True}
+    options |= {"prior_learning_rate": 3 * setting.prior_learning_rate}
 
     def candidate(prior: Callable[[int], Any]) -> Candidate:
         return Candidate(_conditional(setting, prior, **options), again, second_phase=0.5)

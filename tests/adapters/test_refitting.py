@@ -169,7 +169,7 @@ def test_labels_that_are_unknown_are_completed(tmp_path, monkeypatch):
         (["--method", "best"], "TRIP cannot be fitted to the codes: method must be one of"),
         (["--prior", "GaussianPrior", "--method", "em"], "GaussianPrior cannot be fitted to the codes: "),
         (["--num_codes", "1"], "num_codes must be at least 2 and max_epochs 1, found 1 and None"),
-        (["--epochs", "-1"], "epochs must be at least 0 and learning_rate positive, found -1 and 0.001"),
+        (["--epochs", "-1"], "epochs must be at least 0 and learning_rate positive, found -1 and 0.005"),
         (["--prior", "GaussianPrior", "--epochs", "1"], "GaussianPrior: a prior that is not trainable cannot be"),
         (["--samples", "x.foo"], "x.foo: must end in .png"),
         (["--output", "file/x.ckpt", "--prior", "GaussianPrior"], "file/x.ckpt: cannot be written ("),
