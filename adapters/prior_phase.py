@@ -205,9 +205,14 @@ class PriorPhase(LightningModule):
         """AdamW of the prior's trainable parameters, with one cycle of the learning rate."""
         learned = [parameter for parameter in self.prior.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learned, lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        cycle = OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
+        cycle = one_cycle(optimizer, self.learning_rate, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, largest: float, steps: int) -> OneCycleLR:
+    """A schedule whose rate rises to the largest over a tenth of the steps, and falls to almost 0 over the others."""
+    rising = min(0.45, max(0.1, 1.5 / steps))  # PyTorch divides by rising · steps − 1, which must not be 0
+    return OneCycleLR(optimizer, largest, total_steps=steps, pct_start=rising)
 
 
 class History(Callback):

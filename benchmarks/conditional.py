@@ -36,12 +36,12 @@ of 20 at the paper's size).
 
 *CP*: a train of CP cores with a Gaussian for every hidden state, the attributes spread between the codes. It is
 refitted by EM, from a mixture of codes, as often as the paper's, and learns at three times its rate; 50 log p(y | z) is
-added for each row that has labels. *Flow*: such a ring of rank 16 over codes that three coupling layers have changed. Both are given as many
-parameters as TELBO and JMVAE have, and two phases. In the *second phase* support vector machines, which learn from the
-codes of labelled images, predict the unknown labels; training then goes on for as many updates as before, with a label
-for every image. For the rings the second half of these updates is for the prior alone, with 5 log p(y | z), on codes of
-the encoder as it is; a tenth of the training images chooses the epoch. Rivals have such a phase too where their name
-says *two phases*, with the encoder and decoder learning throughout.
+added for each row that has labels. *Flow*: such a ring of rank 16 over codes that three coupling layers have changed.
+Both are given as many parameters as TELBO and JMVAE have, and two phases. In the *second phase* support vector
+machines, which learn from the codes of labelled images, predict the unknown labels; training then goes on for as many
+updates as before, with a label for every image. For the rings the second half of these updates is for the prior alone,
+with 5 log p(y | z), on codes of the encoder as it is; a tenth of the training images chooses the epoch. Rivals have
+such a phase too where their name says *two phases*; all of the model learns in it.
 
 *Temperature* multiplies the standard deviations of the Gaussians that codes are drawn from: the components of VAE-TRIP,
 the noise of CVAE, q(z | y) of TELBO and JMVAE. Below 1 images are not from the model's density; the tables above have
