@@ -29,8 +29,9 @@ def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed
     the others: pseudo-labels (Lee 2013), after which `fit_prior` or further training has a label for every image. The
     machines are scikit-learn's, on standardised codes, with C = 10 and a Gaussian kernel of width √d.
 
-    Validation images have the share of their labels hidden that training images have, and completed likewise. Test
-    images stay as they are. An attribute with less than two known values stays unknown.
+    Codes are those of the images before any dynamic binarisation. Validation images have the share of their labels
+    hidden that training images have, and completed likewise. Test images stay as they are. An attribute with less than
+    two known values stays unknown.
 
     Args:
         model: with an encoder; one with attributes tells which of them are categorical, otherwise all are.
