@@ -269,10 +269,12 @@ def gallery(out: Path, name: str, drawn: Iterable[dict[str, int]], missing: Iter
 
 def figure(sections: dict[str, list[training.Row]], curves: dict[str, list[training.Row]]) -> Any:
     """A panel per data set, with a line per model over the shares of missing attributes; then the curves."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     models = [str(row["model"]) for rows in [*sections.values(), *curves.values()] for row in rows]
-    colors = {label: f"C{i}" for i, label in enumerate(dict.fromkeys(m for m in models if m != "real"))}
+    known = dict.fromkeys(m for m in models if m != "real")
+    colors = dict(zip(known, map(matplotlib.colors.to_hex, matplotlib.colormaps["tab20"].colors), strict=False))
     colors["real"] = "black"
 
     panels: dict[str, dict[str, list[training.Row]]] = {}
