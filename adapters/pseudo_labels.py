@@ -9,7 +9,6 @@ import torch
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from torch import Tensor
 
 from adapters.data import ImageData
 from adapters.data.base import Split, Stage
@@ -29,9 +28,8 @@ def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed
     the others: pseudo-labels (Lee 2013), after which `fit_prior` or further training has a label for every image. The
     machines are scikit-learn's, on standardised codes, with C = 10 and a Gaussian kernel of width √d.
 
-    Codes are those of the images before any dynamic binarisation. Validation images have the share of their labels
-    hidden that training images have, and completed likewise. Test images stay as they are. An attribute with less than
-    two known values stays unknown.
+    Validation images have the share of their labels hidden that training images have, and completed likewise. Test
+    images stay as they are. An attribute of which fewer than two different values are known stays as it is.
 
     Args:
         model: with an encoder; one with attributes tells which of them are categorical, otherwise all are.
@@ -72,20 +70,22 @@ def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed
     parts: dict[Stage, Split] = {"train": data.splits["train"], "val": data.splits["val"]}
     labels = {stage: split.attributes.clone() for stage, split in parts.items()}
     labels["val"][torch.rand(labels["val"].shape, generator=generator) < data.missing] = torch.nan
-    known = ~labels["train"].isnan()
-    codes = {stage: mean_codes(model, data, split) for stage, split in parts.items()}
+    codes = {stage: mean_codes(model, data, stage) for stage in parts}
     for j, kind in enumerate(kinds):
-        rows = known[:, j].nonzero()[:, 0]
+        unknown = {stage: found[:, j].isnan() for stage, found in labels.items()}
+        rows = (~unknown["train"]).nonzero()[:, 0]
         rows = rows[torch.randperm(len(rows), generator=generator)[:max_labels]]
         values = labels["train"][rows, j].numpy()
-        if kind == "continuous" or len(np.unique(values)) < 2:
+        incomplete = [stage for stage, where in unknown.items() if where.any()]
+        if kind == "continuous" or len(np.unique(values)) < 2 or not incomplete:
             continue
         machine = SVC(C=PENALTY, gamma=0.5 / codes["train"].shape[1])
         classifier = make_pipeline(StandardScaler(), machine).fit(codes["train"][rows.numpy()], values)
-        for stage, found in labels.items():
-            unknown = found[:, j].isnan()
-            if unknown.any():
-                found[unknown, j] = torch.from_numpy(classifier.predict(codes[stage][unknown.numpy()])).to(found)
+        for stage in incomplete:
+            where = unknown[stage]
+            labels[stage][where, j] = torch.from_numpy(classifier.predict(codes[stage][where.numpy()])).to(
+                labels[stage]
+            )
     completed = copy.copy(data)
     completed.splits = data.splits | {stage: parts[stage]._replace(attributes=labels[stage]) for stage in parts}
     completed.missing = 0.0
@@ -93,13 +93,8 @@ def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed
 
 
 @torch.no_grad()
-def mean_codes(model: VAE, data: ImageData, split: Split) -> np.ndarray:
+def mean_codes(model: VAE, data: ImageData, stage: Stage) -> np.ndarray:
     """The means of q(z | x) of the images of a split, (n, d)."""
     with evaluating(model):
-        parts = [_mean(model, data, images) for images in split.images.split(data.batch_size)]
+        parts = [model.encoder(x.to(model.device, model.dtype)).mean.float().cpu() for x, _ in data.rows(stage)]
     return torch.cat(parts).numpy()
-
-
-def _mean(model: VAE, data: ImageData, images: Tensor) -> Tensor:
-    x = images.to(model.device, model.dtype) / (data.levels - 1)
-    return model.encoder(x).mean.float().cpu()
