@@ -36,9 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def compiled_operations(pytestconfig: pytest.Config) -> None:
     """Keep what JAX compiles in pytest's cache, a folder per worker: a second run takes a third of the time for it."""
-    if importlib.util.find_spec("jax") is not None:
+    cache = getattr(pytestconfig, "cache", None)  # absent under `-p no:cacheprovider`
+    if cache is not None and importlib.util.find_spec("jax") is not None:
         worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pytestconfig.cache.mkdir(f"jax-{worker}"))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir(f"jax-{worker}"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

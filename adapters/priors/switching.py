@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adapters.priors.base import Generator
-from adapters.priors.mixture import draw, log_normal
+from adapters.priors.mixture import LOG_2PI, draw, log_normal
 from ringdist.queries.pathwise import moving
 
 
@@ -57,11 +57,12 @@ class SwitchingMixture(NamedTuple):
 
     def rsample(self, n: int, generator: Generator) -> Tensor:
         """n samples, (n, d), with pathwise gradients, one dimension at a time, updating the state."""
+        log_stay = self._log_stay()
         with torch.no_grad():
             z = self.sample(n, generator)
         state, moved = self.log_weights.expand(n, -1), []
         for j, k in enumerate(self.order):
-            state = state if j == 0 else self._after(j - 1, state)
+            state = state if j == 0 else self._after(j - 1, state, log_stay)
             weights = state.softmax(-1)
             value, mean, std = z[:, k], self.means[:, k], self.stds[:, k]
             standardised = (value[:, None] - mean) / std
@@ -85,20 +86,35 @@ class SwitchingMixture(NamedTuple):
     def _states(self, z: Tensor) -> list[Tensor]:
         """The states of rows (n, d) after each dimension's observation."""
         state, states = self.log_weights.expand(len(z), -1), []
+        z, known = z.nan_to_num(0.0).to(state.dtype), ~z.isnan()
+        precisions = self.stds.to(state.dtype).reciprocal()
+        shifts, heights = -self.means * precisions, precisions.log() - 0.5 * LOG_2PI
+        log_stay = self._log_stay()
         for j, k in enumerate(self.order):
-            state = state if j == 0 else self._after(j - 1, state)
-            value, std = z[:, k, None].to(state.dtype), self.stds[:, k].to(state.dtype)
-            missing = value.isnan()
-            standardised = (torch.where(missing, 0.0, value) - self.means[:, k]) / std
-            state = state + torch.where(missing, 0.0, log_normal(standardised, std))
+            state = state if j == 0 else self._after(j - 1, state, log_stay)
+            standardised = torch.addcmul(shifts[:, k], z[:, k, None], precisions[:, k])
+            emitted = torch.addcmul(heights[:, k], standardised, standardised, value=-0.5)
+            state = torch.addcmul(state, emitted, known[:, k, None])
             states.append(state)
         return states
 
-    def _after(self, j: int, state: Tensor) -> Tensor:
+    def _after(self, j: int, state: Tensor, log_stay: Tensor | None) -> Tensor:
         """The state (n, K) after transition j."""
         top = state.detach().amax(-1, keepdim=True)
-        entered = ((state - top).exp() @ self.leave[j]) @ self.enter[j]
-        return torch.logaddexp(state + _log(self.stay[j]), _log(entered) + top)
+        scaled = (state - top).exp()
+        entered = (scaled @ self.leave[j]) @ self.enter[j]
+        if log_stay is None:
+            return torch.addcmul(entered, scaled, self.stay[j]).log() + top
+        return torch.logaddexp(state + log_stay[j], _log(entered) + top)
+
+    def _log_stay(self) -> Tensor | None:
+        """log stay (d − 1, K) if transitions need it; None if so much switches everywhere that sums lose nothing.
+
+        Relative to the largest entry of a state, at least the product of the smallest entries of leave and enter
+        enters each component. If this is far above the smallest number, what underflows beside it is below its error.
+        """
+        entering = self.leave.detach().amin() * self.enter.detach().amin() if self.leave.numel() else torch.inf
+        return None if entering > torch.finfo(self.leave.dtype).tiny ** 0.75 else _log(self.stay)
 
     def _column(self, j: int, s: Tensor) -> Tensor:
         """The columns T_j[:, s] for components s (n,), (n, K)."""

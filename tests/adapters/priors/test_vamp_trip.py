@@ -73,6 +73,18 @@ def test_transitions_are_distributions(rank):
     assert (fresh - torch.eye(6)).abs().max() < 0.011 and (fresh != torch.eye(6)).all()
 
 
+@pytest.mark.parametrize("switching", [0.3, 1e-12, 1e-200, 1e-250])
+def test_rare_switches_are_not_lost(switching):
+    """Codes far from components of tiny deviations: entries of a state differ by thousands of nats."""
+    prior = make(12, k=20, switching=switching, scale=0.02)
+    z = codes(12).requires_grad_()
+    found, expected = prior.log_prob(z), prior.ring.log_prob(z)
+    assert found.max() < -1000
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-9)
+    gradients = [torch.autograd.grad(value.sum(), z)[0] for value in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-8)
+
+
 def pair(d: int, k: int, **options) -> tuple[VampPrior, VampTRIP]:
     """A VampPrior, and a VampTRIP of the same pseudo-inputs without switching."""
     torch.manual_seed(1)
