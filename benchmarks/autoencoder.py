@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from . import data, training
+from .measure import default_device, interleaved
 
 Row = dict[str, Any]
 METRICS = ("elbo", "reconstruction", "kl", "iwae")
+TIMES = ("ms per update", "updates of each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,20 +89,44 @@ def study(
     return training.study(args, name, runs, METRICS, parts=parts)
 
 
-def equal_time(args: argparse.Namespace, name: str, candidates: dict[str, Candidate], rows: list[Row]) -> list[Row]:
-    """The study's candidates again, each for as many batches as the slowest one's seconds hold of its own."""
+def equal_time(
+    args: argparse.Namespace, name: str, candidates: dict[str, Candidate], parts: Sequence[str] | None = None
+) -> list[Row]:
+    """The study's candidates again, each for as many batches as it takes while the slowest takes the study's."""
     setting = settings()[name]
-    seconds = {str(row["prior"]): float(row["s"]) for row in rows}
+    costs = update_costs(args, setting, candidates)
+    print(", ".join(f"{label}: {cost:.1f} ms" for label, cost in costs.items()), flush=True)
 
     def run(label: str) -> training.Run:
-        updates = round((args.updates or setting.updates) * max(seconds.values()) / seconds[label])
+        updates = round((args.updates or setting.updates) * max(costs.values()) / costs[label])
         own = argparse.Namespace(**vars(args) | {"updates": updates})
-        return lambda seed, folder: (
-            _measure(own, setting, candidates[label], seed, folder) | {"updates of each": updates}
-        )
+        timed = {"ms per update": costs[label], "updates of each": updates}
+        return lambda seed, folder: _measure(own, setting, candidates[label], seed, folder) | timed
 
-    runs = {label: run(label) for label in seconds}
-    return training.study(args, f"{name}-equal-time", runs, (*METRICS, "updates of each"))
+    runs = {label: run(label) for label in candidates}
+    return training.study(args, f"{name}-equal-time", runs, (*METRICS, *TIMES), parts=parts)
+
+
+def update_costs(args: argparse.Namespace, setting: Setting, candidates: dict[str, Candidate]) -> dict[str, float]:
+    """Milliseconds of one update under each prior; the updates of all priors alternate."""
+    images = setting.images(args.data)
+    images.setup()
+    device = default_device()
+    x = next(images.training_images(setting.batch, 0)).to(device)
+
+    def update(candidate: Candidate) -> Callable[[], object]:
+        model = _model(setting, candidate, 0, images.image_shape, 1).to(device)
+        optimizer = model.configure_optimizers()
+
+        def once() -> None:
+            optimizer.zero_grad()
+            (-model.elbo(x).elbo.mean()).backward()
+            optimizer.step()
+
+        return once
+
+    updates = {label: update(candidate) for label, candidate in candidates.items()}
+    return interleaved(updates, repeats=20, device=device)
 
 
 def add_final_arguments(parser: argparse.ArgumentParser) -> None:
