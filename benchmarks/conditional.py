@@ -312,6 +312,8 @@ def draw_shares(axes: Any, shares: dict[str, list[training.Row]], colors: dict[s
 
 def draw_curves(axes: Any, rows: list[training.Row], colors: dict[str, str]) -> None:
     """A line per model, whose points are temperatures; temperature 1 has the large mark."""
+    from matplotlib.ticker import LogFormatter
+
     points: dict[str, list[tuple[float, ...]]] = {}
     for row in rows:
         point = tuple(float(str(row[metric]).split(" ± ")[0]) for metric in (FRECHET, FOUND))
@@ -319,5 +321,8 @@ def draw_curves(axes: Any, rows: list[training.Row], colors: dict[str, str]) -> 
     for label, own in points.items():
         axes.plot(*zip(*own, strict=True), ".-", label=label, color=colors[label])
         axes.plot(*own[0], "o", color=colors[label])
-    axes.set(xlabel="Fréchet distance", ylabel="requested attributes found")
-    axes.legend(fontsize="small")
+    axes.set(xlabel="Fréchet distance", ylabel="requested attributes found", xscale="log")
+    axes.xaxis.set_major_formatter(LogFormatter())
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    axes.tick_params(axis="x", which="both", labelsize="small")
+    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
