@@ -47,9 +47,9 @@ In a WGAN-GP on the digits no learned prior is better than N(0, I) beyond the sp
 5.56 ± 1.69 for a TRIP with the hybrid estimator and 6.20 ± 3.31 for N(0, I); in the second edition 7.26 ± 2.49 for a
 TRIP that starts from codes, 5.52 ± 1.78 if it stays as it was, and 6.28 ± 2.56 for N(0, I). The start from codes raises
 the precision (0.610 ± 0.028 instead of 0.550 ± 0.020) and lowers the recall (0.817 ± 0.036 instead of 0.907 ± 0.007).
-On MNIST, with three seeds, the start from codes lowers the distance: 27.62 ± 0.90 if the TRIP learns on, 32.69 ± 2.86 if
-it stays as it was, 36.10 ± 2.01 for N(0, I). The recall falls there too (0.579 ± 0.012; N(0, I) 0.752 ± 0.021). The TRIP
-adds 10% to the time of a training round.""",
+On MNIST, with three seeds, the start from codes lowers the distance: 27.62 ± 0.90 if the TRIP learns on, 32.69 ± 2.86
+if it stays as it was, 36.10 ± 2.01 for N(0, I). The recall falls there too (0.579 ± 0.012; N(0, I) 0.752 ± 0.021).
+The TRIP adds 10% to the time of a training round.""",
     "gan-ttur": """\
 With two time scales N(0, I) has the lowest Fréchet distance (16.92 ± 3.22). The learned TRIP has the highest
 (52.06 ± 10.95).""",
