@@ -82,10 +82,8 @@ def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed
         machine = SVC(C=PENALTY, gamma=0.5 / codes["train"].shape[1])
         classifier = make_pipeline(StandardScaler(), machine).fit(codes["train"][rows.numpy()], values)
         for stage in incomplete:
-            where = unknown[stage]
-            labels[stage][where, j] = torch.from_numpy(classifier.predict(codes[stage][where.numpy()])).to(
-                labels[stage]
-            )
+            found, where = labels[stage], unknown[stage]
+            found[where, j] = torch.from_numpy(classifier.predict(codes[stage][where.numpy()])).to(found)
     completed = copy.copy(data)
     completed.splits = data.splits | {stage: parts[stage]._replace(attributes=labels[stage]) for stage in parts}
     completed.missing = 0.0

@@ -94,21 +94,20 @@ def equal_time(
 ) -> list[Row]:
     """The study's candidates again, each for as many batches as it takes while the slowest takes the study's."""
     setting = settings()[name]
-    costs = update_costs(args, setting, candidates)
-    print(", ".join(f"{label}: {cost:.1f} ms" for label, cost in costs.items()), flush=True)
+    costs = update_costs(args, setting, candidates)  # before any run, whose random numbers it would change
 
-    def run(label: str) -> training.Run:
+    def run(label: str, seed: int, folder: Path) -> Row:
         updates = round((args.updates or setting.updates) * max(costs.values()) / costs[label])
         own = argparse.Namespace(**vars(args) | {"updates": updates})
         timed = {"ms per update": costs[label], "updates of each": updates}
-        return lambda seed, folder: _measure(own, setting, candidates[label], seed, folder) | timed
+        return _measure(own, setting, candidates[label], seed, folder) | timed
 
-    runs = {label: run(label) for label in candidates}
+    runs = {label: functools.partial(run, label) for label in candidates}
     return training.study(args, f"{name}-equal-time", runs, (*METRICS, *TIMES), parts=parts)
 
 
 def update_costs(args: argparse.Namespace, setting: Setting, candidates: dict[str, Candidate]) -> dict[str, float]:
-    """Milliseconds of one update under each prior; the updates of all priors alternate."""
+    """Milliseconds of one update under each prior, with the updates of all priors in turns."""
     images = setting.images(args.data)
     images.setup()
     device = default_device()

@@ -21,9 +21,9 @@ mutual information. *Exp*: cores are exponentials of the parameters instead of a
 changes all entries in proportion; most entries are small. *CP from mixture*: CP cores with a Gaussian for every hidden
 state, refitted as a mixture of codes. *VampTRIP*: a train of the encoder's posteriors at pseudo-inputs. *Equal time*,
 where shown: as many updates as each prior makes while the slowest makes those of the first table; what an update costs
-is measured with the updates of all priors in turns, and refits are not counted. *Fixed* priors stay
-as they were initialised. The last epoch is tested. A tighter bound, where shown, is that of all test images plus the
-*gain* of more samples on the first 200 of them."""
+is measured with the updates of all priors in turns, and refits are not counted. *Fixed* priors stay as they were
+initialised. The last epoch is tested. A tighter bound, where shown, is that of all test images plus the *gain* of more
+samples on the first 200 of them."""
 
 GROUPS = 2  # of pseudo-inputs, through which a VampTRIP switches
 

@@ -88,11 +88,11 @@ class SwitchingMixture(NamedTuple):
         state, states = self.log_weights.expand(len(z), -1), []
         z, known = z.nan_to_num(0.0).to(state.dtype), ~z.isnan()
         precisions = self.stds.to(state.dtype).reciprocal()
-        shifts, heights = -self.means * precisions, precisions.log() - 0.5 * LOG_2PI
+        heights = precisions.log() - 0.5 * LOG_2PI
         log_stay = self._log_stay()
         for j, k in enumerate(self.order):
             state = state if j == 0 else self._after(j - 1, state, log_stay)
-            standardised = torch.addcmul(shifts[:, k], z[:, k, None], precisions[:, k])
+            standardised = (z[:, k, None] - self.means[:, k]) * precisions[:, k]
             emitted = torch.addcmul(heights[:, k], standardised, standardised, value=-0.5)
             state = torch.addcmul(state, emitted, known[:, k, None])
             states.append(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +15,9 @@ def budgets_of_processor_seconds() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "perf_counter", time.process_time)
         yield
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a ring may be saved."""
+    return tmp_path / "ring.safetensors"

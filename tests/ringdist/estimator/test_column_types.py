@@ -273,51 +273,6 @@ def test_masked_arrays_are_missing_entries():
     assert model.categories_[0].tolist() == [0, 1, 2]
 
 
-# ------------------------------------------------------------------------------------------------ many categories
-
-
-def test_rare_categories_share_a_code_and_keep_their_probabilities():
-    rng = np.random.default_rng(0)
-    names = rng.zipf(1.3, 4000).clip(max=900)
-    frame = pd.DataFrame({"zip": names.astype(str), "y": np.log(names) + rng.normal(size=4000)})
-    with pytest.warns(UserWarning, match=r"column 0 \('zip'\): \d+ categories are more than 256.*group"):
-        model = quick(max_epochs=2, pseudocount=1.0).fit(frame)
-    assert model.ring_.variables[0].num_components == 256 < model.classes_of("zip").size
-    proba = model.predict_proba(frame.head(4), "zip")
-    np.testing.assert_allclose(proba.sum(axis=1), 1)
-    alone = model.marginal(["zip"])
-    every = np.exp(alone.score_samples(pd.DataFrame({"zip": model.classes_of("zip")})))
-    assert every.sum() == pytest.approx(1, abs=0.01)  # what is left is kept for unseen ones
-    drawn = model.sample(3000, random_state=0)["zip"]
-    rare = set(model.classes_of("zip")[255:])
-    assert len(set(drawn) & rare) > 20 and set(drawn) <= set(frame["zip"])
-    assert not model.impute(frame.head(9).assign(zip=None)).isna().any().any()
-
-
-def test_very_many_categories_are_refused_at_once():
-    names = np.array([f"u{k}" for k in range(20_000)])
-    with pytest.raises(ValueError, match=r"column 0 \('id'\).*20000 categories in 20000 rows; drop"):
-        quick().fit(pd.DataFrame({"id": names, "x": 1.0}))
-    with pytest.raises(ValueError, match=r"column 1.*6000 categories"):
-        quick(column_types={1: "categorical"}).fit(np.random.default_rng(0).permutation(6000)[:, None] * [1, 1])
-
-
-@pytest.mark.parametrize("unknown", ["missing", "rare"])
-def test_unknown_categories_may_pass(unknown):
-    rng = np.random.default_rng(0)
-    job = np.array(["a", "b", "c", "d", "e"])[np.minimum(rng.geometric(0.6, 400) - 1, 4)]
-    frame = pd.DataFrame({"job": job, "y": rng.normal(size=400)})
-    frame.loc[7, "job"] = "once"
-    model = quick(handle_unknown=unknown).fit(frame)
-    row = pd.DataFrame({"job": ["new"], "y": [0.3]})
-    alone = model.marginal(["y"]).score(row[["y"]])
-    assert model.score(row) == pytest.approx(alone) if unknown == "missing" else model.score(row) < alone - 2
-    assert model.predict_proba(row, "job").shape == (1, 6)
-    assert set(model.sample(200)["job"]) <= set(frame["job"])
-    with pytest.raises(ValueError, match=r"column 0 \('job'\): category 'new'.*handle_unknown"):
-        quick().fit(frame).score(row)
-
-
 # -------------------------------------------------------------------------------------------------------- files
 
 
