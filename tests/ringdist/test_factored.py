@@ -131,6 +131,7 @@ def test_rows_at_once_are_as_many_as_their_states_allow(topology):
     assert likelihood._rows_per_chunk(ring, "tree") < 10**4
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("seed", range(6))
 def test_cores_of_any_scale_are_brought_near_one(backend, dtype, seed):

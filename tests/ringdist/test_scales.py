@@ -265,6 +265,7 @@ def test_the_lower_tail_of_a_gaussian(backend, dtype):
 # --------------------------------------------------------------------------------------------------- quantiles
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.parametrize("seed", range(2))
 def test_quantiles_scale(backend, dtype, seed):
     generator = np.random.default_rng(seed)
@@ -295,6 +296,7 @@ def test_quantiles_of_one_component(backend, dtype, mean, std):
     assert (np.abs(actual[1:-1] - expected) <= allowed).all(), (actual, expected)
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.parametrize("rate", [0.0, 1e-30, 2.5, 1e4, 1e7, 1e12, 1e15])
 def test_quantiles_of_counts(backend, dtype, rate):
     """The smallest integer with F >= q; where integers have gaps in the dtype, the smallest number."""
@@ -403,6 +405,7 @@ def test_a_narrow_column_is_not_constant(dtype):
     assert float(fitted.standard_deviations().max()) < 200 * eps(dtype)
 
 
+@pytest.mark.slow_on("jax")
 @pytest.mark.parametrize("seed", range(2))
 def test_learning_scales(backend, dtype, seed):
     """In units of 2^k EM finds the same components and the same floors."""

@@ -517,6 +517,7 @@ def test_products_of_all_bits_in_jax(jaxed):
         assert "HIGHEST" not in products(x)
 
 
+@pytest.mark.slow
 def test_constants_inside_of_jit(jaxed):
     """What is made of them there is traced, although they are not."""
     import jax

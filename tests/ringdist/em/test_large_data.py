@@ -13,6 +13,7 @@ from tests.ringdist.em.cases import (
 )
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_batch(tmp_path, monkeypatch):
     n, d = 40_000, 32
     path = tmp_path / "data"

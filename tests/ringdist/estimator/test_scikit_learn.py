@@ -52,6 +52,7 @@ def test_unfitted():
             call(small())
 
 
+@pytest.mark.slow
 def test_grid_search_over_rank_and_order(frame):
     grid = {"rank": [1, 3], "order": ["given", "mutual_information", [5, 4, 3, 2, 1, 0]], "topology": ["ring", "train"]}
     search = GridSearchCV(small(), grid, cv=2, error_score="raise").fit(frame.drop(columns="rooms").assign(rooms=0))

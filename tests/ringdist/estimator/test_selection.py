@@ -44,6 +44,7 @@ def test_small_tables_are_not_overfitted():
     assert ours > simple - 2
 
 
+@pytest.mark.slow
 def test_clusters_are_found():
     ours, simple = held_out(load_iris().data, budget=2)
     assert ours > simple + 1.5
@@ -59,6 +60,7 @@ def test_a_few_rows_do_not_make_narrow_densities(n):
         assert model.score(rng.normal(3, 2, size=(500, 4))) > -40
 
 
+@pytest.mark.slow
 def test_noise_has_the_smallest_model():
     x = np.random.default_rng(0).normal(size=(150, 5))
     model = TensorRingDensity(num_rings=1, random_state=0, budget=10).fit(x)
@@ -121,6 +123,7 @@ def test_several_rings_in_different_orders():
     assert kept.fit(x).ring_.num_rings == 2
 
 
+@pytest.mark.slow
 def test_settings_are_kept_together_where_held_out_rows_gain():
     """Clusters of two columns that hang together beside others on a grid: no single setting says both well."""
     rng = np.random.default_rng(0)

@@ -166,6 +166,7 @@ def test_other_forms(backend, tmp_path):
     assert_close(backend.numpy(both.log_prob(backend.array([[0.0, 0.7]]))), [single.sum()], both)
 
 
+@pytest.mark.slow
 def test_within_jit():
     jax = pytest.importorskip("jax")
     backend = load_backend("jax")

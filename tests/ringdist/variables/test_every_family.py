@@ -145,6 +145,7 @@ def test_saving_and_loading(backend, specimen, tmp_path):
     assert as_family(again.variables[1]).form == as_family(ring.variables[1]).form, specimen
 
 
+@pytest.mark.slow
 def test_rings_within_jit(specimen):
     backend = load_backend("jax")
     jax = pytest.importorskip("jax")
