@@ -22,7 +22,7 @@ from adapters.data.base import ImageData, value_name
 from adapters.hopping import mode_hopping
 from adapters.models import VAE, AttributeVAE, ConditionalVAE
 from adapters.priors import FlowPrior, Prior
-from adapters.priors.base import check_option, integer_of
+from adapters.priors.base import check_option, integer_of, nonnegative_of
 from adapters.priors.ring_fit import Method
 from adapters.priors.ring_start import NewOrder
 from adapters.seeding import derived_seed, epoch_of
@@ -62,9 +62,10 @@ class Reinitialize(Callback):
         method: of `prior.reinitialize`, if it has several: "gmm" (the paper's), "mixture" or "em".
         order: of `prior.reinitialize`: "mutual_information" also reorders the ring.
         max_epochs: of `prior.reinitialize` with the method "em".
+        attribute_weight: of `JointTRIP.reinitialize` with the method "mixture".
 
     Raises:
-        TypeError: if first, every, num_codes or max_epochs is not an integer.
+        TypeError: if first, every, num_codes or max_epochs is not an integer, or attribute_weight not a number.
         ValueError: if one of them is less than 1, or an option is unknown; when training starts, if the model has no
             latent codes, its prior has no such re-initialisation, or weights would be averaged over a re-ordering.
 
@@ -84,6 +85,7 @@ class Reinitialize(Callback):
         method: str | None = None,
         order: str | None = None,
         max_epochs: int | None = None,
+        attribute_weight: float | None = None,
     ):
         counts = {"first": first, "every": every, "num_codes": num_codes, "max_epochs": max_epochs}
         for name, value in counts.items():
@@ -93,8 +95,15 @@ class Reinitialize(Callback):
             check_option("method", method, get_args(Method))
         if order is not None:
             check_option("order", order, get_args(NewOrder))
+        if attribute_weight is not None:
+            nonnegative_of("attribute_weight", attribute_weight)
         self.first, self.every, self.last, self.num_codes = first, every, last, num_codes
-        options = {"method": method, "order": order, "max_epochs": max_epochs}
+        options = {
+            "method": method,
+            "order": order,
+            "max_epochs": max_epochs,
+            "attribute_weight": attribute_weight,
+        }
         self.options = {name: value for name, value in options.items() if value is not None}
 
     def is_due(self, epoch: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +16,25 @@ from adapters.data.base import Split, Stage
 from adapters.metrics import evaluating
 from adapters.models import VAE
 from adapters.models.conditional import AttributeVAE
-from adapters.priors.base import integer_of
+from adapters.priors.base import integer_of, nonnegative_of
 
 PENALTY = 10.0  # C of the support vector machines
 
 
-def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed: int = 0) -> ImageData:
+def complete_labels(
+    model: VAE, data: ImageData, *, max_labels: int = 5000, seed: int = 0, drop: float = 0.0
+) -> ImageData:
     """A copy of the data in which unknown categorical attributes are what a classifier says of their images' codes.
 
     Codes learned from all images group them well, so a few labels are enough to tell the groups apart. A support vector
     machine for each attribute learns from the mean codes of the labelled training images, and predicts the attribute of
     the others: pseudo-labels (Lee 2013), after which `fit_prior` or further training has a label for every image. The
     machines are scikit-learn's, on standardised codes, with C = 10 and a Gaussian kernel of width √d.
+
+    Where the machines are not sure they err most, and a prior that learns from their errors draws them again. With
+    `drop` the rows are left out that have one of these labels: for every attribute and value, this share of the
+    predictions, those with the smallest margins between the best and the second best value. What is left are clear
+    examples, not a sample from the data.
 
     Validation images have the share of their labels hidden that training images have, and completed likewise. Test
     images stay as they are. An attribute of which fewer than two different values are known stays as it is.
@@ -36,13 +44,15 @@ def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed
         data: its images; they are not changed.
         max_labels: largest number of labelled images that a classifier learns from, chosen at random.
         seed: of that choice, and of the hidden labels of validation images.
+        drop: share of the predictions of every value whose rows are left out, at least 0 and less than 1.
 
     Returns:
         A copy that shares the images.
 
     Raises:
         TypeError: if the model is not a VAE, or max_labels or seed is not an integer.
-        ValueError: if max_labels is less than 1, or the data has no attributes or not as many as the model.
+        ValueError: if max_labels is less than 1, drop is out of its range, or the data has no attributes or not as many
+            as the model.
 
     Examples:
         >>> from adapters import JointTRIP
@@ -60,6 +70,8 @@ def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed
     if not isinstance(model, VAE):
         raise TypeError(f"model must be a VAE, found {type(model).__name__}")
     max_labels, seed = integer_of("max_labels", max_labels), integer_of("seed", seed, least=0)
+    if not 0 <= nonnegative_of("drop", drop) < 1:
+        raise ValueError(f"drop must be at least 0 and less than 1, found {drop}")
     data.setup()
     if not data.attribute_names:
         raise ValueError("data must have attributes, found none")
@@ -71,6 +83,7 @@ def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed
     labels = {stage: split.attributes.clone() for stage, split in parts.items()}
     labels["val"][torch.rand(labels["val"].shape, generator=generator) < data.missing] = torch.nan
     codes = {stage: mean_codes(model, data, stage) for stage in parts}
+    clear = {stage: torch.ones(len(found), dtype=torch.bool) for stage, found in labels.items()}
     for j, kind in enumerate(kinds):
         unknown = {stage: found[:, j].isnan() for stage, found in labels.items()}
         rows = (~unknown["train"]).nonzero()[:, 0]
@@ -82,12 +95,32 @@ def complete_labels(model: VAE, data: ImageData, *, max_labels: int = 5000, seed
         machine = SVC(C=PENALTY, gamma=0.5 / codes["train"].shape[1])
         classifier = make_pipeline(StandardScaler(), machine).fit(codes["train"][rows.numpy()], values)
         for stage in incomplete:
-            found, where = labels[stage], unknown[stage]
-            found[where, j] = torch.from_numpy(classifier.predict(codes[stage][where.numpy()])).to(found)
+            places = unknown[stage].nonzero()[:, 0]
+            predicted, margins = _predictions(classifier, codes[stage][places.numpy()])
+            labels[stage][places, j] = torch.from_numpy(predicted).to(labels[stage])
+            clear[stage][places[_least_sure(predicted, margins, drop)]] = False
     completed = copy.copy(data)
-    completed.splits = data.splits | {stage: parts[stage]._replace(attributes=labels[stage]) for stage in parts}
+    found = {stage: split._replace(attributes=labels[stage]) for stage, split in parts.items()}
+    if drop:
+        found = {stage: split.rows(clear[stage].nonzero()[:, 0]) for stage, split in found.items()}
+    completed.splits = data.splits | found
     completed.missing = 0.0
     return completed
+
+
+def _predictions(classifier: Any, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The predicted values (n,), and their margins: the decision function's beyond that of the second best value."""
+    scores = classifier.decision_function(codes)
+    if scores.ndim == 1:  # of two values
+        return classifier.predict(codes), np.abs(scores)
+    best = np.sort(scores, axis=1)
+    return classifier.predict(codes), best[:, -1] - best[:, -2]
+
+
+def _least_sure(predicted: np.ndarray, margins: np.ndarray, share: float) -> np.ndarray:
+    """The rows with the smallest margins, this share of those of each predicted value."""
+    rows = [np.flatnonzero(predicted == value) for value in np.unique(predicted)]
+    return np.concatenate([own[np.argsort(margins[own])[: int(share * len(own))]] for own in rows])
 
 
 @torch.no_grad()

@@ -43,6 +43,12 @@ updates as before, with a label for every image. For the rings the second half o
 with 5 log p(y | z), on codes of the encoder as it is; a tenth of the training images chooses the epoch. Rivals have
 such a phase too where their name says *two phases*; all of the model learns in it.
 
+*Switching*: a train of CP cores with many more hidden states, which stay or are drawn anew from one column to the next.
+It is given four fifths of these parameters, because its time grows with the square of its states. It starts again from
+a mixture of codes, in which each known attribute counts five times. Before the prior learns alone, the labels are
+predicted again from the codes as they are then; of the predictions of each label the least sure fifth is left out, with
+all labels of these images; and the prior starts again from the mixture of what is left.
+
 *Temperature* multiplies the standard deviations of the Gaussians that codes are drawn from: the components of VAE-TRIP,
 the noise of CVAE, q(z | y) of TELBO and JMVAE. Below 1 images are not from the model's density; the tables above have
 temperature 1."""
@@ -51,7 +57,7 @@ temperature 1."""
 CHANGED = """\
 One attribute changed ({model}): the upper row are training images as the model reconstructs them, below it the same
 with each value of each attribute in turn."""
-DRAWN = ("VAE-TRIP, flow", "VAE-TRIP, EM, weighted", "CVAE", "TELBO", "JMVAE")  # models whose images the page shows
+DRAWN = ("VAE-TRIP, flow", "VAE-TRIP, switching", "CVAE", "TELBO", "JMVAE")  # models whose images the page shows
 TEMPERATURES = (0.85, 0.7, 0.5, 0.0)  # beside 1
 FOUND, FRECHET = "all", "Fréchet distance"
 
@@ -120,7 +126,7 @@ def _train(
     updates, further = args.updates or setting.updates, 0.0
     training.fit(model, images, updates, folder, callbacks)
     if candidate.second_phase is not None:
-        further = second_phase(model, images, updates, candidate.second_phase, folder / "second")
+        further = second_phase(model, images, updates, candidate.second_phase, setting.fits[2], folder / "second")
     if seed == 0:
         judge.draw(model, picture)
         if isinstance(model, ConditionalVAE):

@@ -17,10 +17,26 @@ from .conditional_settings import Setting
 
 WEIGHT = 50.0  # of log p(y | z), as TELBO and JMVAE have it
 TRANSFORMS = 3  # layers of a flow
-SECOND_WEIGHT = 5.0  # that of the second phase of a prior alone
+SWITCHING_SHARE = 0.8  # of TELBO's parameters, in a ring of switching cores, whose products cost the square of the rank
+SECOND_WEIGHT = 5.0  # that of a prior alone in the second phase, and of attributes in a mixture of codes
+DROPPED = 0.2  # share of the predictions of every label whose rows a prior alone does not learn from
 HELD_OUT = 0.1  # the share of the training images by which it chooses its epoch
 
 Make = Callable[[Any, int, dict[str, Any]], Any]  # from the images' shape, a seed and the options all models share
+
+
+@dataclass(frozen=True)
+class SecondPhase:
+    """What `second_phase` does.
+
+    Args:
+        joint: the share of the updates in which all of the model learns; in the others the prior learns alone.
+        again: whether the labels are predicted again for the prior alone, from the codes as they are then, which leaves
+            out rows with `DROPPED` predictions, and the prior starts from a mixture of these codes.
+    """
+
+    joint: float = 1.0
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,13 +46,12 @@ class Candidate:
     Args:
         make: the model.
         reinitialize: how its prior is re-initialised from latent codes, if at all.
-        second_phase: the share of the updates of `second_phase` in which all of it learns, if there is such a phase; in
-            the others the prior learns alone.
+        second_phase: what follows the first one, if anything does.
     """
 
     make: Make
     reinitialize: dict[str, Any] | None = None
-    second_phase: float | None = None
+    second_phase: SecondPhase | None = None
 
 
 def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -> dict[str, Candidate]:
@@ -48,7 +63,10 @@ def candidates(setting: Setting, sizes: tuple[int, ...], *, every_order: bool) -
             parts = _networks(setting, shape, setting.latents + inputs, options)
             return kind(*parts, setting.latents, sizes, **options)
 
-        return {kind.__name__: Candidate(make), f"{kind.__name__}, two phases": Candidate(make, second_phase=1.0)}
+        return {
+            kind.__name__: Candidate(make),
+            f"{kind.__name__}, two phases": Candidate(make, second_phase=SecondPhase()),
+        }
 
     rings = dense_rings(setting, sizes) | cp_rings(setting, sizes)
     orders = ("VAE-TRIP, order given", "VAE-TRIP, order by MI")
@@ -82,33 +100,40 @@ def dense_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate
 
 
 def cp_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
-    """CP cores with private components, refitted by EM from a mixture of codes: with a flow, and without one.
+    """CP cores with private components, refitted from a mixture of codes.
 
-    Both have about as many parameters as TELBO and JMVAE.
+    With transitions that switch, and with full ones that EM refines: with a flow, and without one. All have about as
+    many parameters as TELBO and JMVAE.
     """
     from adapters import FlowPrior, JointTRIP
 
-    d, budget = setting.latents, head_parameters(setting, sizes)
+    d, budget, first = setting.latents, head_parameters(setting, sizes), setting.flow_rank
 
-    def ring(seed: int, rank: int) -> Any:
-        options: dict[str, Any] = {"core": "cp", "private_components": True, "attribute_places": "spread"}
-        return JointTRIP(d, sizes, None, rank, seed=seed, **options)
+    def ring(seed: int, rank: int, core: Any = "cp") -> Any:
+        options: dict[str, Any] = {"private_components": True, "attribute_places": "spread"}
+        return JointTRIP(d, sizes, None, rank, seed=seed, core=core, **options)
 
     def flow(base: Any, width: int) -> Any:
         return FlowPrior(base, "coupling", transforms=TRANSFORMS, hidden_features=(width, width))
 
-    alone = vae.nearest(range(4, 200, 2), lambda rank: vae.parameters(ring(0, rank)), budget)
-    width = vae.nearest(range(4, 200, 2), lambda width: vae.parameters(flow(ring(0, setting.flow_rank), width)), budget)
-    again = setting.again(method="em") | {"num_codes": setting.fits[2]}
+    def nearest(prior: Callable[[int], Any], largest: int, share: float = 1.0) -> int:
+        return vae.nearest(range(4, largest, 2), lambda size: vae.parameters(prior(size)), round(share * budget))
+
+    alone, width = nearest(lambda rank: ring(0, rank), 200), nearest(lambda width: flow(ring(0, first), width), 200)
+    switching = nearest(lambda rank: ring(0, rank, "switching"), 1000, SWITCHING_SHARE)
     options: dict[str, Any] = {"attribute_weight": WEIGHT, "weight_per_label": True}
     options |= {"prior_learning_rate": 3 * setting.prior_learning_rate}
 
-    def candidate(prior: Callable[[int], Any]) -> Candidate:
-        return Candidate(_conditional(setting, prior, **options), again, second_phase=0.5)
+    def candidate(prior: Callable[[int], Any], phase: SecondPhase, **again: Any) -> Candidate:
+        refits = setting.again(**again) | {"num_codes": setting.fits[2]}
+        return Candidate(_conditional(setting, prior, **options), refits, phase)
 
+    by_em, by_mixture = {"method": "em"}, {"method": "mixture", "attribute_weight": SECOND_WEIGHT}
+    half, again = SecondPhase(joint=0.5), SecondPhase(joint=0.5, again=True)
     return {
-        "VAE-TRIP, CP": candidate(lambda seed: ring(seed, alone)),
-        "VAE-TRIP, flow": candidate(lambda seed: flow(ring(seed, setting.flow_rank), width)),
+        "VAE-TRIP, CP": candidate(lambda seed: ring(seed, alone), half, **by_em),
+        "VAE-TRIP, flow": candidate(lambda seed: flow(ring(seed, first), width), half, **by_em),
+        "VAE-TRIP, switching": candidate(lambda seed: ring(seed, switching, "switching"), again, **by_mixture),
     }
 
 
@@ -122,29 +147,41 @@ def head_parameters(setting: Setting, sizes: Sequence[int]) -> int:
     return vae.parameters(model)
 
 
-def second_phase(model: Any, images: Any, updates: int, joint: float, folder: Path) -> float:
+def second_phase(model: Any, images: Any, updates: int, phase: SecondPhase, num_codes: int, folder: Path) -> float:
     """Further updates with a label for every image, and their seconds.
 
-    Unknown labels are predicted from the codes, see `complete_labels`. In the share `joint` of the updates all of the
-    model learns, in the others its prior alone. No image or label takes part that it has not seen in training.
+    Unknown labels are predicted from the codes, see `complete_labels`. No image or label takes part that the model has
+    not seen in training.
     """
-    from adapters.prior_phase import fit_prior
     from adapters.pseudo_labels import complete_labels
 
     begin = time.perf_counter()
-    seen, border = copy.copy(images), round((1 - HELD_OUT) * len(images.splits["train"].images))
+    hidden, border = copy.copy(images), round((1 - HELD_OUT) * len(images.splits["train"].images))
     held_out = images.splits["train"].rows(torch.arange(border, len(images.splits["train"].images)))
-    seen.splits, seen.missing = images.splits | {"val": held_out}, 0.0  # their labels are hidden by now
-    seen = complete_labels(model, seen)
+    hidden.splits, hidden.missing = images.splits | {"val": held_out}, 0.0  # their labels are hidden by now
+    seen = complete_labels(model, hidden)
     model.warm_up_steps = 0
-    training.fit(model, seen, round(joint * updates), folder)
-    if joint < 1:
-        seen.splits |= {"train": seen.splits["train"].rows(torch.arange(border))}
-        epochs = math.ceil((1 - joint) * updates / len(seen.train_dataloader()))
-        fit = fit_prior(model, seen, epochs, attribute_weight=SECOND_WEIGHT)
-        losses = ", ".join(f"{loss:.2f}" for loss in fit.history["validation"])
-        print(f"the prior alone: {losses}; kept after {fit.best_epoch} epochs", flush=True)
+    training.fit(model, seen, round(phase.joint * updates), folder)
+    if phase.joint < 1:
+        seen = complete_labels(model, hidden, drop=DROPPED) if phase.again else seen
+        _fit_prior(model, seen, round((1 - phase.joint) * updates), num_codes if phase.again else None)
     return time.perf_counter() - begin
+
+
+def _fit_prior(model: Any, images: Any, updates: int, num_codes: int | None) -> None:
+    """Updates of the prior alone, from a mixture of so many codes if they are given, on all but the last images."""
+    from adapters.callbacks import latent_codes
+    from adapters.prior_phase import fit_prior
+
+    rows = images.splits["train"]
+    learned, chosen_by = torch.arange(len(rows.images)).split(round((1 - HELD_OUT) * len(rows.images)))
+    images.splits |= {"train": rows.rows(learned), "val": rows.rows(chosen_by)}
+    if num_codes is not None:
+        codes = latent_codes(model, images, num_codes, seed=0)
+        model.prior.reinitialize(*codes, method="mixture", attribute_weight=SECOND_WEIGHT)
+    fit = fit_prior(model, images, math.ceil(updates / len(images.train_dataloader())), attribute_weight=SECOND_WEIGHT)
+    losses = ", ".join(f"{loss:.2f}" for loss in fit.history["validation"])
+    print(f"the prior alone: {losses}; kept after {fit.best_epoch} epochs", flush=True)
 
 
 def _conditional(setting: Setting, prior: Callable[[int], Any], **changed: Any) -> Make:

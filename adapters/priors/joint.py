@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adapters.priors.base import Attribute, Rng, attribute_rows, check_option, full_precision, integer_of
+from adapters.priors.base import (
+    Attribute,
+    Rng,
+    attribute_rows,
+    check_option,
+    full_precision,
+    integer_of,
+    nonnegative_of,
+)
 from adapters.priors.fitting import codes
 from adapters.priors.joint_prior import JointPrior
 from adapters.priors.ring_fit import Method
@@ -172,18 +180,27 @@ class JointTRIP(RingPrior, JointPrior):
         order: NewOrder | None = None,
         *,
         max_epochs: int = 10,
+        attribute_weight: float = 1.0,
     ) -> None:
         """Fit the prior to latent codes z (n, d) and attributes y (n, a), in place; see `TRIP.reinitialize`.
+
+        Many latents outweigh a few attributes, so that clusters may mix the values of those that codes say little of.
+        With private components the mixture (method "mixture") is that of codes beside which each known categorical
+        attribute was observed `attribute_weight` times, independently.
 
         The components of a continuous attribute with fewer different known values than components are not
         re-initialised: EM starts from the current ones, and the paper's procedure keeps them.
 
         Raises:
             TypeError, ValueError: as `TRIP.reinitialize` and `log_prob`.
-            ValueError: if the new order of a train would change the shape of a core. The prior is then unchanged.
+            ValueError: if the new order of a train would change the shape of a core, or an attribute weight is not 1
+                where there is no such mixture. The prior is then unchanged.
         """
         z = codes(z, self.num_latents, least=max(2, self.num_components))
-        self._reinitialize(self._joined(z, y), method, order, max_epochs)
+        weight = nonnegative_of("attribute_weight", attribute_weight)
+        if weight != 1 and not (method == "mixture" and self.private_components):
+            raise ValueError(f"attribute_weight is of method mixture with private components, found {weight}")
+        self._reinitialize(self._joined(z, y), method, order, max_epochs, weight)
 
     def _completed(self, z: Tensor, y: Tensor | None, rng: Rng) -> Tensor:
         """Latents and attributes side by side, (..., d + a), the NaN entries of both drawn given the others."""

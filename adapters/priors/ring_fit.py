@@ -12,7 +12,7 @@ import ringdist as rd
 from adapters.priors.fitting import LEAST_STD, fit_gaussians, global_seed
 from adapters.priors.mixture import DiagonalMixture
 from adapters.priors.ring_parameters import RingParameters
-from adapters.priors.ring_structure import Factors, core_of
+from adapters.priors.ring_structure import Factors, core_of, with_hubs
 
 Method = Literal["gmm", "em", "mixture"]
 PSEUDOCOUNT = 1e-2  # rows; keeps entries of cores positive, because gradients could not leave a zero
@@ -56,13 +56,13 @@ def by_em(prior: RingParameters, rows: Tensor, columns: Sequence[int], max_epoch
     return _values(prior, fit.ring)
 
 
-def by_mixture(prior: RingParameters, rows: Tensor, columns: Sequence[int]) -> ParameterValues:
+def by_mixture(prior: RingParameters, rows: Tensor, columns: Sequence[int], attribute_weight: float) -> ParameterValues:
     """A mixture of as many products as the rank, whose cluster rarely changes along the ring."""
     if prior.one_rank is None:
         raise ValueError(f"a mixture is a ring of one rank for all bonds, found ranks {prior.ranks}")
     spread = SMOOTHING / len(columns)
     if prior.private_components:
-        return _values(prior, _near_mixture_of_gaussians(prior, rows, columns, spread))
+        return _values(prior, _near_mixture_of_gaussians(prior, rows, columns, spread, attribute_weight))
     return _values(prior, _near_mixture(prior, rows, columns, "mixture", spread))
 
 
@@ -118,7 +118,7 @@ def _near_mixture(
         topology=prior.topology,
         method=method,
         spread=spread,
-        core=prior.core,
+        core="dense" if prior.core == "dense" else "cp",
         inner=prior._structure.inner if prior.core == "cp" and method == "quantile" else None,
         rng=global_seed(),
         xp=torch,
@@ -134,51 +134,61 @@ def _near_mixture(
 
 
 def _near_mixture_of_gaussians(
-    prior: RingParameters, rows: Tensor, columns: Sequence[int], spread: float
+    prior: RingParameters, rows: Tensor, columns: Sequence[int], spread: float, attribute_weight: float = 1.0
 ) -> rd.TensorRing:
     """A mixture of Gaussians with diagonal covariances and attributes, in which each cluster has its own components.
 
-    The mixture is the ring that never changes its cluster. EM keeps zeros of cores, so EM of that ring is EM of the
-    mixture. It starts from the mixture of the latents alone, and accounts for attributes, also where some are unknown.
+    EM starts from the mixture of the latents alone, and accounts for attributes, also where some are unknown.
     """
-    latents = rows[:, : prior.num_latents]
-    fit = fit_gaussians(latents, prior.num_components, max_iter=100, init="k-means++", seed=global_seed())
-    mixture = DiagonalMixture(fit.log_weights, fit.means, fit.log_stds.exp())
-    responsibilities = torch.softmax(mixture._joint(latents.cpu()), dim=1)
-    variables: list[Any] = [_gaussians(mean, std) for mean, std in zip(mixture.means.T, mixture.stds.T, strict=True)]
-    factors: list[dict[str, Tensor]] = [{} for _ in columns]
-    fitted = _fitted(prior, rows)
-    for k in range(prior.num_latents, len(columns)):
-        values = rows[:, k].cpu()
-        if (categories := prior._categories[k]) is not None:
-            factors[k]["emission"] = _table(values, responsibilities, categories.num_components)
-            variables.append(categories)
-        elif k in fitted:
-            variables.append(_by_responsibilities(values, responsibilities))
-        else:
-            i = prior._gaussians.index(k)
-            variables.append(_gaussians(prior.means[i], prior.log_stds[i].exp()))
-    ring = _mixture_ring(prior, mixture.log_weights.exp(), factors, variables, columns)
-    if prior.attributes:
-        data = rows.to(prior.device, prior.dtype)
-        ring = rd.fit_em(ring, data, max_epochs=MIXTURE_EPOCHS, pseudocount=PSEUDOCOUNT, rng=global_seed()).ring
-    return _smoothed(ring, spread)
+    rows, d = rows.cpu(), prior.num_latents
+    fit = fit_gaussians(rows[:, :d], prior.num_components, max_iter=100, init="k-means++", seed=global_seed())
+    clusters = Clusters(fit.log_weights, dict(enumerate(zip(fit.means.T, fit.log_stds.exp().T, strict=True))), {})
+    fixed = {k: i for i, k in enumerate(prior._gaussians) if k not in _fitted(prior, rows)}
+    for k, i in fixed.items():
+        clusters.gaussians[k] = prior.means[i].detach().double().cpu(), prior.log_stds[i].detach().double().cpu().exp()
+    for _ in range(MIXTURE_EPOCHS if prior.attributes else 0):
+        responsibilities = clusters.responsibilities(rows, attribute_weight)
+        for k in range(len(columns)):
+            if (categories := prior._categories[k]) is not None:
+                clusters.tables[k] = _table(rows[:, k], responsibilities, categories.num_components)
+            elif k not in fixed:
+                clusters.gaussians[k] = _by_responsibilities(rows[:, k], responsibilities)
+        counts = responsibilities.sum(0) + CLUSTER_ROWS
+        clusters = clusters._replace(log_weights=(counts / counts.sum()).log())
+    ring = _mixture_ring(prior, clusters, columns)
+    return with_hubs(ring, spread) if prior.core == "switching" else _smoothed(ring, spread)
 
 
-def _mixture_ring(
-    prior: RingParameters,
-    weights: Tensor,
-    factors: Sequence[dict[str, Tensor]],
-    variables: Sequence[rd.Variable],
-    columns: Sequence[int],
-) -> rd.TensorRing:
+class Clusters(NamedTuple):
+    """A mixture of products by column: of Gaussians, means and standard deviations (c,), and of tables (values, c)."""
+
+    log_weights: Tensor
+    gaussians: dict[int, tuple[Tensor, Tensor]]
+    tables: dict[int, Tensor]
+
+    def responsibilities(self, rows: Tensor, attribute_weight: float) -> Tensor:
+        """p(cluster | observed entries) of rows (n, columns), (n, c), where each table was met so many times."""
+        continuous = sorted(self.gaussians)
+        means, stds = (torch.stack([self.gaussians[k][i] for k in continuous], dim=1) for i in range(2))
+        joint = DiagonalMixture(self.log_weights, means, stds)._joint(rows[:, continuous])
+        for k, table in self.tables.items():
+            known = ~rows[:, k].isnan()
+            joint[known] += attribute_weight * table.log()[rows[known, k].long()]
+        return joint.softmax(1)
+
+
+def _mixture_ring(prior: RingParameters, clusters: Clusters, columns: Sequence[int]) -> rd.TensorRing:
     """Σ_c weights[c] ∏_k p_k(z_k | c) as a ring of CP cores."""
+    weights = clusters.log_weights.exp()
     inner = len(weights)
+    variables = [_gaussians(*clusters.gaussians[k]) if v is None else v for k, v in enumerate(prior._categories)]
+    factors = [{"emission": clusters.tables[k]} if k in clusters.tables else {} for k in range(len(columns))]
     for k, shapes in enumerate(prior._structure.shapes(columns)):
         if "left" in shapes:  # the first core of a train
             factors[k]["left"] = weights[None, :]
         identity = torch.eye(inner, dtype=weights.dtype)
-        factors[k]["right"] = identity if shapes["right"][1] == inner else identity.sum(1, keepdim=True)
+        ends = "right" in shapes and shapes["right"][1] < inner  # the last core of a train
+        factors[k]["right"] = identity.sum(1, keepdim=True) if ends else identity
     if prior.topology == "ring":
         factors[columns[-1]]["right"] = torch.diag(weights)
     return _as_ring(prior, factors, variables, columns)
@@ -210,11 +220,11 @@ def _table(values: Tensor, responsibilities: Tensor, size: int) -> Tensor:
     return table / table.sum(0)
 
 
-def _by_responsibilities(values: Tensor, responsibilities: Tensor) -> rd.GaussianMixture:
-    """A Gaussian of each cluster from the rows (n,) whose value is known."""
+def _by_responsibilities(values: Tensor, responsibilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in each cluster, from the rows (n,) whose value is known."""
     known = ~values.isnan()
     values, weights = values[known], responsibilities[known].T
     counts = weights.sum(1) + CLUSTER_ROWS
     means = (weights @ values + CLUSTER_ROWS * values.mean()) / counts
     squares = (weights * (values - means[:, None]) ** 2).sum(1) + CLUSTER_ROWS * values.var(correction=0)
-    return rd.GaussianMixture(means, (squares / counts).sqrt().clamp(min=LEAST_STD))
+    return means, (squares / counts).sqrt().clamp(min=LEAST_STD)

@@ -81,7 +81,9 @@ class RingPrior(RingParameters):
 
     # ------------------------------------------------------------------------------------------- re-initialisation
 
-    def _reinitialize(self, rows: Tensor, method: Method, order: NewOrder | None, max_epochs: int) -> None:
+    def _reinitialize(
+        self, rows: Tensor, method: Method, order: NewOrder | None, max_epochs: int, attribute_weight: float = 1.0
+    ) -> None:
         """Fit the parameters to rows (n, columns) in float64, with NaN in attributes only."""
         check_option("method", method, get_args(Method))
         if order is not None:
@@ -97,7 +99,7 @@ class RingPrior(RingParameters):
                 case "em":
                     new = by_em(self, rows, columns, max_epochs)
                 case _:
-                    new = by_mixture(self, rows, columns)
+                    new = by_mixture(self, rows, columns, attribute_weight)
             self._write(*new, columns)
 
     def _families(self) -> list[Any]:

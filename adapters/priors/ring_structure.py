@@ -15,9 +15,11 @@ from adapters.priors.base import check_option
 from ringdist.network.random import bond_ranks
 
 Topology = Literal["ring", "train"]
-CoreKind = Literal["dense", "cp"]
+CoreKind = Literal["dense", "cp", "switching"]
 Nonnegative = Literal["abs", "softplus", "exp"]
 Shape = tuple[int, ...]
+SWITCH = ("stay", "leave", "enter")  # the factors of a transition of a switching core
+STAYING = 0.1  # the mean of what stays in a random core, whose states are otherwise drawn independently
 Factors = Mapping[str, Tensor]  # of one core, by the names of `Core.arrays()`
 Layout = dict[tuple[str, Shape], list[int]]  # from a factor's name and shape to the columns that have it, ascending
 
@@ -28,7 +30,8 @@ class Structure:
 
     A dense core has one factor, "core" (N, m, m'). A CP core has c = max(ranks) hidden states and up to three factors:
     "left" (m, c) only if the rank of the left bond is not c, otherwise the value of the bond is the hidden state;
-    "emission" (N, c) unless every hidden state has its own component; and "right" (c, m').
+    "emission" (N, c) unless every hidden state has its own component; and "right" (c, m'). A switching core has the
+    vectors "stay", "leave" and "enter" (c,) instead of a "right" that is square: diag(stay) + leave enterᵀ.
 
     Args:
         sizes: N of each column.
@@ -60,6 +63,8 @@ class Structure:
         shapes: dict[str, Shape] = {} if left == self.inner else {"left": (left, self.inner)}
         if not self.private[k]:
             shapes["emission"] = (self.sizes[k], self.inner)
+        if self.kind == "switching" and right == self.inner > 1:
+            return shapes | dict.fromkeys(SWITCH, (right,))
         return shapes | {"right": (self.inner, right)}
 
     def layout(self, columns: Sequence[int]) -> Layout:
@@ -88,17 +93,23 @@ class Structure:
     def conformed(self, ring: rd.TensorRing) -> list[Factors]:
         """The factors of the cores of a ring in this structure, one dictionary per column, scaled to Z = 1.
 
-        A factor "left" that does not exist in this structure is multiplied into "right" of the previous core.
+        A factor "left" that does not exist in this structure is multiplied into "right" of the previous core. Switching
+        cores are those of `with_hubs`.
         """
         factors = [dict(core.arrays()) if isinstance(core, rd.CPCore) else {"core": core} for core in ring.cores]
         columns = list(ring.order)
         shapes = self.shapes(columns)
         for previous, k in zip([columns[-1], *columns[:-1]], columns, strict=True):
             if "left" in factors[k] and "left" not in shapes[k]:
-                factors[previous]["right"] = factors[previous]["right"] @ factors[k].pop("left")
+                left, right = factors[k].pop("left"), factors[previous].pop("right")
+                factors[previous] |= (
+                    _without_hub(right, left)
+                    if self.kind == "switching" and self.inner > 1
+                    else {"right": right @ left}
+                )
         scale = (-ring.log_normalizer() / len(columns)).exp()
-        last = "core" if self.kind == "dense" else "right"
-        return [{**own, last: own[last] * scale} for own in factors]
+        scaled = ("core", "right", "stay", "leave")  # a core is linear in one of the first two, or both of the others
+        return [{name: part * scale if name in scaled else part for name, part in own.items()} for own in factors]
 
 
 def structure_of(
@@ -106,13 +117,45 @@ def structure_of(
 ) -> Structure:
     """The structure, in which columns with private components have as many components as hidden states."""
     ranks = tuple(bond_ranks(rank, len(sizes), topology))
+    if kind == "switching" and ranks != tuple(bond_ranks(max(ranks), len(sizes), topology)):
+        raise ValueError(f"all columns of switching cores have as many hidden states, found ranks {ranks}")
     sizes = [max(ranks) if own else size for size, own in zip(sizes, private, strict=True)]
     return Structure(tuple(sizes), ranks, kind, tuple(private))
 
 
 def core_of(factors: Factors) -> Any:
     """The array of a dense core, or the CP core with these factors."""
-    return factors["core"] if "core" in factors else _CP_TEMPLATE.with_arrays(dict(factors))
+    if "core" in factors:
+        return factors["core"]
+    if "stay" in factors:
+        stay, leave, enter = (factors[name] for name in SWITCH)
+        others = {name: factor for name, factor in factors.items() if name not in SWITCH}
+        factors = {**others, "right": torch.diag(stay) + leave[:, None] * enter}
+    return _CP_TEMPLATE.with_arrays(dict(factors))
+
+
+def with_hubs(mixture: rd.TensorRing, spread: float) -> rd.TensorRing:
+    """A mixture of c products (a ring of CP cores with diagonal transitions) that switches with probability `spread`.
+
+    Between two columns it leaves its cluster for a further value of the bond, the hub, and from there enters any
+    cluster: [diag(stay) | leave] · [1 ; enter] = diag(stay) + leave enterᵀ. Bonds have c + 1 values, and the zeros of
+    these cores, which EM keeps, are what makes a transition a switch; see `Structure.conformed` for the way back.
+    """
+    columns = list(mixture.order)
+    factors = [dict(core.arrays()) for core in mixture.cores]
+    for k, following in zip(columns, [*columns[1:], columns[0]], strict=True):
+        right = factors[k]["right"]
+        if (c := right.shape[1]) > 1:
+            factors[k]["right"] = torch.cat([(1 - spread) * right, spread * right.sum(1, keepdim=True)], dim=1)
+            enter = right.new_full((1, c), 1 / c)
+            factors[following]["left"] = torch.cat([torch.eye(c).to(right), enter])
+    cores = [core.with_arrays(own) for core, own in zip(mixture.cores, factors, strict=True)]
+    return rd.TensorRing(cores, mixture.variables, mixture.order)
+
+
+def _without_hub(right: Tensor, left: Tensor) -> Factors:
+    """The transition of a switching core from a right factor (c, c + 1) and the next left one (c + 1, c)."""
+    return {"stay": right.diagonal() * left.diagonal(), "leave": right[:, -1], "enter": left[-1]}
 
 
 _CP_TEMPLATE = rd.CPCore(right=[[1.0]])  # `with_arrays` replaces its factors without checks, as compiling needs
@@ -137,14 +180,16 @@ def raw_of(factor: Tensor, how: Nonnegative) -> Tensor:
 
 
 def checked_kind(core: CoreKind, private_components: bool, topology: Topology | None) -> Topology:
-    """The topology; the default is "ring" for dense cores, as in the paper, and "train" for CP cores.
+    """The topology; the default is "ring" for dense cores, as in the paper, and "train" for all others.
 
     Raises:
-        ValueError: if an option is unknown, or private components are asked of dense cores.
+        ValueError: if an option is unknown, or private components do not fit the kind of the cores.
     """
     check_option("core", core, get_args(CoreKind))
-    if private_components and core != "cp":
-        raise ValueError(f"private components are those of hidden states: core must be cp, found {core!r}")
+    if private_components and core == "dense":
+        raise ValueError("private components are those of hidden states: core must be cp or switching, found 'dense'")
+    if core == "switching" and not private_components:
+        raise ValueError("hidden states that switch have components of their own: private_components must be True")
     if topology is None:
         return "ring" if core == "dense" else "train"
     check_option("topology", topology, get_args(Topology))
@@ -158,7 +203,14 @@ def stacked(factors: Sequence[Factors], layout: Layout) -> Iterator[Tensor]:
 
 
 def _random_factor(name: str, shape: Shape, generator: torch.Generator) -> Tensor:
-    if 1 in shape and name != "emission":
+    if len(shape) == 2 and 1 in shape and name != "emission":
         return torch.full(shape, 1 / shape[1])
-    draws = torch.rand(shape, generator=generator)
-    return -(-draws).log1p() / shape[0 if name == "emission" else 1]
+    variates = -(-torch.rand(shape, generator=generator)).log1p()
+    match name:
+        case "stay":
+            return STAYING * variates
+        case "leave":
+            return torch.full(shape, 1 - STAYING)
+        case "enter":
+            return torch.full(shape, 1 / shape[0])
+    return variates / shape[0 if name == "emission" else 1]

@@ -117,6 +117,27 @@ def test_the_number_of_labelled_images_is_limited(monkeypatch):
     assert torch.equal(labels[0], labels[1]) and not torch.equal(labels[0], labels[2])
 
 
+@pytest.mark.parametrize("keep", [["digit"], ["slant"]])
+def test_what_is_dropped_is_least_sure(keep):
+    """The same labels, without a share of the predictions of each value; what is left is right more often."""
+    data, truth = (Digits(missing=share, strokes=True, keep=keep, validation=400) for share in (0.9, 0.0))
+    truth.setup()
+    right = truth.splits["train"].attributes[:, 0]
+    model = conditional([int(right.max()) + 1])
+    every, clear = (complete_labels(model, data, drop=drop).splits for drop in (0.0, 0.3))
+    known = ~data.splits["train"].attributes[:, 0].isnan()
+    labels = every["train"].attributes[:, 0]
+    dropped = sum(int(0.3 * int((labels[~known] == value).sum())) for value in labels[~known].unique())
+    assert len(clear["train"].images) == len(labels) - dropped and len(clear["val"].images) < len(every["val"].images)
+    assert clear["test"] is data.splits["test"]
+
+    images = {image.numpy().tobytes(): i for i, image in enumerate(every["train"].images)}
+    rows = torch.tensor([images[image.numpy().tobytes()] for image in clear["train"].images])
+    assert torch.equal(rows, rows.sort().values) and set(known.nonzero()[:, 0].tolist()) <= set(rows.tolist())
+    assert torch.equal(clear["train"].attributes, every["train"].attributes[rows])
+    assert (labels == right)[rows].float().mean() > (labels == right).float().mean() + 0.02
+
+
 def test_a_prior_learns_from_completed_labels():
     """With a label for every image, p(z | y) of the ring tells the digits of new images apart better."""
     scores = []
@@ -138,6 +159,8 @@ def test_a_prior_learns_from_completed_labels():
         (lambda: complete_labels(conditional(), Digits(), max_labels=0), ValueError, "max_labels must be at least 1"),
         (lambda: complete_labels(conditional(), Digits(), max_labels=2.5), TypeError, "max_labels must be an integer"),
         (lambda: complete_labels(conditional(), Digits(), seed=-1), ValueError, "seed must be at least 0"),
+        (lambda: complete_labels(conditional(), Digits(), drop=1.0), ValueError, "less than 1, found 1.0"),
+        (lambda: complete_labels(conditional(), Digits(), drop=math.nan), ValueError, "drop must be finite"),
         (lambda: complete_labels(conditional(), Digits(keep=[])), ValueError, "must have attributes, found none"),
         (lambda: complete_labels(conditional([10, 3]), Digits()), ValueError, "has 2 attributes, the data 1"),
     ],

@@ -13,11 +13,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from adapters import FlowPrior, GaussianPrior, VampPrior
+from adapters import FlowPrior, GaussianPrior, JointTRIP, VampPrior
 from adapters.callbacks import Figures, Reinitialize, SeededSteps, forget_moments
 from adapters.data import Digits
 from adapters.data.base import ResumableLoader
-from adapters.models import VAE
+from adapters.models import VAE, ConditionalVAE
+from adapters.networks import ConvDecoder, ConvEncoder
 from adapters.seeding import derived_seed
 from tests.adapters.small_models import LATENTS, images, small_trip, small_vae
 
@@ -144,6 +145,8 @@ def test_when_the_prior_is_fitted_anew():
         Reinitialize(every=1.5)
     with pytest.raises(ValueError, match="method must be one of gmm, em, mixture, found 'svd'"):
         Reinitialize(method="svd")
+    with pytest.raises(ValueError, match="attribute_weight must be finite and not negative, found -1"):
+        Reinitialize(attribute_weight=-1)
 
 
 @pytest.mark.parametrize("around", [lambda prior: prior, lambda prior: FlowPrior(prior, "maf", transforms=1)])
@@ -151,6 +154,22 @@ def test_options_that_the_prior_does_not_have(tmp_path, around):
     run = trainer(tmp_path, Reinitialize(method="em"), epochs=1, enable_checkpointing=False, limit_val_batches=0)
     with pytest.raises(ValueError, match=r"GaussianPrior\.reinitialize does not take .*method"):
         run.fit(small_vae(around(GaussianPrior(LATENTS))), tiny_digits())
+
+
+def test_a_weight_of_attributes_reaches_the_ring(tmp_path, monkeypatch):
+    given = []
+    fit = JointTRIP.reinitialize
+    monkeypatch.setattr(
+        JointTRIP, "reinitialize", lambda *args, **options: (given.append(options), fit(*args, **options))
+    )
+    ring = JointTRIP(LATENTS, [10], rank=3, core="switching", private_components=True)
+    callback = Reinitialize(1, 1, method="mixture", attribute_weight=5.0)
+    encoder, decoder = ConvEncoder((1, 8, 8), 2 * LATENTS, (4, 8)), ConvDecoder(LATENTS, (1, 8, 8), (4, 8))
+    model = ConditionalVAE(encoder, decoder, ring)
+    trainer(tmp_path, callback, epochs=2, enable_checkpointing=False).fit(model, tiny_digits())
+    assert given == [{"method": "mixture", "attribute_weight": 5.0}]
+    with pytest.raises(ValueError, match=r"TRIP\.reinitialize does not take .*attribute_weight"):
+        trainer(tmp_path, callback, epochs=1).fit(small_vae(small_trip()), tiny_digits())
 
 
 def test_what_codes_say_nothing_about_is_told_before_training(tmp_path):

@@ -56,6 +56,9 @@ MAKERS = {
     "private": lambda **o: TRIP(D, **PRIVATE, topology="ring", **o),
     "joint": lambda **o: JointTRIP(D, [2, 3], **RING, **o),
     "joint-private": lambda **o: JointTRIP(D, [2, 3], **PRIVATE, order="given", attribute_places="spread", **o),
+    "joint-switching": lambda **o: JointTRIP(
+        D, [2, 3], **PRIVATE | {"core": "switching"}, order="given", attribute_places="spread", **o
+    ),
     "vamp": lambda **o: VampPrior(encoder(), (3,), D, 4, bounds=(-2.0, 2.0), **o),
     "vamp trip": lambda **o: VampTRIP(encoder(), (3,), D, 4, 2, 0.3, bounds=(-2.0, 2.0), **o),
     "flow": lambda **o: FlowPrior(

@@ -18,6 +18,7 @@ from adapters import TRIP, JointTRIP  # noqa: E402
 
 nan = math.nan
 PRIVATE = {"core": "cp", "private_components": True}
+SWITCHING = {"core": "switching", "private_components": True}
 
 
 def perturbed(prior, seed: int = 1, scale: float = 0.4):
@@ -49,6 +50,9 @@ def clusters(n: int = 600, d: int = 6, k: int = 4, seed: int = 0):
         PRIVATE | {"rank": 4},
         PRIVATE | {"rank": 4, "topology": "ring"},
         PRIVATE | {"rank": [1, 3, 2, 4, 3]},
+        SWITCHING | {"rank": 4},
+        SWITCHING | {"rank": 4, "topology": "ring", "nonnegative": "abs"},
+        SWITCHING | {"rank": 1},
     ],
 )
 def test_rings_of_cp_cores_are_those_of_their_factors(options):
@@ -85,7 +89,7 @@ def test_private_components_are_as_many_as_hidden_states():
     assert TRIP(8, core="cp", rank=64).num_components == TRIP(8).num_components == 10
 
 
-@pytest.mark.parametrize("options", [{"core": "cp"}, PRIVATE, {"core": "cp", "topology": "ring"}])
+@pytest.mark.parametrize("options", [{"core": "cp"}, PRIVATE, SWITCHING, {"core": "cp", "topology": "ring"}])
 @pytest.mark.parametrize("places", [None, "spread"])
 def test_state_dicts_of_cp_cores_hold_everything(options, places):
     def make(seed):
@@ -120,8 +124,8 @@ def test_a_state_dict_says_how_its_cores_are_kept_non_negative():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: TRIP(3, core="tucker"), "core must be one of dense, cp, found 'tucker'"),
-        (lambda: TRIP(3, private_components=True), "core must be cp, found 'dense'"),
+        (lambda: TRIP(3, core="tucker"), "core must be one of dense, cp, switching, found 'tucker'"),
+        (lambda: TRIP(3, private_components=True), "core must be cp or switching, found 'dense'"),
         (lambda: TRIP(3, 5, 4, **PRIVATE), "num_components must be None or the number of hidden states, 4, .* found 5"),
         (lambda: TRIP(3, std=1.2), "std must be below 1 where mean_range is None, .* found 1.2"),
         (lambda: JointTRIP(3, [2], attribute_places="middle"), "attribute_places must be one of spread, end"),
@@ -166,6 +170,7 @@ def test_components_of_equal_weight_are_near_the_standard_normal(n):
         TRIP(30, topology="train"),
         TRIP(30, rank=64, **PRIVATE),
         TRIP(30, core="cp", rank=64),
+        TRIP(30, rank=64, **SWITCHING),
         JointTRIP(30, [2, 5], nonnegative="softplus"),
     ],
     ids=repr,
@@ -213,7 +218,7 @@ def test_attributes_are_spread_or_at_the_end_or_where_they_are_put(d, a):
 
 
 @pytest.mark.parametrize("asked", ["spread", "end", [0, 4]])
-@pytest.mark.parametrize("options", [{}, {"core": "cp"}, {"topology": "ring"} | PRIVATE])
+@pytest.mark.parametrize("options", [{}, {"core": "cp"}, {"topology": "ring"} | PRIVATE, SWITCHING])
 def test_reinitialisation_keeps_the_places_of_attributes(asked, options):
     z, label = clusters(300, 6)
     y = torch.stack([(z[:, 2] > z[:, 2].median()).float(), label.float()], 1)
