@@ -44,7 +44,7 @@ with 5 log p(y | z), on codes of the encoder as it is; a tenth of the training i
 such a phase too where their name says *two phases*; all of the model learns in it.
 
 *Switching*: a train of CP cores with many more hidden states, which stay or are drawn anew from one column to the next.
-It is given four fifths of these parameters, because its time grows with the square of its states. It starts again from
+It is given four fifths of these parameters. It starts again from
 a mixture of codes, in which each known attribute counts five times. Before the prior learns alone, the labels are
 predicted again from the codes as they are then; of the predictions of each label the least sure fifth is left out, with
 all labels of these images; and the prior starts again from the mixture of what is left.

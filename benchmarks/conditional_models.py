@@ -17,7 +17,7 @@ from .conditional_settings import Setting
 
 WEIGHT = 50.0  # of log p(y | z), as TELBO and JMVAE have it
 TRANSFORMS = 3  # layers of a flow
-SWITCHING_SHARE = 0.8  # of TELBO's parameters, in a ring of switching cores, whose products cost the square of the rank
+SWITCHING_SHARE = 0.8  # of TELBO's parameters, in a ring of switching cores, which has many states and little else
 SECOND_WEIGHT = 5.0  # that of a prior alone in the second phase, and of attributes in a mixture of codes
 DROPPED = 0.2  # share of the predictions of every label whose rows a prior alone does not learn from
 HELD_OUT = 0.1  # the share of the training images by which it chooses its epoch

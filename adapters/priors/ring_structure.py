@@ -79,7 +79,7 @@ class Structure:
         """Factors of exponential variates, one dictionary per column: Z is near 1, and the bonds' values differ.
 
         The ends of a train of CP cores are uniform instead, so that the components of the columns there start with
-        nearly equal weights, as those of all other columns do.
+        nearly equal weights, as those of all other columns do. Switching cores draw most states anew.
         """
         if self.kind == "dense":
             variables = [rd.Categorical(size) for size in self.sizes]
@@ -102,11 +102,8 @@ class Structure:
         for previous, k in zip([columns[-1], *columns[:-1]], columns, strict=True):
             if "left" in factors[k] and "left" not in shapes[k]:
                 left, right = factors[k].pop("left"), factors[previous].pop("right")
-                factors[previous] |= (
-                    _without_hub(right, left)
-                    if self.kind == "switching" and self.inner > 1
-                    else {"right": right @ left}
-                )
+                switches = "stay" in shapes[previous]
+                factors[previous] |= _without_hub(right, left) if switches else {"right": right @ left}
         scale = (-ring.log_normalizer() / len(columns)).exp()
         scaled = ("core", "right", "stay", "leave")  # a core is linear in one of the first two, or both of the others
         return [{name: part * scale if name in scaled else part for name, part in own.items()} for own in factors]
@@ -128,9 +125,7 @@ def core_of(factors: Factors) -> Any:
     if "core" in factors:
         return factors["core"]
     if "stay" in factors:
-        stay, leave, enter = (factors[name] for name in SWITCH)
-        others = {name: factor for name, factor in factors.items() if name not in SWITCH}
-        factors = {**others, "right": torch.diag(stay) + leave[:, None] * enter}
+        return rd.CPCore.switching(**factors, validate=False)
     return _CP_TEMPLATE.with_arrays(dict(factors))
 
 

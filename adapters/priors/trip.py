@@ -31,9 +31,9 @@ class TRIP(RingPrior):
         trainable: whether means, log_stds and cores are learned.
         core: "dense", arrays (N, m, m') as in the paper, or "cp" (`ringdist.CPCore`): a hidden state with as many
             values as the rank, which determines the component by "emission" (N, m) and the next state by "right"
-            (m, m'). "switching": CP cores of transitions diag(stay) + leave enterᵀ, which keep the state or draw
-            another one independently of it. A state then costs 2d + 3(d − 1) numbers instead of 2d + m (d − 1), so
-            that there may be hundreds; they need private components, and one rank.
+            (m, m'). "switching": CP cores of transitions diag(stay) + leave enterᵀ (`CPCore.switching`), which keep the
+            state or draw another one independently of it. A state then costs 2d + 3(d − 1) numbers instead of
+            2d + m (d − 1), so that there may be hundreds. They need private components and one rank.
         private_components: for CP and switching cores, whether every hidden state has its own component in every
             dimension instead of an emission, so N is the rank. A ring of rank m then contains all mixtures of m
             Gaussians with diagonal covariances.

@@ -21,6 +21,7 @@ from ringdist.backend import (
 from ringdist.cores.conditional import Conditional, Counts, per_mass
 from ringdist.cores.protocol import KINDS
 from ringdist.cores.semiring import LINEAR, Semiring
+from ringdist.cores.switch import Switch
 
 
 class Environment(NamedTuple):
@@ -62,6 +63,7 @@ class CPCore(Conditional):
     left: Array | None
     emission: Array | None
     right: Array | None
+    switch: Switch | None  # what `right` is made of, if it is known: sweeps then cost O(c) instead of O(c²)
     _factors: dict[str, Array]
 
     def __init__(self, left: Any = None, emission: Any = None, right: Any = None):
@@ -83,7 +85,42 @@ class CPCore(Conditional):
         values = {name: factors.get(name) for name in ("left", "emission", "right")}
         for name, value in values.items():
             self.__dict__[name] = value
+        self.__dict__["switch"] = None
         self.__dict__["_factors"] = {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def switching(
+        cls, stay: Any, leave: Any, enter: Any, *, left: Any = None, emission: Any = None, validate: bool = True
+    ) -> CPCore:
+        """A core whose right factor is diag(stay) + leave enterᵀ: the hidden state is kept, or drawn anew.
+
+        Likelihoods in PyTorch and their gradients then cost O(c) for the transition. A core that is derived from this
+        one, as a copy or in another unit, has the matrix as its right factor and no `switch`.
+
+        Args:
+            stay, leave, enter: (c,) each.
+            left, emission: as in `CPCore`.
+            validate: whether shapes are checked.
+
+        Raises:
+            ValueError, TypeError: as `CPCore`, and if the three are not vectors of one length.
+
+        Examples:
+            >>> import ringdist as rd
+            >>> core = rd.CPCore.switching([0.9, 0.8], [0.1, 0.2], [0.5, 0.5])
+            >>> core.right
+            array([[0.95, 0.05],
+                   [0.1 , 0.9 ]])
+        """
+        switch = Switch.checked(stay, leave, enter) if validate else Switch(stay, leave, enter)
+        factors = {"left": left, "emission": emission, "right": switch.dense()}
+        if validate:
+            core = cls(**factors)
+        else:
+            core = object.__new__(cls)
+            core._set({name: factor for name, factor in factors.items() if factor is not None})
+        core.__dict__["switch"] = switch
+        return core
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"cores are immutable: {name} cannot be set")

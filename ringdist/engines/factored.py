@@ -3,7 +3,8 @@
 A column multiplies the state S by left · diag(h) · right, where h = w · emission are the weights of the hidden states.
 Only the states T = S · left are stored for the backward pass. h and T · diag(h) are recomputed, at the cost of N / m of
 a product and of one multiplication. With D the gradient of the next state, that of `right` is (T diag(h))ᵀ D; with D' =
-D rightᵀ that of h is Σ_r T D', and D' diag(h) goes on to the left. Everything but the kept states stays in a CPU's
+D rightᵀ that of h is Σ_r T D', and D' diag(h) goes on to the left. A right factor diag(stay) + leave enterᵀ is never
+multiplied out (`_switched`). Everything but the kept states stays in a CPU's
 cache, and in a train a state is a matrix, one row for each row of data.
 """
 
@@ -22,7 +23,7 @@ from ringdist.cores import CPCore
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Linear, Result
 
-PARTS = 4  # operands of a column: left, evidence weights (b, N), emission, right
+PARTS = 7  # operands of a column: left, evidence weights (b, N), emission, right or stay, leave and enter
 
 
 def is_factored(linear: Linear) -> bool:
@@ -40,7 +41,8 @@ def factored_sweep(linear: Linear) -> Result:
     operands: list[Tensor | None] = []
     for k in linear.ring.sequence:
         core: Any = linear.cores[k]
-        operands += [core.left, linear.evidence.weights(k), core.emission, core.right]
+        right = (core.right, None, None, None) if core.switch is None else (None, *core.switch)
+        operands += [core.left, linear.evidence.weights(k), core.emission, *right]
     plan = _Plan(linear.evidence.num_rows, min(linear.ring.ranks), linear.interval)
     if torch.is_grad_enabled() and any(operand is not None and operand.requires_grad for operand in operands):
         diagonal, logs, low = _Diagonal.apply(plan, *operands)
@@ -75,12 +77,14 @@ def _forward(
     low, found, kept = torch.empty(0), {}, []
     large = plan.cut > 1 and (keeps or plan.rows * plan.cut**2 > budget.CACHED)
     memory = _Memory(plan, columns, reuses=large and scales is None)
-    for k, (left, weights, emission, right) in enumerate(columns):
+    for k, (left, weights, emission, right, *switch) in enumerate(columns):
         inner = state if left is None else state @ left if keeps else memory.times(state, left)
         if keeps:
             kept += [None if left is None else state, inner]
         hidden = _hidden(plan, weights, emission)
-        if right is None:
+        if switch[0] is not None:
+            state = _switched(inner * hidden, *switch)
+        elif right is None:
             state = inner * hidden
         else:
             product = memory.scaled(inner, hidden)
@@ -105,7 +109,7 @@ class _Memory:
     def __init__(self, plan: _Plan, columns: Sequence[Any], *, reuses: bool):
         self.flat: list[Tensor] = []
         if reuses:
-            factors = [f for left, _, emission, right in columns for f in (left, emission, right) if f is not None]
+            factors = [f for left, _, *others in columns for f in (left, *others) if f is not None]
             widest = max(max(factor.shape) for factor in factors)
             self.flat = [columns[0][1].new_empty(plan.rows * plan.cut * widest) for _ in range(3)]
 
@@ -123,6 +127,11 @@ class _Memory:
         shape = (*state.shape[:-1], factor.shape[1])
         out = self.flat[1][: math.prod(shape)].view(-1, factor.shape[1])
         return torch.mm(state.flatten(0, -2), factor, out=out).view(shape)
+
+
+def _switched(state: Tensor, stay: Tensor, leave: Tensor, enter: Tensor) -> Tensor:
+    """state · (diag(stay) + leave enterᵀ)."""
+    return state * stay + (state @ leave)[..., None] * enter
 
 
 def _columns(operands: Sequence[Any]) -> list[Any]:
@@ -176,9 +185,16 @@ def _column_gradients(
     plan: _Plan, memory: _Memory, column: Any, wanted: Any, state: Tensor | None, inner: Tensor, gradient: Tensor
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The gradients of the state before a column and of its operands; the gradient after it is overwritten."""
-    left, weights, emission, right = column
+    left, weights, emission, right, stay, leave, enter = column
     found: list[Tensor | None] = [None] * PARTS
     hidden = _hidden(plan, weights, emission)
+    if stay is not None:
+        product, entered = memory.scaled(inner, hidden), gradient @ enter
+        axes = tuple(range(gradient.ndim - 1))
+        found[4] = (product * gradient).sum(axes) if wanted[4] else None
+        found[5] = entered.flatten() @ product.flatten(0, -2) if wanted[5] else None
+        found[6] = (product @ leave).flatten() @ gradient.flatten(0, -2) if wanted[6] else None
+        gradient = gradient * stay + entered[..., None] * leave
     if right is not None:
         if wanted[3]:
             found[3] = _pairs(memory.scaled(inner, hidden), gradient)

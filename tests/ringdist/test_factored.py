@@ -159,3 +159,63 @@ def test_cores_of_any_scale_are_brought_near_one(backend, dtype, seed):
         assert low <= q.sum(axis=(0, 2)).max() <= high
         total += np.round(exponent)
     assert_close(log_scale, total * np.log(2), structured)
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["ring", "train"])
+@pytest.mark.parametrize("emission", [False, True], ids=["private", "shared"])
+def test_switches_are_swept_without_their_matrix(train, emission, monkeypatch):
+    """Values, first and second derivatives are those of cores that hold the matrix; missing entries included."""
+    rng, c, d = torch.Generator().manual_seed(0), 4, 5
+    parts = [torch.rand(3, c, generator=rng, dtype=torch.float64).requires_grad_() for _ in range(d)]
+    tables = [
+        torch.rand(3, c, generator=rng, dtype=torch.float64).requires_grad_() for _ in range(d if emission else 0)
+    ]
+    ends = [torch.rand(1, c, generator=rng, dtype=torch.float64).requires_grad_() for _ in range(2 if train else 0)]
+    parameters = [*parts, *tables, *ends]
+    x = torch.randint(3 if emission else c, (6, d), generator=rng).double()
+    x[0, 1] = x[3, :4] = torch.nan
+    found, ran, switched = [], [], factored._switched
+    monkeypatch.setattr(factored, "_switched", lambda *args: ran.append(1) or switched(*args))
+    for switches in (True, False):
+        cores = []
+        for k in range(d):
+            factors = {"emission": tables[k]} if emission else {}
+            factors |= {"left": ends[0]} if train and k == 0 else {}
+            last = train and k == d - 1
+            core = rd.CPCore(right=ends[1].T, **factors) if last else rd.CPCore.switching(*parts[k], **factors)
+            cores.append(core if switches else core.with_arrays(core.arrays()))
+            assert (core.switch is None) == last and (switches or cores[-1].switch is None)
+        ring = rd.TensorRing(cores, [rd.Categorical(3 if emission else c)] * d, validate=False, copy=False)
+        used = parameters[: d - 1] + parameters[d:] if train else parameters
+        ran.clear()
+        value = ring.log_prob(x, engine="sweep")
+        assert len(ran) % (d - train) == 0 and bool(ran) == switches
+        first = torch.autograd.grad(value.square().sum(), used, create_graph=True)
+        found.append([value, *first, *torch.autograd.grad(sum(slope.square().sum() for slope in first), used)])
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("exponent", [-40, 60])
+def test_switches_of_any_scale(exponent):
+    """Cores brought into range hold the matrix; the value is the same up to the scale."""
+    rng = np.random.default_rng(0)
+    parts = [rng.random((3, 4)) for _ in range(5)]
+    x = rng.integers(4, size=(8, 5)).astype(float)
+    values = []
+    for scale in (1.0, 2.0**exponent):
+        cores = [rd.CPCore.switching(*(torch.tensor(p) for p in (a * scale, b * scale, c))) for a, b, c in parts]
+        values.append(rd.TensorRing(cores, [rd.Categorical(4)] * 5).log_prob(torch.tensor(x)))
+    torch.testing.assert_close(values[0], values[1])
+
+
+def test_a_switch_in_every_backend_is_its_matrix():
+    stay, leave, enter = np.random.default_rng(0).random((3, 4))
+    core = rd.CPCore.switching(stay, leave, enter, left=np.ones((1, 4)))
+    np.testing.assert_allclose(core.right, np.diag(stay) + np.outer(leave, enter))
+    assert core.shape == (4, 1, 4) and set(core.arrays()) == {"left", "right"}
+    assert core.with_arrays(core.arrays()).switch is None
+    with pytest.raises(ValueError, match=r"vectors of one length, found shapes \(4,\), \(4,\), \(3,\)"):
+        rd.CPCore.switching(stay, leave, enter[:3])
+    with pytest.raises(ValueError, match="vectors of one length"):
+        rd.CPCore.switching(*np.ones((3, 2, 2)))
