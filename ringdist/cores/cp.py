@@ -95,7 +95,7 @@ class CPCore(Conditional):
         """A core whose right factor is diag(stay) + leave enterᵀ: the hidden state is kept, or drawn anew.
 
         Likelihoods in PyTorch and their gradients then cost O(c) for the transition. A core that is derived from this
-        one, as a copy or in another unit, has the matrix as its right factor and no `switch`.
+        one, as a copy or in another dtype, has the matrix as its right factor and no `switch`.
 
         Args:
             stay, leave, enter: (c,) each.
@@ -114,10 +114,8 @@ class CPCore(Conditional):
         """
         switch = Switch.checked(stay, leave, enter) if validate else Switch(stay, leave, enter)
         factors = {"left": left, "emission": emission, "right": switch.dense()}
-        if validate:
-            core = cls(**factors)
-        else:
-            core = object.__new__(cls)
+        core = cls(**factors) if validate else object.__new__(cls)
+        if not validate:
             core._set({name: factor for name, factor in factors.items() if factor is not None})
         core.__dict__["switch"] = switch
         return core
@@ -166,6 +164,20 @@ class CPCore(Conditional):
         """A CP core of other factors, unchecked."""
         core: CPCore = object.__new__(CPCore)
         core._set(arrays)
+        return core
+
+    def with_factor(self, name: str, factor: Array) -> CPCore:
+        """The core with another factor of that name, unchecked; its switch is kept unless that is the right factor."""
+        core = self.with_arrays({**self._factors, name: factor})
+        core.__dict__["switch"] = None if name == "right" else self.switch
+        return core
+
+    def divided(self, exponent: int) -> CPCore:
+        """The core divided by 2^exponent, in its first factor."""
+        name, factor = next(iter(self._factors.items()))
+        core = self.with_factor(name, times_power(factor, -exponent))
+        if name == "right" and self.switch is not None:
+            core.__dict__["switch"] = self.switch.divided(exponent)
         return core
 
     def dense(self) -> Array:

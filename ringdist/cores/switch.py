@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, identity, is_array
+from ringdist.backend import Array, identity, is_array, times_power
 
 
 class Switch(NamedTuple):
@@ -29,3 +29,7 @@ class Switch(NamedTuple):
     def dense(self) -> Array:
         """The matrix (c, c)."""
         return self.stay[:, None] * identity(self.stay.shape[0], self.stay) + self.leave[:, None] * self.enter
+
+    def divided(self, exponent: int) -> Switch:
+        """The switch divided by 2^exponent."""
+        return Switch(times_power(self.stay, -exponent), times_power(self.leave, -exponent), self.enter)

@@ -88,7 +88,8 @@ def _in_range(network: Network) -> InRange:
         if shifts.keys() & group.columns:
             for k, emission in zip(group.columns, group.divided(shifts), strict=True):
                 if k in shifts:
-                    cores[k] = cores[k].with_arrays({**cores[k].arrays(), "emission": emission})
+                    stacked_core: Any = cores[k]
+                    cores[k] = stacked_core.with_factor("emission", emission)
     return InRange(tuple(cores), math.log(2) * sum(exponents))
 
 
@@ -138,6 +139,8 @@ def _shift(norm: float) -> int:
 
 def _divided(core: Core, exponent: int) -> Core:
     """The core divided by 2^exponent."""
+    if isinstance(core, CPCore):
+        return core.divided(exponent)
     name, array = next(iter(core.arrays().items()))
     return core.with_arrays({**core.arrays(), name: times_power(array, -exponent)})
 

@@ -211,7 +211,7 @@ def test_switches_of_any_scale(exponent):
 
 def test_a_switch_in_every_backend_is_its_matrix():
     stay, leave, enter = np.random.default_rng(0).random((3, 4))
-    core = rd.CPCore.switching(stay, leave, enter, left=np.ones((1, 4)))
+    core = rd.CPCore.switching(stay, leave, enter, left=[[1.0] * 4])
     np.testing.assert_allclose(core.right, np.diag(stay) + np.outer(leave, enter))
     assert core.shape == (4, 1, 4) and set(core.arrays()) == {"left", "right"}
     assert core.with_arrays(core.arrays()).switch is None
