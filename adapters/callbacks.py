@@ -21,7 +21,7 @@ from adapters.conditions import changed_codes
 from adapters.data.base import ImageData, value_name
 from adapters.hopping import mode_hopping
 from adapters.models import VAE, AttributeVAE, ConditionalVAE
-from adapters.priors import FlowPrior, Prior
+from adapters.priors import FlowPrior, JointTRIP, Prior
 from adapters.priors.base import check_option, integer_of, nonnegative_of
 from adapters.priors.ring_fit import Method
 from adapters.priors.ring_start import NewOrder
@@ -66,8 +66,9 @@ class Reinitialize(Callback):
 
     Raises:
         TypeError: if first, every, num_codes or max_epochs is not an integer, or attribute_weight not a number.
-        ValueError: if one of them is less than 1, or an option is unknown; when training starts, if the model has no
-            latent codes, its prior has no such re-initialisation, or weights would be averaged over a re-ordering.
+        ValueError: if one of the integers is less than 1, the weight is negative, or an option is unknown; when
+            training starts, if the model has no latent codes, its prior has no such re-initialisation, or weights would
+            be averaged over a re-ordering.
 
     Examples:
         >>> from adapters.callbacks import Reinitialize
@@ -98,7 +99,7 @@ class Reinitialize(Callback):
         if attribute_weight is not None:
             nonnegative_of("attribute_weight", attribute_weight)
         self.first, self.every, self.last, self.num_codes = first, every, last, num_codes
-        options = {
+        options: dict[str, Any] = {
             "method": method,
             "order": order,
             "max_epochs": max_epochs,
@@ -127,6 +128,10 @@ class Reinitialize(Callback):
             inspect.signature(prior.reinitialize).bind(None, **self.options)
         except TypeError as error:
             raise ValueError(f"{type(prior).__name__}.reinitialize does not take {self.options}: {error}") from error
+        if isinstance(prior, JointTRIP) and "attribute_weight" in self.options:
+            labelled = isinstance(pl_module, ConditionalVAE)
+            weight, method = self.options["attribute_weight"], self.options.get("method", "gmm")
+            prior.check_attribute_weight(weight, method, has_attributes=labelled)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise `ValueError` if weights will be averaged over a re-ordering of the ring, as far as this is known."""

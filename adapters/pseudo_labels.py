@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def complete_labels(
     Where the machines are not sure they err most, and a prior that learns from their errors draws them again. With
     `drop` the rows are left out that have one of these labels: for every attribute and value, this share of the
     predictions, those with the smallest margins between the best and the second best value. What is left are clear
-    examples, not a sample from the data.
+    examples, not a sample from the data: of a attributes that are all unknown about (1 − drop)^a of the rows.
 
     Validation images have the share of their labels hidden that training images have, and completed likewise. Test
     images stay as they are. An attribute of which fewer than two different values are known stays as it is.
@@ -51,8 +52,8 @@ def complete_labels(
 
     Raises:
         TypeError: if the model is not a VAE, or max_labels or seed is not an integer.
-        ValueError: if max_labels is less than 1, drop is out of its range, or the data has no attributes or not as many
-            as the model.
+        ValueError: if max_labels is less than 1, drop is out of its range or leaves no image, or the data has no
+            attributes or not as many as the model.
 
     Examples:
         >>> from adapters import JointTRIP
@@ -103,13 +104,15 @@ def complete_labels(
     found = {stage: split._replace(attributes=labels[stage]) for stage, split in parts.items()}
     if drop:
         found = {stage: split.rows(clear[stage].nonzero()[:, 0]) for stage, split in found.items()}
+        if empty := [stage for stage, split in found.items() if not len(split.images) and len(parts[stage].images)]:
+            raise ValueError(f"drop={drop} leaves no image for {' and '.join(empty)}")
     completed.splits = data.splits | found
     completed.missing = 0.0
     return completed
 
 
 def _predictions(classifier: Any, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The predicted values (n,), and their margins: the decision function's beyond that of the second best value."""
+    """The predicted values (n,), and by how much the best value's score exceeds the second best one's, (n,)."""
     scores = classifier.decision_function(codes)
     if scores.ndim == 1:  # of two values
         return classifier.predict(codes), np.abs(scores)
@@ -120,7 +123,7 @@ def _predictions(classifier: Any, codes: np.ndarray) -> tuple[np.ndarray, np.nda
 def _least_sure(predicted: np.ndarray, margins: np.ndarray, share: float) -> np.ndarray:
     """The rows with the smallest margins, this share of those of each predicted value."""
     rows = [np.flatnonzero(predicted == value) for value in np.unique(predicted)]
-    return np.concatenate([own[np.argsort(margins[own])[: int(share * len(own))]] for own in rows])
+    return np.concatenate([own[np.argsort(margins[own])[: math.ceil(share * len(own))]] for own in rows])
 
 
 @torch.no_grad()

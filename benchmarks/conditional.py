@@ -44,10 +44,10 @@ with 5 log p(y | z), on codes of the encoder as it is; a tenth of the training i
 such a phase too where their name says *two phases*; all of the model learns in it.
 
 *Switching*: a train of CP cores with many more hidden states, which stay or are drawn anew from one column to the next.
-It is given four fifths of these parameters, and starts from mixtures of codes, in which each known attribute counts five
-times. Before the prior learns alone, the labels are predicted again, from the codes as they are then. The images are
-left out that have one of the least sure fifth of the predictions of a label, and the prior starts from a mixture of the
-codes of the others.
+It is given four fifths of these parameters, and starts from mixtures of codes, in which each known attribute counts
+five times. Before the prior learns alone, the labels are predicted again, from the codes as they are then. The images
+are left out that have one of the least sure fifth of the predictions of a label, and the prior starts from a mixture of
+the codes of the others.
 
 *Temperature* multiplies the standard deviations of the Gaussians that codes are drawn from: the components of VAE-TRIP,
 the noise of CVAE, q(z | y) of TELBO and JMVAE. Below 1 images are not from the model's density; the tables above have

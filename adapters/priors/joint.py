@@ -189,18 +189,27 @@ class JointTRIP(RingPrior, JointPrior):
         attribute was observed `attribute_weight` times, independently.
 
         The components of a continuous attribute with fewer different known values than components are not
-        re-initialised: EM starts from the current ones, and the paper's procedure keeps them.
+        re-initialised: EM starts from the current ones, and the paper's procedure keeps them. A mixture with private
+        components needs two different values.
 
         Raises:
             TypeError, ValueError: as `TRIP.reinitialize` and `log_prob`.
             ValueError: if the new order of a train would change the shape of a core, or an attribute weight is not 1
-                where there is no such mixture. The prior is then unchanged.
+                where there is no such mixture or no categorical attribute. The prior is then unchanged.
         """
         z = codes(z, self.num_latents, least=max(2, self.num_components))
-        weight = nonnegative_of("attribute_weight", attribute_weight)
-        if weight != 1 and not (method == "mixture" and self.private_components):
+        self.check_attribute_weight(attribute_weight, method, has_attributes=y is not None)
+        self._reinitialize(self._joined(z, y), method, order, max_epochs, attribute_weight)
+
+    def check_attribute_weight(self, weight: float, method: str, *, has_attributes: bool) -> None:
+        """Raise `TypeError` or `ValueError` unless `reinitialize` can give attributes this weight."""
+        nonnegative_of("attribute_weight", weight)
+        if weight == 1:
+            return
+        if not (method == "mixture" and self.private_components):
             raise ValueError(f"attribute_weight is of method mixture with private components, found {weight}")
-        self._reinitialize(self._joined(z, y), method, order, max_epochs, weight)
+        if not has_attributes or all(kind == "continuous" for kind in self.attributes):
+            raise ValueError(f"attribute_weight is of known categorical attributes, found {weight} and none of them")
 
     def _completed(self, z: Tensor, y: Tensor | None, rng: Rng) -> Tensor:
         """Latents and attributes side by side, (..., d + a), the NaN entries of both drawn given the others."""

@@ -19,7 +19,7 @@ PSEUDOCOUNT = 1e-2  # rows; keeps entries of cores positive, because gradients c
 SMOOTHING = 0.01  # the probability that an initial mixture changes its cluster anywhere along the ring
 SPREAD = 0.04  # the same at each column, for a start that EM refines, as in `rd.initialize`
 MIXTURE_EPOCHS = 20  # epochs of EM for a mixture with attributes
-CLUSTER_ROWS = 0.1  # rows with the column's own frequencies that are added to each cluster
+CLUSTER_ROWS = 0.1  # rows of what an attribute is in all clusters, or a latent in the mean of them, added to each
 
 
 class ParameterValues(NamedTuple):
@@ -143,18 +143,20 @@ def _near_mixture_of_gaussians(
     rows, d = rows.cpu(), prior.num_latents
     fit = fit_gaussians(rows[:, :d], prior.num_components, max_iter=100, init="k-means++", seed=global_seed())
     clusters = Clusters(fit.log_weights, dict(enumerate(zip(fit.means.T, fit.log_stds.exp().T, strict=True))), {})
-    fixed = {k: i for i, k in enumerate(prior._gaussians) if k not in _fitted(prior, rows)}
-    for k, i in fixed.items():
-        clusters.gaussians[k] = prior.means[i].detach().double().cpu(), prior.log_stds[i].detach().double().cpu().exp()
     for _ in range(MIXTURE_EPOCHS if prior.attributes else 0):
         responsibilities = clusters.responsibilities(rows, attribute_weight)
         for k in range(len(columns)):
             if (categories := prior._categories[k]) is not None:
                 clusters.tables[k] = _table(rows[:, k], responsibilities, categories.num_components)
-            elif k not in fixed:
+            elif k < d:
+                clusters.gaussians[k] = _pooled(rows[:, k], responsibilities)
+            elif len(rows[:, k][~rows[:, k].isnan()].unique()) > 1:
                 clusters.gaussians[k] = _by_responsibilities(rows[:, k], responsibilities)
         counts = responsibilities.sum(0) + CLUSTER_ROWS
         clusters = clusters._replace(log_weights=(counts / counts.sum()).log())
+    for i, k in enumerate(prior._gaussians):
+        if k not in clusters.gaussians:  # of an attribute of which nothing is known
+            clusters.gaussians[k] = prior.means[i].detach(), prior.log_stds[i].detach().exp()
     ring = _mixture_ring(prior, clusters, columns)
     return with_hubs(ring, spread) if prior.core == "switching" else _smoothed(ring, spread)
 
@@ -220,8 +222,17 @@ def _table(values: Tensor, responsibilities: Tensor, size: int) -> Tensor:
     return table / table.sum(0)
 
 
+def _pooled(values: Tensor, responsibilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a latent (n,) in each cluster, its variance drawn to the mean of all clusters'."""
+    counts = responsibilities.sum(0)
+    means = (values @ responsibilities + LEAST_STD * values.mean()) / (counts + LEAST_STD)
+    squares = (responsibilities * (values[:, None] - means) ** 2).sum(0)
+    variances = (squares + CLUSTER_ROWS * squares.sum() / counts.sum()) / (counts + CLUSTER_ROWS)
+    return means, variances.sqrt().clamp(min=LEAST_STD)
+
+
 def _by_responsibilities(values: Tensor, responsibilities: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in each cluster, from the rows (n,) whose value is known."""
+    """Mean and standard deviation of an attribute in each cluster, from the rows (n,) whose value is known."""
     known = ~values.isnan()
     values, weights = values[known], responsibilities[known].T
     counts = weights.sum(1) + CLUSTER_ROWS

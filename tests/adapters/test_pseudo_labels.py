@@ -127,7 +127,7 @@ def test_what_is_dropped_is_least_sure(keep):
     every, clear = (complete_labels(model, data, drop=drop).splits for drop in (0.0, 0.3))
     known = ~data.splits["train"].attributes[:, 0].isnan()
     labels = every["train"].attributes[:, 0]
-    dropped = sum(int(0.3 * int((labels[~known] == value).sum())) for value in labels[~known].unique())
+    dropped = sum(math.ceil(0.3 * int((labels[~known] == value).sum())) for value in labels[~known].unique())
     assert len(clear["train"].images) == len(labels) - dropped and len(clear["val"].images) < len(every["val"].images)
     assert clear["test"] is data.splits["test"]
 
@@ -160,6 +160,11 @@ def test_a_prior_learns_from_completed_labels():
         (lambda: complete_labels(conditional(), Digits(), max_labels=2.5), TypeError, "max_labels must be an integer"),
         (lambda: complete_labels(conditional(), Digits(), seed=-1), ValueError, "seed must be at least 0"),
         (lambda: complete_labels(conditional(), Digits(), drop=1.0), ValueError, "less than 1, found 1.0"),
+        (
+            lambda: complete_labels(conditional(), Digits(missing=0.9, validation=10), drop=0.99),
+            ValueError,
+            "drop=0.99 leaves no image for val",
+        ),
         (lambda: complete_labels(conditional(), Digits(), drop=math.nan), ValueError, "drop must be finite"),
         (lambda: complete_labels(conditional(), Digits(keep=[])), ValueError, "must have attributes, found none"),
         (lambda: complete_labels(conditional([10, 3]), Digits()), ValueError, "has 2 attributes, the data 1"),

@@ -170,6 +170,10 @@ def test_a_weight_of_attributes_reaches_the_ring(tmp_path, monkeypatch):
     assert given == [{"method": "mixture", "attribute_weight": 5.0}]
     with pytest.raises(ValueError, match=r"TRIP\.reinitialize does not take .*attribute_weight"):
         trainer(tmp_path, callback, epochs=1).fit(small_vae(small_trip()), tiny_digits())
+    with pytest.raises(ValueError, match=r"attribute_weight is of known categorical attributes, found 5\.0"):
+        trainer(tmp_path, callback, epochs=1).fit(small_vae(ring), tiny_digits())
+    with pytest.raises(ValueError, match="attribute_weight is of method mixture with private components"):
+        trainer(tmp_path, Reinitialize(attribute_weight=5.0), epochs=1).fit(model, tiny_digits())
 
 
 def test_what_codes_say_nothing_about_is_told_before_training(tmp_path):

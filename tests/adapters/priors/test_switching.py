@@ -119,6 +119,34 @@ def test_unknown_attributes_have_no_weight():
     assert torch.equal(*values)
 
 
+@pytest.mark.parametrize("known", [1000, 60])
+def test_an_attribute_on_a_scale_of_its_own_leaves_the_latents_as_they_are(known):
+    """It has fewer different values than there are states."""
+    z, label = clusters(1000, k=10)
+    age = 20.0 + 6 * label + torch.arange(1000) % 5
+    y = torch.where(torch.arange(1000) < known, age, nan)[:, None]
+    prior, alone = JointTRIP(6, ["continuous"], rank=80, **SWITCHING), TRIP(6, rank=80, **SWITCHING)
+    prior.reinitialize(z, y, "mixture")
+    alone.reinitialize(z, "mixture")
+    assert prior.log_prob(z).mean() > alone.log_prob(z).mean() - 0.5
+    drawn = prior.sample_attributes(z, rng=0)
+    assert (drawn.mean() - age.mean()).abs() < 5
+
+
+def test_narrow_clusters_stay_narrow():
+    centres = 3 * torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    z = centres[torch.arange(2000) % 20] + 0.05 * torch.randn(2000, 8, generator=torch.Generator().manual_seed(1))
+    found = []
+    for prior, rows in (
+        (JointTRIP(8, [4], rank=20, **SWITCHING), (z, torch.full((2000, 1), nan))),
+        (TRIP(8, rank=20, **SWITCHING), (z,)),
+    ):
+        torch.manual_seed(0)
+        prior.reinitialize(*rows, method="mixture")
+        found.append(prior.log_prob(z).mean().item())
+    assert found[0] == pytest.approx(found[1], abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -127,6 +155,12 @@ def test_unknown_attributes_have_no_weight():
         (lambda: weighted(-1.0), "attribute_weight must be finite and not negative, found -1.0"),
         (lambda: weighted(math.inf), "attribute_weight must be finite and not negative, found inf"),
         (lambda: weighted(2.0, "em"), "attribute_weight is of method mixture with private components, found 2.0"),
+        (
+            lambda: JointTRIP(6, ["continuous"], rank=2, **SWITCHING).reinitialize(
+                *labelled(50)[:1], torch.zeros(50, 1), "mixture", attribute_weight=2.0
+            ),
+            "attribute_weight is of known categorical attributes, found 2.0 and none of them",
+        ),
     ],
 )
 def test_errors_name_rule_and_finding(call, message):
