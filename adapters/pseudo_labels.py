@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -97,9 +96,11 @@ def complete_labels(
         classifier = make_pipeline(StandardScaler(), machine).fit(codes["train"][rows.numpy()], values)
         for stage in incomplete:
             places = unknown[stage].nonzero()[:, 0]
-            predicted, margins = _predictions(classifier, codes[stage][places.numpy()])
+            own = codes[stage][places.numpy()]
+            predicted = classifier.predict(own)
             labels[stage][places, j] = torch.from_numpy(predicted).to(labels[stage])
-            clear[stage][places[_least_sure(predicted, margins, drop)]] = False
+            if drop:
+                clear[stage][places[_least_sure(predicted, classifier.decision_function(own), drop)]] = False
     completed = copy.copy(data)
     found = {stage: split._replace(attributes=labels[stage]) for stage, split in parts.items()}
     if drop:
@@ -111,17 +112,13 @@ def complete_labels(
     return completed
 
 
-def _predictions(classifier: Any, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The predicted values (n,), and by how much the best value's score exceeds the second best one's, (n,)."""
-    scores = classifier.decision_function(codes)
-    if scores.ndim == 1:  # of two values
-        return classifier.predict(codes), np.abs(scores)
-    best = np.sort(scores, axis=1)
-    return classifier.predict(codes), best[:, -1] - best[:, -2]
+def _least_sure(predicted: np.ndarray, scores: np.ndarray, share: float) -> np.ndarray:
+    """This share of the rows of each predicted value: those in which its score exceeds the next by least.
 
-
-def _least_sure(predicted: np.ndarray, margins: np.ndarray, share: float) -> np.ndarray:
-    """The rows with the smallest margins, this share of those of each predicted value."""
+    Scores are (n, values), or (n,) of the second of two values.
+    """
+    best = np.sort(scores if scores.ndim == 2 else np.stack([scores, -scores], axis=1), axis=1)
+    margins = best[:, -1] - best[:, -2]
     rows = [np.flatnonzero(predicted == value) for value in np.unique(predicted)]
     return np.concatenate([own[np.argsort(margins[own])[: math.ceil(share * len(own))]] for own in rows])
 

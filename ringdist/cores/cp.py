@@ -81,11 +81,11 @@ class CPCore(Conditional):
             raise ValueError(f"the factors of a CP core must share one number of hidden states, found {found}")
         self._set(factors)
 
-    def _set(self, factors: dict[str, Array]) -> None:
+    def _set(self, factors: dict[str, Array], switch: Switch | None = None) -> None:
         values = {name: factors.get(name) for name in ("left", "emission", "right")}
         for name, value in values.items():
             self.__dict__[name] = value
-        self.__dict__["switch"] = None
+        self.__dict__["switch"] = switch
         self.__dict__["_factors"] = {name: value for name, value in values.items() if value is not None}
 
     @classmethod
@@ -94,8 +94,8 @@ class CPCore(Conditional):
     ) -> CPCore:
         """A core whose right factor is diag(stay) + leave enterᵀ: the hidden state is kept, or drawn anew.
 
-        Likelihoods in PyTorch and their gradients then cost O(c) for the transition. A core that is derived from this
-        one, as a copy or in another dtype, has the matrix as its right factor and no `switch`.
+        Likelihoods in PyTorch and their gradients then cost O(c) for the transition. A core with another array as its
+        right factor, such as a copy, has no `switch`: its transition is that matrix.
 
         Args:
             stay, leave, enter: (c,) each.
@@ -115,9 +115,7 @@ class CPCore(Conditional):
         switch = Switch.checked(stay, leave, enter) if validate else Switch(stay, leave, enter)
         factors = {"left": left, "emission": emission, "right": switch.dense()}
         core = cls(**factors) if validate else object.__new__(cls)
-        if not validate:
-            core._set({name: factor for name, factor in factors.items() if factor is not None})
-        core.__dict__["switch"] = switch
+        core._set(core.arrays() if validate else factors, switch)
         return core
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -161,23 +159,17 @@ class CPCore(Conditional):
         return ",".join(axes[name] for name in self.arrays()) + f"->{s}{a}{b}"
 
     def with_arrays(self, arrays: dict[str, Array]) -> CPCore:
-        """A CP core of other factors, unchecked."""
+        """A CP core of other factors, unchecked; with the same right factor it has the same switch."""
         core: CPCore = object.__new__(CPCore)
-        core._set(arrays)
-        return core
-
-    def with_factor(self, name: str, factor: Array) -> CPCore:
-        """The core with another factor of that name, unchecked; its switch is kept unless that is the right factor."""
-        core = self.with_arrays({**self._factors, name: factor})
-        core.__dict__["switch"] = None if name == "right" else self.switch
+        core._set(arrays, self.switch if arrays.get("right") is self.right else None)
         return core
 
     def divided(self, exponent: int) -> CPCore:
         """The core divided by 2^exponent, in its first factor."""
         name, factor = next(iter(self._factors.items()))
-        core = self.with_factor(name, times_power(factor, -exponent))
+        core = self.with_arrays({**self._factors, name: times_power(factor, -exponent)})
         if name == "right" and self.switch is not None:
-            core.__dict__["switch"] = self.switch.divided(exponent)
+            core._set(core.arrays(), self.switch.divided(exponent))
         return core
 
     def dense(self) -> Array:

@@ -3,9 +3,9 @@
 A column multiplies the state S by left · diag(h) · right, where h = w · emission are the weights of the hidden states.
 Only the states T = S · left are stored for the backward pass. h and T · diag(h) are recomputed, at the cost of N / m of
 a product and of one multiplication. With D the gradient of the next state, that of `right` is (T diag(h))ᵀ D; with D' =
-D rightᵀ that of h is Σ_r T D', and D' diag(h) goes on to the left. A right factor diag(stay) + leave enterᵀ is never
-multiplied out (`_switched`). Everything but the kept states stays in a CPU's
-cache, and in a train a state is a matrix, one row for each row of data.
+D rightᵀ that of h is Σ_r T D', and D' diag(h) goes on to the left. The product with a right factor diag(stay) + leave
+enterᵀ is one of vectors. Everything but the kept states stays in a CPU's cache, and in a train a state is a matrix, one
+row for each row of data.
 """
 
 from __future__ import annotations

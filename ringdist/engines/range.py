@@ -88,8 +88,7 @@ def _in_range(network: Network) -> InRange:
         if shifts.keys() & group.columns:
             for k, emission in zip(group.columns, group.divided(shifts), strict=True):
                 if k in shifts:
-                    stacked_core: Any = cores[k]
-                    cores[k] = stacked_core.with_factor("emission", emission)
+                    cores[k] = cores[k].with_arrays({**cores[k].arrays(), "emission": emission})
     return InRange(tuple(cores), math.log(2) * sum(exponents))
 
 

@@ -10,15 +10,14 @@ import yaml
 
 from adapters.checkpoints import read_checkpoint
 from adapters.cli import main
+from tests.lightning_warnings import IGNORED
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "adapters" / "configs"
 
 COMMAND_LINE = [  # of modules whose tests call it
     pytest.mark.usefixtures("command_line"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    *IGNORED,
     pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # resumed runs write to new folders
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),  # of Lightning
     pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization:UserWarning"),  # see test_wgan.py

@@ -14,12 +14,9 @@ from adapters.data import Digits
 from adapters.models import VAE, ConditionalVAE
 from adapters.networks import ConvDecoder, ConvEncoder
 from adapters.prior_phase import PriorPhase, fit_prior, one_cycle
+from tests.lightning_warnings import IGNORED
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
-]
+pytestmark = IGNORED
 
 nan = math.nan
 LATENTS = 3

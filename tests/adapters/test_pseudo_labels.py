@@ -17,12 +17,9 @@ from adapters.models import TELBO, VAE, ConditionalVAE
 from adapters.networks import ConvDecoder, ConvEncoder
 from adapters.prior_phase import fit_prior
 from adapters.pseudo_labels import complete_labels
+from tests.lightning_warnings import IGNORED
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
-]
+pytestmark = IGNORED
 
 LATENTS = 4
 DIGIT = ["digit"]

@@ -21,11 +21,10 @@ from adapters.models import VAE, ConditionalVAE
 from adapters.networks import ConvDecoder, ConvEncoder
 from adapters.seeding import derived_seed
 from tests.adapters.small_models import LATENTS, images, small_trip, small_vae
+from tests.lightning_warnings import IGNORED
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    *IGNORED,
     pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # resumed runs write to new folders
 ]
 

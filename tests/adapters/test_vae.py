@@ -15,13 +15,9 @@ from adapters.likelihoods import BernoulliLikelihood, GaussianLikelihood
 from adapters.models import VAE
 from adapters.networks import ConvDecoder, ConvEncoder, GaussianEncoder
 from tests.adapters.small_models import LATENTS, images, small_trip, small_vae
+from tests.lightning_warnings import IGNORED
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # resumed runs write to new folders
-]
+pytestmark = IGNORED
 
 
 class LinearGaussian:

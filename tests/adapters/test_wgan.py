@@ -17,11 +17,10 @@ from adapters.data import Digits
 from adapters.errors import DivergenceError
 from adapters.models import WGAN
 from adapters.networks import ConvDecoder, ConvEncoder, GaussianEncoder
+from tests.lightning_warnings import IGNORED
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    *IGNORED,
     # Its advice is for checkpoints from before a step, which nothing here asks for.
     pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization:UserWarning"),
 ]

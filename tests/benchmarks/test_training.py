@@ -16,11 +16,10 @@ from adapters.data import Digits
 from adapters.models import VAE
 from adapters.networks import ConvDecoder, ConvEncoder
 from benchmarks import training
+from tests.lightning_warnings import IGNORED
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    *IGNORED,
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
 ]
 

@@ -1,6 +1,7 @@
 """Gradients and transformations of rings whose cores are small networks, and their learning by gradients."""
 
 import contextlib
+import functools
 
 import numpy as np
 import pytest
@@ -212,7 +213,7 @@ def test_a_fit_of_cp_cores_by_gradients(backend):
         optax = pytest.importorskip("optax")
         optimizer = optax.adam(0.05)
     else:
-        optimizer = lambda p: backend.xp.optim.Adam(p, lr=0.05)  # noqa: E731
+        optimizer = functools.partial(backend.xp.optim.Adam, lr=0.05)
     fit = rd.fit_gradient(ring, x, optimizer, max_epochs=25, batch_size=100, rng=0)
     before = float(backend.numpy(ring.log_prob(backend.array(x))).mean())
     exact = rd.fit_em(ring, x, max_epochs=25).history["train"][-1]

@@ -183,7 +183,7 @@ def test_switches_are_swept_without_their_matrix(train, emission, monkeypatch):
             factors |= {"left": ends[0]} if train and k == 0 else {}
             last = train and k == d - 1
             core = rd.CPCore(right=ends[1].T, **factors) if last else rd.CPCore.switching(*parts[k], **factors)
-            cores.append(core if switches else core.with_arrays(core.arrays()))
+            cores.append(core if switches else rd.CPCore(**core.arrays()))
             assert (core.switch is None) == last and (switches or cores[-1].switch is None)
         ring = rd.TensorRing(cores, [rd.Categorical(3 if emission else c)] * d, validate=False, copy=False)
         used = parameters[: d - 1] + parameters[d:] if train else parameters
@@ -214,7 +214,8 @@ def test_a_switch_in_every_backend_is_its_matrix():
     core = rd.CPCore.switching(stay, leave, enter, left=[[1.0] * 4])
     np.testing.assert_allclose(core.right, np.diag(stay) + np.outer(leave, enter))
     assert core.shape == (4, 1, 4) and set(core.arrays()) == {"left", "right"}
-    assert core.with_arrays(core.arrays()).switch is None
+    assert core.with_arrays({**core.arrays(), "left": 2 * core.left}).switch is core.switch
+    assert core.with_arrays({**core.arrays(), "right": core.right.copy()}).switch is None
     with pytest.raises(ValueError, match=r"vectors of one length, found shapes \(4,\), \(4,\), \(3,\)"):
         rd.CPCore.switching(stay, leave, enter[:3])
     with pytest.raises(ValueError, match="vectors of one length"):

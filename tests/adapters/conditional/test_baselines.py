@@ -10,12 +10,9 @@ import torch
 
 from adapters.models.attributes import AttributeExperts, log_prob_known, one_hot
 from tests.adapters.conditional.cases import LATENTS, SIZES, attributes, images, make, nan
+from tests.lightning_warnings import IGNORED
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
-]
+pytestmark = IGNORED
 
 
 def test_a_codes_scale_in_a_cvae_is_that_of_the_prior():

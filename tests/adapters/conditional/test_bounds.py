@@ -8,12 +8,9 @@ import torch
 
 from adapters.models import VAE
 from tests.adapters.conditional.cases import Mixture, X, Y, attributes, images, make, nan
+from tests.lightning_warnings import IGNORED
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
-]
+pytestmark = IGNORED
 
 
 def test_the_bound_is_that_of_equation_14():

@@ -10,12 +10,9 @@ from torch import nn
 from adapters import TRIP, FlowPrior, GaussianPrior
 from adapters.models import CVAE, JMVAE, TELBO, ConditionalVAE
 from tests.adapters.conditional.cases import images, make, nan
+from tests.lightning_warnings import IGNORED
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
-]
+pytestmark = IGNORED
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,9 @@ from adapters import FlowPrior, JointTRIP
 from adapters.models import ConditionalVAE
 from adapters.networks import ConvDecoder, ConvEncoder
 from tests.adapters.conditional.cases import LATENTS, Mixture, X, attributes, images, nan
+from tests.lightning_warnings import IGNORED
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
-]
+pytestmark = IGNORED
 
 
 def test_samples_meet_conditions():

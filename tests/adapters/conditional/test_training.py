@@ -14,12 +14,9 @@ from adapters.callbacks import Figures, Reinitialize, SeededSteps, latent_codes
 from adapters.data import Digits
 from tests.adapters.conditional import MODELS
 from tests.adapters.conditional.cases import LATENTS, images, make, nan
+from tests.lightning_warnings import IGNORED
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
-]
+pytestmark = IGNORED
 
 
 class TinyDigits(Digits):

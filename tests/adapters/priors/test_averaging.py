@@ -18,11 +18,10 @@ from adapters.callbacks import Reinitialize, SeededSteps
 from adapters.data import Digits
 from adapters.models import VAE
 from adapters.networks import ConvDecoder, ConvEncoder
+from tests.lightning_warnings import IGNORED
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.rank_zero.LightningDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+    *IGNORED,
     pytest.mark.filterwarnings("ignore:.*parameters of type:UserWarning"),
 ]
 

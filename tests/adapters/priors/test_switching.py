@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 
 from adapters import TRIP, JointTRIP  # noqa: E402
 from adapters.priors.ring_structure import with_hubs  # noqa: E402
+from tests.adapters.priors.ring_cases import PRIVATE, SWITCHING, clusters, perturbed  # noqa: E402
 
-from .test_ring_priors import PRIVATE, SWITCHING, clusters, nan, perturbed  # noqa: E402
+nan = math.nan
 
 
 def parameters(prior):
