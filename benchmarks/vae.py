@@ -1,11 +1,11 @@
 """What does a learned prior bring to a variational autoencoder?
 
-The same encoder and decoder under thirteen priors with about as many parameters: the paper's Tables 1 (bounds) and 7.
+The same encoder and decoder under fifteen priors with about as many parameters: the paper's Tables 1 (bounds) and 7.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from . import autoencoder, report, training
 from .measure import default_device
@@ -71,8 +71,8 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
     def trip(seed: int, rank: int = setting.rank, nonnegative: Any = "abs", **options: Any) -> Any:
         return TRIP(d, n, rank, seed=seed, nonnegative=nonnegative, mean_range=(-3.0, 3.0), **options)
 
-    def cp(seed: int, rank: int) -> Any:
-        return TRIP(d, rank=rank, seed=seed, core="cp", private_components=True)
+    def cp(seed: int, rank: int, core: Literal["cp", "switching"] = "cp") -> Any:
+        return TRIP(d, rank=rank, seed=seed, core=core, private_components=True)
 
     def vamp_trip(seed: int, inputs: int) -> Callable[[Any], Any]:
         return lambda encoder: VampTRIP(encoder, shape, d, inputs, GROUPS, seed=seed)
@@ -82,6 +82,9 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
 
     ranks = range(2, 400)
     rank, half_cp = (nearest(ranks, lambda m: parameters(cp(0, m)), size) for size in (budget, budget / 2))
+    states, half_states = (
+        nearest(ranks, lambda m: parameters(cp(0, m, "switching")), size) for size in (budget, budget / 2)
+    )
     inputs = nearest(range(2, pseudo_inputs + 1), lambda k: parameters(vamp_trip(0, k)(lambda x: x)), budget)
     mixed = setting.again(method="mixture")
     make, em = autoencoder.Candidate, setting.again(method="em", order="mutual_information")
@@ -94,11 +97,13 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
         "TRIP, learned (EM, order by MI)": make(trip, em),
         "TRIP, learned (EM, order by MI, exp)": make(lambda seed: trip(seed, nonnegative="exp"), em),
         "TRIP, CP from mixture": make(lambda seed: cp(seed, rank), mixed),
+        "TRIP, switching": make(lambda seed: cp(seed, states, "switching"), mixed),
         "VampPrior": make(lambda seed: lambda encoder: VampPrior(encoder, shape, d, pseudo_inputs, seed=seed)),
         "VampTRIP": make(lambda seed: vamp_trip(seed, inputs)),
         "flow": make(flow(lambda seed: GaussianPrior(d), budget)),
         "flow + TRIP": make(flow(lambda seed: trip(seed, rank=half_rank), budget / 2)),
         "flow + TRIP, CP": make(flow(lambda seed: cp(seed, half_cp), budget / 2), mixed),
+        "flow + TRIP, switching": make(flow(lambda seed: cp(seed, half_states, "switching"), budget / 2), mixed),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.priors.base import Generator, Prior, full_precision
+from ringdist.backend import logsumexp
 from ringdist.queries.pathwise import moving
 
 LOG_2PI = math.log(2 * math.pi)
@@ -24,7 +25,7 @@ class DiagonalMixture(NamedTuple):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p of the observed entries of z (..., d), (...)."""
-        return torch.logsumexp(self._joint(z), dim=-1).to(z.dtype)
+        return logsumexp(self._joint(z)).to(z.dtype)
 
     def sample(self, n: int, generator: Generator, temperature: float = 1.0) -> Tensor:
         """n samples, (n, d), the standard deviations multiplied by the temperature."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adapters.priors.base import Generator
 from adapters.priors.mixture import LOG_2PI, draw, log_normal
+from ringdist.backend import exp, logsumexp
 from ringdist.queries.pathwise import moving
 
 
@@ -32,7 +33,7 @@ class SwitchingMixture(NamedTuple):
     def log_prob(self, z: Tensor) -> Tensor:
         """log p of the observed entries of z (..., d), (...)."""
         state = self._states(z.reshape(-1, z.shape[-1]))[-1]
-        return state.logsumexp(-1).to(z.dtype).reshape(z.shape[:-1])
+        return logsumexp(state).to(z.dtype).reshape(z.shape[:-1])
 
     def sample(self, n: int, generator: Generator, temperature: float = 1.0) -> Tensor:
         """n samples, (n, d), the standard deviations multiplied by the temperature."""
@@ -101,7 +102,7 @@ class SwitchingMixture(NamedTuple):
     def _after(self, j: int, state: Tensor, log_stay: Tensor | None) -> Tensor:
         """The state (n, K) after transition j."""
         top = state.detach().amax(-1, keepdim=True)
-        scaled = (state - top).exp()
+        scaled = exp(state - top)
         entered = (scaled @ self.leave[j]) @ self.enter[j]
         if log_stay is None:
             return torch.addcmul(entered, scaled, self.stay[j]).log() + top

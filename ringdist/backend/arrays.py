@@ -96,6 +96,18 @@ def identity(size: int, array: Array) -> Array:
     return namespace(array).eye(size, dtype=array.dtype, **device)
 
 
+def plus_diagonal(matrix: Array, values: Array) -> Array:
+    """The matrix (n, n) with values (n,) added to its diagonal; it is overwritten, except in JAX."""
+    match backend_name(matrix):
+        case "numpy":
+            matrix[np.diag_indices(len(matrix))] += values
+        case "torch":
+            matrix.diagonal().add_(values)
+        case _:
+            return matrix.at[np.diag_indices(matrix.shape[0])].add(values)
+    return matrix
+
+
 def value_range(size: int, array: Array) -> Array:
     """0, 1, ..., size - 1 with the backend, dtype and device of `array`."""
     device = {} if backend_name(array) == "jax" else {"device": array_api_compat.device(array)}

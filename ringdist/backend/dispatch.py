@@ -86,6 +86,11 @@ def is_concrete(*arrays: Array) -> bool:
     return True
 
 
+def takes_own_gradients(*arrays: Array) -> bool:
+    """Whether a function with its own backward pass accepts PyTorch arrays: no tracing, no forward-mode derivatives."""
+    return is_concrete(*arrays) and getattr(sys.modules["torch"].autograd.forward_ad, "_current_level", -1) < 0
+
+
 def is_captured(array: Array) -> bool:
     """Whether a CUDA graph is being captured."""
     if _is_compiling() or not getattr(array, "is_cuda", False):

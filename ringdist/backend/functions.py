@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ringdist.backend.arrays import astype, stop_gradient
-from ringdist.backend.dispatch import Array, backend_name, is_concrete, namespace, on_accelerator
+from ringdist.backend.dispatch import Array, backend_name, is_concrete, namespace, on_accelerator, takes_own_gradients
 
 FRACTIONS = 40  # of a continued fraction, which give all digits of float64
 
@@ -143,12 +143,23 @@ def _reinterpreted(array: Array, dtype: str) -> Array:
     return array.view(dtype)
 
 
+def exp(x: Array) -> Array:
+    """The exponential function; in PyTorch on a CPU 0 for results that are hardly normal, see `exponential`."""
+    if backend_name(x) == "torch" and not on_accelerator(x) and takes_own_gradients(x):
+        from ringdist.backend.exponential import Exponential
+
+        if x.dtype in (sys.modules["torch"].float32, sys.modules["torch"].float64):
+            result: Array = Exponential.apply(x)
+            return result
+    return namespace(x).exp(x)
+
+
 def logsumexp(x: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """log Σ exp x along `axis`; −inf for an empty or all −inf slice, with finite gradients beside it."""
     xp = namespace(x)
     shift = stop_gradient(xp.max(x, axis=axis, keepdims=True))
     shift = xp.where(xp.isfinite(shift), shift, 0.0)
-    total = safe_log(xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)) + shift
+    total = safe_log(xp.sum(exp(x - shift), axis=axis, keepdims=True)) + shift
     return xp.squeeze(total, axis=axis)
 
 

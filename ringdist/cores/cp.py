@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -162,6 +163,13 @@ class CPCore(Conditional):
         """A CP core of other factors, unchecked; with the same right factor it has the same switch."""
         core: CPCore = object.__new__(CPCore)
         core._set(arrays, self.switch if arrays.get("right") is self.right else None)
+        return core
+
+    def converted(self, function: Callable[[Array], Array]) -> CPCore:
+        """The core, with its switch, of arrays with the same values: copies, or of another dtype or device."""
+        core: CPCore = object.__new__(CPCore)
+        switch = None if self.switch is None else Switch(*map(function, self.switch))
+        core._set({name: function(factor) for name, factor in self._factors.items()}, switch)
         return core
 
     def divided(self, exponent: int) -> CPCore:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, identity, is_array, times_power
+from ringdist.backend import Array, is_array, namespace, plus_diagonal, stop_gradient, times_power
 
 
 class Switch(NamedTuple):
@@ -28,7 +28,11 @@ class Switch(NamedTuple):
 
     def dense(self) -> Array:
         """The matrix (c, c)."""
-        return self.stay[:, None] * identity(self.stay.shape[0], self.stay) + self.leave[:, None] * self.enter
+        return plus_diagonal(self.leave[:, None] * self.enter, self.stay)
+
+    def row_sums(self) -> Array:
+        """The sums of the rows of the matrix, (c,), without gradient."""
+        return stop_gradient(self.stay + self.leave * namespace(self.enter).sum(self.enter))
 
     def divided(self, exponent: int) -> Switch:
         """The switch divided by 2^exponent."""

@@ -20,6 +20,7 @@ from ringdist.backend import (
     Array,
     accumulator,
     astype,
+    exp,
     identity,
     like_zeros,
     log_scaled_sum,
@@ -210,7 +211,7 @@ def relative(logs: Array) -> Array:
     """exp(logs) with the largest entry of each row at 1; zeros where all are −inf."""
     xp = namespace(logs)
     top = xp.max(logs, axis=-1, keepdims=True)
-    return xp.exp(logs - xp.where(top == -xp.inf, 0.0, top))
+    return exp(logs - xp.where(top == -xp.inf, 0.0, top))
 
 
 def _of_rows(weights: Array, row: Array) -> Array:

@@ -65,7 +65,7 @@ def cp_sizes(cores: Sequence[CPCore], emissions: Array | None) -> list[Size]:
     xp = namespace(first)
     with without_warnings(first):  # sums beyond the range of the dtype are seen by the caller
         ones = like(np.ones(cores[0].inner), first)
-        rights = stack([ones if core.right is None else row_sums(core.right) for core in cores])  # (g, c)
+        rights = stack([ones if core.right is None else _right_sums(core) for core in cores])  # (g, c)
         hidden, tops = rights, [1.0] * len(cores)
         if emissions is not None:
             emissions = stop_gradient(emissions)
@@ -76,6 +76,11 @@ def cp_sizes(cores: Sequence[CPCore], emissions: Array | None) -> list[Size]:
                 norms[i] = float(xp.max(stop_gradient(core.left) @ hidden[i]))
     parts = zip(cores, norms, tops, sums, strict=True)
     return [Size(norm, _is_as_is(core, top, total)) for core, norm, top, total in parts]
+
+
+def _right_sums(core: CPCore) -> Array:
+    """The sums of the rows of the right factor, (c,)."""
+    return row_sums(core.right) if core.switch is None else core.switch.row_sums()
 
 
 def _is_as_is(core: CPCore, emission: float, right: float) -> bool:

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from ringdist.backend import log_scaled_sum, matrix_minimum
+from ringdist.backend import log_scaled_sum, matrix_minimum, takes_own_gradients
 from ringdist.cores import CPCore
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Linear, Result
@@ -32,7 +31,7 @@ def is_factored(linear: Linear) -> bool:
         linear.tracks_minimum
         and isinstance(linear.ring.prototype, Tensor)
         and all(isinstance(core, CPCore) for core in linear.cores)
-        and getattr(forward_ad, "_current_level", -1) < 0  # forward-mode derivatives are not supported here
+        and takes_own_gradients(linear.ring.prototype)
     )
 
 

@@ -32,6 +32,7 @@ from ringdist.network import Evidence, Network
 LONGEST = 8  # products between two rescalings at most
 NEAR_ONE = 0.25, 2.0  # row sums of cores that are used as they are: growth by 2^LONGEST is in the threshold
 BITS = 40  # by which categories may shrink a state between two rescalings
+FLUSHED = 5  # times the smallest normal number: smaller evidence may be 0, see `backend.exponential`
 FACTOR_BITS = 16  # largest growth of a flushed entry inside a core of several factors
 
 
@@ -61,7 +62,7 @@ def threshold(network: Network) -> float:
     info = namespace(network.prototype).finfo(network.prototype.dtype)
     terms = max(math.prod(shape) + sum(shape) for shape in {core.shape for core in network.links})
     bits = LONGEST + (0 if network.is_dense else FACTOR_BITS)
-    return 4 * LONGEST * 2**bits * terms * float(info.smallest_normal) / float(info.eps)
+    return 4 * FLUSHED * LONGEST * 2**bits * terms * float(info.smallest_normal) / float(info.eps)
 
 
 def rescale_interval(network: Network) -> int:

@@ -15,6 +15,7 @@ from ringdist.backend import (
     Array,
     accumulator,
     astype,
+    exp,
     indices,
     is_array,
     is_concrete,
@@ -229,7 +230,7 @@ class Evidence:
     def _exp(self, group: int) -> Array:
         if group not in self._weights:
             log_weights = self._groups[group][1]
-            self._weights[group] = namespace(log_weights).exp(log_weights)
+            self._weights[group] = exp(log_weights)
         return self._weights[group]
 
     def with_missing_row(self) -> Evidence:

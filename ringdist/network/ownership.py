@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ringdist.backend import Array, backend_name, frozen, is_array, is_concrete
-from ringdist.cores import Core, DenseCore
+from ringdist.cores import Core, CPCore, DenseCore
 
 
 def is_lasting(value: Any) -> bool:
@@ -24,7 +25,16 @@ def as_given(core: Core) -> Any:
 
 def copied(core: Core) -> Core:
     """The core with copies of its arrays."""
-    return core.with_arrays({name: _copy(array) for name, array in core.arrays().items()})
+    return converted_core(core, _copy)
+
+
+def converted_core(core: Core, function: Callable[[Array], Array]) -> Core:
+    """The core of arrays with the same values, as a function makes them; the same core if it returns them all."""
+    arrays = core.arrays()
+    changed = {name: function(array) for name, array in arrays.items()}
+    if all(changed[name] is array for name, array in arrays.items()):
+        return core
+    return core.converted(function) if isinstance(core, CPCore) else core.with_arrays(changed)
 
 
 def _copy(array: Array) -> Array:

@@ -24,7 +24,7 @@ from ringdist.backend import (
 from ringdist.cores import Core, DenseCore, as_core
 from ringdist.network.checks import check_core, check_families, check_shapes, check_variables
 from ringdist.network.layout import Column, Columns, Layout
-from ringdist.network.ownership import as_given, copied, fixed, is_lasting, records_gradient
+from ringdist.network.ownership import as_given, converted_core, copied, fixed, is_lasting, records_gradient
 from ringdist.network.pytree import register_core, register_ring
 from ringdist.variables import Family, Variable, as_family
 
@@ -250,7 +250,7 @@ class Network:
             new is old for new, old in zip(variables, self.variables, strict=True)
         ):
             return self
-        links = [mapped(core, stop_gradient) for core in self.links]
+        links = [converted_core(core, stop_gradient) for core in self.links]
         ring = object.__new__(type(self))
         ring._set(tuple(links), tuple(variables), self.order, self.validate, self.owns_cores, self.scattered)
         return ring

@@ -25,6 +25,7 @@ from ringdist.cores import LINEAR, LOG, Core
 from ringdist.engines.arithmetic import Log
 from ringdist.engines.range import scaled
 from ringdist.network import Evidence, Network
+from ringdist.network.ownership import converted_core
 from ringdist.network.structure import mapped
 
 N = TypeVar("N", bound=Network)
@@ -200,7 +201,7 @@ def _relative(log_matrix: Array) -> Array:
 
 def widened(ring: N) -> N:
     """The same distribution from cores in the accumulator's dtype."""
-    return ring.with_values([mapped(core, lambda a: astype(a, accumulator(a))) for core in ring.links])
+    return ring.with_values([converted_core(core, lambda a: astype(a, accumulator(a))) for core in ring.links])
 
 
 def fitted(array: Array, like: Array) -> Array:

@@ -25,7 +25,8 @@ from ringdist.engines.choice import log_mass
 from ringdist.network import Evidence, Network
 from ringdist.network.events import Event, as_events, check_masses, is_event
 from ringdist.network.evidence import as_rows, site_values
-from ringdist.network.structure import converted_variable, mapped
+from ringdist.network.ownership import converted_core
+from ringdist.network.structure import converted_variable
 from ringdist.queries.elimination import eliminate
 from ringdist.queries.log_prob import log_partition
 from ringdist.variables import Family, Interval, log_probability_within, restricted
@@ -227,6 +228,6 @@ def to(ring: N, xp: ModuleType | None = None, dtype: Any = None, device: Any = N
         >>> ring.to(dtype="float32").cores[0].dtype
         dtype('float32')
     """
-    cores = [mapped(core, lambda array: convert(array, xp, dtype, device)) for core in ring.links]
+    cores = [converted_core(core, lambda array: convert(array, xp, dtype, device)) for core in ring.links]
     variables = [converted_variable(v, xp, dtype, device) for v in ring.variables]
     return ring.rebuilt(cores, variables, ring.order, ring.columns)

@@ -1,10 +1,14 @@
 """The sweep through CP cores in PyTorch beside the recorded one, and how cores are brought near 1 together."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 import ringdist as rd
 from ringdist.engines.range import NEAR_ONE, in_range
+from ringdist.network.structure import mapped
 from ringdist.queries import log_prob as likelihood
 from tests.backends import assert_close
 from tests.structured import FULL, PATTERNS, make_structured
@@ -220,3 +224,32 @@ def test_a_switch_in_every_backend_is_its_matrix():
         rd.CPCore.switching(stay, leave, enter[:3])
     with pytest.raises(ValueError, match="vectors of one length"):
         rd.CPCore.switching(*np.ones((3, 2, 2)))
+
+
+def test_copies_and_other_dtypes_keep_the_switch():
+    """A ring copies its cores, and converts and detaches them; its matrix and its switch stay the same transition."""
+    stay, leave, enter = np.random.default_rng(0).random((3, 4))
+    given = [torch.tensor(part, requires_grad=True) for part in (stay, leave, enter)]
+    ring = rd.TensorRing([rd.CPCore.switching(*given)] * 3, [rd.Categorical(4)] * 3)
+    copies = [
+        rd.TensorRing([rd.CPCore.switching(stay, leave, enter)] * 3, [rd.Categorical(4)] * 3),
+        ring.detach(),
+        ring.detach().to(dtype=torch.float32),
+        ring.detach().to(xp=np),
+        copy.deepcopy(ring.detach()),
+        pickle.loads(pickle.dumps(ring.detach())),
+    ]
+    for core in (core for copied in copies for core in copied.cores):
+        assert core.switch is not None and not any(getattr(part, "requires_grad", False) for part in core.switch)
+        assert all(part.dtype == core.right.dtype for part in core.switch)
+        np.testing.assert_allclose(np.asarray(core.right), np.asarray(core.switch.dense()), rtol=1e-6)
+    stay[:] = leave[:] = enter[:] = 0.0
+    assert (copies[0].cores[0].switch.stay > 0).all()
+
+
+def test_other_factors_have_no_switch():
+    """Functions of a core's entries, such as squares, are not those of its switch."""
+    core = rd.CPCore.switching([0.9, 0.8], [0.1, 0.2], [0.5, 0.5])
+    changed = mapped(core, np.sqrt)
+    assert changed.switch is None
+    np.testing.assert_allclose(changed.right**2, core.right)
