@@ -11,6 +11,7 @@ from ringdist.backend import (
     Array,
     accumulator,
     astype,
+    backend_name,
     dtype_name,
     like,
     namespace,
@@ -68,6 +69,11 @@ class GaussianMixture(Family):
 
     def log_density(self, x: Array) -> Array:
         means, stds = self._arrays["means"], self._arrays["stds"]
+        if backend_name(means) == "torch":
+            from ringdist.variables import gaussian_torch
+
+            if gaussian_torch.applies(x, means, stds):
+                return gaussian_torch.log_density(x, means, stds)
         with without_warnings(means):
             z = _standardised(x, means, stds)
             return -0.5 * z * z - (namespace(stds).log(stds) + HALF_LOG_2PI)
