@@ -95,8 +95,8 @@ class CPCore(Conditional):
     ) -> CPCore:
         """A core whose right factor is diag(stay) + leave enterᵀ: the hidden state is kept, or drawn anew.
 
-        Likelihoods in PyTorch and their gradients then cost O(c) for the transition. A core with another array as its
-        right factor, such as a copy, has no `switch`: its transition is that matrix.
+        Likelihoods in NumPy and PyTorch, with their gradients, then cost O(c) for the transition. Copies and other
+        dtypes keep the `switch`; a core with another array as its right factor has none.
 
         Args:
             stay, leave, enter: (c,) each.
@@ -115,9 +115,7 @@ class CPCore(Conditional):
         """
         switch = Switch.checked(stay, leave, enter) if validate else Switch(stay, leave, enter)
         factors = {"left": left, "emission": emission, "right": switch.dense()}
-        core = cls(**factors) if validate else object.__new__(cls)
-        core._set(core.arrays() if validate else factors, switch)
-        return core
+        return _unchecked(cls(**factors).arrays() if validate else factors, switch)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"cores are immutable: {name} cannot be set")
@@ -161,24 +159,18 @@ class CPCore(Conditional):
 
     def with_arrays(self, arrays: dict[str, Array]) -> CPCore:
         """A CP core of other factors, unchecked; with the same right factor it has the same switch."""
-        core: CPCore = object.__new__(CPCore)
-        core._set(arrays, self.switch if arrays.get("right") is self.right else None)
-        return core
+        return _unchecked(arrays, self.switch if arrays.get("right") is self.right else None)
 
     def converted(self, function: Callable[[Array], Array]) -> CPCore:
         """The core, with its switch, of arrays with the same values: copies, or of another dtype or device."""
-        core: CPCore = object.__new__(CPCore)
         switch = None if self.switch is None else Switch(*map(function, self.switch))
-        core._set({name: function(factor) for name, factor in self._factors.items()}, switch)
-        return core
+        return _unchecked({name: function(factor) for name, factor in self._factors.items()}, switch)
 
     def divided(self, exponent: int) -> CPCore:
         """The core divided by 2^exponent, in its first factor."""
         name, factor = next(iter(self._factors.items()))
-        core = self.with_arrays({**self._factors, name: times_power(factor, -exponent)})
-        if name == "right" and self.switch is not None:
-            core._set(core.arrays(), self.switch.divided(exponent))
-        return core
+        switch = self.switch if self.switch is None or name != "right" else self.switch.divided(exponent)
+        return _unchecked({**self._factors, name: times_power(factor, -exponent)}, switch)
 
     def dense(self) -> Array:
         """Q as an array (N, m, m')."""
@@ -204,6 +196,8 @@ class CPCore(Conditional):
         """((state left) · (weights emission)) right, O(b r (m c + c m') + b N c)."""
         inner = state if self.left is None else semiring.product(state, semiring.of(self.left))
         inner = semiring.times(inner, self._hidden(weights, semiring)[:, None, :])
+        if self.switch is not None:
+            return self.switch.push(inner, semiring)
         return inner if self.right is None else semiring.product(inner, semiring.of(self.right))
 
     def environment(self, prefix: Array, suffix: Array, semiring: Semiring) -> Environment:
@@ -333,6 +327,12 @@ class CPCore(Conditional):
 
 
 KINDS["cp"] = CPCore
+
+
+def _unchecked(factors: dict[str, Array], switch: Switch | None) -> CPCore:
+    core: CPCore = object.__new__(CPCore)
+    core._set(factors, switch)
+    return core
 
 
 def _matrix(name: str, value: Any) -> Array:

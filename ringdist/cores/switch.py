@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ringdist.backend import Array, is_array, namespace, plus_diagonal, stop_gradient, times_power
+from ringdist.cores.semiring import Semiring
 
 
 class Switch(NamedTuple):
@@ -29,6 +30,12 @@ class Switch(NamedTuple):
     def dense(self) -> Array:
         """The matrix (c, c)."""
         return plus_diagonal(self.leave[:, None] * self.enter, self.stay)
+
+    def push(self, state: Array, semiring: Semiring) -> Array:
+        """The state (..., c) times the matrix, in O(c) for each of its rows."""
+        stay, leave, enter = (semiring.of(part) for part in self)
+        entered = semiring.times(semiring.product(state, leave[:, None]), enter)
+        return semiring.plus(semiring.times(state, stay), entered)
 
     def row_sums(self) -> Array:
         """The sums of the rows of the matrix, (c,), without gradient."""

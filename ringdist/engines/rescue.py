@@ -17,6 +17,7 @@ from ringdist.backend import (
     take,
     to_numpy,
 )
+from ringdist.cores import Core, CPCore
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Linear, Log, Result
 from ringdist.engines.budget import rows_within
@@ -87,13 +88,20 @@ def lost_rows(
 def by_chunks(ring: Network, evidence: Evidence, exact: Callable[[Evidence], Array]) -> Array:
     """`exact` over slices of rows whose temporaries in log space stay within the budget."""
     xp = namespace(evidence.offset)
-    per_row = max(max(min(ring.ranks), n) * left * right for n, left, right in (c.shape for c in ring.links))
-    step = rows_within(2 * budget.TEMPORARY, per_row)
+    step = rows_within(2 * budget.TEMPORARY, max(_terms(core, min(ring.ranks)) for core in ring.links))
     if evidence.num_rows <= step:
         return exact(evidence)
     index = indices(range(evidence.num_rows), evidence.offset)
     parts = [exact(evidence.rows(index[i : i + step])) for i in range(0, evidence.num_rows, step)]
     return xp.concat(parts, axis=0)
+
+
+def _terms(core: Core, cut: int) -> int:
+    """Numbers of one row whose sums are the largest product of a sweep in logarithms."""
+    size, left, right = core.shape
+    if not isinstance(core, CPCore) or core.switch is None:
+        return max(cut, size) * left * right
+    return max(cut * right * (1 if core.left is None else left), 1 if core.emission is None else size * right)
 
 
 def replace_rows(value: Array, rows: Array, replacement: Array) -> Array:
