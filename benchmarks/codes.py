@@ -10,7 +10,7 @@ import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,10 @@ models with their standard deviation. The autoencoder is the same for all of the
 
 *Mixtures* are scikit-learn's, with diagonal or full covariances. *Dense TRIP* is fitted by EM in the order of mutual
 information. *CP from mixture* is a ring with a Gaussian for every hidden state that represents a mixture of the codes;
-with *EM*, that mixture is only its starting point. *Flow* has three spline coupling layers over N(0, I), *flow + CP*
-the same layers over such a ring, which starts from a mixture of the transformed codes. Both learn by gradients."""
+with *EM*, that mixture is only its starting point. In *switching* rings a hidden state stays or is drawn anew, which
+takes three numbers per state and bond. *Flow* has three spline coupling layers over N(0, I), *flow + CP* and *flow +
+switching* the same layers over such a ring, which starts from a mixture of the transformed codes. They learn by
+gradients."""
 
 METRICS = ("train", "validation", "test")
 SIZES = {
@@ -36,7 +38,9 @@ SIZES = {
     "dense TRIP, EM": (2, 4, 8, 16),
     "CP from mixture": (8, 16, 32, 64),
     "CP from mixture, EM": (8, 16, 32, 64),
+    "switching from mixture": (16, 32, 64, 128),
     "flow + CP": (8, 16, 32, 64),
+    "flow + switching": (16, 32, 64, 128),
 }  # components, the width of the flow's networks, or ranks
 FLOW_WIDTH = 16  # under a ring
 EPOCHS, PATIENCE, BATCH, RATE = 100, 5, 128, 3e-3  # of learning by gradients
@@ -117,8 +121,9 @@ def fitted(model: str, size: int, codes: Codes, seed: int, epochs: int) -> tuple
         prior = TRIP(d, rank=size, seed=seed)
         prior.reinitialize(codes.train, "em", "mutual_information", max_epochs=20)
     else:
-        prior = TRIP(d, rank=size, seed=seed, core="cp", private_components=True)
-        if model == "flow + CP":
+        core: Literal["cp", "switching"] = "switching" if "switching" in model else "cp"
+        prior = TRIP(d, rank=size, seed=seed, core=core, private_components=True)
+        if model.startswith("flow + "):
             flow = FlowPrior(prior, hidden_features=(FLOW_WIDTH, FLOW_WIDTH))
             flow.reinitialize(codes.train, method="mixture")
             prior = by_gradients(flow, codes, epochs)

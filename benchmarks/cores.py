@@ -5,10 +5,15 @@ states as its rank, c = m, and an identity as its left factor where possible: a 
 uses a ring made beforehand. *Training step* starts from the parameters and uses Adam. Calls of all candidates of a row
 alternate. *Memory* is the peak of two training steps on top of model and data, in a process of its own. *Floor* is the
 least that is needed: parameters, gradients, two moments of Adam, and the states of all rows (d b r m numbers).
+
+*Switching* compares training steps of the prior `TRIP` (40 latents, 128 codes drawn from it, Gaussians of their own for
+all hidden states), whose transitions are matrices or diag(stay) + leave enterᵀ, and of a mixture with as many
+components.
 """
 
 import argparse
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,8 @@ from . import reference, report, rivals
 from .measure import default_device, in_fresh_process, interleaved, memory_mark, memory_peak
 
 RANKS = {"train": (20, 100, 512), "ring": (20, 100)}
+LATENTS = 40
+STATES = (64, 128, 304, 600)  # of switching cores
 DENSE_UP_TO = 100  # dense cores of rank 512 are a gigabyte
 Row = dict[str, Any]
 
@@ -44,6 +51,10 @@ def main(args: argparse.Namespace) -> None:
             for head, row in compared(topology, rank, device, args.repeats, args.reference).items():
                 sections[head].append(row)
                 print(report.table([{head: "", **row}]), flush=True)
+    for states in STATES if args.ranks is None else args.ranks:
+        row = switching(states, device, args.repeats)
+        sections.setdefault("Switching", []).append(row)
+        print(report.table([{"Switching": "", **row}]), flush=True)
     report.write(args.out, "cores", "CP cores", __doc__ or "", sections, env, figure(sections))
 
 
@@ -68,6 +79,33 @@ def compared(topology: str, rank: int, device: str, repeats: int, checkout: Path
         "Training step": place | in_units(training, "ms") | ratios(training),
         "Peak memory of a training step": place | in_units(memory, "MB") | floors(models),
     }
+
+
+def switching(states: int, device: str, repeats: int) -> Row:
+    """Training steps of priors with so many hidden states, or components."""
+    from adapters import TRIP, GaussianMixturePrior
+
+    def step(prior: Any) -> Callable[[], object]:
+        prior.to(device)
+        codes = prior.sample(128)
+        optimizer = torch.optim.Adam(prior.parameters(), lr=1e-4, fused=True)
+
+        def once() -> None:
+            optimizer.zero_grad()
+            (-prior.log_prob(codes).mean()).backward()
+            optimizer.step()
+
+        return once
+
+    cp: Any = {"rank": states, "private_components": True, "seed": 0}
+    priors = {
+        "matrices": TRIP(LATENTS, core="cp", **cp),
+        "switching": TRIP(LATENTS, core="switching", **cp),
+        "mixture": GaussianMixturePrior(LATENTS, states, seed=0),
+    }
+    times = interleaved({name: step(prior) for name, prior in priors.items()}, repeats=repeats, device=device)
+    ratio = {"matrices / switching": times["matrices"] / times["switching"]}
+    return {"states": states} | in_units(dict(times), "ms") | ratio
 
 
 class Model:
@@ -139,7 +177,8 @@ def figure(sections: dict[str, list[Row]]) -> Any:
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(12, 3.5), layout="constrained")
-    for axes, (head, rows) in zip(fig.subplots(1, len(sections)), sections.items(), strict=True):
+    heads = [head for head in sections if head != "Switching"]
+    for axes, (head, rows) in zip(fig.subplots(1, len(heads)), ((h, sections[h]) for h in heads), strict=True):
         unit = "MB" if "memory" in head else "ms"
         for topology in RANKS:
             for kind in ("cp", "dense"):

@@ -60,9 +60,23 @@ def can_inspect_values(network: Network, evidence: Evidence | None = None) -> bo
 def threshold(network: Network) -> float:
     """The bound above which entries are accurate in spite of underflow."""
     info = namespace(network.prototype).finfo(network.prototype.dtype)
-    terms = max(math.prod(shape) + sum(shape) for shape in {core.shape for core in network.links})
+    terms = max(map(_terms, network.links))
     bits = LONGEST + (0 if network.is_dense else FACTOR_BITS)
     return 4 * FLUSHED * LONGEST * 2**bits * terms * float(info.smallest_normal) / float(info.eps)
+
+
+def _terms(core: Core) -> float:
+    """How many numbers may be flushed to zero in the product of a state with the core's matrix.
+
+    A CP core multiplies a state by its factors. The transpose of a switch is a matrix, but backward each product is
+    divided by its sums, so that there what is flushed does not grow.
+    """
+    if not isinstance(core, CPCore):
+        return math.prod(core.shape) + sum(core.shape)
+    size, left, right = core.shape
+    inner = 1 + (0 if core.left is None else left) + (0 if core.emission is None else size)
+    transition = 0 if core.right is None else right
+    return core.inner * (inner + (transition if core.switch is None else max(3, transition / 2**LONGEST)))
 
 
 def rescale_interval(network: Network) -> int:
