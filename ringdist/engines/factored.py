@@ -130,7 +130,7 @@ class _Memory:
 
 def _switched(state: Tensor, stay: Tensor, leave: Tensor, enter: Tensor) -> Tensor:
     """state · (diag(stay) + leave enterᵀ)."""
-    return state * stay + (state @ leave)[..., None] * enter
+    return (state * stay).addcmul_((state @ leave)[..., None], enter)
 
 
 def _columns(operands: Sequence[Any]) -> list[Any]:
@@ -193,7 +193,7 @@ def _column_gradients(
         found[4] = (product * gradient).sum(axes) if wanted[4] else None
         found[5] = entered.flatten() @ product.flatten(0, -2) if wanted[5] else None
         found[6] = (product @ leave).flatten() @ gradient.flatten(0, -2) if wanted[6] else None
-        gradient = gradient * stay + entered[..., None] * leave
+        gradient = (gradient * stay).addcmul_(entered[..., None], leave)
     if right is not None:
         if wanted[3]:
             found[3] = _pairs(memory.scaled(inner, hidden), gradient)

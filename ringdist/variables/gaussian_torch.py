@@ -63,10 +63,10 @@ class _LogDensity(torch.autograd.Function):
             slope = part * z
             if z.numel() and not max(map(abs, map(float, z.aminmax()))) < _clipped(z):
                 slope.masked_fill_(z.abs() >= _clipped(z), 0.0)
-            if of_x is not None:
-                of_x[sites, rows] = -(slope @ scale[..., None])[..., 0]
             of_means[sites] += scale * slope.sum(1)
             of_stds[sites] += scale * (z.mul_(slope).sum(1) - part.sum(1))
+            if of_x is not None:
+                of_x[sites, rows] = -slope.mul_(scale[:, None]).sum(2)  # no matrix product, which autocast would round
         return of_x, of_means, of_stds
 
 
@@ -96,5 +96,5 @@ def _recorded(gradient: Tensor, x: Tensor, means: Tensor, stds: Tensor) -> tuple
     """The gradients as operations that have gradients themselves."""
     z, scale = standardised(x[..., None], means[:, None], stds[:, None]), stds.reciprocal()
     slope = torch.where(z.abs() < _clipped(z), gradient * z, 0.0)
-    of_x = -(slope @ scale[..., None])[..., 0]
+    of_x = -(slope * scale[:, None]).sum(2)
     return of_x, scale * slope.sum(1), scale * ((slope * z).sum(1) - gradient.sum(1))

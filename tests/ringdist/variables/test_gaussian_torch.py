@@ -90,3 +90,12 @@ def test_the_arguments_are_not_written_to():
     gaussian_torch.log_density(*given)
     for array, old in zip(given, before, strict=True):
         torch.testing.assert_close(array, old, rtol=0, atol=0)
+
+
+def test_autocast_does_not_round_gradients():
+    given = arrays(SHAPES["stack"], torch.float32)
+    slopes = torch.autograd.grad(gaussian_torch.log_density(*given).sum(), given)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = torch.autograd.grad(gaussian_torch.log_density(*given).sum(), given)
+    for mine, other in zip(slopes, rounded, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=0)
