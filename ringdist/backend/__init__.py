@@ -37,6 +37,7 @@ from ringdist.backend.arrays import (
 )
 from ringdist.backend.dispatch import (
     Array,
+    accepts_own_backward,
     backend_name,
     backend_of_namespace,
     cached_property,
@@ -47,7 +48,6 @@ from ringdist.backend.dispatch import (
     lasting,
     namespace,
     on_accelerator,
-    takes_own_gradients,
 )
 from ringdist.backend.functions import (
     Piece,
@@ -74,6 +74,7 @@ __all__ = [
     "Array",
     "Piece",
     "Stream",
+    "accepts_own_backward",
     "accumulator",
     "astype",
     "backend_name",
@@ -128,7 +129,6 @@ __all__ = [
     "stop_gradient",
     "sum_by_index",
     "take",
-    "takes_own_gradients",
     "times_power",
     "to_numpy",
     "uniform",

@@ -97,11 +97,13 @@ def identity(size: int, array: Array) -> Array:
 
 
 def plus_diagonal(matrix: Array, values: Array) -> Array:
-    """The matrix (n, n) with values (n,) added to its diagonal; it is overwritten, except in JAX."""
+    """The matrix (n, n) with values (n,) added to its diagonal; it may be overwritten."""
     match backend_name(matrix):
         case "numpy":
             matrix[np.diag_indices(len(matrix))] += values
         case "torch":
+            if not is_concrete(matrix, values):  # as in a transform that maps over the values only
+                return matrix + sys.modules["torch"].diag(values)
             matrix.diagonal().add_(values)
         case _:
             return matrix.at[np.diag_indices(matrix.shape[0])].add(values)

@@ -86,9 +86,14 @@ def is_concrete(*arrays: Array) -> bool:
     return True
 
 
-def takes_own_gradients(*arrays: Array) -> bool:
-    """Whether a function with its own backward pass accepts PyTorch arrays: no tracing, no forward-mode derivatives."""
-    return is_concrete(*arrays) and getattr(sys.modules["torch"].autograd.forward_ad, "_current_level", -1) < 0
+def accepts_own_backward(*arrays: Array) -> bool:
+    """Whether PyTorch accepts a function with its own backward pass: no tracing, transforms or forward derivatives."""
+    torch = sys.modules["torch"]
+    return (
+        is_concrete(*arrays)
+        and torch._C._functorch.maybe_current_level() is None
+        and getattr(torch.autograd.forward_ad, "_current_level", -1) < 0
+    )
 
 
 def is_captured(array: Array) -> bool:

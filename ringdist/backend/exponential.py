@@ -15,7 +15,7 @@ MARGIN = 1.5  # beside the logarithm of the smallest normal number; float64 is s
 class Exponential(torch.autograd.Function):
     """exp(x), 0 below exp(`MARGIN`) times the smallest normal number: PyTorch takes 50 times as long for such results.
 
-    Most densities of a row under narrow components are such numbers, and sweeps count errors of that size anyway.
+    Most densities of a row under narrow components are such numbers. The threshold of sweeps allows for their loss.
     """
 
     @staticmethod

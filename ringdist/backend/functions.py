@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ringdist.backend.arrays import astype, stop_gradient
-from ringdist.backend.dispatch import Array, backend_name, is_concrete, namespace, on_accelerator, takes_own_gradients
+from ringdist.backend.dispatch import Array, accepts_own_backward, backend_name, is_concrete, namespace, on_accelerator
 
 FRACTIONS = 40  # of a continued fraction, which give all digits of float64
 
@@ -145,7 +145,7 @@ def _reinterpreted(array: Array, dtype: str) -> Array:
 
 def exp(x: Array) -> Array:
     """The exponential function; in PyTorch on a CPU 0 for results that are hardly normal, see `exponential`."""
-    if backend_name(x) == "torch" and not on_accelerator(x) and takes_own_gradients(x):
+    if backend_name(x) == "torch" and not on_accelerator(x) and accepts_own_backward(x):
         from ringdist.backend.exponential import Exponential
 
         if x.dtype in (sys.modules["torch"].float32, sys.modules["torch"].float64):

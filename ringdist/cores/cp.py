@@ -95,8 +95,7 @@ class CPCore(Conditional):
     ) -> CPCore:
         """A core whose right factor is diag(stay) + leave enterᵀ: the hidden state is kept, or drawn anew.
 
-        Likelihoods in NumPy and PyTorch, with their gradients, then cost O(c) for the transition. Copies and other
-        dtypes keep the `switch`; a core with another array as its right factor has none.
+        Likelihoods in NumPy and PyTorch, and gradients, cost O(c) then. Only another right factor has no `switch`.
 
         Args:
             stay, leave, enter: (c,) each.
@@ -104,7 +103,7 @@ class CPCore(Conditional):
             validate: whether shapes are checked.
 
         Raises:
-            ValueError, TypeError: as `CPCore`, and if the three are not vectors of one length.
+            ValueError, TypeError: as `CPCore`, and if the three are not vectors of one length and dtype.
 
         Examples:
             >>> import ringdist as rd
@@ -113,7 +112,7 @@ class CPCore(Conditional):
             array([[0.95, 0.05],
                    [0.1 , 0.9 ]])
         """
-        switch = Switch.checked(stay, leave, enter) if validate else Switch(stay, leave, enter)
+        switch = Switch.checked(stay, leave, enter) if validate else Switch.balanced(stay, leave, enter)
         factors = {"left": left, "emission": emission, "right": switch.dense()}
         return _unchecked(cls(**factors).arrays() if validate else factors, switch)
 
@@ -159,7 +158,8 @@ class CPCore(Conditional):
 
     def with_arrays(self, arrays: dict[str, Array]) -> CPCore:
         """A CP core of other factors, unchecked; with the same right factor it has the same switch."""
-        return _unchecked(arrays, self.switch if arrays.get("right") is self.right else None)
+        own = self.__dict__  # empty where JAX makes cores of its leaves
+        return _unchecked(arrays, own.get("switch") if arrays.get("right") is own.get("right") else None)
 
     def converted(self, function: Callable[[Array], Array]) -> CPCore:
         """The core, with its switch, of arrays with the same values: copies, or of another dtype or device."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ringdist.backend import Array, accumulator, astype, exp, logsumexp, namespace, safe_log, stop_gradient
+from ringdist.backend import Array, accumulator, astype, logsumexp, namespace, safe_log
 
 
 class Semiring(Protocol):
@@ -19,9 +19,6 @@ class Semiring(Protocol):
 
     def times(self, a: Array, b: Array) -> Array:
         """Elementwise product, broadcast."""
-
-    def plus(self, a: Array, b: Array) -> Array:
-        """Elementwise sum, broadcast."""
 
     def product(self, a: Array, b: Array) -> Array:
         """Matrix product over the last axis of a and the last but one of b, broadcast over the others."""
@@ -37,9 +34,6 @@ class _Linear:
     def times(self, a: Array, b: Array) -> Array:
         return a * b
 
-    def plus(self, a: Array, b: Array) -> Array:
-        return a + b
-
     def product(self, a: Array, b: Array) -> Array:
         return a @ b
 
@@ -53,12 +47,6 @@ class _Log:
 
     def times(self, a: Array, b: Array) -> Array:
         return a + b
-
-    def plus(self, a: Array, b: Array) -> Array:
-        xp = namespace(a, b)
-        top = stop_gradient(xp.maximum(a, b))
-        top = xp.where(top == -xp.inf, 0.0, top)
-        return safe_log(exp(a - top) + exp(b - top)) + top
 
     def product(self, a: Array, b: Array) -> Array:
         return logsumexp(a[..., :, :, None] + b[..., None, :, :], axis=-2)

@@ -6,8 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ringdist.backend import Array, is_array, namespace, plus_diagonal, stop_gradient, times_power
-from ringdist.cores.semiring import Semiring
+from ringdist.backend import (
+    Array,
+    is_array,
+    log_scaled_sum,
+    namespace,
+    plus_diagonal,
+    stack,
+    stop_gradient,
+    times_power,
+)
+from ringdist.cores.semiring import LINEAR, Semiring
 
 
 class Switch(NamedTuple):
@@ -18,14 +27,25 @@ class Switch(NamedTuple):
     enter: Array
 
     @classmethod
+    def balanced(cls, stay: Array, leave: Array, enter: Array) -> Switch:
+        """The switch of copies, with 1 as the largest entry of `enter`, so that no product with `leave` underflows."""
+        xp = namespace(enter)
+        top = stop_gradient(xp.max(enter))
+        top = xp.where(top > 0, top, 1.0)
+        return cls(stay + 0, leave * top, enter / top)
+
+    @classmethod
     def checked(cls, *values: Any) -> Switch:
-        """The switch of arrays or lists; `ValueError` unless they are vectors of one length."""
+        """The switch of arrays or lists; `ValueError` unless they are vectors of one length, `TypeError` of dtypes."""
         parts = [value if is_array(value) else np.asarray(value, dtype=np.float64) for value in values]
         shapes = [tuple(part.shape) for part in parts]
-        if len(shapes[0]) != 1 or len(set(shapes)) > 1:
+        if len(shapes[0]) != 1 or len(set(shapes)) > 1 or shapes[0] == (0,):
             found = ", ".join(map(str, shapes))
             raise ValueError(f"stay, leave and enter must be vectors of one length, found shapes {found}")
-        return cls(*parts)
+        dtypes = {str(part.dtype) for part in parts}
+        if len(dtypes) > 1:
+            raise TypeError(f"stay, leave and enter must have one dtype, found {', '.join(sorted(dtypes))}")
+        return cls.balanced(*parts)
 
     def dense(self) -> Array:
         """The matrix (c, c)."""
@@ -33,9 +53,10 @@ class Switch(NamedTuple):
 
     def push(self, state: Array, semiring: Semiring) -> Array:
         """The state (..., c) times the matrix, in O(c) for each of its rows."""
-        stay, leave, enter = (semiring.of(part) for part in self)
-        entered = semiring.times(semiring.product(state, leave[:, None]), enter)
-        return semiring.plus(semiring.times(state, stay), entered)
+        if semiring is LINEAR:
+            return state * self.stay + (state @ self.leave)[..., None] * self.enter
+        entered = namespace(state).broadcast_to(log_scaled_sum(self.leave, state)[..., None], state.shape)
+        return log_scaled_sum(stack([self.stay, self.enter], axis=-1), stack([state, entered], axis=-1))
 
     def row_sums(self) -> Array:
         """The sums of the rows of the matrix, (c,), without gradient."""

@@ -57,7 +57,7 @@ def log_mass(ring: Network, evidence: Evidence, engine: Engine) -> Array:
             return _library(ring, evidence, contract_with_tensornetwork)
     contract = tree if engine == "tree" else sweep
     tolerance = 16 * float(namespace(ring.prototype).finfo(ring.prototype.dtype).eps)
-    return rescue(ring, evidence, contract, lambda e: log_sweep(ring, e)[0], tolerance)
+    return rescue(ring, evidence, contract, lambda e: log_sweep(ring, e)[0], tolerance, forward=True)
 
 
 def choose_engine(ring: Network, evidence: Evidence) -> Engine:
@@ -94,7 +94,7 @@ def _is_padded(ring: Network, evidence: Evidence) -> bool:
 
 
 def _exact(ring: Network, evidence: Evidence) -> Array:
-    return by_chunks(ring, evidence, lambda e: log_sweep(ring, e)[0])
+    return by_chunks(ring, evidence, lambda e: log_sweep(ring, e)[0], forward=True)
 
 
 def _library(ring: Network, evidence: Evidence, contract: Callable[[Sequence[Array]], Array]) -> Array:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ringdist.backend import log_scaled_sum, matrix_minimum, takes_own_gradients
+from ringdist.backend import accepts_own_backward, log_scaled_sum, matrix_minimum
 from ringdist.cores import CPCore
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Linear, Result
@@ -31,7 +31,7 @@ def is_factored(linear: Linear) -> bool:
         linear.tracks_minimum
         and isinstance(linear.ring.prototype, Tensor)
         and all(isinstance(core, CPCore) for core in linear.cores)
-        and takes_own_gradients(linear.ring.prototype)
+        and accepts_own_backward(linear.ring.prototype)
     )
 
 

@@ -32,7 +32,7 @@ from ringdist.network import Evidence, Network
 LONGEST = 8  # products between two rescalings at most
 NEAR_ONE = 0.25, 2.0  # row sums of cores that are used as they are: growth by 2^LONGEST is in the threshold
 BITS = 40  # by which categories may shrink a state between two rescalings
-FLUSHED = 5  # times the smallest normal number: smaller evidence may be 0, see `backend.exponential`
+FLUSHED = 5  # times the smallest normal number: evidence below may be 0, see `MARGIN` in `backend.exponential`
 FACTOR_BITS = 16  # largest growth of a flushed entry inside a core of several factors
 
 
@@ -68,8 +68,8 @@ def threshold(network: Network) -> float:
 def _terms(core: Core) -> float:
     """How many numbers may be flushed to zero in the product of a state with the core's matrix.
 
-    A CP core multiplies a state by its factors. The transpose of a switch is a matrix, but backward each product is
-    divided by its sums, so that there what is flushed does not grow.
+    A CP core multiplies a state by its factors. A switch is a matrix in a tree, at the start of a sweep and backward,
+    where no product or one follows before the sums of rows are divided by: what is flushed there does not grow.
     """
     if not isinstance(core, CPCore):
         return math.prod(core.shape) + sum(core.shape)

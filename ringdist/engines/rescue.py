@@ -47,15 +47,21 @@ def rescue(
     linear: Callable[[Network, Evidence, bool], Result],
     exact: Callable[[Evidence], Array],
     tolerance: float,
+    *,
+    forward: bool = False,
 ) -> Array:
-    """The value of `linear`, replaced by that of `exact` for rows in which underflow may have mattered."""
+    """The value of `linear`, replaced by that of `exact` for rows in which underflow may have mattered.
+
+    Args:
+        forward: whether `exact` is one forward sweep.
+    """
     value, low = linear(ring, evidence, False)
     if low is None:
         return value
     wrong = lost_rows(ring, evidence, value, low, lambda r, e: linear(r, e, True)[0], tolerance)
     if wrong.shape[0] == 0:
         return value
-    return replace_rows(value, wrong, by_chunks(ring, evidence.rows(wrong), exact))
+    return replace_rows(value, wrong, by_chunks(ring, evidence.rows(wrong), exact, forward=forward))
 
 
 def lost_rows(
@@ -85,10 +91,12 @@ def lost_rows(
     return suspect[~(agree if agree.ndim == 1 else xp.all(agree, axis=1))]
 
 
-def by_chunks(ring: Network, evidence: Evidence, exact: Callable[[Evidence], Array]) -> Array:
+def by_chunks(ring: Network, evidence: Evidence, exact: Callable[[Evidence], Array], *, forward: bool = False) -> Array:
     """`exact` over slices of rows whose temporaries in log space stay within the budget."""
     xp = namespace(evidence.offset)
-    step = rows_within(2 * budget.TEMPORARY, max(_terms(core, min(ring.ranks)) for core in ring.links))
+    step = rows_within(
+        2 * budget.TEMPORARY, max(_numbers_per_row(core, min(ring.ranks), forward) for core in ring.links)
+    )
     if evidence.num_rows <= step:
         return exact(evidence)
     index = indices(range(evidence.num_rows), evidence.offset)
@@ -96,12 +104,12 @@ def by_chunks(ring: Network, evidence: Evidence, exact: Callable[[Evidence], Arr
     return xp.concat(parts, axis=0)
 
 
-def _terms(core: Core, cut: int) -> int:
-    """Numbers of one row whose sums are the largest product of a sweep in logarithms."""
+def _numbers_per_row(core: Core, cut: int, forward: bool) -> int:
+    """The summands of a product of one row's state with the core in logarithms; only a forward one uses a switch."""
     size, left, right = core.shape
-    if not isinstance(core, CPCore) or core.switch is None:
+    if not forward or not isinstance(core, CPCore) or core.switch is None:
         return max(cut, size) * left * right
-    return max(cut * right * (1 if core.left is None else left), 1 if core.emission is None else size * right)
+    return max(2 * cut * right * (1 if core.left is None else left), 1 if core.emission is None else size * right)
 
 
 def replace_rows(value: Array, rows: Array, replacement: Array) -> Array:

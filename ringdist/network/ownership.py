@@ -31,10 +31,14 @@ def copied(core: Core) -> Core:
 def converted_core(core: Core, function: Callable[[Array], Array]) -> Core:
     """The core of arrays with the same values, as a function makes them; the same core if it returns them all."""
     arrays = core.arrays()
+    if isinstance(core, CPCore):
+        other = core.converted(function)
+        pairs = zip(
+            (*arrays.values(), *(core.switch or ())), (*other.arrays().values(), *(other.switch or ())), strict=True
+        )
+        return core if all(a is b for a, b in pairs) else other
     changed = {name: function(array) for name, array in arrays.items()}
-    if all(changed[name] is array for name, array in arrays.items()):
-        return core
-    return core.converted(function) if isinstance(core, CPCore) else core.with_arrays(changed)
+    return core if all(changed[name] is array for name, array in arrays.items()) else core.with_arrays(changed)
 
 
 def _copy(array: Array) -> Array:

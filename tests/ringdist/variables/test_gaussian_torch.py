@@ -99,3 +99,26 @@ def test_autocast_does_not_round_gradients():
         rounded = torch.autograd.grad(gaussian_torch.log_density(*given).sum(), given)
     for mine, other in zip(slopes, rounded, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=0)
+
+
+def test_squares_overflow_no_earlier_than_the_log_density():
+    one = torch.ones(1)
+    value = gaussian_torch.log_density(torch.tensor([2.2e19]), 0 * one, one)
+    assert value.isfinite().all()
+
+
+def test_batches_of_gradients_and_constants_within_transforms():
+    variable = rd.GaussianMixture(torch.tensor([0.0, 1.0, -2.0]), torch.tensor([1.0, 0.5, 2.0]))
+    y = torch.linspace(-1, 1, 5).requires_grad_()
+    value = variable.log_density(y)
+    weights = torch.rand(4, *value.shape)
+    (batched,) = torch.autograd.grad(value, y, weights, is_grads_batched=True, retain_graph=True)
+    for own, found in zip(weights, batched, strict=True):
+        torch.testing.assert_close(torch.autograd.grad(value, y, own, retain_graph=True)[0], found)
+    ring = rd.TensorRing.random([variable] * 3, 2, rng=0, xp=torch, dtype=torch.float32)
+    x = torch.zeros(2, 3)
+    found = torch.func.vmap(lambda w: w * ring.log_prob(x).sum())(torch.ones(2))
+    torch.testing.assert_close(found, ring.log_prob(x).sum().expand(2).to(found.dtype))
+    leave, enter = torch.rand(2, 4)
+    matrices = torch.func.vmap(lambda s: rd.CPCore.switching(s, leave, enter, validate=False).right)(torch.rand(3, 4))
+    assert matrices.shape == (3, 4, 4)
