@@ -152,7 +152,7 @@ def test_zero_and_negative_dependence(topology):
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-@pytest.mark.parametrize("reach", [0.0, 0.9])
+@pytest.mark.parametrize("reach", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_diverse_orders_start_with_the_best_and_differ(topology, reach):
     places = np.random.default_rng(3).random((25, 2))
     weight = np.exp(-10 * ((places[:, None] - places) ** 2).sum(axis=2))

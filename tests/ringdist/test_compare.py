@@ -36,6 +36,7 @@ def coin(*weights: float) -> rd.TensorRing:
 # ------------------------------------------------------------------------------------------------------------- kl
 
 
+@pytest.mark.slow_on("jax")
 def test_kl_of_tables_is_exact(backend):
     p, q = backend.ring(TABLE), backend.ring(OTHER)
     a, b = table(TABLE), table(OTHER)

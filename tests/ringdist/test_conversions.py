@@ -225,7 +225,6 @@ def test_permute_by_name(backend):
 
 
 @pytest.mark.parametrize("source", ["numpy", "torch", "jax"])
-@pytest.mark.fast_on("jax")
 def test_to_moves_a_ring_between_backends(backend, source):
     from tests.backends import load_backend
 

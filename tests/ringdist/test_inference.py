@@ -127,7 +127,6 @@ def test_mean_and_covariance(backend, case):
 
 
 @over(MIXED, TABLE, TRAIN, case=cases())
-@pytest.mark.fast_on("jax")
 def test_mean_given_the_observed_entries(backend, case):
     x = case.possible_rows(6)
     actual = backend.numpy(backend.ring(case).mean(backend.array(x)))

@@ -29,6 +29,7 @@ BUILT_IN = make_case(
 # -------------------------------------------------------------------------------------------- round trips
 
 
+@pytest.mark.slow_on("jax")
 def test_round_trip(backend, dtype, path):
     ring = backend.ring(BUILT_IN, dtype)
     ring.save(path)

@@ -115,6 +115,7 @@ def test_a_dominated_world_takes_over_later(backend, engine, dtype, topology):
 
 
 @pytest.mark.parametrize("topology", ["ring", "train"])
+@pytest.mark.slow_on("jax", "torch")
 def test_ten_thousand_columns_of_which_the_dominated_world_takes_over(backend, topology):
     """−5 000 and not −10 000."""
     ring = backend.ring(worlds(*takeover(LONG), topology), "float32")
@@ -137,7 +138,7 @@ def test_worlds_that_decay_at_different_rates(backend, engine, dtype, topology):
 
 @pytest.mark.parametrize("topology", ["ring", "train"])
 @pytest.mark.parametrize("seen_from", ["left", "right"])
-@pytest.mark.slow_unless(numpy="float64", torch="float32")
+@pytest.mark.slow_unless(numpy="float64")
 def test_every_query_follows_the_world_that_takes_over(backend, dtype, topology, seen_from):
     """Given zeros everywhere else, the last column of the first world is 0 with probability 0.9.
 
@@ -231,7 +232,7 @@ def test_the_normaliser_of_worlds_of_different_scale(backend, dtype, scaled_worl
     assert_close(backend.numpy(ring.log_normalizer()), -5000.0, ring, rtol=1e-5)
 
 
-@pytest.mark.slow_unless(numpy="float64", torch="float32")
+@pytest.mark.slow_unless(numpy="float64")
 def test_samples_come_from_the_world_that_has_the_mass(backend, dtype, scaled_worlds):
     case, winner = scaled_worlds
     ring = backend.ring(case, dtype)
@@ -242,7 +243,7 @@ def test_samples_come_from_the_world_that_has_the_mass(backend, dtype, scaled_wo
     assert_close(log_prob, np.full(40, -case.d * np.log(2) if winner == 0 else 0.0), ring, rtol=1e-4, atol=0.05)
 
 
-@pytest.mark.slow_unless(numpy="float64", torch="float32")
+@pytest.mark.slow_unless(numpy="float64")
 def test_moments_are_those_of_the_world_that_has_the_mass(backend, dtype):
     """Also the pairwise ones, for a column at each end and one in the middle."""
     if backend.name == "jax":

@@ -35,7 +35,6 @@ def test_the_backends_own_generator_or_key(draw, backend):
     assert not np.array_equal(draw(backend.rng(3)), draw(backend.rng(4)))
 
 
-@pytest.mark.fast_on("jax")
 def test_a_generator_moves_on_and_a_key_does_not(draw, backend):
     rng = backend.rng(0)
     assert np.array_equal(draw(rng), draw(rng)) == (backend.name == "jax")

@@ -356,6 +356,7 @@ def test_quantiles_of_a_column_with_an_end(numpy_backend, dtype, power):
     assert_close(actual, [1.5, 2.0, 3.0, 4.0], variable, rtol=4 * eps(dtype))
 
 
+@pytest.mark.slow
 def test_quantiles_within_a_transformation(dtype):
     backend = load_backend("jax")
     jax = pytest.importorskip("jax")

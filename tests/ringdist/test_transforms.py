@@ -291,7 +291,7 @@ def test_samples_of_a_compiled_prior(torched, method):
     assert (abs(np.cov(z.T) - covariance) < 0.1 * np.outer(spread, spread)).all(), (method, np.cov(z.T))
 
 
-@pytest.mark.parametrize("kind", [trip, pytest.param(joint, marks=pytest.mark.slow), mixture])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in (trip, joint)), mixture])
 @pytest.mark.parametrize("estimator", ["hybrid", pytest.param("reinforce", marks=pytest.mark.slow)])
 def test_a_compiled_expected_reward(torched, kind, estimator):
     """Value and gradient of the same global seed outside."""

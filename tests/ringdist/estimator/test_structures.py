@@ -157,7 +157,7 @@ def test_shrinkage_draws_correlations_towards_their_mean(seed):
 
 
 @pytest.mark.parametrize("batch_size", [None, 20])
-@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e5])
+@pytest.mark.parametrize("scale", [1.0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1e-3, 1e5))])
 def test_batches_learn_a_shared_covariance_too(batch_size, scale, tmp_path):
     """They are learnt in single precision, whose covariances are symmetric also in double precision."""
     rng = np.random.default_rng(0)

@@ -26,7 +26,7 @@ ENDS = {"near 0": 0.0, "zeros": 0.0, "integers": -0.5}
 
 
 @pytest.mark.parametrize("rings", [1, 2])
-@pytest.mark.parametrize("kind", ["gaussian", "student_t"])
+@pytest.mark.parametrize("kind", ["gaussian", pytest.param("student_t", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", COLUMNS)
 def test_components_end_where_the_support_ends(name, kind, rings, tmp_path):
     x = COLUMNS[name](np.random.default_rng(0), 400)

@@ -84,6 +84,7 @@ def test_gradients_of_jax_are_those_of_torch():
         assert_close(np.asarray(array), torched.numpy(parameters[name].grad), name)
 
 
+@pytest.mark.slow
 def test_jit():
     """Rings with truncated components pass through, and events within."""
     jax = pytest.importorskip("jax")
