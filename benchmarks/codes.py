@@ -173,11 +173,11 @@ def figure(sections: dict[str, list[training.Row]]) -> Any:
     for axes, (name, rows) in zip(
         fig.subplots(1, max(1, len(sections)), squeeze=False)[0], sections.items(), strict=False
     ):
-        for model in SIZES:
+        for colour, model in enumerate(SIZES):
             own = [row for row in rows if str(row["model"]).rpartition(", ")[0] == model]
             points = sorted((row["learned parameters"], float(row["test"].split(" ± ")[0])) for row in own)
             if points:
-                axes.plot(*np.transpose(points), ".-", label=model)
+                axes.plot(*np.transpose(points), ".-", color=f"C{colour}", label=model)
         axes.set(xscale="log", xlabel="parameters", ylabel="log-likelihood of test codes, nats", title=name)
         axes.legend(fontsize="small")
     return fig
