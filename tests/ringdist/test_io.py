@@ -67,6 +67,7 @@ def test_loading_is_numpy_by_default(backend, path):
     assert all(isinstance(core, np.ndarray) for core in rd.load(path).cores)
 
 
+@pytest.mark.slow_on("jax")
 def test_loading_to_a_device(backend, path):
     ring = backend.ring(BUILT_IN)
     ring.save(path)

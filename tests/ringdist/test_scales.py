@@ -66,6 +66,7 @@ def counts_near(rates: np.ndarray, generator, dtype: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow_on("jax")
 def test_poisson_log_densities_of_counts_of_any_size(backend, dtype, seed):
     generator = np.random.default_rng(seed)
     high = 7.0 if dtype == "float32" else 15.3
@@ -117,6 +118,7 @@ def lower_tail(x: float, rate: float) -> float:
 
 
 @pytest.mark.parametrize("rate", [0.7, 18.0, 400.0, 999.0, 3e4, 1e7])
+@pytest.mark.slow_on("jax")
 def test_poisson_distribution_functions(backend, dtype, rate):
     generator = np.random.default_rng(int(rate))
     x = np.floor(np.maximum(rate + np.sqrt(rate) * generator.uniform(-9, 1, 20), 0)).astype(dtype).astype(float)
@@ -285,6 +287,7 @@ def test_quantiles_scale(backend, dtype, seed):
 
 
 @pytest.mark.parametrize(("mean", "std"), [(9.1e-31, 1e-33), (-1.0, 1e-6), (1e30, 1e26), (0.0, 1e37), (3.0, 1e-30)])
+@pytest.mark.slow_on("jax")
 def test_quantiles_of_one_component(backend, dtype, mean, std):
     q = np.array([0.0, 0.001, 0.2, 0.5, 0.8, 0.999, 1.0]).astype(dtype)
     variable = rd.GaussianMixture(backend.array([mean], dtype), backend.array([std], dtype))
