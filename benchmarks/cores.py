@@ -15,6 +15,7 @@ import argparse
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -86,26 +87,19 @@ def switching(states: int, device: str, repeats: int) -> Row:
     from adapters import TRIP, GaussianMixturePrior
 
     def step(prior: Any) -> Callable[[], object]:
-        prior.to(device)
-        codes = prior.sample(128)
-        optimizer = torch.optim.Adam(prior.parameters(), lr=1e-4, fused=True)
+        codes = prior.to(device).sample(128)
+        model: Any = SimpleNamespace(parameters=[*prior.parameters()], log_prob=lambda: prior.log_prob(codes))
+        return rivals.trainer(model)
 
-        def once() -> None:
-            optimizer.zero_grad()
-            (-prior.log_prob(codes).mean()).backward()
-            optimizer.step()
-
-        return once
-
-    cp: Any = {"rank": states, "private_components": True, "seed": 0}
+    options: Any = {"rank": states, "private_components": True, "seed": 0}
     priors = {
-        "matrices": TRIP(LATENTS, core="cp", **cp),
-        "switching": TRIP(LATENTS, core="switching", **cp),
+        "matrices": TRIP(LATENTS, core="cp", **options),
+        "switching": TRIP(LATENTS, core="switching", **options),
         "mixture": GaussianMixturePrior(LATENTS, states, seed=0),
     }
     times = interleaved({name: step(prior) for name, prior in priors.items()}, repeats=repeats, device=device)
     ratio = {"matrices / switching": times["matrices"] / times["switching"]}
-    return {"states": states} | in_units(dict(times), "ms") | ratio
+    return {"states": states} | in_units({**times}, "ms") | ratio
 
 
 class Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Literal, NamedTuple
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.priors.base import real_rows
+from adapters.priors.mixture import DiagonalMixture
 from ringdist.backend import exp, logsumexp
 from ringdist.engines import budget
 from ringdist.engines.budget import rows_within
@@ -61,18 +61,18 @@ def fit_gaussians(
         init: "kmeans" starts from the clusters of k-means, "k-means++" from codes that are far from each other.
         seed: of the initialisation.
     """
-    centre = z.double().cpu().mean(0)
-    rows = z.double().cpu() - centre  # variances are differences of squares
+    rows = z.double().cpu()
+    centre = rows.mean(0)
+    rows = rows - centre  # variances are differences of squares
     squared = torch.cat([rows, rows.square()], dim=1)
     value, sums = -torch.inf, _initial_sums(squared, num_components, init, seed)
     for _ in range(max_iter):
-        log_weights, means, variances = _maximum(sums)
         previous = value
-        value, sums = _expectation(squared, log_weights, means, variances)
+        value, sums = _expectation(squared, _maximum(sums))
         if abs(value - previous) < LEAST_GAIN:
             break
-    log_weights, means, variances = _maximum(sums)
-    return FittedGaussians(log_weights, means + centre, 0.5 * variances.log())
+    mixture = _maximum(sums)
+    return FittedGaussians(mixture.log_weights, mixture.means + centre, mixture.stds.log())
 
 
 class _Sums(NamedTuple):
@@ -100,21 +100,20 @@ def _initial_sums(squared: Tensor, size: int, init: Literal["kmeans", "k-means++
     return _Sums(torch.bincount(member, minlength=size).to(squared), moments)
 
 
-def _maximum(sums: _Sums) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-weights (K,), means and variances (K, d) of the largest expected log-likelihood."""
+def _maximum(sums: _Sums) -> DiagonalMixture:
+    """The mixture of the largest expected log-likelihood."""
     counts = sums.counts + 10 * torch.finfo(sums.counts.dtype).eps
     means, squares = (sums.moments / counts[:, None]).chunk(2, dim=1)
     variances = (squares - means.square()).clamp(min=0.0) + LEAST_STD**2
-    return (counts / counts.sum()).log(), means, variances
+    return DiagonalMixture((counts / counts.sum()).log(), means, variances.sqrt())
 
 
-def _expectation(squared: Tensor, log_weights: Tensor, means: Tensor, variances: Tensor) -> tuple[float, _Sums]:
+def _expectation(squared: Tensor, mixture: DiagonalMixture) -> tuple[float, _Sums]:
     """The mean log-likelihood of rows, given with their squares (n, 2 d), and the sums of each component."""
-    linear = torch.cat([means / variances, -0.5 / variances], dim=1)
-    constant = log_weights - 0.5 * (means.square() / variances + variances.log() + math.log(2 * math.pi)).sum(1)
-    total, sums = 0.0, _Sums(torch.zeros_like(log_weights), torch.zeros_like(linear))
-    for part in squared.split(rows_within(budget.CACHED, len(log_weights))):
-        joint = torch.addmm(constant, part, linear.T)
+    size, d = mixture.means.shape
+    total, sums = 0.0, _Sums(squared.new_zeros(size), squared.new_zeros(size, 2 * d))
+    for part in squared.split(rows_within(budget.CACHED, size)):
+        joint = mixture._joint(part[:, :d])
         logs = logsumexp(joint)
         shares = exp(joint - logs[:, None])
         total += logs.sum().item()

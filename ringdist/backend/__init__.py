@@ -5,6 +5,7 @@ the standard does not cover (special functions, tracing, gradients, random numbe
 """
 
 from ringdist.backend.arrays import (
+    PART,
     accumulator,
     astype,
     can_reuse_memory,
@@ -71,6 +72,7 @@ from ringdist.backend.functions import (
 from ringdist.backend.random import Stream, draw, gamma_logs, normal, poisson, uniform
 
 __all__ = [
+    "PART",
     "Array",
     "Piece",
     "Stream",

@@ -13,6 +13,7 @@ import numpy as np
 from ringdist.backend.dispatch import Array, backend_name, backend_of_namespace, is_array, is_concrete, namespace
 
 SMALL = 2**13  # numbers of an array that is copied for the sake of fewer calls
+PART = 2**17  # numbers of an array that several operations in turn read and write in a CPU's cache
 OPERANDS = 64  # arrays that JAX stacks in one operation: to compile one of thousands takes minutes
 
 

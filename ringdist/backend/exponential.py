@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PART = 2**17  # numbers at once, which stay in the cache
+from ringdist.backend.arrays import PART
+
 MARGIN = 1.5  # beside the logarithm of the smallest normal number; float64 is slow from 0.4 above it
 
 

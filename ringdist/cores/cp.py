@@ -95,7 +95,7 @@ class CPCore(Conditional):
     ) -> CPCore:
         """A core whose right factor is diag(stay) + leave enterᵀ: the hidden state is kept, or drawn anew.
 
-        Likelihoods in NumPy and PyTorch, and gradients, cost O(c) then. Only another right factor has no `switch`.
+        Likelihoods in NumPy and PyTorch then cost O(c). A core with another right factor has no `switch`.
 
         Args:
             stay, leave, enter: (c,) each.

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ringdist.backend import accepts_own_backward, log_scaled_sum, matrix_minimum
-from ringdist.cores import CPCore
+from ringdist.cores import LINEAR, CPCore
+from ringdist.cores.switch import Switch
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Linear, Result
 
@@ -82,7 +83,7 @@ def _forward(
             kept += [None if left is None else state, inner]
         hidden = _hidden(plan, weights, emission)
         if switch[0] is not None:
-            state = _switched(inner * hidden, *switch)
+            state = Switch(*switch).push(inner * hidden, LINEAR)
         elif right is None:
             state = inner * hidden
         else:
@@ -126,11 +127,6 @@ class _Memory:
         shape = (*state.shape[:-1], factor.shape[1])
         out = self.flat[1][: math.prod(shape)].view(-1, factor.shape[1])
         return torch.mm(state.flatten(0, -2), factor, out=out).view(shape)
-
-
-def _switched(state: Tensor, stay: Tensor, leave: Tensor, enter: Tensor) -> Tensor:
-    """state · (diag(stay) + leave enterᵀ)."""
-    return (state * stay).addcmul_((state @ leave)[..., None], enter)
 
 
 def _columns(operands: Sequence[Any]) -> list[Any]:

@@ -65,18 +65,16 @@ def threshold(network: Network) -> float:
     return 4 * FLUSHED * LONGEST * 2**bits * terms * float(info.smallest_normal) / float(info.eps)
 
 
-def _terms(core: Core) -> float:
-    """How many numbers may be flushed to zero in the product of a state with the core's matrix.
+def _terms(core: Core) -> int:
+    """How many numbers may be flushed to zero in the product of a row with the core's matrix.
 
-    A CP core multiplies a state by its factors. A switch is a matrix in a tree, at the start of a sweep and backward,
-    where no product or one follows before the sums of rows are divided by: what is flushed there does not grow.
+    A CP core multiplies a row by its factors, or, in a tree, by their product. A switch is a matrix too, backward.
     """
     if not isinstance(core, CPCore):
         return math.prod(core.shape) + sum(core.shape)
     size, left, right = core.shape
     inner = 1 + (0 if core.left is None else left) + (0 if core.emission is None else size)
-    transition = 0 if core.right is None else right
-    return core.inner * (inner + (transition if core.switch is None else max(3, transition / 2**LONGEST)))
+    return core.inner * (inner + (0 if core.right is None else right))
 
 
 def rescale_interval(network: Network) -> int:

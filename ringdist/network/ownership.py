@@ -32,13 +32,11 @@ def converted_core(core: Core, function: Callable[[Array], Array]) -> Core:
     """The core of arrays with the same values, as a function makes them; the same core if it returns them all."""
     arrays = core.arrays()
     if isinstance(core, CPCore):
-        other = core.converted(function)
-        pairs = zip(
-            (*arrays.values(), *(core.switch or ())), (*other.arrays().values(), *(other.switch or ())), strict=True
-        )
-        return core if all(a is b for a, b in pairs) else other
-    changed = {name: function(array) for name, array in arrays.items()}
-    return core if all(changed[name] is array for name, array in arrays.items()) else core.with_arrays(changed)
+        other: Core = core.converted(function)
+    else:
+        other = core.with_arrays({name: function(array) for name, array in arrays.items()})
+    found = other.arrays()
+    return core if all(found[name] is array for name, array in arrays.items()) else other
 
 
 def _copy(array: Array) -> Array:

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ringdist.backend import accepts_own_backward, on_accelerator
+from ringdist.backend import PART, accepts_own_backward, on_accelerator
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI, overflowing, standardised
 
-PART = 2**17  # log-densities in one part
 _is_batch = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)  # as of `is_grads_batched`
 
 
@@ -64,8 +63,9 @@ class _LogDensity(torch.autograd.Function):
             slope = part * z
             if z.numel() and not max(map(abs, map(float, z.aminmax()))) < _clip_bound(z):
                 slope.masked_fill_(z.abs() >= _clip_bound(z), 0.0)
-            of_means[sites] += scale * slope.sum(1)
-            of_stds[sites] += scale * (z.mul_(slope).sum(1) - part.sum(1))
+            if any(ctx.needs_input_grad[1:]):
+                of_means[sites] += scale * slope.sum(1)
+                of_stds[sites] += scale * (z.mul_(slope).sum(1) - part.sum(1))
             if of_x is not None:
                 of_x[sites, rows] = -slope.mul_(scale[:, None]).sum(2)  # no matrix product, which autocast would round
         return of_x, of_means, of_stds

@@ -7,6 +7,7 @@ import pytest
 
 import ringdist as rd
 from ringdist.backend import exp, logsumexp
+from ringdist.engines.range import FLUSHED
 
 torch = pytest.importorskip("torch")
 MARGIN = pytest.importorskip("ringdist.backend.exponential").MARGIN  # imports PyTorch
@@ -29,6 +30,10 @@ def test_values_are_those_of_pytorch_or_zero(dtype):
 def test_other_dtypes_are_left_to_pytorch(dtype):
     x = torch.linspace(-30, 5, 100).to(dtype)
     torch.testing.assert_close(exp(x), x.exp(), rtol=0, atol=0)
+
+
+def test_the_threshold_of_sweeps_allows_for_what_is_lost():
+    assert math.exp(MARGIN + 0.01) < FLUSHED
 
 
 def test_derivatives_of_both_orders():
