@@ -158,7 +158,7 @@ def fit_prior(
             validation images is kept (`adapters.prior_phase.fit_prior`); a flow needs some.
         learning_rate: the largest of the gradient steps.
         attribute_weight: of log p(y | z) in gradient steps; by default the model's, which is often larger than needed.
-        complete_labels: whether unknown attributes are first predicted from codes (`adapters.pseudo_labels`).
+        complete_labels: whether unknown attributes are first predicted (`adapters.pseudo_labels`).
         samples: a picture of 64 images from the new prior, e.g. samples.png.
         seed: seed of codes, fit and samples.
         run_config: the run's config.yaml, for models with your own classes, which a checkpoint may not import.

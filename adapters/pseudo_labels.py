@@ -1,13 +1,14 @@
-"""Labels for unlabelled images, from a classifier of their codes."""
+"""Labels for unlabelled images, from a classifier of their codes and pixels."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.pipeline import make_pipeline
+from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -18,18 +19,22 @@ from adapters.models import VAE
 from adapters.models.conditional import AttributeVAE
 from adapters.priors.base import integer_of, nonnegative_of
 
-PENALTY = 10.0  # C of the support vector machines
+PENALTY, GAMMA = 10.0, 0.25  # of the support vector machines
+COMPONENTS = 32  # principal components of images
+FITTED = 5000  # images that they are found from
 
 
 def complete_labels(
     model: VAE, data: ImageData, *, max_labels: int = 5000, seed: int = 0, drop: float = 0.0
 ) -> ImageData:
-    """A copy of the data in which unknown categorical attributes are what a classifier says of their images' codes.
+    """A copy of the data in which unknown categorical attributes are what a classifier says of their images.
 
     Codes learned from all images group them well, so a few labels are enough to tell the groups apart. A support vector
-    machine for each attribute learns from the mean codes of the labelled training images, and predicts the attribute of
-    the others: pseudo-labels (Lee 2013), after which `fit_prior` or further training has a label for every image. The
-    machines are scikit-learn's, on standardised codes, with C = 10 and a Gaussian kernel of width √d.
+    machine for each attribute learns from the labelled training images, and predicts the attribute of the others:
+    pseudo-labels (Lee 2013), after which `fit_prior` or further training has a label for every image. Codes of few
+    images tell less than their pixels, and codes in which attributes have little effect too, so the machines see both:
+    the d standardised mean codes c and the first 32 principal components p of the pixels, in units of the root of their
+    total variance. They are scikit-learn's, with C = 10 and the kernel exp(−‖Δc‖² / 4d − ‖Δp‖² / 2).
 
     Where the machines are not sure they err most, and a prior that learns from their errors draws them again. With
     `drop` the rows are left out that have one of these labels: for every attribute and value, this share of the
@@ -82,7 +87,7 @@ def complete_labels(
     parts: dict[Stage, Split] = {"train": data.splits["train"], "val": data.splits["val"]}
     labels = {stage: split.attributes.clone() for stage, split in parts.items()}
     labels["val"][torch.rand(labels["val"].shape, generator=generator) < data.missing] = torch.nan
-    codes = {stage: mean_codes(model, data, stage) for stage in parts}
+    seen: dict[Stage, np.ndarray] = {}
     clear = {stage: torch.ones(len(found), dtype=torch.bool) for stage, found in labels.items()}
     for j, kind in enumerate(kinds):
         unknown = {stage: found[:, j].isnan() for stage, found in labels.items()}
@@ -92,11 +97,11 @@ def complete_labels(
         incomplete = [stage for stage, where in unknown.items() if where.any()]
         if kind == "continuous" or len(np.unique(values)) < 2 or not incomplete:
             continue
-        machine = SVC(C=PENALTY, gamma=0.5 / codes["train"].shape[1])
-        classifier = make_pipeline(StandardScaler(), machine).fit(codes["train"][rows.numpy()], values)
+        seen = seen or _features(model, data, list(parts), seed)
+        classifier = SVC(C=PENALTY, gamma=GAMMA).fit(seen["train"][rows.numpy()], values)
         for stage in incomplete:
             places = unknown[stage].nonzero()[:, 0]
-            own = codes[stage][places.numpy()]
+            own = seen[stage][places.numpy()]
             predicted = classifier.predict(own)
             labels[stage][places, j] = torch.from_numpy(predicted).to(labels[stage])
             if drop:
@@ -121,6 +126,28 @@ def _least_sure(predicted: np.ndarray, scores: np.ndarray, share: float) -> np.n
     margins = best[:, -1] - best[:, -2]
     rows = [np.flatnonzero(predicted == value) for value in np.unique(predicted)]
     return np.concatenate([own[np.argsort(margins[own])[: math.ceil(share * len(own))]] for own in rows])
+
+
+def _features(model: VAE, data: ImageData, stages: Sequence[Stage], seed: int) -> dict[Stage, np.ndarray]:
+    """Codes and principal components side by side, scaled so that `GAMMA` is the factor of their squared distance."""
+    codes = {stage: mean_codes(model, data, stage) for stage in stages}
+    scaler = StandardScaler().fit(codes["train"])
+    images = data.splits["train"].images
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:FITTED]
+    number = min(COMPONENTS, len(chosen), images[0].numel())
+    pca = PCA(number, svd_solver="randomized", random_state=seed).fit(_pixels(images[chosen]))
+    width = math.sqrt(pca.explained_variance_.sum() / 2) or 1.0  # of equal images 0
+
+    def side_by_side(stage: Stage) -> np.ndarray:
+        own = data.splits[stage].images.split(FITTED)
+        components = np.concatenate([pca.transform(_pixels(part)) for part in own])
+        return np.hstack([scaler.transform(codes[stage]) / math.sqrt(codes[stage].shape[1]), components / width])
+
+    return {stage: side_by_side(stage) for stage in stages}
+
+
+def _pixels(images: torch.Tensor) -> np.ndarray:
+    return images.flatten(1).numpy().astype(np.float32)
 
 
 @torch.no_grad()

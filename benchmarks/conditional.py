@@ -38,14 +38,14 @@ of 20 at the paper's size).
 refitted by EM, from a mixture of codes, as often as the paper's, and learns at three times its rate; 50 log p(y | z) is
 added for each row that has labels. *Flow*: such a ring of rank 16 over codes that three coupling layers have changed.
 Both are given as many parameters as TELBO and JMVAE have, and two phases. In the *second phase* support vector
-machines, which learn from the codes of labelled images, predict the unknown labels; training then goes on for as many
-updates as before, with a label for every image. For the rings the second half of these updates is for the prior alone,
-with 5 log p(y | z), on codes of the encoder as it is; a tenth of the training images chooses the epoch. Rivals have
-such a phase too where their name says *two phases*; all of the model learns in it.
+machines, which learn from codes and pixels of labelled images, predict the unknown labels; training then goes on for as
+many updates as before, with a label for every image. For the rings the second half of these updates is for the prior
+alone, with 5 log p(y | z), on codes of the encoder as it is; a tenth of the training images chooses the epoch. Rivals
+have such a phase too where their name says *two phases*; all of the model learns in it.
 
 *Switching*: a train of CP cores with many more hidden states, which stay or are drawn anew from one column to the next.
 It is given four fifths of these parameters, and starts from mixtures of codes, in which each known attribute counts
-five times. Before the prior learns alone, the labels are predicted again, from the codes as they are then. The images
+five times. Before the prior learns alone, the labels are predicted again, with the codes as they are then. The images
 are left out that have one of the least sure fifth of the predictions of a label, and the prior starts from a mixture of
 the codes of the others.
 
