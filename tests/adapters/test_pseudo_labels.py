@@ -8,6 +8,7 @@ pytest.importorskip("lightning")
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.svm import SVC
 
@@ -28,11 +29,6 @@ DIGIT = ["digit"]
 def networks():
     torch.manual_seed(0)
     return ConvEncoder((1, 8, 8), 2 * LATENTS, (4, 8), "batch"), ConvDecoder(LATENTS, (1, 8, 8), (4, 8))
-
-
-def distances(rows):
-    """Squared, of all pairs."""
-    return ((rows[:, None] - rows) ** 2).sum(2)
 
 
 def conditional(attributes=(10,)):
@@ -59,7 +55,8 @@ def test_unknown_labels_are_those_of_a_classifier_of_mean_codes_and_pixels(name)
         codes = model.eval().encoder(data.splits["train"].images.float() / (data.levels - 1)).mean.numpy()
     pixels = PCA(32).fit_transform(data.splits["train"].images.flatten(1).numpy())
     codes, pixels = (codes - codes.mean(0)) / codes.std(0), pixels / pixels.var(0, ddof=1).sum() ** 0.5
-    kernel = np.exp(-distances(codes) / (4 * LATENTS) - distances(pixels) / 2)
+    squares = [cdist(rows, rows, "sqeuclidean") for rows in (codes, pixels)]
+    kernel = np.exp(-squares[0] / (4 * LATENTS) - squares[1] / 2)
     machine = SVC(C=10, kernel="precomputed").fit(kernel[known][:, known], before[known, 0])
     expected = torch.where(known, before[:, 0], torch.from_numpy(machine.predict(kernel[:, known])))
     assert (found.attributes[:, 0] == expected).float().mean() > 0.998  # ties may break either way
