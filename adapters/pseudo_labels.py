@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ def complete_labels(
         incomplete = [stage for stage, where in unknown.items() if where.any()]
         if kind == "continuous" or len(np.unique(values)) < 2 or not incomplete:
             continue
-        seen = seen or _features(model, data, list(parts), seed)
+        seen = seen or _features(model, data, parts, seed)
         classifier = SVC(C=PENALTY, gamma=GAMMA).fit(seen["train"][rows.numpy()], values)
         for stage in incomplete:
             places = unknown[stage].nonzero()[:, 0]
@@ -128,22 +128,21 @@ def _least_sure(predicted: np.ndarray, scores: np.ndarray, share: float) -> np.n
     return np.concatenate([own[np.argsort(margins[own])[: math.ceil(share * len(own))]] for own in rows])
 
 
-def _features(model: VAE, data: ImageData, stages: Sequence[Stage], seed: int) -> dict[Stage, np.ndarray]:
+def _features(model: VAE, data: ImageData, parts: Mapping[Stage, Split], seed: int) -> dict[Stage, np.ndarray]:
     """Codes and principal components side by side, scaled so that `GAMMA` is the factor of their squared distance."""
-    codes = {stage: mean_codes(model, data, stage) for stage in stages}
+    codes = {stage: mean_codes(model, data, stage) for stage in parts}
     scaler = StandardScaler().fit(codes["train"])
-    images = data.splits["train"].images
+    images = parts["train"].images
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:FITTED]
     number = min(COMPONENTS, len(chosen), images[0].numel())
     pca = PCA(number, svd_solver="randomized", random_state=seed).fit(_pixels(images[chosen]))
     width = math.sqrt(pca.explained_variance_.sum() / 2) or 1.0  # of equal images 0
 
-    def side_by_side(stage: Stage) -> np.ndarray:
-        own = data.splits[stage].images.split(FITTED)
-        components = np.concatenate([pca.transform(_pixels(part)) for part in own])
-        return np.hstack([scaler.transform(codes[stage]) / math.sqrt(codes[stage].shape[1]), components / width])
+    def side_by_side(codes: np.ndarray, images: torch.Tensor) -> np.ndarray:
+        components = np.concatenate([pca.transform(_pixels(part)) for part in images.split(FITTED)])
+        return np.hstack([scaler.transform(codes) / math.sqrt(codes.shape[1]), components / width])
 
-    return {stage: side_by_side(stage) for stage in stages}
+    return {stage: side_by_side(codes[stage], split.images) for stage, split in parts.items()}
 
 
 def _pixels(images: torch.Tensor) -> np.ndarray:

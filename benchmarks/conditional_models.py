@@ -150,8 +150,8 @@ def head_parameters(setting: Setting, sizes: Sequence[int]) -> int:
 def second_phase(model: Any, images: Any, updates: int, phase: SecondPhase, num_codes: int, folder: Path) -> float:
     """Further updates with a label for every image, and their seconds.
 
-    Unknown labels are predicted, see `complete_labels`. No image or label takes part that the model has
-    not seen in training.
+    Unknown labels are predicted, see `complete_labels`. No image or label takes part that the model has not seen in
+    training.
     """
     from adapters.pseudo_labels import complete_labels
 

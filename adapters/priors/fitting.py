@@ -113,7 +113,7 @@ def _expectation(squared: Tensor, mixture: DiagonalMixture) -> tuple[float, _Sum
     size, d = mixture.means.shape
     total, sums = 0.0, _Sums(squared.new_zeros(size), squared.new_zeros(size, 2 * d))
     for part in squared.split(rows_within(budget.CACHED, size)):
-        joint = mixture._joint(part[:, :d])
+        joint = mixture.log_joint(part[:, :d])
         logs = logsumexp(joint)
         shares = exp(joint - logs[:, None])
         total += logs.sum().item()

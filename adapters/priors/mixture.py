@@ -25,7 +25,7 @@ class DiagonalMixture(NamedTuple):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p of the observed entries of z (..., d), (...)."""
-        return logsumexp(self._joint(z)).to(z.dtype)
+        return logsumexp(self.log_joint(z)).to(z.dtype)
 
     def sample(self, n: int, generator: Generator, temperature: float = 1.0) -> Tensor:
         """n samples, (n, d), the standard deviations multiplied by the temperature."""
@@ -42,7 +42,7 @@ class DiagonalMixture(NamedTuple):
 
     def sample_given(self, z: Tensor, generator: Generator) -> Tensor:
         """The NaN entries of z (n, d), drawn given the others."""
-        component = draw(self._joint(z), generator)
+        component = draw(self.log_joint(z), generator)
         return torch.where(z.isnan(), self._emit(component, generator), z)
 
     def rsample(self, n: int, generator: Generator) -> Tensor:
@@ -66,7 +66,7 @@ class DiagonalMixture(NamedTuple):
         mean = weights @ self.means
         return mean, weights @ (self.stds**2 + (self.means - mean) ** 2)
 
-    def _joint(self, z: Tensor) -> Tensor:
+    def log_joint(self, z: Tensor) -> Tensor:
         """log w_k + log p(observed entries | k), (..., K).
 
         (z − μ)² / σ² is expanded, so memory is (..., K) instead of (..., K, d). Float64 and subtracting the centre of

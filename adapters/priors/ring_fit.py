@@ -172,7 +172,7 @@ class Clusters(NamedTuple):
         """p(cluster | observed entries) of rows (n, columns), (n, c), where each table was met so many times."""
         continuous = sorted(self.gaussians)
         means, stds = (torch.stack([self.gaussians[k][i] for k in continuous], dim=1) for i in range(2))
-        joint = DiagonalMixture(self.log_weights, means, stds)._joint(rows[:, continuous])
+        joint = DiagonalMixture(self.log_weights, means, stds).log_joint(rows[:, continuous])
         for k, table in self.tables.items():
             known = ~rows[:, k].isnan()
             joint[known] += attribute_weight * table.log()[rows[known, k].long()]
