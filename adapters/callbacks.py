@@ -293,11 +293,11 @@ def image_data(trainer: Trainer) -> ImageData:
 def draw_changes(model: ConditionalVAE, data: ImageData, path: Path, columns: int = 8) -> None:
     """Draw reconstructions of training images, and below them the images with one attribute changed to each value."""
     x, y = (rows.to(model.device) for rows in next(data.training_rows(columns, derived_seed(2))))
-    z, rows, labels = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x)], ["reconstruction"]
+    z, rows, labels = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x, y)], ["reconstruction"]
     for j, kind in enumerate(model.attributes):
         for value in range(0 if kind == "continuous" else kind):
             wanted = torch.where(torch.arange(y.shape[1], device=y.device) == j, float(value), y)
-            rows.append(model.generate(changed_codes(model.prior, z, wanted, j)))
+            rows.append(model.generate(changed_codes(model.prior, z, wanted, j), wanted))
             labels.append(attribute_label(data, j, value))
     title = "training images, and the same with one attribute changed"
     figures.save_grid(torch.cat(rows), path, columns=len(x), row_labels=labels, title=title)

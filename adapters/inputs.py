@@ -91,8 +91,8 @@ def _check_decoder(model: VAE, x: Tensor) -> None:
             found = model.decode(torch.zeros(1, d)).mean.shape
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"the decoder must map the prior's {d} latents (and one-hot attributes, in a CVAE) to what the likelihood "
-            f"of images of shape {shape} takes ({one_line(error)})"
+            f"the decoder must map the prior's {d} latents (and one-hot attributes, if it sees them) to what the "
+            f"likelihood of images of shape {shape} takes ({one_line(error)})"
         ) from error
     if found != x.shape:
         drawn = "x".join(map(str, found[1:]))

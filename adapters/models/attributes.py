@@ -11,17 +11,23 @@ from torch.distributions import Independent, Normal
 from torch.nn import functional
 
 from adapters.networks import at_least_single
+from adapters.priors.base import Attribute
 
 HIDDEN = 128  # of the heads that see attributes (appendix C)
 
 
-def one_hot(y: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Attributes (batch, a) side by side as (batch, Σ sizes): a one at the value, zeros only where it is unknown."""
+def one_hot(y: Tensor, kinds: Sequence[Attribute]) -> Tensor:
+    """Attributes (batch, a) side by side as (batch, Σ widths): a one at the value, zeros only where it is unknown.
+
+    A continuous attribute is one number, its value, or 0 where that is unknown.
+    """
     parts = [
-        functional.one_hot(values.nan_to_num(0).long(), size) * ~values.isnan()[:, None]
-        for values, size in zip(y.unbind(-1), sizes, strict=True)
+        values.nan_to_num(0)[:, None]
+        if kind == "continuous"
+        else functional.one_hot(values.nan_to_num(0).long(), kind) * ~values.isnan()[:, None]
+        for values, kind in zip(y.unbind(-1), kinds, strict=True)
     ]
-    return torch.cat(parts, dim=-1).to(y)
+    return torch.cat([part.to(y) for part in parts], dim=-1)
 
 
 def log_prob_known(log_probs: Sequence[Tensor], y: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.func import functional_call
 
 from adapters.models.attributes import (
@@ -112,11 +112,10 @@ class CVAE(Baseline):
         y = self._imputed(features, self._rows(len(x), y))
         return self._joint(features, y), y
 
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        """p(x | ε, y) for ε (batch, d); unknown attributes are drawn as in `sample`."""
+    def _decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
         given = one_hot(self._completed(self._rows(len(z), y)), self.attributes)
         prior = self.conditional_prior(given).base_dist
-        return super().decode(torch.cat([prior.mean + prior.stddev * z, given], dim=-1))
+        return torch.cat([prior.mean + prior.stddev * z, given], dim=-1)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> list[Tensor]:

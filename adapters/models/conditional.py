@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from adapters.models.attributes import accuracies, label_weights, log_prob_known
+from adapters.models.attributes import accuracies, label_weights, log_prob_known, one_hot
 from adapters.models.vae import VAE, Batch, Elbo
 from adapters.priors import JointPrior, Prior
 from adapters.priors.base import Attribute, attribute_rows, integer_of, nonnegative_of
@@ -92,13 +92,24 @@ class ConditionalVAE(AttributeVAE):
     unknown attributes, so an image without known attributes contributes the bound of log p(x). Attributes depend on the
     image through its code only.
 
+    With a conditional decoder images depend on attributes too, p(x | z, y) p(z, y), and codes need not repeat what
+    attributes say. The decoder of an image with unknown attributes y' sees a draw from p(y' | z, y_observed), which is
+    exact for any subset:
+
+        log p(x, y_observed) ≥ E_{q(z | x) p(y' | z, y_observed)}[log p(x | z, y) + log p(z, y_observed) − log q(z | x)]
+
+    By these draws the ring is taught nothing of y', as in a CVAE. A ring in which z and y are independent is the
+    conditional VAE p(x | z, y) p(z) p(y), of which this model is a generalisation.
+
     Args:
-        encoder, decoder: as in `VAE`.
+        encoder, decoder: as in `VAE`; a conditional decoder is a network (batch, d + Σ widths) of codes and attributes:
+            one-hot with width N_j, a continuous one as its value with width 1.
         prior: over codes and attributes: a `JointTRIP`, or a `FlowPrior` over one.
         attribute_weight: weight of log p(y_observed | z) in training, 1 in the paper. A larger weight separates the
             codes of different attributes more. Reported bounds have weight 1.
         weight_per_label: whether the weight applies to the mean over rows with a known attribute instead of over all
             rows of a batch, so that its effect does not depend on the share of such rows.
+        conditional_decoder: whether the decoder sees attributes.
         settings: further arguments of `VAE`.
 
     Raises:
@@ -116,6 +127,14 @@ class ConditionalVAE(AttributeVAE):
         torch.Size([6, 1, 8, 8])
         >>> [table.shape for table in model.predict(torch.rand(5, 1, 8, 8))]
         [torch.Size([5, 10]), torch.Size([5, 3])]
+
+        A decoder of codes and attributes:
+
+        >>> decoder = ConvDecoder(4 + 10 + 3, (1, 8, 8), (8, 16))
+        >>> prior = JointTRIP(4, attributes=[10, 3], num_components=5, rank=3)
+        >>> model = ConditionalVAE(encoder, decoder, prior, conditional_decoder=True)
+        >>> model.elbo(torch.rand(5, 1, 8, 8).round(), torch.full((5, 2), torch.nan)).elbo.shape  # none is known
+        torch.Size([5])
     """
 
     prior: JointPrior
@@ -127,6 +146,7 @@ class ConditionalVAE(AttributeVAE):
         prior: JointPrior,
         attribute_weight: float = 1.0,
         weight_per_label: bool = False,
+        conditional_decoder: bool = False,
         **settings: Any,
     ):
         if not isinstance(prior, JointPrior) or not prior.attributes:
@@ -136,7 +156,7 @@ class ConditionalVAE(AttributeVAE):
         super().__init__(encoder, decoder, prior, **settings)
         self.attributes = prior.attributes
         self.attribute_weight = nonnegative_of("attribute_weight", attribute_weight)
-        self.weight_per_label = weight_per_label
+        self.weight_per_label, self.conditional_decoder = weight_per_label, conditional_decoder
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Independent, Tensor | None]:
         """q(z | x) of images (batch, C, H, W), and y with one row each."""
@@ -153,8 +173,16 @@ class ConditionalVAE(AttributeVAE):
         tables = self.prior.attribute_posterior(z.masked_fill(unknown, 0.0), log=True)
         return [table.masked_fill(unknown, torch.nan) for table in tables]
 
+    def _decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
+        if not self.conditional_decoder:
+            return z
+        y = self._rows(len(z), y)
+        if bool(y.isnan().any()):
+            y = self.prior.sample_attributes(z.detach(), y)
+        return torch.cat([z, one_hot(y, self.attributes).to(z)], dim=-1)
+
     def _sample_codes(self, n: int, y: Tensor | None, temperature: float) -> tuple[Tensor, Tensor | None]:
-        return self.prior.sample(n, y, temperature=temperature), None
+        return self.prior.sample(n, y, temperature=temperature), y
 
     def _log_prior(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         return super()._log_prior(z, y) if y is None else self.prior.log_probs(z, y)

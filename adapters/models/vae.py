@@ -132,8 +132,15 @@ class VAE(LightningModule):
         return posterior
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
-        """p(x | z) for codes (batch, d)."""
-        distribution: Distribution = self.likelihood(self.decoder(z))
+        """p(x | z) for codes (batch, d); p(x | z, y) if the decoder sees attributes, unknown ones being drawn."""
+        return self._decoded(self._decoder_inputs(z, y))
+
+    def _decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """What the decoder sees of codes (batch, d) and attributes; what is random in it is drawn here."""
+        return z
+
+    def _decoded(self, inputs: Tensor) -> Distribution:
+        distribution: Distribution = self.likelihood(self.decoder(inputs))
         return distribution
 
     def elbo(self, x: Tensor, y: Tensor | None = None) -> Elbo:
@@ -179,24 +186,33 @@ class VAE(LightningModule):
         chunk = max(1, max_rows // max(1, len(x)))
         total = torch.full((len(x),), -torch.inf, device=x.device)
         for first in range(0, num_samples, chunk):
-            z = torch.stack([posterior.sample() for _ in range(min(chunk, num_samples - first))])
-            total = torch.logaddexp(total, self._log_weights(posterior, z, x, y, max_rows).logsumexp(0))
+            pairs = [self._drawn(posterior, y) for _ in range(min(chunk, num_samples - first))]
+            z, inputs = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+            total = torch.logaddexp(total, self._log_weights(posterior, z, inputs, x, y, max_rows).logsumexp(0))
         return total - math.log(num_samples)
 
-    def _log_weights(self, posterior: Independent, z: Tensor, x: Tensor, y: Tensor | None, max_rows: int) -> Tensor:
-        """log p(x | z) + log p(z, y_observed) − log q(z | x) for codes (k, batch, d), (k, batch)."""
+    def _drawn(self, posterior: Independent, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A code for each image, and what the decoder sees of it, (batch, ...) each."""
+        z = posterior.sample()
+        return z, self._decoder_inputs(z, y)
+
+    def _log_weights(
+        self, posterior: Independent, z: Tensor, inputs: Tensor, x: Tensor, y: Tensor | None, max_rows: int
+    ) -> Tensor:
+        """log p(x | z) p(z, y_observed) / q(z | x) of codes and decoder inputs (k, batch, ...), (k, batch)."""
         k, batch, _ = z.shape
         index = torch.arange(batch, device=x.device).repeat(k)
+        pieces = [rows.flatten(0, 1).split(max_rows) for rows in (z, inputs)]
         parts = [
-            self._log_joint(rows, x[images], None if y is None else y[images])
-            for rows, images in zip(z.flatten(0, 1).split(max_rows), index.split(max_rows), strict=True)
+            self._log_joint(codes, seen, x[images], None if y is None else y[images])
+            for codes, seen, images in zip(*pieces, index.split(max_rows), strict=True)
         ]
         return torch.cat(parts).reshape(k, batch) - posterior.log_prob(z)
 
-    def _log_joint(self, z: Tensor, x: Tensor, y: Tensor | None) -> Tensor:
+    def _log_joint(self, z: Tensor, inputs: Tensor, x: Tensor, y: Tensor | None) -> Tensor:
         """log p(x | z) + log p(z, y_observed) of rows, (rows,)."""
         log_prior, attributes = self._log_prior(z, y)
-        return self.decode(z, y).log_prob(x) + log_prior + attributes
+        return self._decoded(inputs).log_prob(x) + log_prior + attributes
 
     @torch.no_grad()
     def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -209,9 +225,9 @@ class VAE(LightningModule):
         return self.generate(self.prior.sample(n, temperature=temperature))
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of p(x | z) at the mean code of each image, (batch, C, H, W)."""
-        posterior, y = self.encode(x)
+        posterior, y = self.encode(x, y)
         return self.generate(posterior.mean, y)
 
     # --------------------------------------------------------------------------------------------------- training

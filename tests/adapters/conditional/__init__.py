@@ -1,1 +1,1 @@
-MODELS = ["trip", "flow", "cvae", "telbo", "jmvae"]
+MODELS = ["trip", "flow", "conditional", "cvae", "telbo", "jmvae"]

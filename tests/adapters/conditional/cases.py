@@ -23,12 +23,13 @@ def make(name: str, **settings):
     """A model of 8x8 images, binary, with two attributes."""
     torch.manual_seed(0)
     encoder = ConvEncoder((1, 8, 8), 2 * LATENTS, (4, 8))
-    decoder = ConvDecoder(LATENTS + sum(SIZES) * (name == "cvae"), (1, 8, 8), (4, 8))
+    sees = name in ("cvae", "conditional")
+    decoder = ConvDecoder(LATENTS + sum(SIZES) * sees, (1, 8, 8), (4, 8))
     settings = {"learning_rate": 1e-2, "val_samples": 2} | settings
-    if name in ("trip", "flow"):
+    if name in ("trip", "flow", "conditional"):
         prior = JointTRIP(LATENTS, SIZES, num_components=4, rank=3)
         prior = FlowPrior(prior, transforms=2, hidden_features=(8,)) if name == "flow" else prior
-        return ConditionalVAE(encoder, decoder, prior, **settings)
+        return ConditionalVAE(encoder, decoder, prior, conditional_decoder=sees, **settings)
     return {"cvae": CVAE, "telbo": TELBO, "jmvae": JMVAE}[name](encoder, decoder, LATENTS, SIZES, **settings)
 
 
@@ -42,10 +43,14 @@ def attributes() -> torch.Tensor:
 
 
 class Mixture:
-    """One latent in two components, each with a value of the attribute that is likelier; x = 2 z + noise."""
+    """One latent in two components, each with a value of the attribute that is likelier; x = 2 z + shift[y] + noise."""
 
     weights = torch.tensor([[0.35, 0.05], [0.12, 0.48]])  # p(component, y)
     means, std, noise = torch.tensor([-2.0, 1.0]), 0.5, 0.8
+
+    def __init__(self, shift: tuple[float, float] | None = None):
+        """None: the decoder does not see y."""
+        self.sees, self.shift = shift is not None, torch.tensor(shift or (0.0, 0.0))
 
     def model(self) -> ConditionalVAE:
         """With a posterior N(0.4 x, 0.4²), which is nearly the exact one."""
@@ -59,19 +64,20 @@ class Mixture:
             cores[1] = torch.stack([torch.stack([self.weights[:, y], torch.zeros(2)], 1) for y in range(2)])
             prior.cores[0].copy_(cores)
         assert ring.order == (0, 1)
-        decoder, linear = nn.Sequential(nn.Linear(1, 1), nn.Unflatten(1, (1, 1, 1))), nn.Linear(1, 2)
+        weight = torch.cat([torch.tensor([2.0]), self.shift[: 2 * self.sees]])[None]
+        decoder, linear = nn.Sequential(nn.Linear(weight.shape[1], 1), nn.Unflatten(1, (1, 1, 1))), nn.Linear(1, 2)
         with torch.no_grad():
-            decoder[0].weight.fill_(2.0), decoder[0].bias.zero_()
+            decoder[0].weight.copy_(weight), decoder[0].bias.zero_()
             linear.weight.copy_(torch.tensor([[0.4], [0.0]])), linear.bias.copy_(torch.tensor([0.0, math.log(0.4)]))
-        return ConditionalVAE(
-            nn.Sequential(nn.Flatten(), linear), decoder, prior, likelihood=GaussianLikelihood(self.noise)
-        )
+        encoder, likelihood = nn.Sequential(nn.Flatten(), linear), GaussianLikelihood(self.noise)
+        return ConditionalVAE(encoder, decoder, prior, conditional_decoder=self.sees, likelihood=likelihood)
 
     def log_prob(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """log p(x, y_observed) of images (n, 1, 1, 1), from the mixture's sum."""
         std = math.hypot(2 * self.std, self.noise)
-        density = torch.distributions.Normal(2 * self.means, std).log_prob(x.flatten()[:, None]).exp()
-        joint = density @ self.weights  # (n, values)
+        centres = 2 * self.means[:, None] + self.shift  # (components, values)
+        density = torch.distributions.Normal(centres, std).log_prob(x.flatten()[:, None, None]).exp()
+        joint = (density * self.weights).sum(1)  # (n, values)
         known = joint.gather(1, y.nan_to_num(0).long())[:, 0]
         return torch.where(y[:, 0].isnan(), joint.sum(1), known).log()
 

@@ -13,20 +13,24 @@ from tests.lightning_warnings import IGNORED
 pytestmark = IGNORED
 
 
-def test_the_bound_is_that_of_equation_14():
-    mixture = Mixture()
+SHIFTS = [None, (0.0, 0.5)]
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_the_bound_is_that_of_equation_14(shift):
+    """With a conditional decoder, of the codes and unknown attributes that follow from them."""
+    mixture = Mixture(shift)
     model = mixture.model()
     nodes = torch.linspace(-6, 6, 4001)
     mean, q = 0.4 * X.flatten()[:, None], 0.4
     weight = torch.distributions.Normal(0.0, 1.0).log_prob(nodes).exp() * (nodes[1] - nodes[0])
     z = mean + q * nodes  # (n, nodes)
-    likelihood = torch.distributions.Normal(2 * z, mixture.noise).log_prob(X.flatten()[:, None])
     tables = mixture.log_prior(z.flatten()).reshape(*z.shape, 2)
-    prior = torch.where(
-        Y.isnan(),
-        tables.logsumexp(-1),
-        tables.gather(-1, Y.nan_to_num(0).long()[:, :, None].expand(-1, 4001, 1))[..., 0],
-    )
+    chances = torch.stack([~(Y[:, 0] == 1), ~(Y[:, 0] == 0)], -1)[:, None] * tables.exp()  # 0 where it is not that value
+    prior, chances = chances.sum(-1).log(), chances / chances.sum(-1, keepdim=True)
+    centres = 2 * z[..., None] + mixture.shift
+    likelihoods = torch.distributions.Normal(centres, mixture.noise).log_prob(X.flatten()[:, None, None])
+    likelihood = (chances * likelihoods).sum(-1)
     exact = ((likelihood + prior - torch.distributions.Normal(mean, q).log_prob(z)) * weight).sum(1)
     torch.manual_seed(0)
     repeats = 4000
@@ -39,8 +43,9 @@ def test_the_bound_is_that_of_equation_14():
     assert (bound.attributes <= 1e-5).all()
 
 
-def test_the_importance_weighted_bound_approaches_the_likelihood_of_image_and_attributes():
-    mixture = Mixture()
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_the_importance_weighted_bound_approaches_the_likelihood_of_image_and_attributes(shift):
+    mixture = Mixture(shift)
     torch.manual_seed(0)
     torch.testing.assert_close(mixture.model().iwae(X, 5000, Y), mixture.log_prob(X, Y), atol=0.05, rtol=0)
 

@@ -15,16 +15,17 @@ from tests.lightning_warnings import IGNORED
 pytestmark = IGNORED
 
 
-def test_samples_meet_conditions():
-    """Images of this model are 2 z, and p(z | y) is known."""
-    mixture = Mixture()
+@pytest.mark.parametrize("shift", [None, (0.0, 0.5)])
+def test_samples_meet_conditions(shift):
+    """Images of this model are 2 z + shift[y], and p(z, y) is known."""
+    mixture = Mixture(shift)
     model = mixture.model()
     torch.manual_seed(0)
     y = torch.tensor([[0.0], [1.0], [nan]]).repeat_interleave(4000, 0)
-    parts = (model.sample(len(y), y).flatten() / 2).split(4000)
-    for part, weights in zip(parts, [*mixture.weights.T, mixture.weights.sum(1)], strict=True):
-        share = (weights / weights.sum())[0]
-        mean = (share * mixture.means[0] + (1 - share) * mixture.means[1]).item()
+    parts = model.sample(len(y), y).flatten().split(4000)
+    for part, allowed in zip(parts, torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), strict=True):
+        weights = mixture.weights * allowed
+        mean = (weights / weights.sum() * (2 * mixture.means[:, None] + mixture.shift)).sum().item()
         assert part.mean().item() == pytest.approx(mean, abs=5 * part.std().item() / 4000**0.5)
 
 
@@ -75,11 +76,12 @@ def test_predictions_of_the_mixture():
     torch.testing.assert_close(mixture.model().predict(X)[0], tables.log_softmax(-1), rtol=1e-4, atol=1e-4)
 
 
-def test_continuous_attributes():
+@pytest.mark.parametrize("sees", [False, True])
+def test_continuous_attributes(sees):
     torch.manual_seed(0)
     prior = JointTRIP(LATENTS, [3, "continuous"], num_components=4, rank=2)
-    encoder, decoder = ConvEncoder((1, 8, 8), 2 * LATENTS, (4, 8)), ConvDecoder(LATENTS, (1, 8, 8), (4, 8))
-    model = ConditionalVAE(encoder, decoder, prior)
+    encoder, decoder = ConvEncoder((1, 8, 8), 2 * LATENTS, (4, 8)), ConvDecoder(LATENTS + 4 * sees, (1, 8, 8), (4, 8))
+    model = ConditionalVAE(encoder, decoder, prior, conditional_decoder=sees)
     y = torch.tensor([[2.0, 0.3], [nan, -1.2], [1.0, nan]])
     (-model.elbo(images(3), y).elbo.mean()).backward()
     assert (prior.means.grad.abs().sum(-1) > 0).all()

@@ -59,7 +59,7 @@ def test_training_improves_the_bound_and_logs_its_parts(name, tmp_path):
     x, y = next(tiny_digits().training_rows(100, 0))
     before = model.elbo(x, y).elbo.mean()
     logger = pl.loggers.CSVLogger(tmp_path, name="")
-    figures = [Figures(num_images=4, num_codes=30)] if name in ("trip", "flow") else []
+    figures = [Figures(num_images=4, num_codes=30)] if name in ("trip", "flow", "conditional") else []
     fit(model, tmp_path, *figures, logger=logger)
     assert model.elbo(x, y).elbo.mean() > before + 1
     header = set((Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[0].split(","))
