@@ -20,6 +20,7 @@ TRANSFORMS = 3  # layers of a flow
 SWITCHING_SHARE = 0.8  # of TELBO's parameters, in a ring of switching cores, which has many states and little else
 SECOND_WEIGHT = 5.0  # that of a prior alone in the second phase, and of attributes in a mixture of codes
 DROPPED = 0.2  # share of the predictions of every label whose rows a prior alone does not learn from
+CONDITIONAL = "VAE-TRIP, conditional decoder"
 HELD_OUT = 0.1  # the share of the training images by which it chooses its epoch
 
 Make = Callable[[Any, int, dict[str, Any]], Any]  # from the images' shape, a seed and the options all models share
@@ -102,8 +103,8 @@ def dense_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate
 def cp_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
     """CP cores with private components, refitted from a mixture of codes.
 
-    With transitions that switch, and with full ones that EM refines: with a flow, and without one. All have about as
-    many parameters as TELBO and JMVAE.
+    With transitions that switch, also under a decoder that sees attributes, and with full ones that EM refines: with a
+    flow, and without one. All have about as many parameters as TELBO and JMVAE.
     """
     from adapters import FlowPrior, JointTRIP
 
@@ -124,16 +125,22 @@ def cp_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
     options: dict[str, Any] = {"attribute_weight": WEIGHT, "weight_per_label": True}
     options |= {"prior_learning_rate": 3 * setting.prior_learning_rate}
 
-    def candidate(prior: Callable[[int], Any], phase: SecondPhase, **again: Any) -> Candidate:
+    def candidate(prior: Callable[[int], Any], phase: SecondPhase, again: dict[str, Any], **changed: Any) -> Candidate:
         refits = setting.again(**again) | {"num_codes": setting.fits[2]}
-        return Candidate(_conditional(setting, prior, **options), refits, phase)
+        return Candidate(_conditional(setting, prior, **options | changed), refits, phase)
+
+    def switches(seed: int) -> Any:
+        return ring(seed, switching, "switching")
 
     by_em, by_mixture = {"method": "em"}, {"method": "mixture", "attribute_weight": SECOND_WEIGHT}
-    half, again = SecondPhase(joint=0.5), SecondPhase(joint=0.5, again=True)
+    half = SecondPhase(joint=0.5)
+    # The decoder is told the attributes, so codes need not tell it too: log p(y | z) has no further weight.
+    sees: dict[str, Any] = {"seen": sizes, "attribute_weight": 1.0}
     return {
-        "VAE-TRIP, CP": candidate(lambda seed: ring(seed, alone), half, **by_em),
-        "VAE-TRIP, flow": candidate(lambda seed: flow(ring(seed, first), width), half, **by_em),
-        "VAE-TRIP, switching": candidate(lambda seed: ring(seed, switching, "switching"), again, **by_mixture),
+        "VAE-TRIP, CP": candidate(lambda seed: ring(seed, alone), half, by_em),
+        "VAE-TRIP, flow": candidate(lambda seed: flow(ring(seed, first), width), half, by_em),
+        "VAE-TRIP, switching": candidate(switches, SecondPhase(joint=0.5, again=True), by_mixture),
+        CONDITIONAL: candidate(switches, SecondPhase(joint=0.75, again=True), by_mixture, **sees),
     }
 
 
@@ -184,12 +191,14 @@ def _fit_prior(model: Any, images: Any, updates: int, num_codes: int | None) -> 
     print(f"the prior alone: {losses}; kept after {fit.best_epoch} epochs", flush=True)
 
 
-def _conditional(setting: Setting, prior: Callable[[int], Any], **changed: Any) -> Make:
+def _conditional(setting: Setting, prior: Callable[[int], Any], seen: tuple[int, ...] = (), **changed: Any) -> Make:
+    """A `ConditionalVAE`, with a conditional decoder if the sizes of the attributes that it sees are given."""
+
     def make(shape: Any, seed: int, options: dict[str, Any]) -> Any:
         from adapters.models import ConditionalVAE
 
-        parts = _networks(setting, shape, setting.latents, options)
-        return ConditionalVAE(*parts, prior(seed), **options | changed)
+        parts = _networks(setting, shape, setting.latents + sum(seen), options)
+        return ConditionalVAE(*parts, prior(seed), conditional_decoder=bool(seen), **options | changed)
 
     return make
 
