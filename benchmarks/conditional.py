@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from . import judging, report, training
-from .conditional_models import Candidate, candidates, second_phase
+from .conditional_models import CONDITIONAL, Candidate, candidates, second_phase
 from .conditional_settings import Setting, settings
 from .measure import default_device
 
@@ -27,12 +27,12 @@ It is not FID, whose features are Inception's. *Real* are test images that have 
 can be reached. *Missing* is the share of attribute entries hidden in training, each independently. Values are means
 over seeds with their standard deviation.
 
-All models have the same encoder, decoder, likelihood, optimiser and updates; *learned parameters* are those beyond
-encoder and decoder. VAE-TRIP is re-initialised from latent codes as in the paper, in a random order, the given one
-(codes, then attributes) or by mutual information. *EM*: the ring is fitted by exact EM to 2 000 codes every few epochs
-(10 000 on MNIST, 5 000 of faces), ordered by mutual information; between the fits it learns at a tenth of the learning
-rate. *Weighted*: training also adds 50 log p(y | z), as TELBO and JMVAE do. *Double rank*: 32 instead of 16 (40 instead
-of 20 at the paper's size).
+All models have the same encoder, decoder (with more inputs where it sees attributes), likelihood, optimiser and
+updates; *learned parameters* are those beyond encoder and decoder. VAE-TRIP is re-initialised from latent codes as in
+the paper, in a random order, the given one (codes, then attributes) or by mutual information. *EM*: the ring is fitted
+by exact EM to 2 000 codes every few epochs (10 000 on MNIST, 5 000 of faces), ordered by mutual information; between
+the fits it learns at a tenth of the learning rate. *Weighted*: training also adds 50 log p(y | z), as TELBO and JMVAE
+do. *Double rank*: 32 instead of 16 (40 instead of 20 at the paper's size).
 
 *CP*: a train of CP cores with a Gaussian for every hidden state, the attributes spread between the codes. It is
 refitted by EM, from a mixture of codes, as often as the paper's, and learns at three times its rate; 50 log p(y | z) is
@@ -49,6 +49,10 @@ five times. Before the prior learns alone, the labels are predicted again, with 
 are left out that have one of the least sure fifth of the predictions of a label, and the prior starts from a mixture of
 the codes of the others.
 
+*Conditional decoder*: such a train with a decoder that sees codes and attributes, p(x | z, y), as CVAE's does. Unknown
+attributes are drawn from p(y | z, y known). Codes need not repeat what attributes say, so log p(y | z) has the weight 1
+in all updates but those of the prior alone, which are a quarter of the second phase.
+
 *Temperature* multiplies the standard deviations of the Gaussians that codes are drawn from: the components of VAE-TRIP,
 the noise of CVAE, q(z | y) of TELBO and JMVAE. Below 1 images are not from the model's density; the tables above have
 temperature 1."""
@@ -57,7 +61,7 @@ temperature 1."""
 CHANGED = """\
 One attribute changed ({model}): the upper row are training images as the model reconstructs them, below it the same
 with each value of each attribute in turn."""
-DRAWN = ("VAE-TRIP, flow", "VAE-TRIP, switching", "CVAE", "TELBO", "JMVAE")  # models whose images the page shows
+DRAWN = ("VAE-TRIP, switching", CONDITIONAL, "CVAE", "TELBO", "JMVAE")  # models whose images the page shows
 TEMPERATURES = (0.85, 0.7, 0.5, 0.0)  # beside 1
 FOUND, FRECHET = "all", "Fréchet distance"
 
