@@ -26,7 +26,8 @@ def test_the_bound_is_that_of_equation_14(shift):
     weight = torch.distributions.Normal(0.0, 1.0).log_prob(nodes).exp() * (nodes[1] - nodes[0])
     z = mean + q * nodes  # (n, nodes)
     tables = mixture.log_prior(z.flatten()).reshape(*z.shape, 2)
-    chances = torch.stack([~(Y[:, 0] == 1), ~(Y[:, 0] == 0)], -1)[:, None] * tables.exp()  # 0 where it is not that value
+    is_possible = torch.stack([~(Y[:, 0] == 1), ~(Y[:, 0] == 0)], -1)
+    chances = is_possible[:, None] * tables.exp()
     prior, chances = chances.sum(-1).log(), chances / chances.sum(-1, keepdim=True)
     centres = 2 * z[..., None] + mixture.shift
     likelihoods = torch.distributions.Normal(centres, mixture.noise).log_prob(X.flatten()[:, None, None])
