@@ -107,6 +107,7 @@ def test_kl_over_rows_that_leave_it_undefined():
 # ------------------------------------------------------------------------------------------------ total variation
 
 
+@pytest.mark.slow_on("jax")
 def test_total_variation_of_tables_is_exact(backend):
     p, q = backend.ring(TABLE), backend.ring(OTHER)
     expected = np.abs(table(TABLE) - table(OTHER)).sum() / 2

@@ -170,6 +170,7 @@ def test_errors_of_starts():
         rd.initialize(x, [None] * 4, 2, core="tree", rng=0)
 
 
+@pytest.mark.slow_on("torch")
 @pytest.mark.parametrize("name", ["full", "mixed", "train"])
 def test_mini_batches_come_near_the_full_batch(fitted_backend, name):
     structured = TABLES[name]

@@ -104,6 +104,7 @@ def test_a_file_does_not_hold_its_ring(numpy_backend, path):
     np.testing.assert_array_equal(again.cores[0], ring.cores[0])
 
 
+@pytest.mark.slow_on("jax")
 def test_families_of_the_user(backend, path):
     ring = backend.ring(MIXED)
     ring.save(path)

@@ -34,6 +34,7 @@ def engine(request) -> str:
 # ---------------------------------------------------------------------------------------------- long rings
 
 
+@pytest.mark.slow_on("jax", "torch")
 @pytest.mark.parametrize(("topology", "nats"), [("ring", -1e5), ("train", 1e5)])
 def test_ten_thousand_columns_in_float32(backend, nats, topology):
     """±10⁵ nats: finite, and equal to the log engine to 1e-4 relative."""
@@ -102,6 +103,7 @@ def takeover(d: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(half, -1.0, 0.0), np.where(half, 0.0, -2.0)
 
 
+@pytest.mark.slow_unless(numpy="float64", torch="float32")
 @pytest.mark.parametrize("topology", ["ring", "train"])
 def test_a_dominated_world_takes_over_later(backend, engine, dtype, topology):
     """−d / 2 from the first world, not −d from the one that led in the middle."""
@@ -123,6 +125,7 @@ def test_ten_thousand_columns_of_which_the_dominated_world_takes_over(backend, t
     assert_close(actual, np.full(2, -5000.0 - np.log(2)), ring, rtol=1e-5)
 
 
+@pytest.mark.slow_unless(numpy="float64", torch="float32")
 @pytest.mark.parametrize("topology", ["ring", "train"])
 def test_worlds_that_decay_at_different_rates(backend, engine, dtype, topology):
     d = 2000
@@ -225,6 +228,7 @@ def scaled_worlds(request) -> tuple[Case, int]:
     return Case(tuple(cores), (BINARY,) * d, tuple(range(d)), f"scales({topology})"), winner
 
 
+@pytest.mark.slow_unless(numpy="float64", torch="float32")
 def test_the_normaliser_of_worlds_of_different_scale(backend, dtype, scaled_worlds):
     """Z itself has to survive: log Z = max(−5 000, −10 000)."""
     case, _ = scaled_worlds

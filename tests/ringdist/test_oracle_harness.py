@@ -283,8 +283,14 @@ def check(backend, dtype, seeds):
     assert not faults, f"{len(faults)} faults: {faults[:5]}"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("numpy", "float64"),
+        ("torch", "float32"),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("numpy", "float32"), ("torch", "float64"))),
+    ],
+)
 def test_some_random_rings(name, dtype):
     check(load_backend(name), dtype, range(15))
 

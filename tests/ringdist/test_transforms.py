@@ -40,7 +40,9 @@ def mixture():
 
 
 @pytest.mark.parametrize("engine", ["auto", "sweep", "tree", "log", "opt_einsum", "tensornetwork"])
-@pytest.mark.parametrize("case", [MIXED, TABLE], ids=["mixed", "table"])
+@pytest.mark.parametrize(
+    "case", [pytest.param(MIXED, id="mixed", marks=pytest.mark.slow), pytest.param(TABLE, id="table")]
+)
 def test_jit_of_a_function_that_takes_the_ring(jaxed, case, engine):
     import jax
 
@@ -206,6 +208,7 @@ def test_the_tree_of_ten_thousand_columns_compiles_in_seconds(jaxed):
     assert elapsed < 60, f"{elapsed:.0f} s"
 
 
+@pytest.mark.slow
 def test_the_takeover_is_right_under_jit(jaxed):
     """No row can be recomputed where values cannot be looked at, and yet it must not lose the second world."""
     import jax
