@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from adapters import figures
 from adapters.conditions import changed_codes
 from adapters.data.base import ImageData, value_name
-from adapters.hopping import mode_hopping
+from adapters.hopping import hopping_images
 from adapters.models import VAE, AttributeVAE, ConditionalVAE
 from adapters.priors import FlowPrior, JointTRIP, Prior
 from adapters.priors.base import check_option, integer_of, nonnegative_of
@@ -174,7 +174,7 @@ class Figures(Callback):
 
     - Every model: samples, the prior's density over two latent dimensions (paper Fig. 4), curves of the CSV log.
     - A model with an encoder: codes of training images over the density, and images above their reconstructions.
-    - A prior with conditionals: rows of images on walks through its modes (`mode_hopping`, paper Fig. 5).
+    - A prior with conditionals: rows of images on walks through its modes (`hopping_images`, paper Fig. 5).
     - A model with categorical attributes: a row of images for each value of the first attribute, others unknown.
     - A `ConditionalVAE`: reconstructions of training images, and below them the images with one attribute changed.
 
@@ -227,12 +227,12 @@ class Figures(Callback):
             self._draw_reconstructions(model, data, folder)
         figures.save(figures.prior_density(model.prior, codes, self.dimensions), folder / "prior.png")
         if not isinstance(model.prior, FlowPrior):
-            walk = mode_hopping(model.prior, rows=8, steps=9, num_dimensions=min(5, model.prior.num_latents))
+            steps, redrawn = 9, min(5, model.prior.num_latents)
             figures.save_grid(
-                model.generate(walk.flatten(0, 1)),
+                hopping_images(model, rows=8, steps=steps, num_dimensions=redrawn),
                 folder / "hops.png",
-                columns=walk.shape[1],
-                column_labels=[f"step {step}" for step in range(walk.shape[1])],
+                columns=steps + 1,
+                column_labels=[f"step {step}" for step in range(steps + 1)],
                 title="each row is a walk through modes of the prior",
             )
         if isinstance(model, AttributeVAE):

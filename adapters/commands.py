@@ -15,7 +15,7 @@ from adapters.conditions import satisfaction
 from adapters.data import ImageData
 from adapters.data.base import listed, value_name
 from adapters.errors import InputError
-from adapters.hopping import mode_hopping
+from adapters.hopping import hopping_images
 from adapters.inputs import (
     check_device,
     check_features,
@@ -110,11 +110,11 @@ def hop(
     model = Checkpoint.read(ckpt_path, read_config(run_config)).generator()
     set_seed(seed)
     try:
-        walks = mode_hopping(model.prior, rows, steps, num_dimensions)
+        images = hopping_images(model, rows, steps, num_dimensions)
     except (NotImplementedError, ValueError) as error:
         raise InputError(f"{ckpt_path}: {error}") from error
     write_picture(
-        model.generate(walks.flatten(0, 1)),
+        images,
         output,
         columns=[f"step {step}" for step in range(steps + 1)],
         title=f"each row is a walk; {num_dimensions} of {model.prior.num_latents} latents are drawn anew in a step",

@@ -7,6 +7,7 @@ pytest.importorskip("lightning")
 import torch
 
 from adapters import FlowPrior, JointTRIP
+from adapters.hopping import hopping_images
 from adapters.models import ConditionalVAE
 from adapters.networks import ConvDecoder, ConvEncoder
 from tests.adapters.conditional.cases import LATENTS, Mixture, X, attributes, images, nan
@@ -53,6 +54,17 @@ def test_any_subset_of_attributes(model):
     assert model.sample(0).shape == (0, 1, 8, 8)
     assert model.generate(torch.zeros(2, LATENTS)).shape == (2, 1, 8, 8)
     assert model.reconstruct(images()).shape == (6, 1, 8, 8)
+
+
+def test_a_conditional_decoder_sees_the_same_attributes_on_all_of_a_walk():
+    """Its images are 2 z + shift[y] with a shift that tells y, and walks are of the model's distribution."""
+    mixture = Mixture((0.0, 100.0))
+    torch.manual_seed(0)
+    images = hopping_images(mixture.model(), rows=2000, steps=2, num_dimensions=1).reshape(2000, 3)
+    attribute = (images > 50).double()
+    assert (attribute == attribute[:, :1]).all()
+    assert attribute.mean().item() == pytest.approx(mixture.weights[:, 1].sum().item(), abs=5 * 0.5 / 2000**0.5)
+    assert (images[:, 1:] != images[:, :-1]).all()
 
 
 def test_predictions_are_distributions(model):
