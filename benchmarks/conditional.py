@@ -61,7 +61,7 @@ temperature 1."""
 CHANGED = """\
 One attribute changed ({model}): the upper row are training images as the model reconstructs them, below it the same
 with each value of each attribute in turn."""
-DRAWN = ("VAE-TRIP, switching", CONDITIONAL, "CVAE", "TELBO", "JMVAE")  # models whose images the page shows
+DRAWN = (CONDITIONAL, "VAE-TRIP, switching", "CVAE", "TELBO", "JMVAE")  # models whose images the page shows
 TEMPERATURES = (0.85, 0.7, 0.5, 0.0)  # beside 1
 FOUND, FRECHET = "all", "Fréchet distance"
 
