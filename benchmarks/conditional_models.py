@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from . import training, vae
-from .conditional_settings import Setting
+from .conditional_settings import WEIGHT, Setting
 
-WEIGHT = 50.0  # of log p(y | z), as TELBO and JMVAE have it
 TRANSFORMS = 3  # layers of a flow
 SWITCHING_SHARE = 0.8  # of TELBO's parameters, in a ring of switching cores, which has many states and little else
 SECOND_WEIGHT = 5.0  # that of a prior alone in the second phase, and of attributes in a mixture of codes
@@ -134,8 +133,7 @@ def cp_rings(setting: Setting, sizes: tuple[int, ...]) -> dict[str, Candidate]:
 
     by_em, by_mixture = {"method": "em"}, {"method": "mixture", "attribute_weight": SECOND_WEIGHT}
     half = SecondPhase(joint=0.5)
-    # The decoder is told the attributes, so codes need not tell it too: log p(y | z) has no further weight.
-    sees: dict[str, Any] = {"seen": sizes, "attribute_weight": 1.0}
+    sees: dict[str, Any] = {"seen": sizes, "attribute_weight": setting.seen_weight}
     return {
         "VAE-TRIP, CP": candidate(lambda seed: ring(seed, alone), half, by_em),
         "VAE-TRIP, flow": candidate(lambda seed: flow(ring(seed, first), width), half, by_em),

@@ -9,6 +9,9 @@ from typing import Any
 from . import data, judging, training
 
 
+WEIGHT = 50.0  # of log p(y | z), as TELBO and JMVAE have it
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting(judging.Setting):  # `load` takes the missing share too
     likelihood: Callable[[], Any]
@@ -16,6 +19,7 @@ class Setting(judging.Setting):  # `load` takes the missing share too
     drawn: tuple[dict[str, int], ...]  # requests that pictures show, all else free
     warm_up: int = 0
     flow_rank: int = 16  # of the CP ring under a flow
+    seen_weight: float = WEIGHT  # of log p(y | z) where the decoder sees y too
 
 
 def settings() -> dict[str, Setting]:
@@ -56,6 +60,7 @@ def settings() -> dict[str, Setting]:
             warm_up=250,
             batch=64,
             reinitialize=(3, 12, 30),
+            seen_weight=1.0,  # few images: codes remember what attributes they have
         ),
         "mnist": Setting(
             load=lambda path, batch, missing: MNIST(
