@@ -8,7 +8,6 @@ from typing import Any
 
 from . import data, judging, training
 
-
 WEIGHT = 50.0  # of log p(y | z), as TELBO and JMVAE have it
 
 
