@@ -244,8 +244,9 @@ class Figures(Callback):
         images = data.examples(max(1, self.num_images // 2)).to(model.device)
         columns = min(8, len(images))
         images = images[: len(images) // columns * columns]
+        y = data.splits["val"].attributes[: len(images)].to(model.device) if isinstance(model, AttributeVAE) else None
         figures.save_grid(
-            figures.interleaved(images, model.reconstruct(images), columns),
+            figures.interleaved(images, model.reconstruct(images, y), columns),
             folder / "reconstructions.png",
             columns=columns,
             row_labels=["image", "reconstruction"] * (len(images) // columns),
@@ -293,7 +294,10 @@ def image_data(trainer: Trainer) -> ImageData:
 def draw_changes(model: ConditionalVAE, data: ImageData, path: Path, columns: int = 8) -> None:
     """Draw reconstructions of training images, and below them the images with one attribute changed to each value."""
     x, y = (rows.to(model.device) for rows in next(data.training_rows(columns, derived_seed(2))))
-    z, rows, labels = model.encode(x, y)[0].base_dist.mean, [model.reconstruct(x, y)], ["reconstruction"]
+    z = model.encode(x, y)[0].base_dist.mean
+    if model.conditional_decoder:  # unknown attributes are the same in all rows
+        y = model.prior.sample_attributes(z, y)
+    rows, labels = [model.generate(z, y)], ["reconstruction"]
     for j, kind in enumerate(model.attributes):
         for value in range(0 if kind == "continuous" else kind):
             wanted = torch.where(torch.arange(y.shape[1], device=y.device) == j, float(value), y)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adapters.models import VAE, WGAN, ConditionalVAE
-from adapters.priors import JointTRIP, Prior
+from adapters.priors import Prior
 from adapters.priors.base import Rng, generator_of, integer_of
 
 
@@ -16,14 +16,14 @@ def mode_hopping(
     """Walks that redraw a few random dimensions in each step, given all others.
 
     Every step is a Gibbs step, which leaves the prior invariant. Each code of a walk is therefore a sample of the
-    prior, and when a component changes, the walk moves to another mode.
+    prior (of p(z | y) if attributes are given), and when a component changes, the walk moves to another mode.
 
     Args:
         prior: one that can sample given some entries.
         rows: number of walks.
         steps: number of steps of each walk.
         num_dimensions: dimensions redrawn in a step.
-        y: attributes (rows, a) of the walks, of a prior that has some; None: they are free.
+        y: attributes (rows, a) of the walks, NaN where free, of a prior that has some; None: all are free.
         rng: a seed or a generator; None: PyTorch's global generator.
 
     Returns:
@@ -61,7 +61,8 @@ def mode_hopping(
 def hopping_images(model: VAE | WGAN, rows: int, steps: int, num_dimensions: int = 5) -> Tensor:
     """The images on walks of `mode_hopping` through a model's prior, (rows · (steps + 1), C, H, W), walk by walk.
 
-    A conditional decoder sees the same attributes on all of a walk, drawn with its first code.
+    A conditional decoder sees the same attributes on all of a walk, drawn once from the prior; codes are drawn given
+    them.
 
     Raises:
         NotImplementedError, TypeError, ValueError: as `mode_hopping`.
@@ -76,7 +77,7 @@ def hopping_images(model: VAE | WGAN, rows: int, steps: int, num_dimensions: int
         >>> hopping_images(model, rows=2, steps=3, num_dimensions=1).shape
         torch.Size([8, 1, 8, 8])
     """
-    if not (isinstance(model, ConditionalVAE) and model.conditional_decoder and isinstance(model.prior, JointTRIP)):
+    if not (isinstance(model, ConditionalVAE) and model.conditional_decoder):
         return model.generate(mode_hopping(model.prior, rows, steps, num_dimensions).flatten(0, 1))
     y = model.prior.sample_attributes(model.prior.sample(integer_of("rows", rows)))
     walks = mode_hopping(model.prior, rows, steps, num_dimensions, y)

@@ -83,16 +83,18 @@ def _check_encoder(model: VAE, x: Tensor) -> None:
 
 
 def _check_decoder(model: VAE, x: Tensor) -> None:
-    """Check through `decode`, because the decoder's input may include attributes."""
+    """Check with what the model gives its decoder, which may include attributes."""
     d = model.prior.num_latents
     shape = "x".join(map(str, x.shape[1:]))
+    with torch.random.fork_rng(devices=[]):
+        inputs = model._decoder_inputs(torch.zeros(1, d), None)
+    seen = f" and {inputs.shape[1] - d} of attributes" if inputs.shape[1] > d else ""
     try:
-        with torch.random.fork_rng(devices=[]):
-            found = model.decode(torch.zeros(1, d)).mean.shape
+        found = model._decoded(inputs).mean.shape
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"the decoder must map the prior's {d} latents (and one-hot attributes, if it sees them) to what the "
-            f"likelihood of images of shape {shape} takes ({one_line(error)})"
+            f"the decoder must map {inputs.shape[1]} inputs, {d} latents{seen}, to what the likelihood of images of "
+            f"shape {shape} takes ({one_line(error)})"
         ) from error
     if found != x.shape:
         drawn = "x".join(map(str, found[1:]))

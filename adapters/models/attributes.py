@@ -1,4 +1,4 @@
-"""Categorical attributes in networks: their encoding, heads that predict them, experts that tell what they mean."""
+"""Attributes in networks: their encoding, heads that predict them, experts that tell what they mean."""
 
 from __future__ import annotations
 

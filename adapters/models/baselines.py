@@ -141,7 +141,7 @@ class CVAE(Baseline):
 
     def _completed(self, y: Tensor) -> Tensor:
         """Unknown entries drawn by the frequencies of values in training; without any, no random number is taken."""
-        if not bool(y.isnan().any()):  # else the noise of `iwae` would depend on how many rows it decodes at once
+        if not bool(y.isnan().any()):
             return y
         chances = (part.expand(len(y), -1) for part in self.counts.split(self.attributes))
         draws = torch.cat([torch.multinomial(part, 1) for part in chances], dim=-1)

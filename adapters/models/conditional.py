@@ -13,13 +13,14 @@ from torch.distributions import Independent
 from adapters.models.attributes import accuracies, label_weights, log_prob_known, one_hot
 from adapters.models.vae import VAE, Batch, Elbo
 from adapters.priors import JointPrior, Prior
-from adapters.priors.base import Attribute, attribute_rows, integer_of, nonnegative_of
+from adapters.priors.base import Attribute, attribute_rows, integer_of, is_readable, nonnegative_of
 
 
 class AttributeVAE(VAE):
     """The base class of models of images x and attributes y (batch, a); NaN is an unknown attribute.
 
-    `elbo`, `iwae` and `encode` accept the attributes of their images as y; None: all are unknown.
+    `elbo`, `iwae`, `encode`, `decode`, `generate` and `reconstruct` accept attributes as y; None: all are unknown. If
+    the decoder sees attributes, unknown ones are drawn anew in each call.
 
     Examples:
         >>> from adapters.models import CVAE, TELBO, AttributeVAE, ConditionalVAE
@@ -41,8 +42,8 @@ class AttributeVAE(VAE):
         Args:
             n: number of images.
             y: attributes; None: all are free.
-            temperature: factor of the standard deviations of the Gaussians from which codes are drawn. Below 1 images
-                are less varied than those of the model; see `Prior.sample`.
+            temperature: factor of the standard deviations of the Gaussians from which codes are drawn, not of
+                attributes. Below 1 images are less varied than those of the model; see `Prior.sample`.
 
         Raises:
             TypeError: if y is not a tensor of real numbers.
@@ -74,7 +75,7 @@ class AttributeVAE(VAE):
         self._log_mean(f"{stage}_attributes", bound.attributes, batch_size)
 
     def _evaluate(self, stage: str, batch: Batch, num_samples: int) -> None:
-        """Also the predictions: log p(y_observed | x), and the shares of right ones, over categorical attributes."""
+        """Also what `predict` says of known categorical attributes: log probabilities, and shares of right ones."""
         super()._evaluate(stage, batch, num_samples)
         x, y = batch
         categorical = [kind != "continuous" for kind in self.attributes]
@@ -89,17 +90,17 @@ class ConditionalVAE(AttributeVAE):
     """VAE-TRIP: a VAE whose prior p(z, y) is a tensor ring over codes and attributes (paper Eq. 14).
 
     log p(x, y_observed) ≥ E_q[log p(x | z) + log p(z, y_observed) − log q(z | x)]. The ring sums over all values of
-    unknown attributes, so an image without known attributes contributes the bound of log p(x). Attributes depend on the
-    image through its code only.
+    unknown attributes, so an image without known attributes contributes the bound of log p(x). Without a conditional
+    decoder, attributes depend on the image through its code only.
 
-    With a conditional decoder images depend on attributes too, p(x | z, y) p(z, y), and codes need not repeat what
-    attributes say. The decoder of an image with unknown attributes y' sees a draw from p(y' | z, y_observed), which is
-    exact for any subset:
+    With one, images depend on attributes too, p(x | z, y) p(z, y), and codes need not repeat what attributes say.
+    Unknown attributes y' are drawn from the ring's p(y' | z, y_observed), for any subset:
 
         log p(x, y_observed) ≥ E_{q(z | x) p(y' | z, y_observed)}[log p(x | z, y) + log p(z, y_observed) − log q(z | x)]
 
-    By these draws the ring is taught nothing of y', as in a CVAE. A ring in which z and y are independent is the
-    conditional VAE p(x | z, y) p(z) p(y), of which this model is a generalisation.
+    The draw does not see the image, so the bound is looser than with p(y' | x, z, y_observed). Gradients do not pass
+    through it: those of encoder and ring omit how it depends on z and on the ring, that of the decoder is exact. If z
+    and y are independent in the ring, this is the conditional VAE p(x | z, y) p(z) p(y).
 
     Args:
         encoder, decoder: as in `VAE`; a conditional decoder is a network (batch, d + Σ widths) of codes and attributes:
@@ -166,7 +167,9 @@ class ConditionalVAE(AttributeVAE):
     def predict(self, x: Tensor) -> list[Tensor]:
         """log p(y_j | z) of all values of each attribute at the mean code z of each image, (batch, N_j).
 
-        Of a continuous attribute, of its components; see `JointTRIP.attribute_posterior`. NaN where the image is.
+        Of a continuous attribute, of its components; see `JointTRIP.attribute_posterior`. NaN where the image is. With
+        a conditional decoder this is not p(y_j | x), because codes need not tell attributes: compare the bounds
+        `iwae(x, k, y)` of the candidates instead.
         """
         z = self.encoder(x).mean
         unknown = z.isnan().any(-1, keepdim=True)  # a ring would marginalise them
@@ -177,8 +180,10 @@ class ConditionalVAE(AttributeVAE):
         if not self.conditional_decoder:
             return z
         y = self._rows(len(z), y)
-        if bool(y.isnan().any()):
-            y = self.prior.sample_attributes(z.detach(), y)
+        if not is_readable(y) or bool(y.isnan().any()):
+            usable = z.isfinite().all(-1, keepdim=True)  # no attributes follow from other codes
+            with torch.no_grad():
+                y = self.prior.sample_attributes(z.masked_fill(~usable, 0.0), y)
         return torch.cat([z, one_hot(y, self.attributes).to(z)], dim=-1)
 
     def _sample_codes(self, n: int, y: Tensor | None, temperature: float) -> tuple[Tensor, Tensor | None]:

@@ -174,7 +174,7 @@ def test_a_second_table_in_the_folder(table, tmp_path, capsys):
         (
             "vae_digits",
             "--model.decoder.init_args.num_inputs=6",
-            "the decoder must map the prior's 8 latents (and one-hot attributes, if it sees them) to what",
+            "the decoder must map 8 inputs, 8 latents, to what the likelihood of images of shape 1x8x8 takes",
         ),
         (
             "vae_digits",
@@ -187,7 +187,8 @@ def test_a_second_table_in_the_folder(table, tmp_path, capsys):
             "the encoder does not accept inputs of shape 1x8x8 (",
         ),
         ("cvae_digits", "--model.num_latents=7", "the encoder must give 2 x 7 outputs"),
-        ("cvae_digits", "--model.decoder.init_args.num_inputs=8", "(and one-hot attributes, if it sees them)"),
+        ("cvae_digits", "--model.decoder.init_args.num_inputs=8", "24 inputs, 8 latents and 16 of attributes"),
+        ("conditional_digits", "--model.conditional_decoder=true", "24 inputs, 8 latents and 16 of attributes"),
         (
             "wgan_gp_digits",
             "--model.prior.init_args.num_latents=5",

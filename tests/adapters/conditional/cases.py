@@ -42,6 +42,24 @@ def attributes() -> torch.Tensor:
     return torch.tensor([[3, 1], [9, nan], [nan, 2], [nan, nan], [0, 0], [7, 2]])
 
 
+class Echo(nn.Module):
+    """A conditional decoder whose images (n, 1, 1, Σ widths) are the attributes that it sees."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[:, None, None, LATENTS:]
+
+
+def echoing(kind: str) -> ConditionalVAE:
+    """A conditional decoder of two categorical attributes and a continuous one, all dependent on each other."""
+    prior = JointTRIP(LATENTS, [3, 4, "continuous"], num_components=4, rank=3, seed=1, nonnegative="exp")
+    with torch.no_grad():
+        for raw in prior.cores:
+            raw.copy_(3 * torch.randn(raw.shape, generator=torch.Generator().manual_seed(10)))
+    prior = FlowPrior(prior, transforms=1, hidden_features=(4,)) if kind == "flow" else prior
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(8, 2 * LATENTS))
+    return ConditionalVAE(encoder, Echo(), prior, conditional_decoder=True, likelihood=GaussianLikelihood(0.1))
+
+
 class Mixture:
     """One latent in two components, each with a value of the attribute that is likelier; x = 2 z + shift[y] + noise."""
 

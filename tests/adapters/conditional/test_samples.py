@@ -1,22 +1,24 @@
 """Samples meet any subset of the attributes, and predictions are distributions."""
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("lightning")
 
 import torch
 
-from adapters import FlowPrior, JointTRIP
+from adapters import FlowPrior, JointTRIP, callbacks
 from adapters.hopping import hopping_images
 from adapters.models import ConditionalVAE
 from adapters.networks import ConvDecoder, ConvEncoder
-from tests.adapters.conditional.cases import LATENTS, Mixture, X, attributes, images, nan
+from tests.adapters.conditional.cases import LATENTS, Mixture, X, attributes, echoing, images, nan
 from tests.lightning_warnings import IGNORED
 
 pytestmark = IGNORED
 
 
-@pytest.mark.parametrize("shift", [None, (0.0, 0.5)])
+@pytest.mark.parametrize("shift", [None, (0.0, 30.0)])
 def test_samples_meet_conditions(shift):
     """Images of this model are 2 z + shift[y], and p(z, y) is known."""
     mixture = Mixture(shift)
@@ -65,6 +67,56 @@ def test_a_conditional_decoder_sees_the_same_attributes_on_all_of_a_walk():
     assert (attribute == attribute[:, :1]).all()
     assert attribute.mean().item() == pytest.approx(mixture.weights[:, 1].sum().item(), abs=5 * 0.5 / 2000**0.5)
     assert (images[:, 1:] != images[:, :-1]).all()
+    ends = images[attribute[:, 0] == 1, -1] - 100  # 2 z given that attribute
+    weights = mixture.weights[:, 1] / mixture.weights[:, 1].sum()
+    expected = (weights * 2 * mixture.means).sum().item()
+    assert ends.mean().item() == pytest.approx(expected, abs=5 * ends.std().item() / len(ends) ** 0.5)
+
+
+@pytest.mark.parametrize("kind", ["ring", "flow"])
+def test_a_conditional_decoder_sees_what_is_known_and_draws_of_what_is_not(kind):
+    """Images are the attributes; those that are unknown have their distribution given the code and the known ones."""
+    model, n = echoing(kind), 4000
+    torch.manual_seed(0)
+    z = model.prior.sample(1, torch.tensor([nan, nan, 0.7])).expand(n, -1)
+    y = torch.tensor([1.0, nan, 0.7])
+    seen = model.generate(z, y)[:, 0, 0]
+    assert (seen[:, :3] == torch.tensor([0.0, 1.0, 0.0])).all() and (seen[:, 7] == 0.7).all()
+    candidates = torch.tensor([[1.0, value, 0.7] for value in range(4)])
+    chances = model.prior.log_prob(z[:4], candidates).softmax(0)
+    assert (seen[:, 3:7].sum(1) == 1).all()
+    assert ((seen[:, 3:7].mean(0) - chances).abs() < 5 * (chances * (1 - chances) / n).sqrt() + 1e-3).all()
+    alone = model.prior.attribute_posterior(z[:1])[1][0]
+    assert (alone - chances).abs().max() > 0.1  # so that it matters what is known
+
+
+def test_a_conditional_decoder_reconstructs_with_the_known_attributes():
+    y = torch.tensor([[2.0, 3.0, -1.5], [0.0, 1.0, 0.25]])
+    images = echoing("ring").reconstruct(torch.rand(2, 1, 1, 8), y)[:, 0, 0]
+    expected = torch.tensor([[0.0, 0, 1, 0, 0, 0, 1, -1.5], [1.0, 0, 0, 0, 1, 0, 0, 0.25]])
+    torch.testing.assert_close(images, expected)
+
+
+def test_codes_that_are_not_finite_do_not_stop_a_conditional_decoder():
+    for kind in ("ring", "flow"):
+        images = echoing(kind).generate(torch.tensor([[torch.inf, 0.0], [nan, 0.0], [0.0, 0.0]]))
+        assert images.shape == (3, 1, 1, 8)
+
+
+def test_pictures_of_changed_attributes_keep_the_others(monkeypatch):
+    """Also unknown ones, which are drawn once."""
+    drawn = []
+    monkeypatch.setattr(callbacks.figures, "save_grid", lambda images, *_, **__: drawn.append(images))
+    y = torch.tensor([[1.0, nan, nan]]).expand(5, 3)
+    data = SimpleNamespace(
+        training_rows=lambda *_: iter([(torch.rand(5, 1, 1, 8), y)]), attribute_names=["a", "b", "c"], categories={}
+    )
+    callbacks.draw_changes(echoing("ring"), data, None)
+    rows = drawn[0].reshape(-1, 5, 8)
+    assert len(rows) == 1 + 3 + 4
+    assert (rows[1:4, :, 3:] == rows[0, :, 3:]).all() and (rows[1:4, :, :3] == torch.eye(3)[:, None]).all()
+    assert (rows[4:, :, :3] == torch.tensor([0.0, 1, 0])).all() and (rows[4:, :, 3:7] == torch.eye(4)[:, None]).all()
+    assert (rows[4:, :, 7] == rows[0, :, 7]).all()
 
 
 def test_predictions_are_distributions(model):
