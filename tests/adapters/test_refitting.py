@@ -122,7 +122,9 @@ def test_gradient_steps_after_the_fit(checkpoint, capsys):
 
 
 def test_a_prior_over_codes_and_attributes(tmp_path, capsys):
-    main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1)])
+    """That of a conditional decoder, which can only see the attributes that it knows."""
+    decoder = ["--model.conditional_decoder=true", "--model.decoder.init_args.num_inputs=24"]
+    main(["fit", "--config", tiny(tmp_path / "run.yaml", "conditional_digits", max_epochs=1), *decoder])
     checkpoint = str(tmp_path / "run" / "version_0" / "checkpoints" / "step.ckpt")
     capsys.readouterr()
     options = ["--prior_args", "num_components=4,rank=6", "--max_epochs", "5"]
@@ -132,6 +134,10 @@ def test_a_prior_over_codes_and_attributes(tmp_path, capsys):
     assert len(old) == len(new) == 2 and len(rows["N(0, I)"]) == 1
     assert new[1] > old[1] and new[1] > -math.log(10 * 3 * 3)
     main(["sample", "new.ckpt", "--output", "x.png", "--n", "4", "--attributes", "digit=7,slant=left"])
+    sizes = {"num_latents": 8, "attributes": [10, 3, 4], "num_components": 4, "rank": 2}
+    Path("prior.yaml").write_text(yaml.safe_dump({"class_path": "adapters.JointTRIP", "init_args": sizes}))
+    message = refused(capsys, "fit-prior", checkpoint, "--output", "other.ckpt", "--prior", "prior.yaml")
+    assert "the attributes [10, 3, 3] that the decoder sees, found [10, 3, 4]" in message
 
 
 def test_labels_that_are_unknown_are_completed(tmp_path, monkeypatch):
