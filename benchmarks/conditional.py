@@ -51,7 +51,8 @@ the codes of the others.
 
 *Conditional decoder*: such a train with a decoder that sees codes and attributes, p(x | z, y), as CVAE's does. Unknown
 attributes are drawn from p(y | z, y known). On the digits, of which there are few, codes are not made to repeat what
-attributes say: log p(y | z) has the weight 1 instead of 50. The prior learns alone for a quarter of the second phase.
+attributes say: log p(y | z) of rows that have labels has the weight 1 instead of 50. The prior learns alone for a
+quarter of the second phase.
 
 *Temperature* multiplies the standard deviations of the Gaussians that codes are drawn from: the components of VAE-TRIP,
 the noise of CVAE, q(z | y) of TELBO and JMVAE. Below 1 images are not from the model's density; the tables above have
