@@ -87,10 +87,10 @@ def _check_decoder(model: VAE, x: Tensor) -> None:
     d = model.prior.num_latents
     shape = "x".join(map(str, x.shape[1:]))
     with torch.random.fork_rng(devices=[]):
-        inputs = model._decoder_inputs(torch.zeros(1, d), None)
+        inputs = model.decoder_inputs(torch.zeros(1, d), None)
     seen = f" and {inputs.shape[1] - d} of attributes" if inputs.shape[1] > d else ""
     try:
-        found = model._decoded(inputs).mean.shape
+        found = model.likelihood(model.decoder(inputs)).mean.shape
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the decoder must map {inputs.shape[1]} inputs, {d} latents{seen}, to what the likelihood of images of "

@@ -112,7 +112,8 @@ class CVAE(Baseline):
         y = self._imputed(features, self._rows(len(x), y))
         return self._joint(features, y), y
 
-    def _decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
+    def decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """m(y) + s(y) ε and one-hot attributes, (batch, d + Σ N_j); unknown ones are drawn as in `sample`."""
         given = one_hot(self._completed(self._rows(len(z), y)), self.attributes)
         prior = self.conditional_prior(given).base_dist
         return torch.cat([prior.mean + prior.stddev * z, given], dim=-1)

@@ -176,7 +176,8 @@ class ConditionalVAE(AttributeVAE):
         tables = self.prior.attribute_posterior(z.masked_fill(unknown, 0.0), log=True)
         return [table.masked_fill(unknown, torch.nan) for table in tables]
 
-    def _decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
+    def decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Codes (batch, d), and the attributes beside them if the decoder is conditional; unknown ones are drawn."""
         if not self.conditional_decoder:
             return z
         y = self._rows(len(z), y)

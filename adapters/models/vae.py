@@ -133,10 +133,14 @@ class VAE(LightningModule):
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Distribution:
         """p(x | z) for codes (batch, d); p(x | z, y) if the decoder sees attributes, unknown ones being drawn."""
-        return self._decoded(self._decoder_inputs(z, y))
+        return self._decoded(self.decoder_inputs(z, y))
 
-    def _decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """What the decoder sees of codes (batch, d) and attributes; what is random in it is drawn here."""
+    def decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """What the decoder sees of codes (batch, d) and attributes, (batch, inputs); here the codes alone.
+
+        A model whose decoder sees more overrides this method. It is called once for each code, so what is random in the
+        inputs is drawn here.
+        """
         return z
 
     def _decoded(self, inputs: Tensor) -> Distribution:
@@ -194,7 +198,7 @@ class VAE(LightningModule):
     def _drawn(self, posterior: Independent, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """A code for each image, and what the decoder sees of it, (batch, ...) each."""
         z = posterior.sample()
-        return z, self._decoder_inputs(z, y)
+        return z, self.decoder_inputs(z, y)
 
     def _log_weights(
         self, posterior: Independent, z: Tensor, inputs: Tensor, x: Tensor, y: Tensor | None, max_rows: int
