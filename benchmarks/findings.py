@@ -22,16 +22,17 @@ reaches −10.18, a ring of dense cores −10.21. On codes of MNIST (one seed, w
 too (−50.64), before a switching ring that represents a mixture of 400 components (−51.44) and rings of CP (−53.04) and
 dense cores (−55.34).""",
     "conditional": """\
-On MNIST a train of switching cores, trained in two phases, satisfies the most requests with all attributes known (0.911
-± 0.002; the best rival, TELBO with a second phase: 0.896 ± 0.016), and with 90 % of them missing it is level with it
-(0.933 ± 0.011 and 0.922 ± 0.008). With 99 % missing TELBO satisfies more (0.918 ± 0.004 instead of 0.897 ± 0.002). Its
-Fréchet distances are larger (with 99 % 96.05 ± 35.21 instead of 52.96 ± 25.75), and its images vary less in what is
-left free (digit 0.764 ± 0.045 instead of 0.958 ± 0.002). In one phase no rival reaches any of this (TELBO 0.872 ±
-0.016, 0.782 ± 0.035 and 0.709 ± 0.037). With 90 % missing on faces a ring under a flow has 0.675 ± 0.007 (TELBO 0.606).
-On the small digits the train is level with the best rival where attributes are missing: with 90 % 0.732 ± 0.014 (CVAE
-0.734 ± 0.011), with 99 % 0.426 ± 0.002 (JMVAE 0.437 ± 0.018), at Fréchet distances of 44.39 ± 16.36 (156.69 ± 16.23)
-and 229.75 ± 61.72 (449.93 ± 98.36). With all known, it has 0.840 ± 0.018, JMVAE 0.852 ± 0.016, and CVAE, whose decoder
-sees the attributes, 0.927 ± 0.024: more than real images that have them (0.901).""",
+A train of switching cores whose decoder sees the attributes too, trained in two phases, satisfies the most requests on
+MNIST with all attributes known (0.927 ± 0.009; TELBO 0.872 ± 0.016, with our second phase 0.896 ± 0.016) and with 90 %
+of them missing (0.946 ± 0.003, as many as real images have, 0.946; TELBO 0.782 ± 0.035 and 0.922 ± 0.008). With 99 %
+missing it has 0.914 ± 0.008; TELBO 0.709 ± 0.037, and with our second phase 0.918 ± 0.004, level within the spread of
+seeds, at a Fréchet distance of 96.05 ± 35.21 instead of 54.50 ± 18.39 and with less variety in what is left free (digit
+0.764 ± 0.045 instead of 0.956 ± 0.003). On faces with 90 % missing it has 0.717 ± 0.003 at 4.94 ± 1.37 (TELBO 0.606 at
+10.09). On the digits, with all attributes known, it is level with CVAE (0.920 ± 0.006 and 0.927 ± 0.024) at a Fréchet
+distance of 21.66 ± 4.94 instead of 53.45 ± 11.41. With 90 % missing it satisfies more than each rival in one phase
+(0.783 ± 0.014; CVAE 0.734 ± 0.011), and less than CVAE with the labels of our second phase (0.850 ± 0.010), whose
+distance is larger (53.93 ± 2.07 instead of 34.40 ± 8.92). With 99 % missing no model satisfies half of the requests
+(0.427 ± 0.036; JMVAE 0.437 ± 0.018, at twice the distance).""",
     "continuous": """\
 In raw coordinates, rings have a lower likelihood than a Gaussian mixture with full covariances: 21.14 and 28.02 nats
 per test row of the breast-cancer table. In principal axes theirs is higher: 31.77 nats there, and −245.91 instead of
