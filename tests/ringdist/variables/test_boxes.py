@@ -166,7 +166,9 @@ def test_moments_of_two_columns_by_quadrature():
         np.testing.assert_allclose(found[1], np.einsum("ij,ijk,ijl->kl", p, within, within), atol=1e-10)
 
 
-@pytest.mark.parametrize("bounds", [bounds for bounds, _ in PAIRS])
+@pytest.mark.parametrize(
+    "bounds", [pytest.param(bounds, marks=pytest.mark.slow if k % 3 else ()) for k, (bounds, _) in enumerate(PAIRS)]
+)
 def test_draws_of_two_columns_in_any_tail(bounds):
     box = pair_box_of(bounds, 4000)
     drawn = box.draw(np.random.default_rng(1))
