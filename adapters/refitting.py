@@ -154,7 +154,7 @@ def with_prior(checkpoint: Checkpoint, model: VAE, prior: dict[str, Any]) -> tup
         raise InputError(
             f"the prior must be over the model's {model.prior.num_latents} latents, found {fresh.prior.num_latents}"
         )
-    if getattr(model, "conditional_decoder", False) and fresh.attributes != model.attributes:
+    if isinstance(model, ConditionalVAE) and model.conditional_decoder and fresh.attributes != model.attributes:
         raise InputError(
             f"the prior must be over the attributes {list(model.attributes)} that the decoder sees, found "
             f"{list(fresh.attributes)}"

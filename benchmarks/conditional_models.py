@@ -19,8 +19,8 @@ TRANSFORMS = 3  # layers of a flow
 SWITCHING_SHARE = 0.8  # of TELBO's parameters, in a ring of switching cores, which has many states and little else
 SECOND_WEIGHT = 5.0  # that of a prior alone in the second phase, and of attributes in a mixture of codes
 DROPPED = 0.2  # share of the predictions of every label whose rows a prior alone does not learn from
-CONDITIONAL = "VAE-TRIP, conditional decoder"
 HELD_OUT = 0.1  # the share of the training images by which it chooses its epoch
+CONDITIONAL = "VAE-TRIP, conditional decoder"
 
 Make = Callable[[Any, int, dict[str, Any]], Any]  # from the images' shape, a seed and the options all models share
 

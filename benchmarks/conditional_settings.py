@@ -59,7 +59,7 @@ def settings() -> dict[str, Setting]:
             warm_up=250,
             batch=64,
             reinitialize=(3, 12, 30),
-            seen_weight=1.0,  # few images: codes remember what attributes they have
+            seen_weight=1.0,  # of few images p(y | z) is learned by heart
         ),
         "mnist": Setting(
             load=lambda path, batch, missing: MNIST(

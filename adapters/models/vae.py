@@ -230,7 +230,7 @@ class VAE(LightningModule):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The mean of p(x | z) at the mean code of each image, (batch, C, H, W)."""
+        """The mean of `decode` at the mean code of each image, with its attributes y (batch, a), (batch, C, H, W)."""
         posterior, y = self.encode(x, y)
         return self.generate(posterior.mean, y)
 
