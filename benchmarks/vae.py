@@ -1,9 +1,10 @@
 """What does a learned prior bring to a variational autoencoder?
 
-The same encoder and decoder under fifteen priors with about as many parameters: the paper's Tables 1 (bounds) and 7.
+The same encoder and decoder under eighteen priors with about as many parameters: the paper's Tables 1 (bounds) and 7.
 """
 
 import argparse
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -81,6 +82,10 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
     def flow(base: Callable[[int], Any], size: float) -> Callable[[int], Any]:
         return lambda seed: FlowPrior(base(seed), "nsf", **sized_flow(d, size))
 
+    def flow_over_vamp(seed: int) -> Callable[[Any], Any]:
+        base = functools.partial(VampPrior, input_shape=shape, num_latents=d, num_pseudo_inputs=pseudo_inputs // 2)
+        return lambda encoder: FlowPrior(base(encoder, seed=seed), "nsf", **sized_flow(d, budget / 2))
+
     ranks = range(2, 400)
     rank, half_cp = (nearest(ranks, lambda m: parameters(cp(0, m)), size) for size in (budget, budget / 2))
     states, half_states = (
@@ -99,9 +104,14 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
         "TRIP, learned (EM, order by MI, exp)": make(lambda seed: trip(seed, nonnegative="exp"), em),
         "TRIP, CP from mixture": make(lambda seed: cp(seed, rank), mixed),
         "TRIP, switching": make(lambda seed: cp(seed, states, "switching"), mixed),
+        "TRIP, switching, a third": make(lambda seed: cp(seed, states // 3, "switching"), mixed),
         "VampPrior": make(lambda seed: lambda encoder: VampPrior(encoder, shape, d, pseudo_inputs, seed=seed)),
         "VampTRIP": make(lambda seed: vamp_trip(seed, inputs)),
         "flow": make(flow(lambda seed: GaussianPrior(d), budget)),
+        "flow + mixture": make(
+            flow(lambda seed: GaussianMixturePrior(d, mixture // 2, seed=seed), budget / 2), setting.again()
+        ),
+        "flow + VampPrior": make(flow_over_vamp),
         "flow + TRIP": make(flow(lambda seed: trip(seed, rank=half_rank), budget / 2)),
         "flow + TRIP, CP": make(flow(lambda seed: cp(seed, half_cp), budget / 2), mixed),
         "flow + TRIP, switching": make(flow(lambda seed: cp(seed, half_states, "switching"), budget / 2), mixed),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from adapters.models.attributes import accuracies, label_weights, log_prob_known
 from adapters.models.vae import VAE, Batch, Elbo
 from adapters.priors import JointPrior, Prior
 from adapters.priors.base import Attribute, attribute_rows, integer_of, is_readable, nonnegative_of
+
+COMBINATIONS = 4096  # of attribute values, up to which all are tried
 
 
 class AttributeVAE(VAE):
@@ -34,6 +37,10 @@ class AttributeVAE(VAE):
     @abstractmethod
     def predict(self, x: Tensor) -> list[Tensor]:
         """log p(y_j | x) of all values of each attribute, (batch, N_j), for images (batch, C, H, W)."""
+
+    def _validation_tables(self, x: Tensor) -> list[Tensor]:
+        """`predict`, or what takes less time, for the accuracies that are reported during training."""
+        return self.predict(x)
 
     @torch.no_grad()
     def sample(self, n: int, y: Tensor | None = None, *, temperature: float = 1.0) -> Tensor:
@@ -79,7 +86,8 @@ class AttributeVAE(VAE):
         super()._evaluate(stage, batch, num_samples)
         x, y = batch
         categorical = [kind != "continuous" for kind in self.attributes]
-        tables, y = self.predict(x), torch.where(torch.tensor(categorical, device=y.device), y, torch.nan)
+        tables = self._validation_tables(x) if stage == "val" else self.predict(x)
+        y = torch.where(torch.tensor(categorical, device=y.device), y, torch.nan)
         self._log_mean(f"{stage}_prediction", log_prob_known(tables, y), len(x))
         shares = accuracies(tables, y)
         for name in ("accuracy", *(f"accuracy_{j}" for j in range(len(tables)) if categorical[j])):
@@ -167,14 +175,42 @@ class ConditionalVAE(AttributeVAE):
     def predict(self, x: Tensor) -> list[Tensor]:
         """log p(y_j | z) of all values of each attribute at the mean code z of each image, (batch, N_j).
 
-        Of a continuous attribute, of its components; see `JointTRIP.attribute_posterior`. NaN where the image is. With
-        a conditional decoder this is not p(y_j | x), because codes need not tell attributes: compare the bounds
-        `iwae(x, k, y)` of the candidates instead.
+        Of a continuous attribute, of its components; see `JointTRIP.attribute_posterior`. NaN where the image is.
+
+        With a conditional decoder log p(y_j | x, z), for which every combination of values is decoded for every image:
+        p(y | x, z) ∝ p(x | z, y) p(y | z). A continuous attribute, and attributes with more than `COMBINATIONS`, are
+        predicted from the code alone, which then need not tell them.
         """
+        return self._predicted(x, sees_images=self.conditional_decoder)
+
+    def _validation_tables(self, x: Tensor) -> list[Tensor]:
+        return self._predicted(x, sees_images=False) if self.conditional_decoder else self.predict(x)
+
+    def _predicted(self, x: Tensor, *, sees_images: bool) -> list[Tensor]:
         z = self.encoder(x).mean
         unknown = z.isnan().any(-1, keepdim=True)  # a ring would marginalise them
-        tables = self.prior.attribute_posterior(z.masked_fill(unknown, 0.0), log=True)
+        z = z.masked_fill(unknown, 0.0)
+        tables = self.prior.attribute_posterior(z, log=True)
+        values = [(j, kind) for j, kind in enumerate(self.attributes) if kind != "continuous"]
+        if sees_images and len(x) and 1 < math.prod(kind for _, kind in values) <= COMBINATIONS:
+            joint = self._joint_posterior(x, z, [kind for _, kind in values])
+            for axis, (j, _) in enumerate(values, start=1):
+                others = [other for other in range(1, joint.ndim) if other != axis]
+                tables[j] = joint.logsumexp(others) if others else joint
         return [table.masked_fill(unknown, torch.nan) for table in tables]
+
+    def _joint_posterior(self, x: Tensor, z: Tensor, sizes: Sequence[int]) -> Tensor:
+        """log p(y | x, z) of all combinations of categorical attributes, (batch, N_1, N_2, ...)."""
+        grid = torch.full((math.prod(sizes), len(self.attributes)), torch.nan, dtype=z.dtype, device=z.device)
+        categorical = [kind != "continuous" for kind in self.attributes]
+        axes = [torch.arange(size, dtype=z.dtype, device=z.device) for size in sizes]
+        grid[:, categorical] = torch.cartesian_prod(*axes).reshape(len(grid), -1)
+        scores = []
+        for images, codes in zip(x.split(step := max(1, self.max_rows // len(grid))), z.split(step), strict=True):
+            rows, y = codes.repeat_interleave(len(grid), 0), grid.repeat(len(images), 1)
+            decoded = self.decode(rows, y).log_prob(images.repeat_interleave(len(grid), 0))
+            scores.append((decoded + self._log_prior(rows, y)[1]).reshape(len(images), -1))
+        return torch.cat(scores).log_softmax(-1).reshape(len(x), *sizes)
 
     def decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
         """Codes (batch, d), and the attributes beside them if the decoder is conditional; unknown ones are drawn."""

@@ -111,6 +111,14 @@ def plus_diagonal(matrix: Array, values: Array) -> Array:
     return matrix
 
 
+def plus_product(array: Array, x: Array, y: Array) -> Array:
+    """array + x · y in one operation, if the backend has it."""
+    if backend_name(array) == "torch":
+        result: Array = sys.modules["torch"].addcmul(array, x, y)
+        return result
+    return array + x * y
+
+
 def value_range(size: int, array: Array) -> Array:
     """0, 1, ..., size - 1 with the backend, dtype and device of `array`."""
     device = {} if backend_name(array) == "jax" else {"device": array_api_compat.device(array)}

@@ -21,14 +21,19 @@ class Exponential(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        least = torch.finfo(x.dtype).smallest_normal
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
         for given, part in zip(x.reshape(-1).split(PART), result.view(-1).split(PART), strict=True):
-            torch.clamp(given, min=math.log(least) + MARGIN, out=part).exp_()
-            torch.nn.functional.threshold_(part, least * math.exp(MARGIN + 0.01), 0.0)
+            flushed_exp(given, part)
         ctx.save_for_backward(result)
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * ctx.saved_tensors[0]
+
+
+def flushed_exp(x: Tensor, out: Tensor) -> Tensor:
+    """As `Exponential`, without gradient, written to `out`, which may be x."""
+    least = torch.finfo(x.dtype).smallest_normal
+    torch.clamp(x, min=math.log(least) + MARGIN, out=out).exp_()
+    return torch.nn.functional.threshold_(out, least * math.exp(MARGIN + 0.01), 0.0)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
 
 from ringdist.backend import (
     Array,
     cached_property,
-    exponents,
     identity,
-    is_array,
     namespace,
     row_sums,
     take,
     times_power,
 )
 from ringdist.cores.conditional import Conditional, Counts, per_mass
-from ringdist.cores.protocol import KINDS
+from ringdist.cores.cp_factors import checked_factors, leaned_factors, pairs
+from ringdist.cores.protocol import KINDS, Core
 from ringdist.cores.semiring import LINEAR, Semiring
 from ringdist.cores.switch import Switch
 
@@ -65,29 +61,20 @@ class CPCore(Conditional):
     emission: Array | None
     right: Array | None
     switch: Switch | None  # what `right` is made of, if it is known: sweeps then cost O(c) instead of O(c²)
-    _factors: dict[str, Array]
+    _given: dict[str, Array]  # the factors, but `right` if there is a switch
 
     def __init__(self, left: Any = None, emission: Any = None, right: Any = None):
-        given = {"left": left, "emission": emission, "right": right}
-        factors = {name: _matrix(name, value) for name, value in given.items() if value is not None}
-        if not factors:
-            raise ValueError("a CP core needs at least one of left, emission and right, found None for all")
-        namespace(*factors.values())
-        dtypes = {str(factor.dtype) for factor in factors.values()}
-        if len(dtypes) > 1:
-            raise TypeError(f"the factors of a CP core must have one dtype, found {', '.join(sorted(dtypes))}")
-        inner = {name: int(factor.shape[0 if name == "right" else 1]) for name, factor in factors.items()}
-        if len(set(inner.values())) > 1:
-            found = ", ".join(f"{size} in {name}" for name, size in inner.items())
-            raise ValueError(f"the factors of a CP core must share one number of hidden states, found {found}")
-        self._set(factors)
+        self._set(checked_factors(left, emission, right))
 
     def _set(self, factors: dict[str, Array], switch: Switch | None = None) -> None:
-        values = {name: factors.get(name) for name in ("left", "emission", "right")}
-        for name, value in values.items():
-            self.__dict__[name] = value
-        self.__dict__["switch"] = switch
-        self.__dict__["_factors"] = {name: value for name, value in values.items() if value is not None}
+        given = {name: factors[name] for name in ("left", "emission", "right") if name in factors}
+        own = self.__dict__
+        own["left"], own["emission"], own["switch"] = given.get("left"), given.get("emission"), switch
+        if "right" in given or switch is None:
+            own["right"] = given.get("right")
+        if switch is not None:
+            given.pop("right", None)
+        own["_given"] = given
 
     @classmethod
     def switching(
@@ -113,8 +100,23 @@ class CPCore(Conditional):
                    [0.1 , 0.9 ]])
         """
         switch = Switch.checked(stay, leave, enter) if validate else Switch.balanced(stay, leave, enter)
-        factors = {"left": left, "emission": emission, "right": switch.dense()}
-        return _unchecked(cls(**factors).arrays() if validate else factors, switch)
+        if validate:
+            factors = checked_factors(left, emission, right=switch.stay[:, None])
+            factors.pop("right")
+        else:
+            given = {"left": left, "emission": emission}
+            factors = {name: factor for name, factor in given.items() if factor is not None}
+        return _unchecked(factors, switch)
+
+    def __getattr__(self, name: str) -> Array:
+        """The right factor of a core with a switch, computed when it is first asked for."""
+        switch = self.__dict__.get("switch")
+        if name != "right" or switch is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        right, is_lasting = switch.matrix()
+        if is_lasting:
+            self.__dict__["right"] = right
+        return right
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"cores are immutable: {name} cannot be set")
@@ -122,10 +124,10 @@ class CPCore(Conditional):
     @cached_property
     def inner(self) -> int:
         """c, the number of hidden states."""
-        if self.right is not None:
-            return int(self.right.shape[0])
-        factor: Any = self.left if self.left is not None else self.emission
-        return int(factor.shape[1])
+        if self.switch is not None:
+            return int(self.switch.stay.shape[0])
+        name, factor = next(iter(self._given.items()))
+        return int(factor.shape[0 if name == "right" else 1])
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -134,16 +136,25 @@ class CPCore(Conditional):
         return (
             c if self.emission is None else int(self.emission.shape[0]),
             c if self.left is None else int(self.left.shape[0]),
-            c if self.right is None else int(self.right.shape[1]),
+            c if self.switch is not None or self.right is None else int(self.right.shape[1]),
         )
 
     def arrays(self) -> dict[str, Array]:
         """The factors that are not identities, by name."""
-        return dict(self._factors)
+        return dict(self._given) if self.switch is None else {**self._given, "right": self.right}
+
+    @property
+    def has_right(self) -> bool:
+        """Whether the right factor is not an identity, without computing that of a switch."""
+        return self.switch is not None or self.right is not None
+
+    def sources(self) -> tuple[Array, ...]:
+        """The arrays that the factors are made of: themselves, or those of the switch."""
+        return (*self._given.values(), *(self.switch or ()))
 
     def factor(self, name: str) -> Array:
         """The factor of that name, an identity where it is None."""
-        found: Array = self.__dict__[name]
+        found: Array | None = getattr(self, name)
         return identity(self.inner, self._any) if found is None else found
 
     @property
@@ -159,18 +170,24 @@ class CPCore(Conditional):
     def with_arrays(self, arrays: dict[str, Array]) -> CPCore:
         """A CP core of other factors, unchecked; with the same right factor it has the same switch."""
         own = self.__dict__  # empty where JAX makes cores of its leaves
-        return _unchecked(arrays, own.get("switch") if arrays.get("right") is own.get("right") else None)
+        kept = "right" in arrays and arrays["right"] is own.get("right")
+        return _unchecked(arrays, own.get("switch") if kept else None)
+
+    def exchanged(self, name: str, factor: Array) -> CPCore:
+        """The core with another factor, and the same switch unless that is the right one; unchecked."""
+        return _unchecked({**self._given, name: factor}, None if name == "right" else self.switch)
 
     def converted(self, function: Callable[[Array], Array]) -> CPCore:
         """The core, with its switch, of arrays with the same values: copies, or of another dtype or device."""
         switch = None if self.switch is None else Switch(*map(function, self.switch))
-        return _unchecked({name: function(factor) for name, factor in self._factors.items()}, switch)
+        return _unchecked({name: function(factor) for name, factor in self._given.items()}, switch)
 
     def divided(self, exponent: int) -> CPCore:
         """The core divided by 2^exponent, in its first factor."""
-        name, factor = next(iter(self._factors.items()))
-        switch = self.switch if self.switch is None or name != "right" else self.switch.divided(exponent)
-        return _unchecked({**self._factors, name: times_power(factor, -exponent)}, switch)
+        if not self._given:
+            return _unchecked({}, self.switch and self.switch.divided(exponent))
+        name, factor = next(iter(self._given.items()))
+        return self.exchanged(name, times_power(factor, -exponent))
 
     def dense(self) -> Array:
         """Q as an array (N, m, m')."""
@@ -219,8 +236,8 @@ class CPCore(Conditional):
             return weights.T @ xp.sum(inner_prefix * inner_suffix, axis=1)
         hidden = self._hidden(weights, LINEAR)[:, None, :]
         if name == "left":
-            return _pairs(prefix, inner_suffix * hidden)
-        return _pairs(inner_prefix * hidden, suffix)
+            return pairs(prefix, inner_suffix * hidden)
+        return pairs(inner_prefix * hidden, suffix)
 
     def passed_back(self, suffix: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
         """The core's matrices times the suffix, and the suffix at the right bond and at the hidden state."""
@@ -283,26 +300,9 @@ class CPCore(Conditional):
         return self.with_arrays(factors)
 
     def leaned(self) -> tuple[CPCore, int]:
-        """The core divided by a power of two, and the exponent: largest entry near 1, all scales in the first factor.
-
-        For every hidden state the largest entries in the factors after the first one are near 1 too. A product through
-        the core in either direction then meets no number that is large beside the core's own entries.
-        """
-        factors = dict(self.arrays())
-        first, *rest = factors
-        xp, hidden = namespace(factors[first]), 0 if first == "right" else 1
-        top = xp.max(factors[first], axis=1 - hidden)
-        own, shift, alive = exponents(top), 0.0, top > 0
-        for name in rest:
-            top = xp.max(factors[name], axis=1 if name == "right" else 0)
-            each, alive = exponents(top), alive & (top > 0)
-            factors[name] = times_power(factors[name], -each[:, None] if name == "right" else -each)
-            shift = shift + each
-        largest = float(xp.max(xp.where(alive, own + shift, -xp.inf)))
-        largest = 0.0 if largest == -math.inf else largest
-        scale = xp.where(alive, shift - largest, -own)
-        factors[first] = times_power(factors[first], scale[:, None] if hidden == 0 else scale)
-        return self.with_arrays(factors), int(largest)
+        """The core divided by a power of two, and the exponent; see `leaned_factors`."""
+        factors, exponent = leaned_factors(self.arrays())
+        return self.with_arrays(factors), exponent
 
     def absorbed(self, left: Array | None, right: Array | None) -> CPCore:
         """left Q[s] right as a CP core, with the matrices in its left and right factors."""
@@ -319,32 +319,24 @@ class CPCore(Conditional):
 
     @property
     def _any(self) -> Array:
-        return next(iter(self.arrays().values()))
+        return self.sources()[0]
 
     def __repr__(self) -> str:
-        factors = ", ".join(f"{name}={tuple(array.shape)}" for name, array in self.arrays().items())
+        shapes = {name: tuple(array.shape) for name, array in self._given.items()}
+        shapes |= {} if self.switch is None else {"right": (self.inner, self.shape[2])}
+        factors = ", ".join(f"{name}={shape}" for name, shape in shapes.items())
         return f"CPCore({factors})"
 
 
 KINDS["cp"] = CPCore
 
 
+def sources(core: Core) -> tuple[Array, ...]:
+    """The arrays that a core is made of, of which its factors may be computed."""
+    return core.sources() if isinstance(core, CPCore) else tuple(core.arrays().values())
+
+
 def _unchecked(factors: dict[str, Array], switch: Switch | None) -> CPCore:
     core: CPCore = object.__new__(CPCore)
     core._set(factors, switch)
     return core
-
-
-def _matrix(name: str, value: Any) -> Array:
-    factor = value if is_array(value) else np.asarray(value, dtype=np.float64)
-    if factor.ndim != 2 or 0 in factor.shape:
-        raise ValueError(f"{name} must be a matrix with no empty axis, found shape {tuple(factor.shape)}")
-    return factor
-
-
-def _pairs(a: Array, b: Array) -> Array:
-    """Σ_b Σ_r a[b, r, :] b[b, r, :]ᵀ; one row stands for all."""
-    xp = namespace(a)
-    rows = max(a.shape[0], b.shape[0])
-    flat = [xp.reshape(xp.broadcast_to(x, (rows, *x.shape[1:])), (-1, x.shape[2])) for x in (a, b)]
-    return flat[0].T @ flat[1]

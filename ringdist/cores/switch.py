@@ -8,10 +8,14 @@ import numpy as np
 
 from ringdist.backend import (
     Array,
+    backend_name,
     is_array,
+    is_concrete,
+    lasting,
     log_scaled_sum,
     namespace,
     plus_diagonal,
+    plus_product,
     stack,
     stop_gradient,
     times_power,
@@ -51,10 +55,20 @@ class Switch(NamedTuple):
         """The matrix (c, c)."""
         return plus_diagonal(self.leave[:, None] * self.enter, self.stay)
 
+    def matrix(self) -> tuple[Array, bool]:
+        """The matrix, read-only in NumPy, and whether it may be kept: not a traced one, nor one without its history."""
+        if not is_concrete(*self):
+            return self.dense(), False
+        with lasting(self.stay):
+            found = self.dense()
+        if backend_name(found) == "numpy":
+            found.flags.writeable = False
+        return found, any(map(_requires_grad, self)) == _requires_grad(found)
+
     def push(self, state: Array, semiring: Semiring) -> Array:
         """The state (..., c) times the matrix, in O(c) for each of its rows."""
         if semiring is LINEAR:
-            return state * self.stay + (state @ self.leave)[..., None] * self.enter
+            return plus_product(state * self.stay, (state @ self.leave)[..., None], self.enter)
         entered = namespace(state).broadcast_to(log_scaled_sum(self.leave, state)[..., None], state.shape)
         return log_scaled_sum(stack([self.stay, self.enter], axis=-1), stack([state, entered], axis=-1))
 
@@ -65,3 +79,7 @@ class Switch(NamedTuple):
     def divided(self, exponent: int) -> Switch:
         """The switch divided by 2^exponent."""
         return Switch(times_power(self.stay, -exponent), times_power(self.leave, -exponent), self.enter)
+
+
+def _requires_grad(array: Array) -> bool:
+    return bool(getattr(array, "requires_grad", False))

@@ -20,6 +20,7 @@ from ringdist.backend import (
     Array,
     accumulator,
     astype,
+    cached_property,
     exp,
     identity,
     like_zeros,
@@ -58,13 +59,17 @@ class Linear:
     def __init__(self, ring: Network, evidence: Evidence, *, floored: bool = False):
         self.ring, self.evidence = ring, evidence
         self.xp = namespace(ring.prototype)
-        self.cores, log_scale = in_range(ring)
-        self.offset = evidence.offset + log_scale
+        self.cores, self.log_scale = in_range(ring)
         self.floor = threshold(ring) if floored else None
         self.inspects_values = can_inspect_values(ring, evidence)
         self.tracks_minimum = self.inspects_values and not floored
         self.interval = rescale_interval(ring) if self.inspects_values else 1
         self.minimum = matrix_minimum(ring.prototype)
+
+    @cached_property
+    def offset(self) -> Array:
+        """The logarithm of what the weights and the cores were divided by, (b,)."""
+        return self.evidence.offset + self.log_scale
 
     def matrix(self, k: int) -> Array:
         """A_k(x_k), shape (b, m, n)."""
@@ -169,7 +174,6 @@ class Log:
     def __init__(self, ring: Network, evidence: Evidence):
         self.ring, self.evidence = ring, evidence
         self.xp = namespace(ring.prototype)
-        self.offset = evidence.offset
 
     def matrix(self, k: int) -> Array:
         """log A_k(x_k), shape (b, m, n)."""
@@ -185,7 +189,7 @@ class Log:
         return State(core.push(state.values, self.evidence.log_weights(k), LOG), state.logs, None)
 
     def close(self, state: State) -> tuple[Array, None]:
-        return logsumexp(self.xp.linalg.diagonal(state.values)) + self.offset, None
+        return logsumexp(self.xp.linalg.diagonal(state.values)) + self.evidence.offset, None
 
     def component_weights(self, prefix: State, k: int, suffix: State) -> tuple[Array, None]:
         core = self.ring.links[k]

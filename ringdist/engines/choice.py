@@ -69,7 +69,7 @@ def choose_engine(ring: Network, evidence: Evidence) -> Engine:
     core = ring.prototype
     if is_captured(core) and not records_gradient(*ring.core_arrays(), *evidence.arrays()):
         return "sweep" if evidence.num_rows * max(ring.ranks) ** 2 > CAPTURED else "tree"
-    if backend_name(core) == "jax" or not is_concrete(core, evidence.offset):
+    if backend_name(core) == "jax" or not is_concrete(core, *evidence.arrays()):
         return "tree"  # d unrolled steps would have to be compiled
     if recomputes(ring, evidence):
         return "sweep"

@@ -7,7 +7,7 @@ scales are determined, and they are divided, together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,10 @@ class Emissions(NamedTuple):
         return unstack(self.array * like(powers, self.array)[:, None, None])
 
 
+def _emissions(cores: Sequence[Any]) -> Array:
+    return stack([core.emission for core in cores])
+
+
 class Size(NamedTuple):
     """How large a core is."""
 
@@ -54,18 +58,18 @@ def stacked_emissions(cores: Sequence[Core]) -> list[Emissions]:
             shape = (core.inner,) if core.emission is None else (core.shape[0], core.inner)
             groups.setdefault(shape, []).append(k)
     return [
-        Emissions(tuple(columns), None if len(shape) == 1 else stack([cores[k].arrays()["emission"] for k in columns]))
+        Emissions(tuple(columns), None if len(shape) == 1 else _emissions([cores[k] for k in columns]))
         for shape, columns in groups.items()
     ]
 
 
 def cp_sizes(cores: Sequence[CPCore], emissions: Array | None) -> list[Size]:
     """The sizes of CP cores with these emissions."""
-    first = next(iter(cores[0].arrays().values()))
+    first = cores[0].sources()[0]
     xp = namespace(first)
     with without_warnings(first):  # sums beyond the range of the dtype are seen by the caller
         ones = like(np.ones(cores[0].inner), first)
-        rights = stack([ones if core.right is None else _right_sums(core) for core in cores])  # (g, c)
+        rights = stack([ones if not core.has_right else _right_sums(core) for core in cores])  # (g, c)
         hidden, tops = rights, [1.0] * len(cores)
         if emissions is not None:
             emissions = stop_gradient(emissions)
@@ -92,6 +96,6 @@ def _is_as_is(core: CPCore, emission: float, right: float) -> bool:
     if not least <= emission <= most:
         return False
     others = [] if core.left is None else [core.left]
-    if core.right is not None and not least * core.right.shape[1] <= right <= most:
+    if core.has_right and not least * core.shape[2] <= right <= most:
         others.append(core.right)
     return not others or all(least <= top <= most for top in largest_entries(others))

@@ -53,8 +53,8 @@ def in_range(network: Network) -> InRange:
 
 def can_inspect_values(network: Network, evidence: Evidence | None = None) -> bool:
     """Whether control flow may depend on values: not under tracing, nor if the host would wait for the device."""
-    arrays = [network.prototype] if evidence is None else [network.prototype, evidence.offset]
-    return is_concrete(*arrays) and (network.validate or not on_accelerator(network.prototype))
+    arrays = [] if evidence is None else evidence.arrays()
+    return is_concrete(network.prototype, *arrays) and (network.validate or not on_accelerator(network.prototype))
 
 
 def threshold(network: Network) -> float:
@@ -74,7 +74,7 @@ def _terms(core: Core) -> int:
         return math.prod(core.shape) + sum(core.shape)
     size, left, right = core.shape
     inner = 1 + (0 if core.left is None else left) + (0 if core.emission is None else size)
-    return core.inner * (inner + (0 if core.right is None else right))
+    return core.inner * (inner + (right if core.has_right else 0))
 
 
 def rescale_interval(network: Network) -> int:
@@ -83,7 +83,8 @@ def rescale_interval(network: Network) -> int:
 
 
 def _in_range(network: Network) -> InRange:
-    cores, exponents = list(network.links), [0] * network.num_variables
+    cores: list[Any] = list(network.links)
+    exponents = [0] * network.num_variables
     emissions, shifts = stacked_emissions(cores), dict[int, int]()
     stacked = {k for group in emissions if group.array is not None for k in group.columns}
     for k, size in enumerate(_sizes(cores, emissions)):
@@ -92,7 +93,7 @@ def _in_range(network: Network) -> InRange:
             shift = _shift(_norm(core))
             cores[k] = _divided(core, shift)
         elif shift := _shift(size.norm):
-            if k in stacked and "left" not in cores[k].arrays():  # the emission comes first and is divided below
+            if k in stacked and cores[k].left is None:  # the emission comes first and is divided below
                 shifts[k] = shift
             else:
                 cores[k] = _divided(cores[k], shift)
@@ -101,7 +102,7 @@ def _in_range(network: Network) -> InRange:
         if shifts.keys() & group.columns:
             for k, emission in zip(group.columns, group.divided(shifts), strict=True):
                 if k in shifts:
-                    cores[k] = cores[k].with_arrays({**cores[k].arrays(), "emission": emission})
+                    cores[k] = cores[k].exchanged("emission", emission)
     return InRange(tuple(cores), math.log(2) * sum(exponents))
 
 

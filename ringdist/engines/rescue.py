@@ -93,15 +93,14 @@ def lost_rows(
 
 def by_chunks(ring: Network, evidence: Evidence, exact: Callable[[Evidence], Array], *, forward: bool = False) -> Array:
     """`exact` over slices of rows whose temporaries in log space stay within the budget."""
-    xp = namespace(evidence.offset)
     step = rows_within(
         2 * budget.TEMPORARY, max(_numbers_per_row(core, min(ring.ranks), forward) for core in ring.links)
     )
     if evidence.num_rows <= step:
         return exact(evidence)
-    index = indices(range(evidence.num_rows), evidence.offset)
+    index = indices(range(evidence.num_rows), ring.prototype)
     parts = [exact(evidence.rows(index[i : i + step])) for i in range(0, evidence.num_rows, step)]
-    return xp.concat(parts, axis=0)
+    return namespace(ring.prototype).concat(parts, axis=0)
 
 
 def _numbers_per_row(core: Core, cut: int, forward: bool) -> int:

@@ -75,7 +75,7 @@ def recomputes(ring: Network, evidence: Evidence) -> bool:
     core = ring.prototype
     if can_reuse_memory(*ring.core_arrays(), *evidence.arrays()) or backend_name(core) != "torch":
         return False
-    if not is_concrete(core, evidence.offset):
+    if not is_concrete(core, *evidence.arrays()):
         return False
     return evidence.num_rows * numbers_kept(ring) > budget.stored(core) and _by_matrices(ring)
 

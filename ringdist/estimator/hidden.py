@@ -24,7 +24,7 @@ from ringdist.backend import Array, like, to_numpy
 from ringdist.estimator.columns import Column
 from ringdist.estimator.folds import Fold
 from ringdist.learning.rings import log_probs, mixture_weights
-from ringdist.network.evidence import site_values
+from ringdist.network.rows import site_values
 from ringdist.queries.posterior import component_posteriors
 from ringdist.ring import TensorRing
 from ringdist.variables import Categorical

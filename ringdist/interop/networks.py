@@ -9,7 +9,7 @@ from ringdist.backend import Array, namespace
 from ringdist.cores import LINEAR, Core, CPCore
 from ringdist.engines.libraries import close_ring, copy_node, node
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows
+from ringdist.network.rows import as_rows
 from ringdist.variables import Variable, as_family
 
 

@@ -19,8 +19,8 @@ from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.rings import log_probs, mixture_weights
 from ringdist.learning.starts import initialize, placed_variables
-from ringdist.network.evidence import unmasked
 from ringdist.network.layout import Columns
+from ringdist.network.rows import unmasked
 from ringdist.ordering.tours import successive
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture

@@ -22,7 +22,7 @@ from ringdist.engines.sweep import suffix_states_in_turn
 from ringdist.learning.counts import MStep, Rows, model_environment, reduced
 from ringdist.network import Evidence
 from ringdist.network.checks import check_device
-from ringdist.network.evidence import site_values
+from ringdist.network.rows import site_values
 from ringdist.network.structure import mapped
 from ringdist.ring import TensorRing
 

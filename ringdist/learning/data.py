@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ringdist.backend import Array, backend_name, indices, is_array, like, stop_gradient, to_numpy
-from ringdist.network.evidence import as_rows, plain
+from ringdist.network.rows import as_rows, plain
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 

@@ -151,7 +151,7 @@ def _loss(ring: TensorRing, rows: Array, weight: Array) -> Array:
 
 
 def _to_parameters(ring: TensorRing) -> Parameters:
-    parameters = [_log(stop_gradient(factor)) for factor in ring.core_arrays()]
+    parameters = [_log(stop_gradient(factor)) for core in ring.links for factor in core.arrays().values()]
     for variable in ring.variables:
         family = as_family(variable)
         for name, array in family.free_arrays().items():

@@ -24,7 +24,7 @@ from ringdist.learning.counts import MStep, Reduce, check_mass, reduced
 from ringdist.learning.normal_form import normalized_core
 from ringdist.network import Evidence
 from ringdist.network.checks import check_device
-from ringdist.network.evidence import site_values
+from ringdist.network.rows import site_values
 from ringdist.ring import TensorRing
 
 

@@ -14,8 +14,8 @@ from ringdist.learning.data import Model, TrainingData
 from ringdist.learning.em import fit_em
 from ringdist.learning.fitting import FitResult
 from ringdist.learning.starts import initialize, placed_variables
-from ringdist.network.evidence import unmasked
 from ringdist.network.layout import Columns
+from ringdist.network.rows import unmasked
 from ringdist.ring import TensorRing
 from ringdist.ring_mixture import RingMixture
 from ringdist.variables import Variable

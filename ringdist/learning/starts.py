@@ -27,9 +27,9 @@ from ringdist.cores import Core
 from ringdist.learning.chains import cores_near_chains
 from ringdist.learning.mixture import component_densities, component_shares, cores_near, fit_mixture
 from ringdist.learning.normal_form import normalized_factors
-from ringdist.network.evidence import unmasked
 from ringdist.network.layout import Columns, as_columns
 from ringdist.network.random import CoreKind
+from ringdist.network.rows import unmasked
 from ringdist.network.structure import converted_variable, mapped
 from ringdist.ring import TensorRing
 from ringdist.variables import BUILT_IN, Categorical, Family, GaussianMixture, Truncated, Variable

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ringdist.backend import Array, backend_name, namespace, stop_gradient, to_numpy
-from ringdist.cores import Core, CPCore, DenseCore
+from ringdist.cores import Core, CPCore, DenseCore, sources
 from ringdist.network.layout import Layout
 from ringdist.variables import BUILT_IN, Family, Variable, as_family
 
@@ -53,7 +53,7 @@ def check_families(cores: Sequence[Core], variables: Sequence[Variable], layout:
             raise TypeError(
                 f"{layout.describe_site(k)}: a core is an array or follows the protocol rd.Core, found {core!r}"
             )
-    factors = [(k, factor) for k, core in enumerate(cores) for factor in core.arrays().values()]
+    factors = [(k, factor) for k, core in enumerate(cores) for factor in sources(core)]
     xp = namespace(*(factor for _, factor in factors), *arrays)
     allowed = {"float32": xp.float32, "float64": xp.float64}
     dtype = factors[0][1].dtype
@@ -64,7 +64,7 @@ def check_families(cores: Sequence[Core], variables: Sequence[Variable], layout:
             raise TypeError(f"{layout.describe_site(k)}: cores must have one dtype, found {dtype} and {factor.dtype}")
     prototype = factors[0][1]
     for k, (core, variable) in enumerate(zip(cores, variables, strict=True)):
-        parts = (*core.arrays().values(), *variable.arrays().values())
+        parts = (*sources(core), *variable.arrays().values())
         if not _share_device(parts, prototype):
             check_device(parts, prototype, f"{layout.describe_site(k)}: cores and variables")
 

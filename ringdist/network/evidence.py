@@ -7,9 +7,7 @@ the mass of the event under every component.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from ringdist.backend import (
     Array,
@@ -17,134 +15,72 @@ from ringdist.backend import (
     astype,
     exp,
     indices,
-    is_array,
     is_concrete,
     like,
     like_zeros,
     namespace,
     on_accelerator,
-    stack,
     stop_gradient,
     take,
     unstack,
 )
-from ringdist.network.checks import check_device
 from ringdist.network.events import Events, bounds_at
+from ringdist.network.rows import values_of
 from ringdist.network.structure import Network
-from ringdist.variables import Family, log_density_within
+from ringdist.variables import Family, log_density_within, postponed
 
 
-def as_rows(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
-    """x (..., d) as rows (b, d) in the dtype of the cores, checked, and its leading shape.
+class Weights(NamedTuple):
+    """Weights of the components at a group of sites."""
 
-    Raises:
-        TypeError: if x is of another backend, on another device or not numeric.
-        ValueError: if the last axis is not d long, or an observed value is outside its variable's support.
-    """
-    table, shape = as_table(ring, x)
-    return checked(ring, table), shape
+    logs: Array  # (g, b, N), less each row's maximum
+    offset: Array  # (b,) the sum of those maxima over the sites, in the accumulator's dtype
 
+    @classmethod
+    def of(cls, log_density: Array, prototype: Array) -> Weights:
+        """The weights for log p(x_k | s) (g, b, N)."""
+        xp = namespace(log_density)
+        top = stop_gradient(xp.max(log_density, axis=-1))
+        top = xp.where(top == -xp.inf, 0.0, top)
+        return cls(log_density - top[..., None], xp.sum(astype(top, accumulator(prototype)), axis=0))
 
-def as_table(ring: Network, x: Any) -> tuple[Array, tuple[int, ...]]:
-    """x (..., d) as rows (b, d) in its own dtype, without checking values, and its leading shape."""
-    core = ring.prototype
-    x = plain(ring, x)
-    if not is_array(x):
-        x = np.asarray(x)
-        if x.dtype.kind not in "buif":
-            remedy = "; write NaN for a missing entry" if x.dtype.kind == "O" else ""
-            raise TypeError(f"x must hold real numbers, found dtype {x.dtype}{remedy}")
-        x = like(x, core)
-    xp = namespace(core, x)
-    check_device((x,), core, "x")
-    if not xp.isdtype(x.dtype, ("bool", "integral", "real floating")):
-        raise TypeError(f"x must hold real numbers, found dtype {x.dtype}")
-    if x.ndim == 0 or x.shape[-1] != ring.num_columns:
-        raise ValueError(f"x must have shape (..., {ring.num_columns}), one entry per column, found {tuple(x.shape)}")
-    return x if x.ndim == 2 else xp.reshape(x, (-1, ring.num_columns)), tuple(x.shape[:-1])
+    def computed(self) -> Weights:
+        return self
 
+    def with_missing_row(self) -> Weights:
+        xp, (size, _, width) = namespace(self.offset), self.logs.shape
+        logs = xp.concat([self.logs, like_zeros((size, 1, width), self.logs)], axis=1)
+        return Weights(logs, xp.concat([self.offset, like_zeros((1,), self.offset)]))
 
-def checked(ring: Network, table: Array) -> Array:
-    """Rows in the dtype of the cores; `ValueError` if an observed value is outside its variable's support."""
-    rows = astype(table, ring.prototype.dtype)
-    if ring.validate and is_concrete(ring.prototype, rows):
-        check_values(ring, rows)
-    return rows
+    def rows(self, index: Array) -> Weights:
+        return Weights(take(self.logs, index, axis=1), take(self.offset, index))
+
+    def detach(self) -> Weights:
+        return Weights(stop_gradient(self.logs), stop_gradient(self.offset))
+
+    def arrays(self) -> list[Array]:
+        return [self.logs]
 
 
-def plain(ring: Network, x: Any) -> Any:
-    """A pandas frame as an array with its columns in the order of the ring's, and a masked array as `unmasked`.
+class Postponed(NamedTuple):
+    """Densities at a group of sites that are computed when their weights are needed, or within a sweep."""
 
-    Raises:
-        ValueError: if the columns of the frame are not those of a ring whose columns have names, or two have one name.
-    """
-    if not (hasattr(x, "iloc") and hasattr(x, "columns")):
-        return unmasked(x)
-    names, own = list(ring.layout.names), list(x.columns)
-    if None not in names and any(isinstance(name, str) for name in own):
-        if sorted(map(str, own)) != sorted(map(str, names)):
-            raise ValueError(f"a frame must have the columns of the ring, {names}, in any order, found {own}")
-        x = x[names]
-    try:
-        return x.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"x must hold real numbers, codes for categories, but a column of the frame: {error}") from None
+    densities: Any  # `Densities`, from which PyTorch alone is imported
 
+    def computed(self) -> Weights:
+        return Weights.of(self.densities.logs(), self.densities.values)
 
-def unmasked(x: Any) -> Any:
-    """A NumPy masked array with NaN where it is masked; anything else unchanged."""
-    return np.ma.filled(x.astype(np.float64), np.nan) if isinstance(x, np.ma.MaskedArray) else x
+    def with_missing_row(self) -> Postponed:
+        return Postponed(self.densities.with_missing_row())
 
+    def rows(self, index: Array) -> Postponed:
+        return Postponed(self.densities.rows(index))
 
-def check_values(ring: Network, rows: Array) -> None:
-    """Raise `ValueError` naming the column unless every observed entry is in its variable's support."""
-    xp = namespace(rows)
-    for sites in ring.groups:
-        families = [ring.families[i] for i in sites]
-        values = values_of(ring, rows, sites)
-        if not is_concrete(values):  # within `jax.jit` results of constants are traced too
-            return
-        if families[0].stacks and families[0].tells_support:
-            if bool(xp.all(families[0].stack(families).in_support(values))):
-                continue
-        for i in sites:
-            for k in ring.columns[i]:
-                observed = rows[~xp.isnan(rows[:, k]), k]
-                try:
-                    ring.variables[i].check(observed)
-                except ValueError as error:
-                    raise ValueError(f"{ring.describe(k)}: {error}") from None
+    def detach(self) -> Postponed:
+        return Postponed(self.densities.detach())
 
-
-def values_of(ring: Network, rows: Array, sites: Sequence[int]) -> Array:
-    """The entries of rows (b, d) at some sites, (g, b); of one site with a wide variable (1, b, width)."""
-    if ring.layout.is_plain:
-        if tuple(sites) == tuple(range(rows.shape[1])):
-            return rows.T
-        return take(rows, indices(list(sites), rows), axis=1).T
-    columns = [ring.columns[i] for i in sites]
-    if len(columns[0]) > 1:
-        return site_values(ring, rows, sites[0])[None]
-    return take(rows, indices([k for own in columns for k in own], rows), axis=1).T
-
-
-def site_values(ring: Network, rows: Array, i: int) -> Array:
-    """The entries of rows (b, d) at one site, (b,), or (b, width) of a wide variable."""
-    columns = ring.columns[i]
-    if len(columns) == 1:
-        return rows[:, columns[0]]
-    if columns == tuple(range(columns[0], columns[0] + len(columns))):
-        return rows[:, columns[0] : columns[-1] + 1]
-    return take(rows, indices(list(columns), rows), axis=1)
-
-
-def side_by_side(ring: Network, values: Sequence[Array]) -> Array:
-    """Rows (b, d) from the entries at every site, as `site_values` gives them."""
-    if ring.layout.is_plain:
-        return stack(values, axis=1)
-    rows = namespace(values[0]).concat([own if own.ndim == 2 else own[:, None] for own in values], axis=1)
-    order = ring.layout.in_order
-    return rows if order is None else take(rows, indices(list(order), rows), axis=1)
+    def arrays(self) -> list[Array]:
+        return list(self.densities)
 
 
 class Evidence:
@@ -156,13 +92,13 @@ class Evidence:
     of its columns that the row observes.
     """
 
-    def __init__(self, groups: Sequence[tuple[tuple[int, ...], Array]], offset: Array):
-        self._groups = list(groups)  # (sites, log weights (g, b, N))
-        self._place = {k: (g, i) for g, (columns, _) in enumerate(self._groups) for i, k in enumerate(columns)}
+    def __init__(self, groups: Sequence[tuple[tuple[int, ...], Weights | Postponed]], num_rows: int):
+        self._groups = list(groups)
+        self._place = {k: (g, i) for g, (sites, _) in enumerate(self._groups) for i, k in enumerate(sites)}
+        self._computed: dict[int, Weights] = {}
         self._weights: dict[int, Array] = {}
         self._parts: dict[int, Sequence[Array]] = {}
-        self.offset = offset
-        self.num_rows = offset.shape[0]
+        self.num_rows = num_rows
 
     @classmethod
     def of_rows(cls, ring: Network, rows: Array, events: Events | None = None) -> Evidence:
@@ -189,25 +125,44 @@ class Evidence:
         events: Events,
         prototype: Array,
     ) -> Evidence:
-        xp, found, offsets = namespace(prototype), [], []
+        found: list[tuple[tuple[int, ...], Weights | Postponed]] = []
         for sites, own in zip(groups, values, strict=True):
-            log_weights = _log_weights(ring, sites, own, events)
-            top = stop_gradient(xp.max(log_weights, axis=-1))
-            top = xp.where(top == -xp.inf, 0.0, top)
-            found.append((sites, log_weights - top[..., None]))
-            offsets.append(xp.sum(astype(top, accumulator(prototype)), axis=0))
-        return cls(found, sum(offsets[1:], offsets[0]))
+            families = [ring.families[i] for i in sites]
+            densities = None if ring.is_dense or events else postponed(families, own, ring.prototype)
+            if densities is None:
+                found.append((sites, Weights.of(_log_weights(ring, sites, own, events), prototype)))
+            else:
+                found.append((sites, Postponed(densities)))
+        return cls(found, prototype.shape[0])
 
     @classmethod
     def missing(cls, ring: Network) -> Evidence:
         """The evidence of one row in which every entry is missing."""
         core = ring.prototype
-        groups = [(c, like_zeros((len(c), 1, ring.shape[c[0]]), core)) for c in ring.groups]
-        return cls(groups, like_zeros((1,), core, accumulator(core)))
+        offset = like_zeros((1,), core, accumulator(core))
+        return cls([(c, Weights(like_zeros((len(c), 1, ring.shape[c[0]]), core), offset)) for c in ring.groups], 1)
+
+    @property
+    def offset(self) -> Array:
+        """(b,), in the accumulator's dtype."""
+        return self.offset_without(())
+
+    def offset_without(self, groups: Sequence[int]) -> Array | float:
+        """The part of `offset` that does not come from these groups."""
+        others = [self._group(g).offset for g in range(len(self._groups)) if g not in groups]
+        return sum(others[1:], others[0]) if others else 0.0
+
+    def postponed(self) -> dict[int, tuple[tuple[int, ...], Any]]:
+        """The groups whose densities have not been computed: their sites and `Densities`."""
+        return {
+            g: (sites, group.densities)
+            for g, (sites, group) in enumerate(self._groups)
+            if isinstance(group, Postponed) and g not in self._computed
+        }
 
     def log_weights(self, k: int) -> Array:
         group, position = self._place[k]
-        return self._groups[group][1][position]
+        return self._group(group).logs[position]
 
     def weights(self, k: int) -> Array:
         """exp(log_weights(k)), computed once for all sites of a group."""
@@ -227,31 +182,30 @@ class Evidence:
         position = {k: i for i, k in enumerate(columns)}
         return take(weights, indices([position[k] for k in sequence], weights))
 
+    def _group(self, group: int) -> Weights:
+        if group not in self._computed:
+            self._computed[group] = self._groups[group][1].computed()
+        return self._computed[group]
+
     def _exp(self, group: int) -> Array:
         if group not in self._weights:
-            log_weights = self._groups[group][1]
-            self._weights[group] = exp(log_weights)
+            self._weights[group] = exp(self._group(group).logs)
         return self._weights[group]
 
     def with_missing_row(self) -> Evidence:
         """The rows, followed by one in which every entry is missing."""
-        xp = namespace(self.offset)
-        groups = [
-            (columns, xp.concat([w, like_zeros((w.shape[0], 1, w.shape[2]), w)], axis=1)) for columns, w in self._groups
-        ]
-        return Evidence(groups, xp.concat([self.offset, like_zeros((1,), self.offset)]))
+        return Evidence([(sites, group.with_missing_row()) for sites, group in self._groups], self.num_rows + 1)
 
     def arrays(self) -> list[Array]:
         """All arrays through which gradients can flow."""
-        return [log_weights for _, log_weights in self._groups]
+        return [array for _, group in self._groups for array in group.arrays()]
 
     def rows(self, index: Array) -> Evidence:
         """The evidence of the rows with these indices."""
-        groups = [(columns, take(w, index, axis=1)) for columns, w in self._groups]
-        return Evidence(groups, take(self.offset, index))
+        return Evidence([(sites, group.rows(index)) for sites, group in self._groups], index.shape[0])
 
     def detach(self) -> Evidence:
-        return Evidence([(c, stop_gradient(w)) for c, w in self._groups], stop_gradient(self.offset))
+        return Evidence([(sites, group.detach()) for sites, group in self._groups], self.num_rows)
 
 
 def _groups(ring: Network, events: Events) -> list[tuple[int, ...]]:

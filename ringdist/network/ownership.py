@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ringdist.backend import Array, backend_name, frozen, is_array, is_concrete
-from ringdist.cores import Core, CPCore, DenseCore
+from ringdist.cores import Core, CPCore, DenseCore, sources
 
 
 def is_lasting(value: Any) -> bool:
@@ -14,7 +14,7 @@ def is_lasting(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(map(is_lasting, value))
     if hasattr(value, "with_arrays"):
-        return is_concrete(*value.arrays().values())
+        return is_concrete(*sources(value))
     return not is_array(value) or is_concrete(value)
 
 
@@ -30,13 +30,11 @@ def copied(core: Core) -> Core:
 
 def converted_core(core: Core, function: Callable[[Array], Array]) -> Core:
     """The core of arrays with the same values, as a function makes them; the same core if it returns them all."""
-    arrays = core.arrays()
     if isinstance(core, CPCore):
         other: Core = core.converted(function)
     else:
-        other = core.with_arrays({name: function(array) for name, array in arrays.items()})
-    found = other.arrays()
-    return core if all(found[name] is array for name, array in arrays.items()) else other
+        other = core.with_arrays({name: function(array) for name, array in core.arrays().items()})
+    return core if all(new is old for new, old in zip(sources(other), sources(core), strict=True)) else other
 
 
 def _copy(array: Array) -> Array:
@@ -50,7 +48,7 @@ def _copy(array: Array) -> Array:
 
 def fixed(core: Core) -> Core:
     """A core that this library made, with its NumPy arrays set to read-only."""
-    for array in core.arrays().values():
+    for array in sources(core):
         if backend_name(array) == "numpy":
             array.flags.writeable = False
     return core

@@ -21,7 +21,7 @@ from ringdist.backend import (
     lasting,
     stop_gradient,
 )
-from ringdist.cores import Core, DenseCore, as_core
+from ringdist.cores import Core, DenseCore, as_core, sources
 from ringdist.network.checks import check_core, check_families, check_shapes, check_variables
 from ringdist.network.layout import Column, Columns, Layout
 from ringdist.network.ownership import as_given, converted_core, copied, fixed, is_lasting, records_gradient
@@ -60,7 +60,7 @@ class Network:
         order = tuple(range(len(given))) if order is None else tuple(map(layout.site, order))
         if sorted(order) != list(range(len(given))):
             raise ValueError(f"order must be a permutation of the {len(given)} variables, found {list(order)}")
-        arrays = [array for core in given for array in core.arrays().values()]
+        arrays = [array for core in given for array in sources(core)]
         owns = copy and is_concrete(*arrays) and not any(records_gradient(array) for array in arrays)
         check_shapes(given, variables, order, layout)
         if layout.is_plain and not layout.is_consecutive:  # then sites are columns
@@ -191,12 +191,12 @@ class Network:
         return tuple(map(tuple, groups.values()))
 
     def core_arrays(self) -> tuple[Array, ...]:
-        """All factors of all cores, site by site."""
+        """The arrays that all cores are made of, site by site: their factors, or those of a switch."""
         return self._core_arrays
 
     @cached_property
     def _core_arrays(self) -> tuple[Array, ...]:
-        return tuple(array for core in self.links for array in core.arrays().values())
+        return tuple(array for core in self.links for array in sources(core))
 
     def column(self, k: Column) -> int:
         """The index of a column given by index or name; `ValueError` if there is none."""
@@ -225,7 +225,7 @@ class Network:
     def with_values(self, cores: Sequence[Any], variables: Sequence[Variable] | None = None) -> Self:
         """A ring of the same structure with new cores, which are neither checked nor copied."""
         links = tuple(fixed(as_core(core)) for core in cores)
-        arrays = [array for core in links for array in core.arrays().values()]
+        arrays = [array for core in links for array in sources(core)]
         ring = object.__new__(type(self))
         owns = is_concrete(*arrays) and not any(records_gradient(array) for array in arrays)
         ring._set(links, tuple(variables or self.variables), self.order, self.validate, owns, self.scattered)

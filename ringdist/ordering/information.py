@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ringdist.backend import is_array, special, to_numpy
-from ringdist.network.evidence import unmasked
 from ringdist.network.layout import Columns, Layout
+from ringdist.network.rows import unmasked
 from ringdist.variables import Variable, as_family
 
 _SAMPLED_ROWS = 2**14  # rows that place the bins and ranks; all rows are counted

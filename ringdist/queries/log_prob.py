@@ -22,7 +22,7 @@ from ringdist.engines.choice import Engine, log_mass
 from ringdist.engines.sweep import numbers_at_once, numbers_kept
 from ringdist.network import Evidence, Network
 from ringdist.network.events import Events
-from ringdist.network.evidence import as_table, checked
+from ringdist.network.rows import as_table, checked
 
 MANY = 256  # rows for which reading the cores once more in each part costs little
 

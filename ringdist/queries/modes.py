@@ -26,7 +26,7 @@ from ringdist.engines.budget import rows_within
 from ringdist.engines.rescue import replace_rows
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows, side_by_side, site_values
+from ringdist.network.rows import as_rows, side_by_side, site_values
 from ringdist.queries.log_prob import log_prob
 from ringdist.queries.sampling import sample_given
 from ringdist.variables import Family

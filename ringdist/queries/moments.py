@@ -23,7 +23,7 @@ from ringdist.backend import (
 from ringdist.engines.arithmetic import Arithmetic, Linear, Log, State
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows, side_by_side, site_values
+from ringdist.network.rows import as_rows, side_by_side, site_values
 from ringdist.queries.elimination import spread, widened, widest_spread
 from ringdist.queries.posterior import component_posteriors
 

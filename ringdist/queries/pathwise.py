@@ -29,7 +29,7 @@ from ringdist.engines.range import can_inspect_values, threshold
 from ringdist.engines.rescue import replace_rows
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows, side_by_side, site_values
+from ringdist.network.rows import as_rows, side_by_side, site_values
 from ringdist.queries.transforms import to
 from ringdist.variables import Family
 

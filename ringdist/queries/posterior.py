@@ -26,7 +26,7 @@ from ringdist.engines.arithmetic import Result, State
 from ringdist.engines.budget import rows_within
 from ringdist.engines.rescue import robust
 from ringdist.network import Evidence, Network
-from ringdist.network.evidence import as_rows, plain, site_values
+from ringdist.network.rows import as_rows, plain, site_values
 from ringdist.variables import Family, crossing, first_reached
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ringdist.backend import Array, astype, is_concrete, like_zeros, namespace, nonzero_rows, stop_gradient
 from ringdist.network import Column, Network
 from ringdist.network.events import as_events
-from ringdist.network.evidence import as_table
+from ringdist.network.rows import as_table
 from ringdist.queries.log_prob import log_densities
 
 

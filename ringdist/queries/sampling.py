@@ -32,7 +32,7 @@ from ringdist.engines.rescue import lost_rows
 from ringdist.engines.sweep import suffix_states
 from ringdist.network import Column, Evidence, Network
 from ringdist.network.events import Events, as_events, check_masses, check_observed, described, restricted
-from ringdist.network.evidence import as_rows, site_values
+from ringdist.network.rows import as_rows, site_values
 from ringdist.queries.top_down import components_top_down, in_order, prefers_tree, tree_of
 
 Naming = Callable[[int], str]

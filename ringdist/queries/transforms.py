@@ -24,8 +24,8 @@ from ringdist.backend import (
 from ringdist.engines.choice import log_mass
 from ringdist.network import Evidence, Network
 from ringdist.network.events import Event, as_events, check_masses, is_event
-from ringdist.network.evidence import as_rows, site_values
 from ringdist.network.ownership import converted_core
+from ringdist.network.rows import as_rows, site_values
 from ringdist.network.structure import converted_variable
 from ringdist.queries.elimination import eliminate
 from ringdist.queries.log_prob import log_partition

@@ -21,8 +21,8 @@ from ringdist.backend import (
 )
 from ringdist.engines.choice import Engine
 from ringdist.network.events import as_events
-from ringdist.network.evidence import as_rows, as_table
 from ringdist.network.layout import Column
+from ringdist.network.rows import as_rows, as_table
 from ringdist.queries.log_prob import log_densities
 from ringdist.ring_mixture.structure import Mixture
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ringdist.backend import Array, indices, is_array, is_concrete, like, namespace, stop_gradient, take, to_numpy
-from ringdist.network.evidence import as_rows
+from ringdist.network.rows import as_rows
 from ringdist.queries import dense, modes
 from ringdist.queries.dense import ENTROPY_LIMIT, entropy_of_samples, entropy_of_table
 from ringdist.ring_mixture.density import log_prob, possible, ring_posteriors

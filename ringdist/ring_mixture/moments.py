@@ -16,7 +16,7 @@ from ringdist.backend import (
     stop_gradient,
     to_numpy,
 )
-from ringdist.network.evidence import as_rows
+from ringdist.network.rows import as_rows
 from ringdist.queries import moments
 from ringdist.queries.elimination import widened
 from ringdist.queries.posterior import component_posteriors

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ringdist.backend import Array, astype, indices, like, namespace
-from ringdist.network.evidence import as_rows
 from ringdist.network.layout import Column
+from ringdist.network.rows import as_rows
 from ringdist.queries import posterior as queries
 from ringdist.queries.posterior import (
     component_posteriors,

@@ -22,8 +22,8 @@ from ringdist.backend import (
     uniform,
 )
 from ringdist.network.events import as_events, check_observed
-from ringdist.network.evidence import as_rows
 from ringdist.network.layout import Column
+from ringdist.network.rows import as_rows
 from ringdist.queries import sampling
 from ringdist.ring_mixture.density import possible, ring_posteriors
 from ringdist.ring_mixture.structure import Mixture

@@ -10,6 +10,7 @@
 - `interval`, `truncated`: components restricted to an interval; `within` and `panels` compute their
   masses, moments and samples for any family. `truncated_multivariate`: Gaussians of several columns
   within a box, whose masses are in `boxes`. `restriction`: the restriction of any family to an event.
+- `postponed`: densities that a sweep computes itself (`gaussian_weighing`).
 """
 
 from ringdist.variables.atoms import WithAtoms
@@ -25,6 +26,7 @@ from ringdist.variables.lognormal import LogNormalMixture
 from ringdist.variables.multivariate_gaussian import MultivariateGaussianMixture
 from ringdist.variables.negative_binomial import NegativeBinomialMixture
 from ringdist.variables.poisson import PoissonMixture
+from ringdist.variables.postponed import postponed
 from ringdist.variables.protocol import Family, rebuild
 from ringdist.variables.restriction import log_density_within, log_probability_within, restricted
 from ringdist.variables.student_t import StudentTMixture
@@ -74,6 +76,7 @@ __all__ = [
     "first_reached",
     "log_density_within",
     "log_probability_within",
+    "postponed",
     "rebuild",
     "restricted",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 from ringdist.backend import PART, accepts_own_backward, on_accelerator
 from ringdist.variables.gaussian_functions import HALF_LOG_2PI, overflowing, standardised
 
-_is_batch = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)  # as of `is_grads_batched`
+is_batch = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda _: False)  # as of `is_grads_batched`
 
 
 def applies(x: Any, means: Any, stds: Any) -> bool:
@@ -53,7 +53,7 @@ class _LogDensity(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, means, stds = ctx.saved_tensors
-        if torch.is_grad_enabled() or _is_batch(gradient):
+        if torch.is_grad_enabled() or is_batch(gradient):
             return _recorded(gradient, x, means, stds)
         of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         of_means, of_stds = torch.zeros_like(means), torch.zeros_like(stds)
@@ -61,8 +61,8 @@ class _LogDensity(torch.autograd.Function):
             part, scale = gradient[sites, rows], stds[sites].reciprocal()
             z = _scores(x[sites, rows], means[sites], stds[sites], torch.empty_like(part))
             slope = part * z
-            if z.numel() and not max(map(abs, map(float, z.aminmax()))) < _clip_bound(z):
-                slope.masked_fill_(z.abs() >= _clip_bound(z), 0.0)
+            if z.numel() and not max(map(abs, map(float, z.aminmax()))) < clip_bound(z):
+                slope.masked_fill_(z.abs() >= clip_bound(z), 0.0)
             if any(ctx.needs_input_grad[1:]):
                 of_means[sites] += scale * slope.sum(1)
                 of_stds[sites] += scale * (z.mul_(slope).sum(1) - part.sum(1))
@@ -88,7 +88,7 @@ def _scores(x: Tensor, means: Tensor, stds: Tensor, out: Tensor) -> Tensor:
     return out.mul_(2 * stds.reciprocal()[:, None]).clamp_(-bound, bound)
 
 
-def _clip_bound(z: Tensor) -> float:
+def clip_bound(z: Tensor) -> float:
     """The size from which scores are clipped: the log-density is −inf there, and has no gradient."""
     return 0.99 * overflowing(z)
 
@@ -96,6 +96,6 @@ def _clip_bound(z: Tensor) -> float:
 def _recorded(gradient: Tensor, x: Tensor, means: Tensor, stds: Tensor) -> tuple[Tensor, ...]:
     """The gradients as operations that have gradients themselves."""
     z, scale = standardised(x[..., None], means[:, None], stds[:, None]), stds.reciprocal()
-    slope = torch.where(z.abs() < _clip_bound(z), gradient * z, 0.0)
+    slope = torch.where(z.abs() < clip_bound(z), gradient * z, 0.0)
     of_x = -(slope * scale[:, None]).sum(2)
     return of_x, scale * slope.sum(1), scale * ((slope * z).sum(1) - gradient.sum(1))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import ringdist as rd
-from ringdist.cores.switch import Switch
 from ringdist.engines.range import NEAR_ONE, in_range
 from ringdist.queries import log_prob as likelihood
 from tests.backends import assert_close
@@ -12,6 +11,7 @@ from tests.structured import FULL, PATTERNS, make_structured
 
 torch = pytest.importorskip("torch")
 factored = pytest.importorskip("ringdist.engines.factored")  # imports PyTorch
+gaussian_weighing = pytest.importorskip("ringdist.variables.gaussian_weighing")
 
 
 def ring_of(structured, exponent=0.0, **requires):
@@ -164,7 +164,7 @@ def test_cores_of_any_scale_are_brought_near_one(backend, dtype, seed):
 
 @pytest.mark.parametrize("train", [False, True], ids=["ring", "train"])
 @pytest.mark.parametrize("emission", [False, True], ids=["private", "shared"])
-def test_switches_are_swept_without_their_matrix(train, emission, monkeypatch):
+def test_switches_are_swept_without_their_matrix(train, emission):
     """Values, first and second derivatives are those of cores that hold the matrix; missing entries included."""
     rng, c, d = torch.Generator().manual_seed(0), 4, 5
     parts = [torch.rand(3, c, generator=rng, dtype=torch.float64).requires_grad_() for _ in range(d)]
@@ -175,8 +175,7 @@ def test_switches_are_swept_without_their_matrix(train, emission, monkeypatch):
     parameters = [*parts, *tables, *ends]
     x = torch.randint(3 if emission else c, (6, d), generator=rng).double()
     x[0, 1] = x[3, :4] = torch.nan
-    found, ran, push = [], [], Switch.push
-    monkeypatch.setattr(Switch, "push", lambda *args: ran.append(1) or push(*args))
+    found = []
     for switches in (True, False):
         cores = []
         for k in range(d):
@@ -186,12 +185,86 @@ def test_switches_are_swept_without_their_matrix(train, emission, monkeypatch):
             core = rd.CPCore(right=ends[1].T, **factors) if last else rd.CPCore.switching(*parts[k], **factors)
             cores.append(core if switches else rd.CPCore(**core.arrays()))
             assert (core.switch is None) == last and (switches or cores[-1].switch is None)
+            assert ("right" in core.__dict__) == (last or not switches)
         ring = rd.TensorRing(cores, [rd.Categorical(3 if emission else c)] * d, validate=False, copy=False)
         used = parameters[: d - 1] + parameters[d:] if train else parameters
-        ran.clear()
         value = ring.log_prob(x, engine="sweep")
-        assert (len(ran) >= d - train) if switches else not ran
         first = torch.autograd.grad(value.square().sum(), used, create_graph=True)
         found.append([value, *first, *torch.autograd.grad(sum(slope.square().sum() for slope in first), used)])
+        assert sum("right" in core.__dict__ for core in ring.links) == (int(train) if switches else d)
     for mine, expected in zip(*found, strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-9)
+
+
+def gaussian_parts(d=7, c=5, rows=6, dtype=torch.float64):
+    """Parameters of a train of switching cores with private Gaussian components, and rows with missing entries."""
+    options = {"generator": torch.Generator().manual_seed(0), "dtype": dtype}
+    means, stds = 3 * torch.randn(d, c, **options), 0.5 + torch.rand(d, c, **options)
+    x = 3 * torch.randn(rows, d, **options)
+    x[0, 1] = x[2, :3] = x[-1] = torch.nan
+    return [part.requires_grad_() for part in (means, stds, torch.rand(d - 1, 3, c, **options), x)]
+
+
+def gaussian_ring(means, stds, switches):
+    d, c = means.shape
+    end = torch.ones(c, 1, dtype=means.dtype)
+    cores = [rd.CPCore.switching(*own, left=None if k else end.T) for k, own in enumerate(switches)]
+    order = np.random.default_rng(0).permutation(d)
+    placed = [[*cores, rd.CPCore(right=end)][j] for j in np.argsort(order)]
+    return rd.TensorRing(placed, list(map(rd.GaussianMixture, means, stds)), order, validate=False)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 10], ids="{} at once".format)
+def test_weights_of_some_sites_at_once(step, monkeypatch):
+    """However many sites fit the cache, values and gradients of both orders are those of the recorded sweep."""
+    *parts, x = gaussian_parts()
+    monkeypatch.setattr(gaussian_weighing, "PART", step * (len(x) + 1) * 5)  # one row more for the normaliser
+    made, weighing, found = [], gaussian_weighing.Weighing, []
+    monkeypatch.setattr(factored, "Weighing", lambda *args: made.append(weighing(*args)) or made[-1])
+    for own in (True, False):
+        if not own:
+            monkeypatch.setattr(factored, "is_factored", lambda linear: False)
+        plain = torch.autograd.grad(gaussian_ring(*parts).log_prob(x).square().sum(), [*parts, x])
+        value = gaussian_ring(*parts).log_prob(x)
+        first = torch.autograd.grad(value.square().sum(), [*parts, x], create_graph=True)
+        second = torch.autograd.grad(sum(slope.square().sum() for slope in first), [*parts, x])
+        found.append([value, *plain, *first, *second])
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-9)
+    assert made and all(each.step == min(step, 7) for each in made)
+
+
+@pytest.mark.parametrize("odd", [1e30, torch.inf, -3e38], ids=str)
+def test_values_out_of_reach_are_weighed_before_the_sweep(odd):
+    """A z-score that overflows has a density of 0, or makes the row impossible, as in NumPy; other rows stay right."""
+    *parts, x = gaussian_parts(dtype=torch.float32)
+    ring, x = gaussian_ring(*parts), x.detach().clone()
+    x[1, 2] = odd
+    found, expected = ring.log_prob(x), ring.detach().to(xp=np).log_prob(x.numpy())
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5)
+    assert found.detach().isfinite().sum() >= len(x) - 1
+
+
+def test_batches_of_gradients():
+    """`is_grads_batched` gives for each of several directions what a pass with it alone gives."""
+    *parts, x = gaussian_parts()
+    value = gaussian_ring(*parts).log_prob(x)
+    directions = torch.randn(3, *value.shape, dtype=value.dtype)
+    batched = torch.autograd.grad(value, parts, directions, is_grads_batched=True, retain_graph=True)
+    for i, direction in enumerate(directions):
+        alone = torch.autograd.grad(value, parts, direction, retain_graph=True)
+        for mine, expected in zip(batched, alone, strict=True):
+            torch.testing.assert_close(mine[i], expected)
+
+
+def test_a_matrix_asked_for_without_gradients_does_not_cut_them_off():
+    """The right factor of a switch is kept once it is computed, unless it lacks the history of its parts."""
+    parts = torch.rand(3, 4).requires_grad_()
+    core = rd.CPCore.switching(*parts)
+    with torch.no_grad():
+        assert not core.right.requires_grad
+    with torch.inference_mode():
+        core.arrays()
+    core.right.sum().backward()
+    assert (parts.grad > 0).all() and core.right is core.right
+    assert not rd.CPCore.switching(*parts.detach().numpy()).right.flags.writeable

@@ -10,9 +10,9 @@ import torch
 
 from adapters import FlowPrior, JointTRIP, callbacks
 from adapters.hopping import hopping_images
-from adapters.models import ConditionalVAE
+from adapters.models import ConditionalVAE, conditional
 from adapters.networks import ConvDecoder, ConvEncoder
-from tests.adapters.conditional.cases import LATENTS, Mixture, X, attributes, echoing, images, nan
+from tests.adapters.conditional.cases import LATENTS, Mixture, X, attributes, echoing, images, make, nan
 from tests.lightning_warnings import IGNORED
 
 pytestmark = IGNORED
@@ -134,10 +134,61 @@ def test_predictions_for_images_that_are_no_numbers(model):
         assert table[1].isnan().all() and not table[[0, 2]].isnan().any()
 
 
-def test_predictions_of_the_mixture():
-    mixture = Mixture()
-    tables = mixture.log_prior(0.4 * X.flatten())
+@pytest.mark.parametrize("shift", [None, (0.0, 3.0)])
+def test_predictions_of_the_mixture(shift):
+    """p(y | z), with a conditional decoder p(y | x, z), at the codes 0.4 x; images are 2 z + shift[y] and noise."""
+    mixture = Mixture(shift)
+    z = 0.4 * X.flatten()
+    tables = mixture.log_prior(z)
+    if shift is not None:
+        means = 2 * z[:, None] + mixture.shift
+        tables = tables + torch.distributions.Normal(means, mixture.noise).log_prob(X.flatten()[:, None])
     torch.testing.assert_close(mixture.model().predict(X)[0], tables.log_softmax(-1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_rows", [1, 50, 4096])
+@pytest.mark.parametrize("kind", ["trip", "flow"])
+def test_predictions_by_a_conditional_decoder_try_all_combinations(kind, max_rows, monkeypatch):
+    """p(y_j | x, z) ∝ Σ p(x | z, y) p(y | z) over the other attributes; a continuous one is drawn for each image."""
+    model = echoing(kind)
+    model.max_rows = max_rows
+    x = 0.2 * torch.randn(5, 1, 1, 8, generator=torch.Generator().manual_seed(2))
+    x[1] = torch.tensor([0.0, 1, 0, 0, 0, 0, 1, 0])  # what the decoder gives for 1 and 3
+    x[..., 7] = 0.0
+    monkeypatch.setattr(model.prior, "sample_attributes", lambda z, y: y.nan_to_num(0.0))
+    z = model.encoder(x).mean
+    scores = torch.stack(
+        [
+            model.prior.log_probs(z, torch.tensor([[a, b, nan]]).expand(5, -1))[1]
+            + model.decode(z, torch.tensor([[a, b, 0.0]]).expand(5, -1)).log_prob(x)
+            for a in range(3)
+            for b in range(4)
+        ],
+        dim=-1,
+    )
+    joint = scores.log_softmax(-1).reshape(5, 3, 4)
+    found = model.predict(x)
+    torch.testing.assert_close(found[0], joint.logsumexp(2), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[1], joint.logsumexp(1), rtol=1e-4, atol=1e-4)
+    from_code = model.prior.attribute_posterior(z, log=True)
+    torch.testing.assert_close(found[2], from_code[2])
+    assert found[0][1].argmax() == 1 and found[1][1].argmax() == 3
+    assert [table.shape for table in model.predict(x[:0])] == [(0, 3), (0, 4), (0, 4)]
+    monkeypatch.setattr(conditional, "COMBINATIONS", 11)  # there are 12
+    for mine, expected in zip(model.predict(x), from_code, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_accuracies_during_training_are_those_of_codes():
+    """Combinations are not decoded after every epoch; tests report what `predict` says."""
+    model, decoded, logged = make("conditional"), [], []
+    decode = model.decode
+    model.decode = lambda z, y=None: decoded.append(len(z)) or decode(z, y)
+    model._log_mean = lambda name, values, size: logged.append(name)
+    for stage, rows in (("val", 6), ("test", 6 * 30)):
+        decoded.clear()
+        model._evaluate(stage, (images(), attributes()), 1)
+        assert max(decoded) == rows and f"{stage}_accuracy" in logged
 
 
 @pytest.mark.parametrize("sees", [False, True])
