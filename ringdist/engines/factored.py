@@ -5,8 +5,8 @@ Only the states T = S · left are stored for the backward pass. h and T · diag(
 a product and of one multiplication. With D the gradient of the next state, that of `right` is (T diag(h))ᵀ D; with D' =
 D rightᵀ that of h is Σ_r T D', and D' diag(h) goes on to the left. The product with a right factor diag(stay) + leave
 enterᵀ is one of vectors. Everything but the kept states stays in a CPU's cache, and in a train a state is a matrix, one
-row for each row of data. So do the weights w of Gaussian components, which are computed from the values for one column
-at a time, in both directions (`Weighing`); those of other components are given.
+row for each row of data. So do the weights w of Gaussian components, which are computed from the values for a few
+columns at a time, in both directions (`Weighing`); those of other components are given.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def factored_sweep(linear: Linear) -> Result:
     visits: list[tuple[int, ...]] = []
     places: dict[int, tuple[int, int]] = {}
     for g, (sites, _) in enumerate(computed.values()):
-        own = [k for k in ring.sequence if k in sites]
-        visits.append(tuple(map(sites.index, own)))
+        position = {k: i for i, k in enumerate(sites)}
+        own = [k for k in ring.sequence if k in position]
+        visits.append(tuple(position[k] for k in own))
         places |= {k: (g, i) for i, k in enumerate(own)}
     operands: list[Tensor | None] = [array for _, densities in computed.values() for array in densities]
     for k in ring.sequence:
@@ -231,7 +232,7 @@ def _gradients(
     wanted_of_densities, wanted = _parted(plan, needed)
     weighing = list(map(Weighing, densities, plan.visits, tops))
     slopes = list(map(Slopes, densities, plan.visits, wanted_of_densities))
-    gradients: list[Tensor | None] = []
+    gradients: list[_Column] = []  # of the columns, the last one first
     gradient = gradient.clone() if plan.cut == 1 else torch.diag_embed(gradient)
     memory = _Memory(plan, columns, reuses=True)
     for k in reversed(range(len(columns))):
@@ -247,8 +248,9 @@ def _gradients(
         if place is not None and found.weights is not None:
             slopes[g].add(weighing[g], i, found.weights)
             found = found._replace(weights=None)
-        gradients = [*found, *gradients]
-    return [*(array for own in slopes for array in own.found()), *gradients]
+        gradients.append(found)
+    of_columns = [each for found in reversed(gradients) for each in found]
+    return [*(array for own in slopes for array in own.found()), *of_columns]
 
 
 def _column_gradients(

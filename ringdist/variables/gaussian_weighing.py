@@ -89,24 +89,22 @@ class Weighing:
             self._weigh(self.sites)
         return self.weights[i - self.sites.start]
 
-    def without_missing(self, of_logs: Tensor) -> Tensor:
-        """Gradients of the log-densities at the present sites, (n, b, N), 0 where a value is missing."""
-        return self._filled(of_logs, self.sites)
+    def zero_missing(self, table: Tensor) -> None:
+        """Write 0 to what belongs to missing values in a table of the sites of the last weights, (n, b, N)."""
+        if self.missing_rows.numel():
+            table.index_fill_(1, self.missing_rows, 0.0)
+        if self.missing is not None:
+            table.masked_fill_(self.missing[self.sites, :, None], 0.0)
 
     def _weigh(self, sites: slice) -> None:
         size = sites.stop - sites.start
         scores = torch.sub(self.values[sites, :, None], self.means[sites, None], out=self.scores[:size])
         scores.mul_(self.scales[sites, None])
         logs = torch.addcmul(self.heights[sites, None], scores, scores, value=-0.5, out=self.weights[:size])
-        self._filled(logs, sites)
+        self.zero_missing(logs)
         if not self._known:
             torch.amax(logs, 2, out=self.tops[sites])
         flushed_exp(logs.sub_(self.tops[sites, :, None]), logs)
-
-    def _filled(self, table: Tensor, sites: slice) -> Tensor:
-        if self.missing_rows.numel():
-            table.index_fill_(1, self.missing_rows, 0.0)
-        return table if self.missing is None else table.masked_fill_(self.missing[sites, :, None], 0.0)
 
 
 class Slopes:
@@ -135,7 +133,7 @@ class Slopes:
     def _finish(self, weighing: Weighing, of_logs: Tensor) -> None:
         scores, scale = weighing.scores[: len(of_logs)], weighing.scales[weighing.sites]
         places = self._visits[weighing.sites]
-        weighing.without_missing(of_logs)
+        weighing.zero_missing(of_logs)
         total = None if self._stds is None else of_logs.sum(1)
         slope = of_logs.mul_(scores)
         if self._means is not None:
