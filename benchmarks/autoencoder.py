@@ -1,5 +1,7 @@
 """The experiments with autoencoders: their settings, and one training run."""
 
+from __future__ import annotations
+
 import argparse
 import functools
 import json
@@ -13,6 +15,7 @@ from .measure import default_device, interleaved
 
 Row = dict[str, Any]
 METRICS = ("elbo", "reconstruction", "kl", "iwae")
+FIRST = 0.6  # of the updates, in which a mixture is trained that a prior then starts from
 TIMES = ("ms per update", "updates of each")
 
 
@@ -69,10 +72,17 @@ def settings() -> dict[str, Setting]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A prior under a name, made anew for each seed, and how it is re-initialised from latent codes, if at all."""
+    """A prior under a name, made anew for each seed, and how it is trained beyond gradient steps.
 
-    make: Callable[[int], Any]  # from the seed to a prior, or to a function from the encoder to one
+    Args:
+        make: from the seed to a prior, or to a function from the encoder to one.
+        reinitialize: how it is re-initialised from latent codes, if at all.
+        first: a mixture that is trained before it for the share `FIRST` of the updates, and that it then starts from.
+    """
+
+    make: Callable[[int], Any]
     reinitialize: Row | None = None
+    first: Candidate | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, datasets: Sequence[str]) -> None:
@@ -113,7 +123,7 @@ def update_costs(args: argparse.Namespace, setting: Setting, candidates: dict[st
     device = default_device()
     batches = [next(images.training_images(setting.batch, seed)).to(device) for seed in range(10)]
 
-    def update(candidate: Candidate) -> Callable[[], object]:
+    def turns_of(candidate: Candidate) -> Callable[[], object]:
         model = _model(setting, candidate, 0, images.image_shape, 1).to(device)
         optimizer = model.configure_optimizers()
 
@@ -125,8 +135,13 @@ def update_costs(args: argparse.Namespace, setting: Setting, candidates: dict[st
 
         return turn
 
-    turns = {label: update(candidate) for label, candidate in candidates.items()}
-    return {label: ms / len(batches) for label, ms in interleaved(turns, repeats=7, device=device).items()}
+    turns = {(label, False): turns_of(candidate) for label, candidate in candidates.items()}
+    turns |= {(label, True): turns_of(each.first) for label, each in candidates.items() if each.first is not None}
+    ms = {key: found / len(batches) for key, found in interleaved(turns, repeats=7, device=device).items()}
+    shares = {label: 0.0 if candidate.first is None else FIRST for label, candidate in candidates.items()}
+    return {
+        label: (1 - share) * ms[label, False] + share * ms.get((label, True), 0.0) for label, share in shares.items()
+    }
 
 
 def add_final_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,14 +171,25 @@ def train(
 
     images = setting.images(args.data)
     model = _model(setting, candidate, seed, images.image_shape, args.samples or 1)  # `gan` tests no bound
+    updates = args.updates or setting.updates
+    if candidate.first is not None:
+        before = argparse.Namespace(**vars(args) | {"updates": round(FIRST * updates)})
+        updates -= before.updates
+        (folder / "first").mkdir(exist_ok=True)
+        found, *_ = train(before, setting, candidate.first, seed, folder / "first")
+        model.encoder.load_state_dict(found.encoder.state_dict())
+        model.decoder.load_state_dict(found.decoder.state_dict())
+        model.prior.start_from(found.prior)
+        model.warm_up_steps = 0
     callbacks = [] if candidate.reinitialize is None else [Reinitialize(**candidate.reinitialize)]
-    return model, images, training.fit(model, images, args.updates or setting.updates, folder, callbacks)
+    return model, images, training.fit(model, images, updates, folder, callbacks)
 
 
 def _measure(args: argparse.Namespace, setting: Setting, candidate: Candidate, seed: int, folder: Path) -> Row:
     model, images, trainer = train(args, setting, candidate, seed, folder)
     tested = trainer.test(model, images, verbose=False)[0]
-    return {metric: tested[f"test_{metric}"] for metric in METRICS} | training.sizes(model, "encoder", "decoder")
+    row = {metric: tested[f"test_{metric}"] for metric in METRICS} | training.sizes(model, "encoder", "decoder")
+    return row if candidate.first is None else row | {"further seconds": training.seconds_of(folder / "first")}
 
 
 def _tighten(

@@ -143,8 +143,7 @@ def _timed(run: Run, seed: int, folder: Path) -> Row:
     seed_everything(seed, verbose=False)
     begin = time.perf_counter()
     row = run(seed, folder)
-    weights = folder / WEIGHTS
-    spent = _read(weights)["seconds"] if weights.is_file() else time.perf_counter() - begin
+    spent = seconds_of(folder) if (folder / WEIGHTS).is_file() else time.perf_counter() - begin
     return row | {"seconds": spent + row.get("further seconds", 0.0)}  # of what followed that training
 
 
@@ -208,6 +207,11 @@ def fit(model: Any, images: Any, updates: int, folder: Path, callbacks: Sequence
     part.replace(weights)
     last.unlink(missing_ok=True)  # whose optimiser states are twice as large
     return trainer
+
+
+def seconds_of(folder: Path) -> float:
+    """Those of the training that has ended there."""
+    return float(_read(folder / WEIGHTS)["seconds"])
 
 
 def _read(weights: Path) -> Row:

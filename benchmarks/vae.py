@@ -104,7 +104,10 @@ def candidates(setting: autoencoder.Setting, name: str) -> dict[str, autoencoder
         "TRIP, learned (EM, order by MI, exp)": make(lambda seed: trip(seed, nonnegative="exp"), em),
         "TRIP, CP from mixture": make(lambda seed: cp(seed, rank), mixed),
         "TRIP, switching": make(lambda seed: cp(seed, states, "switching"), mixed),
-        "TRIP, switching, a third": make(lambda seed: cp(seed, states // 3, "switching"), mixed),
+        "mixture, then TRIP, switching": make(
+            lambda seed: cp(seed, states, "switching"),
+            first=make(lambda seed: GaussianMixturePrior(d, states, seed=seed), setting.again()),
+        ),
         "VampPrior": make(lambda seed: lambda encoder: VampPrior(encoder, shape, d, pseudo_inputs, seed=seed)),
         "VampTRIP": make(lambda seed: vamp_trip(seed, inputs)),
         "flow": make(flow(lambda seed: GaussianPrior(d), budget)),

@@ -66,6 +66,13 @@ def by_mixture(prior: RingParameters, rows: Tensor, columns: Sequence[int], attr
     return _values(prior, _near_mixture(prior, rows, columns, "mixture", spread))
 
 
+def from_mixture(prior: RingParameters, mixture: DiagonalMixture, columns: Sequence[int]) -> ParameterValues:
+    """That mixture, whose cluster rarely changes along the ring."""
+    log_weights, means, stds = (part.detach().double().cpu() for part in mixture)
+    clusters = Clusters(log_weights, dict(enumerate(zip(means.T, stds.T, strict=True))), {})
+    return _values(prior, _softened(prior, clusters, columns, SMOOTHING / len(columns)))
+
+
 def _values(prior: RingParameters, ring: rd.TensorRing) -> ParameterValues:
     """The parameters for which the prior is this ring."""
     arrays = [ring.variables[k].arrays() for k in prior._gaussians]
@@ -157,6 +164,11 @@ def _near_mixture_of_gaussians(
     for i, k in enumerate(prior._gaussians):
         if k not in clusters.gaussians:  # of an attribute of which nothing is known
             clusters.gaussians[k] = prior.means[i].detach(), prior.log_stds[i].detach().exp()
+    return _softened(prior, clusters, columns, spread)
+
+
+def _softened(prior: RingParameters, clusters: Clusters, columns: Sequence[int], spread: float) -> rd.TensorRing:
+    """The mixture as a ring in which the cluster changes after each column with probability `spread`."""
     ring = _mixture_ring(prior, clusters, columns)
     return with_hubs(ring, spread) if prior.core == "switching" else _smoothed(ring, spread)
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from adapters.priors.fitting import codes
-from adapters.priors.ring_fit import Method
+from adapters.priors.mixture import DiagonalMixture, MixturePrior
+from adapters.priors.ring_fit import Method, from_mixture
 from adapters.priors.ring_prior import RingPrior
 from adapters.priors.ring_start import NewOrder, Order
 from adapters.priors.ring_structure import CoreKind, Nonnegative, Topology
@@ -114,3 +115,43 @@ class TRIP(RingPrior):
                 ranks differ. The prior is then unchanged.
         """
         self._reinitialize(codes(z, self.num_latents, least=max(2, self.num_components)), method, order, max_epochs)
+
+    def start_from(self, prior: MixturePrior) -> None:
+        """Become a mixture of Gaussians with diagonal covariances, in place: private components contain every one.
+
+        The hidden state is the component of the mixture. It changes with a probability of 0.01 along the ring, so that
+        gradients can turn the mixture into a ring; the log-density is at least that of the mixture less 0.01. Training
+        may begin with the mixture, whose updates cost less.
+
+        Args:
+            prior: a `GaussianMixturePrior`, or a `VampPrior`, of as many latents and of `num_components` components.
+
+        Raises:
+            TypeError: if it is not such a prior.
+            ValueError: if it has other numbers of latents or components, or this prior has shared components or
+                different ranks.
+
+        Examples:
+            >>> import torch
+            >>> from adapters import TRIP, GaussianMixturePrior
+            >>> mixture = GaussianMixturePrior(4, 20, seed=0)
+            >>> trip = TRIP(4, rank=20, core="switching", private_components=True)
+            >>> trip.start_from(mixture)
+            >>> z = mixture.sample(1000, rng=0)
+            >>> bool((trip.log_prob(z) > mixture.log_prob(z) - 0.0101).all())
+            True
+        """
+        mixture = prior.mixture() if isinstance(prior, MixturePrior) else None
+        if not isinstance(mixture, DiagonalMixture):
+            raise TypeError(f"prior must be a mixture of Gaussians with diagonal covariances, found {prior!r}")
+        if not self.private_components or self.one_rank is None:
+            raise ValueError(
+                "a TRIP contains a mixture if it has private components and one rank for all bonds, found "
+                f"private_components={self.private_components} and ranks {self.ranks}"
+            )
+        expected = self.num_components, self.num_latents
+        if (found := tuple(mixture.means.shape)) != expected:
+            wanted, given = ("{} components of {} latents".format(*sizes) for sizes in (expected, found))
+            raise ValueError(f"the mixture must have {wanted}, found {given}")
+        columns = list(self._columns)
+        self._write(*from_mixture(self, mixture, columns), columns)
