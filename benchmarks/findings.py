@@ -27,13 +27,14 @@ MNIST with all attributes known (0.927 ± 0.009; TELBO 0.872 ± 0.016, with our 
 of them missing (0.946 ± 0.003, as many as real images have, 0.946; TELBO 0.782 ± 0.035 and 0.922 ± 0.008). With 99 %
 missing it has 0.914 ± 0.008; TELBO 0.709 ± 0.037, and with our second phase 0.918 ± 0.004, level within the spread of
 seeds, at a Fréchet distance of 96.05 ± 35.21 instead of 54.50 ± 18.39 and with less variety in what is left free (digit
-0.764 ± 0.045 instead of 0.956 ± 0.003). On faces it has 0.717 ± 0.003 at 4.94 ± 1.37 with 90 % missing (TELBO 0.606 at
-10.09) and 0.630 at 7.75 with 99 % (TELBO 0.481 at 11.50); with all known it has 0.717, more than real images (0.692),
-and TELBO 0.766 at a distance of 7.85 instead of 3.07 (one seed each). On the digits, with all attributes known, it is
-level with CVAE (0.920 ± 0.006 and 0.935 ± 0.023) at a Fréchet distance of 21.66 ± 4.94 instead of 46.12 ± 8.78. With
-90 % missing it satisfies more than each rival in one phase (0.783 ± 0.014; CVAE 0.734 ± 0.011), and less than CVAE with
-the labels of our second phase (0.850 ± 0.010), whose distance is larger (53.93 ± 2.07 instead of 34.40 ± 8.92). With 99
-% missing no model satisfies half of the requests (0.427 ± 0.036; JMVAE 0.437 ± 0.018, at twice the distance).""",
+0.764 ± 0.045 instead of 0.956 ± 0.003). On faces it has 0.717 ± 0.003 at 4.94 ± 1.37 with 90 % missing (TELBO
+0.570 ± 0.034 at 10.87 ± 1.22) and 0.645 ± 0.022 at 7.10 ± 0.92 with 99 % (TELBO 0.441 ± 0.031 at 11.27 ± 2.06); with
+all known it has 0.724 ± 0.010 at 3.11 ± 0.07, and TELBO 0.737 ± 0.018 at 7.93 ± 0.48, both more than real images
+(0.692). On the digits, with all attributes known, it is level with CVAE (0.920 ± 0.006 and 0.935 ± 0.023) at a Fréchet
+distance of 21.66 ± 4.94 instead of 46.12 ± 8.78. With 90 % missing it satisfies more than each rival in one phase
+(0.783 ± 0.014; CVAE 0.753 ± 0.016), and less than CVAE with the labels of our second phase (0.850 ± 0.010), whose
+distance is larger (53.93 ± 2.07 instead of 34.40 ± 8.92). With 99 % missing no model satisfies half of the requests
+(0.427 ± 0.036; JMVAE 0.417 ± 0.006, at twice the distance).""",
     "continuous": """\
 In raw coordinates, rings have a lower likelihood than a Gaussian mixture with full covariances: 21.14 and 28.02 nats
 per test row of the breast-cancer table. In principal axes theirs is higher: 31.77 nats there, and −245.91 instead of
