@@ -39,7 +39,7 @@ class AttributeVAE(VAE):
         """log p(y_j | x) of all values of each attribute, (batch, N_j), for images (batch, C, H, W)."""
 
     def _validation_tables(self, x: Tensor) -> list[Tensor]:
-        """`predict`, or what takes less time, for the accuracies that are reported during training."""
+        """What `predict` says, or what takes less time, for the accuracies in validation."""
         return self.predict(x)
 
     @torch.no_grad()
@@ -82,7 +82,10 @@ class AttributeVAE(VAE):
         self._log_mean(f"{stage}_attributes", bound.attributes, batch_size)
 
     def _evaluate(self, stage: str, batch: Batch, num_samples: int) -> None:
-        """Also what `predict` says of known categorical attributes: log probabilities, and shares of right ones."""
+        """Also what is predicted of known categorical attributes: log probabilities, and shares of right ones.
+
+        In validation from codes alone, where `predict` would decode all combinations of values.
+        """
         super()._evaluate(stage, batch, num_samples)
         x, y = batch
         categorical = [kind != "continuous" for kind in self.attributes]
@@ -171,46 +174,43 @@ class ConditionalVAE(AttributeVAE):
         """q(z | x) of images (batch, C, H, W), and y with one row each."""
         return self._posterior(x), None if y is None else self._rows(len(x), y)
 
-    @torch.no_grad()
     def predict(self, x: Tensor) -> list[Tensor]:
         """log p(y_j | z) of all values of each attribute at the mean code z of each image, (batch, N_j).
 
         Of a continuous attribute, of its components; see `JointTRIP.attribute_posterior`. NaN where the image is.
 
         With a conditional decoder log p(y_j | x, z), for which every combination of values is decoded for every image:
-        p(y | x, z) ∝ p(x | z, y) p(y | z). A continuous attribute, and attributes with more than `COMBINATIONS`, are
-        predicted from the code alone, which then need not tell them.
+        p(y | x, z) ∝ p(x | z, y) p(y | z). If an attribute is continuous, or there are more than `COMBINATIONS`
+        combinations, predictions are those from the code alone, which then need not tell the attributes.
         """
         return self._predicted(x, sees_images=self.conditional_decoder)
 
     def _validation_tables(self, x: Tensor) -> list[Tensor]:
-        return self._predicted(x, sees_images=False) if self.conditional_decoder else self.predict(x)
+        return self._predicted(x, sees_images=False)
 
+    @torch.no_grad()
     def _predicted(self, x: Tensor, *, sees_images: bool) -> list[Tensor]:
         z = self.encoder(x).mean
         unknown = z.isnan().any(-1, keepdim=True)  # a ring would marginalise them
         z = z.masked_fill(unknown, 0.0)
         tables = self.prior.attribute_posterior(z, log=True)
-        values = [(j, kind) for j, kind in enumerate(self.attributes) if kind != "continuous"]
-        if sees_images and len(x) and 1 < math.prod(kind for _, kind in values) <= COMBINATIONS:
-            joint = self._joint_posterior(x, z, [kind for _, kind in values])
-            for axis, (j, _) in enumerate(values, start=1):
-                others = [other for other in range(1, joint.ndim) if other != axis]
-                tables[j] = joint.logsumexp(others) if others else joint
+        sizes = [kind for kind in self.attributes if kind != "continuous"]
+        if sees_images and len(x) and len(sizes) == len(self.attributes) and math.prod(sizes) <= COMBINATIONS:
+            joint = self._joint_posterior(x, z, sizes)
+            others = [[axis for axis in range(1, joint.ndim) if axis != j + 1] for j in range(len(sizes))]
+            tables = [joint.logsumexp(axes) if axes else joint for axes in others]
         return [table.masked_fill(unknown, torch.nan) for table in tables]
 
     def _joint_posterior(self, x: Tensor, z: Tensor, sizes: Sequence[int]) -> Tensor:
-        """log p(y | x, z) of all combinations of categorical attributes, (batch, N_1, N_2, ...)."""
-        grid = torch.full((math.prod(sizes), len(self.attributes)), torch.nan, dtype=z.dtype, device=z.device)
-        categorical = [kind != "continuous" for kind in self.attributes]
+        """log p(y | x, z) of all combinations of values, (batch, N_1, N_2, ...)."""
         axes = [torch.arange(size, dtype=z.dtype, device=z.device) for size in sizes]
-        grid[:, categorical] = torch.cartesian_prod(*axes).reshape(len(grid), -1)
+        grid = torch.cartesian_prod(*axes).reshape(-1, len(sizes))
         scores = []
-        for images, codes in zip(x.split(step := max(1, self.max_rows // len(grid))), z.split(step), strict=True):
-            rows, y = codes.repeat_interleave(len(grid), 0), grid.repeat(len(images), 1)
-            decoded = self.decode(rows, y).log_prob(images.repeat_interleave(len(grid), 0))
-            scores.append((decoded + self._log_prior(rows, y)[1]).reshape(len(images), -1))
-        return torch.cat(scores).log_softmax(-1).reshape(len(x), *sizes)
+        for pairs in torch.arange(len(x) * len(grid), device=z.device).split(self.max_rows):
+            images, y = pairs.div(len(grid), rounding_mode="floor"), grid[pairs % len(grid)]
+            codes = z[images]
+            scores.append(self.decode(codes, y).log_prob(x[images]) + self._log_prior(codes, y)[1])
+        return torch.cat(scores).reshape(len(x), -1).log_softmax(-1).reshape(len(x), *sizes)
 
     def decoder_inputs(self, z: Tensor, y: Tensor | None) -> Tensor:
         """Codes (batch, d), and the attributes beside them if the decoder is conditional; unknown ones are drawn."""

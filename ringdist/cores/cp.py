@@ -113,7 +113,7 @@ class CPCore(Conditional):
         switch = self.__dict__.get("switch")
         if name != "right" or switch is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        right, is_lasting = switch.matrix()
+        right, is_lasting = switch.lasting_dense()
         if is_lasting:
             self.__dict__["right"] = right
         return right
@@ -289,15 +289,15 @@ class CPCore(Conditional):
 
     def gauged(self, left: Array | None, right: Array | None) -> CPCore:
         """diag(left) Q[s] diag(right), with the scales in the existing factors at these bonds: identities stay None."""
-        factors = dict(self.arrays())
+        core, names = self, {*self._given, *(["right"] if self.has_right else [])}
         for scale, outward in ((left, "left"), (right, "right")):
             if scale is None:
                 continue
             # A scale at an identity goes to the emission, or through another identity to the factor on the other side.
-            name = next(name for name in (outward, "emission", "left", "right") if name in factors)
+            name = next(name for name in (outward, "emission", "left", "right") if name in names)
             rows = name == ("left" if outward == "left" else "") or (name == "right" and outward == "left")
-            factors[name] = factors[name] * (scale[:, None] if rows else scale)
-        return self.with_arrays(factors)
+            core = core.exchanged(name, core.factor(name) * (scale[:, None] if rows else scale))
+        return core
 
     def leaned(self) -> tuple[CPCore, int]:
         """The core divided by a power of two, and the exponent; see `leaned_factors`."""
@@ -306,12 +306,8 @@ class CPCore(Conditional):
 
     def absorbed(self, left: Array | None, right: Array | None) -> CPCore:
         """left Q[s] right as a CP core, with the matrices in its left and right factors."""
-        factors = dict(self.arrays())
-        if left is not None:
-            factors["left"] = left if self.left is None else left @ self.left
-        if right is not None:
-            factors["right"] = right if self.right is None else self.right @ right
-        return self.with_arrays(factors)
+        core = self if left is None else self.exchanged("left", left if self.left is None else left @ self.left)
+        return core if right is None else core.exchanged("right", right if self.right is None else self.right @ right)
 
     def _hidden(self, weights: Array, semiring: Semiring) -> Array:
         """Weights of the hidden states, (b, c)."""

@@ -55,8 +55,11 @@ class Switch(NamedTuple):
         """The matrix (c, c)."""
         return plus_diagonal(self.leave[:, None] * self.enter, self.stay)
 
-    def matrix(self) -> tuple[Array, bool]:
-        """The matrix, read-only in NumPy, and whether it may be kept: not a traced one, nor one without its history."""
+    def lasting_dense(self) -> tuple[Array, bool]:
+        """The matrix, read-only in NumPy, and whether it may be kept for later.
+
+        Not if it is traced, nor if it has no gradient although a part requires one, as under `torch.no_grad`.
+        """
         if not is_concrete(*self):
             return self.dense(), False
         with lasting(self.stay):

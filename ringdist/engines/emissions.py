@@ -39,10 +39,6 @@ class Emissions(NamedTuple):
         return unstack(self.array * like(powers, self.array)[:, None, None])
 
 
-def _emissions(cores: Sequence[Any]) -> Array:
-    return stack([core.emission for core in cores])
-
-
 class Size(NamedTuple):
     """How large a core is."""
 
@@ -53,12 +49,13 @@ class Size(NamedTuple):
 def stacked_emissions(cores: Sequence[Core]) -> list[Emissions]:
     """The emissions of the CP cores among some."""
     groups: dict[tuple[int, ...], list[int]] = {}
+    members: Sequence[Any] = cores
     for k, core in enumerate(cores):
         if isinstance(core, CPCore):
             shape = (core.inner,) if core.emission is None else (core.shape[0], core.inner)
             groups.setdefault(shape, []).append(k)
     return [
-        Emissions(tuple(columns), None if len(shape) == 1 else _emissions([cores[k] for k in columns]))
+        Emissions(tuple(columns), None if len(shape) == 1 else stack([members[k].emission for k in columns]))
         for shape, columns in groups.items()
     ]
 

@@ -39,7 +39,7 @@ class _Column(NamedTuple):
     enter: Any
 
 
-PARTS, SOURCES = len(_Column._fields), len(Densities._fields)
+OF_COLUMN, OF_DENSITIES = len(_Column._fields), len(Densities._fields)  # numbers of operands
 
 
 def is_factored(linear: Linear) -> bool:
@@ -110,12 +110,12 @@ def _forward(
     logs, minimum = prototype.new_zeros(plan.rows, plan.cut, dtype=torch.float64), matrix_minimum(prototype)
     low, found, kept = torch.empty(0), {}, []
     memory = _Memory(plan, columns, reuses=scales is None and (keeps or plan.rows * plan.cut**2 > budget.CACHED))
-    weighing = [Weighing(own, visits) for own, visits in zip(densities, plan.visits, strict=False)]
+    weighing = [Weighing(own, visits) for own, visits in zip(densities, plan.visits, strict=True)]
     for k, (left, weights, emission, right, *switch) in enumerate(columns):
         inner = state if left is None else state @ left if keeps else memory.times(state, left)
         if keeps:
             kept += [None if left is None else state, inner]
-        if (place := plan.places[k]) is not None and weights is None:
+        if (place := plan.places[k]) is not None:
             weights = weighing[place[0]].at(place[1])
         hidden = _hidden(plan, weights, emission)
         if switch[0] is not None:
@@ -142,7 +142,7 @@ def _forward(
 
 
 class _Memory:
-    """Memory for results as large as a state: four reused arrays.
+    """Memory for results as large as a state: four reused arrays, or none.
 
     Allocating each result would fragment the memory, because small lasting arrays would be placed between them.
     """
@@ -176,9 +176,9 @@ class _Memory:
 
 def _parted(plan: _Plan, operands: Sequence[Any]) -> tuple[list[Densities], list[_Column]]:
     """Operands, or what belongs to each of them, as those of densities and those of columns."""
-    first = len(operands) - PARTS * len(plan.places)
-    densities = [Densities(*operands[i : i + SOURCES]) for i in range(0, first, SOURCES)]
-    return densities, [_Column(*operands[i : i + PARTS]) for i in range(first, len(operands), PARTS)]
+    first = len(operands) - OF_COLUMN * len(plan.places)
+    densities = [Densities(*operands[i : i + OF_DENSITIES]) for i in range(0, first, OF_DENSITIES)]
+    return densities, [_Column(*operands[i : i + OF_COLUMN]) for i in range(first, len(operands), OF_COLUMN)]
 
 
 def _hidden(plan: _Plan, weights: Tensor, emission: Tensor | None) -> Tensor:
@@ -245,9 +245,12 @@ def _gradients(
             asked = asked._replace(weights=any(slopes[g].needed))
         state, inner = kept[2 * k : 2 * k + 2]
         gradient, found = _column_gradients(plan, memory, column, asked, state, inner, gradient)
-        if place is not None and found.weights is not None:
-            slopes[g].add(weighing[g], i, found.weights)
-            found = found._replace(weights=None)
+        if found.weights is not None:
+            if place is None:
+                found = found._replace(weights=found.weights.clone())  # it may lie in reused memory
+            else:
+                slopes[g].add(weighing[g], i, found.weights)
+                found = found._replace(weights=None)
         gradients.append(found)
     of_columns = [each for found in reversed(gradients) for each in found]
     return [*(array for own in slopes for array in own.found()), *of_columns]
@@ -308,8 +311,10 @@ def _recorded(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients of the diagonal as operations that have gradients themselves."""
-    inputs = [operand for operand, wanted in zip(operands, needed, strict=True) if wanted]
     with torch.enable_grad():
+        # Aliases, because one tensor may be several operands, and one operand may depend on another.
+        operands = [o.view_as(o) if wanted and o is not None else o for o, wanted in zip(operands, needed, strict=True)]
+        inputs = [operand for operand, wanted in zip(operands, needed, strict=True) if wanted]
         densities, columns = _parted(plan, operands)
         weights = [
             exp(own.logs()[list(visits)] - top[..., None])
@@ -319,6 +324,7 @@ def _recorded(
             column if place is None else column._replace(weights=weights[place[0]][place[1]])
             for column, place in zip(columns, plan.places, strict=True)
         ]
-        diagonal = _forward(plan, [], columns, keeps=False, scales=scales).diagonal
+        given = plan._replace(places=(None,) * len(columns), visits=())
+        diagonal = _forward(given, [], columns, keeps=False, scales=scales).diagonal
     found = iter(torch.autograd.grad(diagonal, inputs, gradient, create_graph=torch.is_grad_enabled()))
     return [next(found) if wanted else None for wanted in needed]

@@ -26,12 +26,13 @@ class Densities(NamedTuple):
     stds: Tensor  # (g, N)
 
     def are_in_range(self) -> bool:
-        """Whether no z-score can overflow, nor be clipped; not if a value is infinite or a parameter NaN."""
+        """Whether no z-score can overflow, nor be clipped; not if a number is infinite or a parameter NaN."""
         if 0 in self.values.shape:
             return False
         values, means, stds = (array.detach() for array in self)
-        reach = float(values.nan_to_num(0.0).abs().amax()) + float(means.abs().amax())
-        return 4 * reach < torch.finfo(means.dtype).max and reach < clip_bound(means) * float(stds.amin())
+        reach = float(values.nan_to_num(0.0, torch.inf, -torch.inf).abs().amax()) + float(means.abs().amax())
+        largest = torch.finfo(means.dtype).max
+        return 4 * reach < largest and reach < clip_bound(means) * float(stds.amin()) and float(stds.amax()) <= largest
 
     def logs(self) -> Tensor:
         """Log-densities of all sites, (g, b, N), and 0 where a value is missing, with gradients of any order."""
@@ -82,7 +83,7 @@ class Weighing:
         self.sites = slice(0, 0)  # those whose weights there are
 
     def at(self, i: int) -> Tensor:
-        """The weights at site i, (b, N), valid until those of another site are asked for."""
+        """The weights at site i, (b, N), valid until those of a site that is not computed with it are asked for."""
         if not self.sites.start <= i < self.sites.stop:
             start = i - i % self.step
             self.sites = slice(start, min(start + self.step, len(self.values)))
@@ -108,7 +109,7 @@ class Weighing:
 
 
 class Slopes:
-    """Gradients of the arrays of densities, from those of the weights at the sites, visited from last to first."""
+    """Gradients of the arrays of densities, from those of the weights, of all sites from the last to the first."""
 
     def __init__(self, densities: Densities, visits: Sequence[int], needed: Sequence[bool]):
         self.needed, self._visits = needed, list(visits)

@@ -1,5 +1,8 @@
 """The sweep through CP cores in PyTorch beside the recorded one, and how cores are brought near 1 together."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -268,3 +271,94 @@ def test_a_matrix_asked_for_without_gradients_does_not_cut_them_off():
     core.right.sum().backward()
     assert (parts.grad > 0).all() and core.right is core.right
     assert not rd.CPCore.switching(*parts.detach().numpy()).right.flags.writeable
+
+
+@pytest.mark.parametrize("family", ["poisson", "gaussian"])
+@pytest.mark.parametrize("form", ["left", "switching"])
+def test_gradients_of_weights_that_are_given(form, family):
+    """Private components of other families, and Gaussian ones of which a value is out of reach: none is overwritten."""
+    rng = torch.Generator().manual_seed(0)
+    d, c, options = 5, 3, {"generator": rng, "dtype": torch.float64}
+    parameters = [(0.5 + 3 * torch.rand(c, **options)).requires_grad_() for _ in range(d)]
+    x = torch.randint(5, (6, d), generator=rng).double()
+    if family == "poisson":
+        variables = [rd.PoissonMixture(rates) for rates in parameters]
+    else:
+        variables = [rd.GaussianMixture(means, torch.ones(c, dtype=torch.float64)) for means in parameters]
+        x[-1, 2] = 1e155
+    end = torch.ones(1, c, dtype=torch.float64)
+    if form == "left":
+        cores = [rd.CPCore(left=torch.rand(c, c, **options) if k else end) for k in range(d - 1)]
+    else:
+        cores = [rd.CPCore.switching(*torch.rand(3, c, **options), left=None if k else end) for k in range(d - 1)]
+    ring = rd.TensorRing([*cores, rd.CPCore(right=end.T)], variables, validate=False)
+    found = [torch.autograd.grad(ring.log_prob(x, engine=engine)[:-1].sum(), parameters) for engine in ("sweep", "log")]
+    for mine, expected in zip(*found, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+@pytest.mark.parametrize("shared", ["homogeneous", "dependent", "switch"])
+def test_second_gradients_of_operands_that_depend_on_each_other(shared):
+    """One tensor in all columns, factors that are functions of another one, and one switch in all columns."""
+    options = {"generator": torch.Generator().manual_seed(0), "dtype": torch.float64}
+    d, c = 4, 2
+    matrix, parts = torch.rand(c, c, **options).requires_grad_(), torch.rand(3, c, **options).requires_grad_()
+    x = torch.randn(6, d, **options)
+
+    def ring():
+        core = {
+            "homogeneous": lambda: rd.CPCore(left=matrix),
+            "dependent": lambda: rd.CPCore(left=2 * matrix, right=matrix),
+            "switch": lambda: rd.CPCore.switching(*parts),
+        }[shared]()
+        means, stds = torch.tensor([0.0, 1.0], dtype=torch.float64), torch.ones(c, dtype=torch.float64)
+        return rd.TensorRing([core] * d, [rd.GaussianMixture(means, stds)] * d, validate=False)
+
+    parameter = parts if shared == "switch" else matrix
+    (expected,) = torch.autograd.grad(ring().log_prob(x, engine="log").sum(), parameter)
+    for create_graph in (False, True):
+        (found,) = torch.autograd.grad(ring().log_prob(x).sum(), parameter, create_graph=create_graph)
+        torch.testing.assert_close(found.detach(), expected)
+    value = ring().log_prob(x)
+    (rows,) = torch.autograd.grad(value, parameter, torch.eye(len(x), dtype=value.dtype), is_grads_batched=True)
+    torch.testing.assert_close(rows.sum(0), expected)
+
+
+def test_infinite_deviations_give_no_gradient():
+    """A component that is flat has the density 0 everywhere, in a column where all are flat as in the log engine."""
+    means = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    flat = rd.GaussianMixture(means, torch.full((2,), torch.inf, dtype=torch.float64), validate=False)
+    core = rd.CPCore(right=torch.ones(2, 2, dtype=torch.float64))
+    ring = rd.TensorRing([core] * 2, [flat] * 2, validate=False)
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    found = [torch.autograd.grad(ring.log_prob(x, engine=engine).sum(), means)[0] for engine in ("sweep", "log")]
+    torch.testing.assert_close(*found)
+
+
+def test_a_switch_outlasts_scales_and_products_without_gradients():
+    parts = torch.rand(3, 4).requires_grad_()
+    core, scale = rd.CPCore.switching(*parts, emission=torch.rand(2, 4)), torch.arange(1.0, 5.0)
+    with torch.no_grad():
+        scaled, moved = core.gauged(scale, None), core.absorbed(torch.rand(3, 4), None)
+        assert scaled.switch is core.switch and moved.switch is core.switch
+        torch.testing.assert_close(scaled.dense(), scale[:, None] * core.dense())
+        torch.testing.assert_close(core.gauged(None, scale).dense(), core.dense() * scale)
+
+
+FLUSHED = """
+import torch, ringdist as rd
+torch.set_num_threads(2)
+c, rows = 10, 4000
+cores = [rd.CPCore(left=torch.ones(1, c)), *[rd.CPCore.switching(*torch.rand(3, c)) for _ in range(2)]]
+variables = [rd.GaussianMixture(torch.randn(c), torch.ones(c))] * 4
+ring = rd.TensorRing([*cores, rd.CPCore(right=torch.ones(c, 1))], variables)
+ring.log_prob(torch.zeros(rows, 4))
+halves = torch.full((2**21,), 1.2e-38) * 0.5
+print(int((halves == 0).sum()), 0.5 * 2.3e-308 > 0)
+"""
+
+
+def test_subnormal_numbers_are_flushed_nowhere_else():
+    """Neither in this thread nor in those that PyTorch starts during a sweep."""
+    run = subprocess.run([sys.executable, "-c", FLUSHED], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["0", "True"]

@@ -49,14 +49,15 @@ class Echo(nn.Module):
         return inputs[:, None, None, LATENTS:]
 
 
-def echoing(kind: str) -> ConditionalVAE:
-    """A conditional decoder of two categorical attributes and a continuous one, all dependent on each other."""
-    prior = JointTRIP(LATENTS, [3, 4, "continuous"], num_components=4, rank=3, seed=1, nonnegative="exp")
+def echoing(kind: str, attributes=(3, 4, "continuous")) -> ConditionalVAE:
+    """A conditional decoder of attributes that depend on each other: two categorical ones and a continuous one."""
+    prior = JointTRIP(LATENTS, attributes, num_components=4, rank=3, seed=1, nonnegative="exp")
     with torch.no_grad():
         for raw in prior.cores:
             raw.copy_(3 * torch.randn(raw.shape, generator=torch.Generator().manual_seed(10)))
     prior = FlowPrior(prior, transforms=1, hidden_features=(4,)) if kind == "flow" else prior
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(8, 2 * LATENTS))
+    width = sum(1 if attribute == "continuous" else attribute for attribute in attributes)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(width, 2 * LATENTS))
     return ConditionalVAE(encoder, Echo(), prior, conditional_decoder=True, likelihood=GaussianLikelihood(0.1))
 
 

@@ -146,37 +146,37 @@ def test_predictions_of_the_mixture(shift):
     torch.testing.assert_close(mixture.model().predict(X)[0], tables.log_softmax(-1), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("max_rows", [1, 50, 4096])
+@pytest.mark.parametrize("max_rows", [1, 7, 4096])
 @pytest.mark.parametrize("kind", ["trip", "flow"])
 def test_predictions_by_a_conditional_decoder_try_all_combinations(kind, max_rows, monkeypatch):
-    """p(y_j | x, z) ∝ Σ p(x | z, y) p(y | z) over the other attributes; a continuous one is drawn for each image."""
-    model = echoing(kind)
+    """p(y_j | x, z) ∝ Σ p(x | z, y) p(y | z) over the other attributes, in parts of `max_rows` images."""
+    model = echoing(kind, (3, 4))
     model.max_rows = max_rows
-    x = 0.2 * torch.randn(5, 1, 1, 8, generator=torch.Generator().manual_seed(2))
-    x[1] = torch.tensor([0.0, 1, 0, 0, 0, 0, 1, 0])  # what the decoder gives for 1 and 3
-    x[..., 7] = 0.0
-    monkeypatch.setattr(model.prior, "sample_attributes", lambda z, y: y.nan_to_num(0.0))
+    x = 0.2 * torch.randn(5, 1, 1, 7, generator=torch.Generator().manual_seed(2))
+    x[1] = torch.tensor([0.0, 1, 0, 0, 0, 0, 1])  # what the decoder gives for 1 and 3
     z = model.encoder(x).mean
-    scores = torch.stack(
-        [
-            model.prior.log_probs(z, torch.tensor([[a, b, nan]]).expand(5, -1))[1]
-            + model.decode(z, torch.tensor([[a, b, 0.0]]).expand(5, -1)).log_prob(x)
-            for a in range(3)
-            for b in range(4)
-        ],
-        dim=-1,
-    )
-    joint = scores.log_softmax(-1).reshape(5, 3, 4)
+    pairs = [torch.tensor([[a, b]]).float().expand(5, -1) for a in range(3) for b in range(4)]
+    scores = [model.prior.log_probs(z, y)[1] + model.decode(z, y).log_prob(x) for y in pairs]
+    joint = torch.stack(scores, dim=-1).log_softmax(-1).reshape(5, 3, 4)
+    decoded, decode = [], model.decode
+    monkeypatch.setattr(model, "decode", lambda z, y=None: decoded.append(len(z)) or decode(z, y))
     found = model.predict(x)
     torch.testing.assert_close(found[0], joint.logsumexp(2), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[1], joint.logsumexp(1), rtol=1e-4, atol=1e-4)
-    from_code = model.prior.attribute_posterior(z, log=True)
-    torch.testing.assert_close(found[2], from_code[2])
     assert found[0][1].argmax() == 1 and found[1][1].argmax() == 3
-    assert [table.shape for table in model.predict(x[:0])] == [(0, 3), (0, 4), (0, 4)]
+    assert sum(decoded) == 5 * 12 and max(decoded) <= max_rows and not found[0].requires_grad
+    assert [table.shape for table in model.predict(x[:0])] == [(0, 3), (0, 4)]
+
+
+@pytest.mark.parametrize("attributes", [(3, 4), (3, 4, "continuous")])
+def test_predictions_from_codes_alone(attributes, monkeypatch):
+    """Of too many combinations, and beside a continuous attribute, whose values cannot all be tried."""
+    model = echoing("trip", attributes)
     monkeypatch.setattr(conditional, "COMBINATIONS", 11)  # there are 12
-    for mine, expected in zip(model.predict(x), from_code, strict=True):
-        torch.testing.assert_close(mine, expected)
+    x = torch.randn(5, 1, 1, 5 + len(attributes))
+    expected = model.prior.attribute_posterior(model.encoder(x).mean, log=True)
+    for mine, table in zip(model.predict(x), expected, strict=True):
+        torch.testing.assert_close(mine, table)
 
 
 def test_accuracies_during_training_are_those_of_codes():
