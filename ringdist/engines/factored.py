@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ringdist.backend import accepts_own_backward, exp, log_scaled_sum, matrix_minimum
+from ringdist.backend.aliases import aliases
 from ringdist.backend.subnormal import FlushingSubnormals
 from ringdist.cores import CPCore
 from ringdist.engines import budget
@@ -311,9 +312,8 @@ def _recorded(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients of the diagonal as operations that have gradients themselves."""
+    operands = aliases(operands, needed)
     with torch.enable_grad():
-        # Aliases, because one tensor may be several operands, and one operand may depend on another.
-        operands = [o.view_as(o) if wanted and o is not None else o for o, wanted in zip(operands, needed, strict=True)]
         inputs = [operand for operand, wanted in zip(operands, needed, strict=True) if wanted]
         densities, columns = _parted(plan, operands)
         weights = [

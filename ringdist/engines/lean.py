@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ringdist.backend import log_scaled_sum
+from ringdist.backend.aliases import aliases
 from ringdist.engines.arithmetic import Linear, Result
 
 
@@ -156,12 +157,13 @@ def _recorded(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients of the diagonal as operations that have gradients themselves, in the memory that these take."""
+    arrays = aliases([*weights, *cores], needed)
     values: Tensor | None = None
-    for k, (weight, core) in enumerate(zip(weights, cores, strict=True)):
+    for k, (weight, core) in enumerate(zip(arrays[: len(weights)], arrays[len(weights) :], strict=True)):
         matrix = (weight @ core.flatten(1)).view(-1, *core.shape[1:])
         values = matrix if values is None else values @ matrix
         values = values / scales[k] if k in scales else values
     assert values is not None
-    inputs = [array for array, wanted in zip([*weights, *cores], needed, strict=True) if wanted]
+    inputs = [array for array, wanted in zip(arrays, needed, strict=True) if wanted]
     found = iter(torch.autograd.grad(values.diagonal(dim1=1, dim2=2), inputs, gradient, create_graph=True))
     return [next(found) if wanted else None for wanted in needed]

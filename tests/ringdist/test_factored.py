@@ -297,33 +297,6 @@ def test_gradients_of_weights_that_are_given(form, family):
         torch.testing.assert_close(mine, expected)
 
 
-@pytest.mark.parametrize("shared", ["homogeneous", "dependent", "switch"])
-def test_second_gradients_of_operands_that_depend_on_each_other(shared):
-    """One tensor in all columns, factors that are functions of another one, and one switch in all columns."""
-    options = {"generator": torch.Generator().manual_seed(0), "dtype": torch.float64}
-    d, c = 4, 2
-    matrix, parts = torch.rand(c, c, **options).requires_grad_(), torch.rand(3, c, **options).requires_grad_()
-    x = torch.randn(6, d, **options)
-
-    def ring():
-        core = {
-            "homogeneous": lambda: rd.CPCore(left=matrix),
-            "dependent": lambda: rd.CPCore(left=2 * matrix, right=matrix),
-            "switch": lambda: rd.CPCore.switching(*parts),
-        }[shared]()
-        means, stds = torch.tensor([0.0, 1.0], dtype=torch.float64), torch.ones(c, dtype=torch.float64)
-        return rd.TensorRing([core] * d, [rd.GaussianMixture(means, stds)] * d, validate=False)
-
-    parameter = parts if shared == "switch" else matrix
-    (expected,) = torch.autograd.grad(ring().log_prob(x, engine="log").sum(), parameter)
-    for create_graph in (False, True):
-        (found,) = torch.autograd.grad(ring().log_prob(x).sum(), parameter, create_graph=create_graph)
-        torch.testing.assert_close(found.detach(), expected)
-    value = ring().log_prob(x)
-    (rows,) = torch.autograd.grad(value, parameter, torch.eye(len(x), dtype=value.dtype), is_grads_batched=True)
-    torch.testing.assert_close(rows.sum(0), expected)
-
-
 def test_infinite_deviations_give_no_gradient():
     """A component that is flat has the density 0 everywhere, in a column where all are flat as in the log engine."""
     means = torch.zeros(2, dtype=torch.float64, requires_grad=True)
