@@ -20,13 +20,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`slow_on`, `fast_on` and `slow_unless` (see pyproject.toml) decide which parameters make a test `slow`.
 
     Op by op, JAX compiles every operation anew for every shape: the first query of a ring takes it seconds, where NumPy
-    takes milliseconds.
+    takes milliseconds. What is tested in both precisions is tested in JAX in float32, which is its default.
     """
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         backend, dtype = params.get("backend"), params.get("dtype")
         slow, fast, unless = map(item.get_closest_marker, ("slow_on", "fast_on", "slow_unless"))
         is_slow = slow is not None and backend in slow.args and not (fast is not None and backend in fast.args)
+        is_slow |= (backend, dtype) == ("jax", "float64")
         if unless is not None:
             is_slow |= unless.kwargs.get(backend.removesuffix("-cuda")) != dtype
         if is_slow:

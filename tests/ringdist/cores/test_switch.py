@@ -151,10 +151,9 @@ def test_a_core_made_without_gradients_is_detached_with_its_switch():
 def test_rings_of_cp_cores_pass_through_jax():
     jax = pytest.importorskip("jax")
     parts = np.random.default_rng(0).random((3, 3))
-    for core in (rd.CPCore(right=np.ones((3, 3))), rd.CPCore.switching(*parts)):
-        ring = rd.TensorRing([core] * 2, [rd.Categorical(3)] * 2)
-        x = np.zeros((1, 2))
-        evaluate = jax.jit(jax.value_and_grad(lambda ring, x: ring.log_prob(x).sum()))
-        value, slopes = evaluate(ring.to(jax.numpy), jax.numpy.asarray(x))
-        np.testing.assert_allclose(value, ring.log_prob(x).sum(), rtol=1e-5)
-        assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(slopes))
+    cores = [rd.CPCore(right=np.ones((3, 3))), rd.CPCore.switching(*parts)]
+    ring, x = rd.TensorRing(cores, [rd.Categorical(3)] * 2), np.zeros((1, 2))
+    evaluate = jax.jit(jax.value_and_grad(lambda ring, x: ring.log_prob(x).sum()))
+    value, slopes = evaluate(ring.to(jax.numpy), jax.numpy.asarray(x))
+    np.testing.assert_allclose(value, ring.log_prob(x).sum(), rtol=1e-5)
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(slopes))
