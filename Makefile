@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## rings complete half-missing digits, are the prior of a VAE, and draw digits with requested attributes
 	$(PY) -m benchmarks demo
-	$(BIN)/ringdist fit --config adapters/configs/vae_digits.yaml --trainer.max_epochs 32 \
+	$(BIN)/ringdist fit --config adapters/configs/vae_digits.yaml --trainer.max_epochs 24 \
 	  --trainer.default_root_dir demo/vae_digits
 	$(BIN)/ringdist fit --config adapters/configs/conditional_digits.yaml --trainer.default_root_dir demo/conditional
 	$(PY) -m benchmarks demo --sevens "$$(ls -t demo/conditional/*/checkpoints/last.ckpt | head -n 1)"
