@@ -28,7 +28,7 @@ of them missing (0.946 ± 0.003, as many as real images have, 0.946; TELBO 0.782
 missing it has 0.914 ± 0.008; TELBO 0.709 ± 0.037, and with our second phase 0.918 ± 0.004, level within the spread of
 seeds, at a Fréchet distance of 96.05 ± 35.21 instead of 54.50 ± 18.39 and with less variety in what is left free (digit
 0.764 ± 0.045 instead of 0.956 ± 0.003). On faces it has 0.717 ± 0.003 at 4.94 ± 1.37 with 90 % missing (TELBO
-0.570 ± 0.034 at 10.87 ± 1.22) and 0.645 ± 0.022 at 7.10 ± 0.92 with 99 % (TELBO 0.441 ± 0.031 at 11.27 ± 2.06); with
+0.570 ± 0.034 at 10.87 ± 1.22) and 0.645 ± 0.022 at 7.10 ± 0.92 with 99 % (JMVAE 0.459 at 14.73, one seed); with
 all known it has 0.724 ± 0.010 at 3.11 ± 0.07, and TELBO 0.737 ± 0.018 at 7.93 ± 0.48, both more than real images
 (0.692). On the digits, with all attributes known, it is level with CVAE (0.920 ± 0.006 and 0.935 ± 0.023) at a Fréchet
 distance of 21.66 ± 4.94 instead of 46.12 ± 8.78. With 90 % missing it satisfies more than each rival in one phase
