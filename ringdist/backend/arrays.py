@@ -112,10 +112,9 @@ def plus_diagonal(matrix: Array, values: Array) -> Array:
 
 
 def plus_product(array: Array, x: Array, y: Array) -> Array:
-    """array + x · y in one operation, if the backend has it."""
-    if backend_name(array) == "torch":
-        result: Array = sys.modules["torch"].addcmul(array, x, y)
-        return result
+    """array + x · y; the array may be overwritten."""
+    if backend_name(array) == "torch" and is_concrete(array, x, y):
+        return array.addcmul_(x, y)
     return array + x * y
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-MANY = 2**17  # numbers that PyTorch shares among its threads
+SHARE = 2**15  # numbers, of which PyTorch gives that many to each thread at least
 _pools = threading.local()  # of this thread: the number of threads that have been started
 _least = sys.float_info.min  # not a constant to the compiler, which would compute its half itself
 
@@ -23,7 +23,7 @@ class FlushingSubnormals:
     def __enter__(self) -> None:
         threads = torch.get_num_threads()
         if threads > getattr(_pools, "started", 1):
-            torch.ones(MANY).mul_(1.0)
+            torch.ones(SHARE * threads).mul_(1.0)
             _pools.started = threads
         self.changed = 0.5 * _least > 0 and torch.set_flush_denormal(True)
 

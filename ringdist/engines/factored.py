@@ -21,7 +21,8 @@ from torch import Tensor
 from ringdist.backend import accepts_own_backward, exp, log_scaled_sum, matrix_minimum
 from ringdist.backend.aliases import aliases
 from ringdist.backend.subnormal import FlushingSubnormals
-from ringdist.cores import CPCore
+from ringdist.cores import LINEAR, CPCore
+from ringdist.cores.switch import Switch
 from ringdist.engines import budget
 from ringdist.engines.arithmetic import Linear, Result
 from ringdist.variables.gaussian_torch import is_batch
@@ -120,9 +121,7 @@ def _forward(
             weights = weighing[place[0]].at(place[1])
         hidden = _hidden(plan, weights, emission)
         if switch[0] is not None:
-            stay, leave, enter = switch
-            product = memory.scaled(inner, hidden)
-            state = (product * stay).addcmul_((product @ leave)[..., None], enter)
+            state = Switch(*switch).push(memory.scaled(inner, hidden), LINEAR)
         elif right is None:
             state = inner * hidden
         else:
